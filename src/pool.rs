@@ -54,7 +54,7 @@ use tokio::{
 
 use self::{
     announced::Announced,
-    ask::Refused,
+    ask::NodeRefusal,
     health::{Fault, Trouble},
     listen::{Listener, Pushed},
     node::Node,
@@ -321,7 +321,7 @@ impl Pool {
         params: &str,
         max_bytes: usize,
         limit: Duration,
-    ) -> Result<Result<Bytes, Refused>, Trouble> {
+    ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
         self.ask_once(node, method, params, max_bytes, limit, None).await
     }
 
@@ -336,7 +336,7 @@ impl Pool {
         params: &str,
         max_bytes: usize,
         limit: Duration,
-    ) -> Result<Result<Bytes, Refused>, Trouble> {
+    ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
         self.ask_once(node, method, params, max_bytes, limit, Some(&self.nodes[node].traffic)).await
     }
 
@@ -348,7 +348,7 @@ impl Pool {
         max_bytes: usize,
         limit: Duration,
         owes: Option<&Traffic>,
-    ) -> Result<Result<Bytes, Refused>, Trouble> {
+    ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
         let kind = Kind::of_method(Method::of(method).id, method);
         let clock = Clock::new(limit);
         let question = OwnQuestion::new(Some(&clock), owes);

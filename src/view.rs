@@ -16,7 +16,7 @@ mod logs;
 mod mailbox;
 mod params;
 mod passthrough;
-mod refused;
+mod subscription_refusal;
 mod worker_jobs;
 
 use std::{
@@ -39,7 +39,7 @@ pub use self::{
     filters::{Counts, Filters},
     id::SubscriptionId,
     mailbox::{Closing, Mailbox, Notification, Outbound},
-    refused::Refused,
+    subscription_refusal::SubscriptionRefusal,
     worker_jobs::{Job, WorkerJobs},
 };
 use crate::{
@@ -154,15 +154,15 @@ impl Views {
         method: &str,
         params: Option<&[u8]>,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<Prepared, Refused> {
+    ) -> Result<Prepared, SubscriptionRefusal> {
         // The namespace is written into notifications, so it may hold only letters, digits and `_`.
         let is_word = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let Some(namespace) = method.strip_suffix("_subscribe").filter(is_word) else {
-            return Err(Refused::Unsupported("there is no such subscription"));
+            return Err(SubscriptionRefusal::Unsupported("there is no such subscription"));
         };
         let params = params.unwrap_or(b"[]");
         if params.len() > MOST_PARAMS {
-            return Err(Refused::Limit("subscription_params"));
+            return Err(SubscriptionRefusal::Limit("subscription_params"));
         }
         let asked = Asked::read(namespace, params)?;
         let id = SubscriptionId::draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner));
@@ -237,15 +237,15 @@ enum Asked {
 }
 
 impl Asked {
-    fn read(namespace: &str, params: &[u8]) -> Result<Self, Refused> {
+    fn read(namespace: &str, params: &[u8]) -> Result<Self, SubscriptionRefusal> {
         if namespace != "eth" {
             return Ok(Self::Other);
         }
         let list: Vec<&RawValue> =
-            serde_json::from_slice(params).map_err(|_| Refused::Params("non-array args".to_owned()))?;
+            serde_json::from_slice(params).map_err(|_| SubscriptionRefusal::Params("non-array args".to_owned()))?;
         let kind = list.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
         let at_most = |count: usize| match list.get(count).is_some_and(|more| more.get() != "null") {
-            true => Err(Refused::Params(format!("too many arguments, want at most {count}"))),
+            true => Err(SubscriptionRefusal::Params(format!("too many arguments, want at most {count}"))),
             false => Ok(()),
         };
         match kind.as_deref() {
@@ -253,10 +253,10 @@ impl Asked {
             Some("logs") => {
                 at_most(2)?;
                 let filter = Filter::read(list.get(1).map_or("null", |filter| filter.get()));
-                filter.map(|filter| Self::Logs(Box::new(filter))).map_err(Refused::Params)
+                filter.map(|filter| Self::Logs(Box::new(filter))).map_err(SubscriptionRefusal::Params)
             }
             Some(_) => Ok(Self::Other),
-            None => Err(Refused::Params("expected subscription name as first argument".to_owned())),
+            None => Err(SubscriptionRefusal::Params("expected subscription name as first argument".to_owned())),
         }
     }
 }

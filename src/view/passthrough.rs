@@ -35,7 +35,7 @@ use self::{
 use super::{
     audience::{Audience, Membership},
     mailbox::Mailbox,
-    refused::Refused,
+    subscription_refusal::SubscriptionRefusal,
     worker_jobs::WorkerJobs,
 };
 use crate::{metrics::Metrics, pool::Pool};
@@ -139,12 +139,14 @@ impl Topics {
         params: &[u8],
         head: &Arc<str>,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<Joined, Refused> {
+    ) -> Result<Joined, SubscriptionRefusal> {
         if self.pools.borrow().nodes.iter().all(|node| node.link.is_none()) {
-            return Err(Refused::Unsupported("no node has a WebSocket over which this could be subscribed to"));
+            return Err(SubscriptionRefusal::Unsupported(
+                "no node has a WebSocket over which this could be subscribed to",
+            ));
         }
         if params.len() > MOST_PARAMS {
-            return Err(Refused::Limit("subscription_params"));
+            return Err(SubscriptionRefusal::Limit("subscription_params"));
         }
         let expect = |audience: &Arc<Audience<()>>| audience.expect((), head.clone(), mailbox.clone());
         let joined = self.topic(method, params, mailbox, expect)?;
@@ -157,9 +159,9 @@ impl Topics {
         };
         match settled {
             State::Granted => Ok(joined),
-            State::Refused(error) => Err(Refused::Node(error)),
-            State::Asked if self.pools.borrow().snapshot().serves() => Err(Refused::NotGranted),
-            State::Asked => Err(Refused::NoNode),
+            State::Refused(error) => Err(SubscriptionRefusal::Node(error)),
+            State::Asked if self.pools.borrow().snapshot().serves() => Err(SubscriptionRefusal::NotGranted),
+            State::Asked => Err(SubscriptionRefusal::NoNode),
         }
     }
 
@@ -169,11 +171,11 @@ impl Topics {
         params: &[u8],
         mailbox: &Arc<Mailbox>,
         expect: impl Fn(&Arc<Audience<()>>) -> Membership<()>,
-    ) -> Result<Joined, Refused> {
+    ) -> Result<Joined, SubscriptionRefusal> {
         let usual = usual(method, params);
         let params = usual.map_or_else(|| Bytes::copy_from_slice(params), Bytes::from_static);
         let key = (method.to_owned(), params);
-        let full = || Refused::Limit("different_subscriptions");
+        let full = || SubscriptionRefusal::Limit("different_subscriptions");
         let claim = |topic: &Arc<Topic>| match usual {
             Some(_) => Ok(None),
             None => Claim::new(&self.claims, mailbox, topic).map(Some).ok_or_else(full),
@@ -192,7 +194,7 @@ impl Topics {
                 return Err(full());
             }
             if bytes > MOST_BYTES {
-                return Err(Refused::Limit("subscription_params"));
+                return Err(SubscriptionRefusal::Limit("subscription_params"));
             }
         }
         let audience = Audience::new("other", self.worker_jobs.clone(), self.metrics.clone());

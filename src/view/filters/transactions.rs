@@ -27,7 +27,7 @@ use crate::{
         health::{Fault, Trouble},
     },
     route::avoided::Avoided,
-    view::{Mailbox, Outbound, Topics, refused::Refused},
+    view::{Mailbox, Outbound, Topics, subscription_refusal::SubscriptionRefusal},
 };
 
 /// How often a filter at a node is polled.
@@ -109,7 +109,7 @@ impl Source {
             Ok(joined) => joined,
             Err(refused) => {
                 debug!(?refused, "no subscription to transactions");
-                if refused == Refused::NoNode {
+                if refused == SubscriptionRefusal::NoNode {
                     sleep(PAUSE).await;
                 }
                 return Ok(());
@@ -278,7 +278,7 @@ struct Barren {
 }
 
 impl Barren {
-    fn refused(&mut self, node: NodeId, refused: ask::Refused) {
+    fn refused(&mut self, node: NodeId, refused: ask::NodeRefusal) {
         /// The code of "method not found".
         const NO_METHOD: i32 = -32601;
         self.avoided.add(node, Instant::now());

@@ -4,7 +4,7 @@ use steadfast::{
     devnet::{Fault, Options},
     domain::rpc::{self, Body},
     memory::Account,
-    view::{Closing, Outbound, Refused},
+    view::{Closing, Outbound, SubscriptionRefusal},
 };
 use tokio::time::{Duration, sleep};
 
@@ -235,10 +235,10 @@ async fn wrong_subscription_is_refused_with_a_reason() {
     let mut client = setup.client();
     for params in ["[]", "[1]", "{}", r#"["newHeads",{"x":1}]"#, r#"["logs",{},1]"#, r#"["logs",{"topics":1}]"#, "x"] {
         let refused = client.try_subscribe("eth_subscribe", params).await.unwrap_err();
-        assert!(matches!(refused, Refused::Params(_)), "{params}: {refused:?}");
+        assert!(matches!(refused, SubscriptionRefusal::Params(_)), "{params}: {refused:?}");
     }
     for method in ["eth_call", "a\"b_subscribe", "é_subscribe"] {
         let refused = client.try_subscribe(method, "[]").await.unwrap_err();
-        assert!(matches!(refused, Refused::Unsupported(_)), "{method}: {refused:?}");
+        assert!(matches!(refused, SubscriptionRefusal::Unsupported(_)), "{method}: {refused:?}");
     }
 }

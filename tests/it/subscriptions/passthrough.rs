@@ -4,7 +4,7 @@ use serde_json::Value;
 use steadfast::{
     devnet::Fault,
     domain::node_id::NodeId,
-    view::{Closing, Mailbox, Outbound, Refused},
+    view::{Closing, Mailbox, Outbound, SubscriptionRefusal},
 };
 use tokio::time::{Instant, sleep};
 
@@ -61,7 +61,8 @@ async fn clients_share_one_subscription_that_ends_with_the_last() {
 async fn subscription_that_nodes_refuse_gets_their_words() {
     let setup = Setup::new("").await;
     let mut client = setup.client();
-    let Refused::Node(error) = client.try_subscribe("eth_subscribe", r#"["novelty"]"#).await.unwrap_err() else {
+    let SubscriptionRefusal::Node(error) = client.try_subscribe("eth_subscribe", r#"["novelty"]"#).await.unwrap_err()
+    else {
         panic!("not the node's");
     };
     let error: Value = serde_json::from_slice(&error).unwrap();
@@ -74,13 +75,13 @@ async fn subscription_that_nodes_refuse_gets_their_words() {
 async fn without_links_none_is_made_and_a_link_that_is_down_awaited() {
     let setup = Setup::new(POLLED).await;
     let refused = setup.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
-    assert!(matches!(refused, Refused::Unsupported(_)));
+    assert!(matches!(refused, SubscriptionRefusal::Unsupported(_)));
 
     let setup = Setup::new("").await;
     setup.all_nodes(&Fault::Down);
     a_while().await;
     let refused = setup.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
-    assert_eq!(refused, Refused::NoNode);
+    assert_eq!(refused, SubscriptionRefusal::NoNode);
     let (mut client, heal) = (setup.client(), async {
         sleep(Duration::from_secs(1)).await;
         setup.heal();
@@ -152,7 +153,7 @@ async fn after_a_reload_a_node_is_awaited_as_its_settings_say() {
         setup.views.move_to(setup.pool.clone(), Duration::from_secs(seconds));
         let start = Instant::now();
         let refused = setup.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
-        assert_eq!((refused, start.elapsed().as_secs()), (Refused::NoNode, seconds));
+        assert_eq!((refused, start.elapsed().as_secs()), (SubscriptionRefusal::NoNode, seconds));
     }
 }
 
@@ -168,7 +169,7 @@ async fn wishes_are_bounded_in_number_and_in_length() {
     }
     let mut late = setup.client();
     let refused = late.try_subscribe("eth_subscribe", &wish(1024)).await.unwrap_err();
-    assert_eq!(refused, Refused::Limit("different_subscriptions"));
+    assert_eq!(refused, SubscriptionRefusal::Limit("different_subscriptions"));
     late.subscribe(&wish(7)).await;
     // What everybody has is there for everybody, however it is written.
     for usual in [PENDING, "[ \"newPendingTransactions\" , true ]", "[\"syncing\"]", "[ \"syncing\"]"] {
@@ -178,7 +179,7 @@ async fn wishes_are_bounded_in_number_and_in_length() {
     late.subscribe(&wish(1024)).await;
     let long = wish(0).replace('[', &format!("[{}", " ".repeat(64 << 10)));
     let refused = late.try_subscribe("eth_subscribe", &long).await.unwrap_err();
-    assert_eq!(refused, Refused::Limit("subscription_params"));
+    assert_eq!(refused, SubscriptionRefusal::Limit("subscription_params"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +194,7 @@ async fn no_client_takes_all_the_different_wishes_of_the_others() {
     greedy.subscribe(&wish(3)).await;
     greedy.subscribe(PENDING).await;
     let refused = greedy.try_subscribe("eth_subscribe", &wish(16)).await.unwrap_err();
-    assert_eq!(refused, Refused::Limit("different_subscriptions"));
+    assert_eq!(refused, SubscriptionRefusal::Limit("different_subscriptions"));
     setup.client().subscribe(&wish(16)).await;
     // A refused one takes no place, and one that has ended gives its place back.
     drop(greedy);

@@ -17,7 +17,7 @@ use steadfast::{
     metrics::Metrics,
     net::{Dial, Listen},
     pool::{self, Pool, node::Node},
-    view::{Closing, Mailbox, Outbound, Refused, Running, Settings, Subscription, Views, WorkerJobs},
+    view::{Closing, Mailbox, Outbound, Running, Settings, Subscription, SubscriptionRefusal, Views, WorkerJobs},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, split},
@@ -188,7 +188,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
+    pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, SubscriptionRefusal> {
         let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox).await?;
         let id = prepared.id.to_string();
         self.mailbox.push_answer(id.clone().into());

@@ -206,7 +206,7 @@ impl EventsTask {
         let (events, mut running) = Events::start(pool.clone(), &settings, deps.metrics.clone());
         let mut tasks = JoinSet::new();
         let ended = async move { running.broken().await };
-        deps.supervise(&mut tasks, &pool.network, "events are no longer told", ended);
+        deps.supervise(&mut tasks, &pool.network, "event streams are no longer served", ended);
         Self { events, _tasks: tasks }
     }
 }

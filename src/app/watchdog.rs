@@ -22,7 +22,7 @@ pub(super) async fn beat(supervisor: &Supervisor, worker_jobs: &WorkerJobs) {
         if all_answer(worker_jobs, pause).await {
             supervisor.tell(Supervisor::WATCHDOG);
         } else {
-            warn!("a worker hangs: the supervisor is not told that the process is alive");
+            warn!("a worker hangs: the supervisor gets no sign of life");
         }
         sleep(pause).await;
     }

@@ -74,7 +74,7 @@ impl From<Failure> for Problem {
                 Self(status(&refusal), refusal.message(), refusal_status::retry_after(&refusal))
             }
             Failure::TooLong(limit) => {
-                let message = format!("what all nodes must be told may have {limit} bytes: send it in parts");
+                let message = format!("a message for all nodes may have {limit} bytes: send it in parts");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
             }
             Failure::Unsent(error) if error.kind() == io::ErrorKind::TimedOut => {

@@ -399,7 +399,7 @@ impl Hub {
             let stream = if is_next { &mut self.next } else { &mut self.current };
             let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
             if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= patience {
-                let text = format!("its events have told no head for {patience:?} while the chain moved");
+                let text = format!("its event stream has sent no head for {patience:?} while the chain moved");
                 // An open stream does not prove that its node reports heads again: the node gets
                 // some slots before the next try.
                 self.lost(is_next, Trouble { fault: Fault::Silent, text }, patience);

@@ -19,11 +19,11 @@ pub(super) struct Instruments {
                 kind of subscription."
     )]
     pub(super) notifications_total: Counter,
-    #[metric(labels = ["network"], help = "Blocks that no stream had told: made up from headers, or fetched.")]
+    #[metric(labels = ["network"], help = "Blocks that no node had announced: made up from headers, or fetched.")]
     pub(super) backfilled_blocks_total: Counter,
-    #[metric(labels = ["network"], help = "Reorganisations told to clients.")]
+    #[metric(labels = ["network"], help = "Reorganisations reported to clients.")]
     pub(super) reorgs_total: Counter,
-    #[metric(labels = ["network"], help = "Gaps in what clients are told that could not be filled.")]
+    #[metric(labels = ["network"], help = "Gaps in the blocks reported to clients that could not be filled.")]
     pub(super) gaps_skipped_total: Counter,
     #[metric(
         labels = ["network", "reason"],

@@ -1,7 +1,7 @@
 //! Counts the words in the texts that operators, clients and newcomers read: string literals of the
 //! sources, pages of the docs, names of tests. No count may rise.
 //!
-//! `cargo test --test floors -- --nocapture plain` prints the tables to paste in.
+//! `cargo test --test floors -- --nocapture only_improve` prints the tables to paste in.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 

@@ -1,8 +1,8 @@
 //! A ratchet for words: the comments of each directory of `src` may only become plainer and
 //! narrower.
 //!
-//! `cargo test --test floors -- --nocapture words` prints the counts, the table to paste in, and
-//! the same counts for the whole tree.
+//! `cargo test --test floors -- --nocapture only_improve` prints the counts, the table to paste in,
+//! and the same counts for the whole tree.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 

@@ -57,7 +57,7 @@ pub(super) async fn answer<B>(
             Ok(response)
         }
         Err(NoStream::NoNode) => {
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no consensus node tells events now"))
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no consensus node sends events now"))
         }
         Err(NoStream::Topic(status, body)) => Ok(refused(status, body)),
     }

@@ -60,7 +60,7 @@ const CROWDED: Closing =
     Closing::new(Closing::TRY_AGAIN, "ws.max_connections is reached, and this connection makes room");
 const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
 
-const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
+const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from the subscriptions' notifications");
 
 /// The signals from outside to a session.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ impl Crowd {
     fn enter_from(self: &Arc<Self>, limit: usize, address: u64) -> (Option<Place>, Ended) {
         let mut ended = Ended::default();
         match self.room(limit, address, &mut ended) {
-            Room::Made(place) => {
+            Admission::Made(place) => {
                 place.rests(Instant::now() - 2 * JUST_COME);
                 (Some(place), ended)
             }

@@ -8,7 +8,7 @@ use steadfast::{
     events::{
         beacon::{self, Checkpoint, Duties, Header},
         sse::{Event, Parser},
-        stitch::{Answer, Effect, Input, Question, Stitcher},
+        stitch::{ChainAnswer, Effect, Input, Question, Stitcher},
     },
 };
 
@@ -35,16 +35,16 @@ fn header(slot: u64) -> Header {
 }
 
 /// The node's answers.
-fn answer(question: Question, head: u64) -> Answer {
+fn answer(question: Question, head: u64) -> ChainAnswer {
     let slot = |wanted: Hash| (1..=head).find(|slot| root(*slot) == wanted).expect("a block of the chain");
     match question {
-        Question::Head => Answer::Header(root(head), header(head)),
-        Question::Header(wanted) => Answer::Header(wanted, header(slot(wanted))),
+        Question::Head => ChainAnswer::Header(root(head), header(head)),
+        Question::Header(wanted) => ChainAnswer::Header(wanted, header(slot(wanted))),
         Question::Finalized(_) => {
             let epoch = head / SLOTS - 2;
-            Answer::Finalized(Checkpoint { epoch, root: root(epoch * SLOTS) })
+            ChainAnswer::Finalized(Checkpoint { epoch, root: root(epoch * SLOTS) })
         }
-        Question::Duties { epoch, .. } => Answer::Duties(duties(epoch)),
+        Question::Duties { epoch, .. } => ChainAnswer::Duties(duties(epoch)),
     }
 }
 

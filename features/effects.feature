@@ -13,7 +13,7 @@ Feature: A call that changes something is not done twice
     And the transaction waits for a block exactly once
     And provider has been asked for eth_sendRawTransaction 1 time
 
-  Scenario: A signed transaction that was sent before is told to be known
+  Scenario: A signed transaction that was sent before gets the error of a known one
     Given the proxy runs
     When a client sends a signed transaction
     Then the client gets the transaction's hash

@@ -56,7 +56,7 @@ Feature: A block is given to nodes until one has taken it
     And the block has not reached lighthouse
     And the block has reached teku once, byte for byte
 
-  Scenario: A block whose node dies over it reaches another
+  Scenario: A block reaches another node when its node loses the answer
     Given the proxy runs
     When lighthouse loses its answers to publications
     And a validator client publishes a block
@@ -64,7 +64,7 @@ Feature: A block is given to nodes until one has taken it
     And the block has reached lighthouse once or twice, byte for byte
     And the block has reached teku once, byte for byte
 
-  Scenario: When every node dies over it, its outcome is unknown
+  Scenario: A block has an unknown outcome when every node loses the answer
     Given the proxy runs
     When lighthouse loses its answers to publications
     And teku loses its answers to publications

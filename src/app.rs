@@ -39,7 +39,7 @@ use crate::{
     metrics::Metrics,
     net::{Dial, Listen, systemd::Supervisor, tcp::Tcp},
     pool::Wall,
-    view::Couriers,
+    view::WorkerJobs,
 };
 
 /// How often the log says that clients are refused for want of memory.
@@ -154,7 +154,7 @@ struct Shared {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
     world: World,
-    couriers: Couriers,
+    worker_jobs: WorkerJobs,
     broken: Arc<watch::Sender<bool>>,
     /// The memory that clients make the proxy hold.
     memory: Arc<Budget>,
@@ -184,8 +184,9 @@ impl App {
             warn!(addr = %admin_addr, "the admin side is not on loopback and asks for no password: let only operators reach it");
         }
         let broken = Arc::new(watch::Sender::new(false));
-        let (couriers, jobs) = Couriers::new(world.threads.unwrap_or(1));
-        let deps = Deps { world: &world, metrics: &metrics, memory: &memory, couriers: &couriers, broken: &broken };
+        let (worker_jobs, jobs) = WorkerJobs::new(world.threads.unwrap_or(1));
+        let deps =
+            Deps { world: &world, metrics: &metrics, memory: &memory, worker_jobs: &worker_jobs, broken: &broken };
         let runtime = Runtime::build(config, &deps).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(runtime.site()));
         let closing = watch::Sender::new(false);
@@ -215,7 +216,7 @@ impl App {
             reload.clone(),
             world.faults.clone(),
         );
-        let shared = Arc::new(Shared { site, metrics, world, couriers, broken, memory, reloaded });
+        let shared = Arc::new(Shared { site, metrics, world, worker_jobs, broken, memory, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));
         let mut background = JoinSet::new();
@@ -223,7 +224,7 @@ impl App {
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
         background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
         let alive = shared.clone();
-        background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.couriers).await });
+        background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs).await });
         Ok(Self { addr, admin_addr, shared, closing, workers, reload, acceptor, background })
     }
 
@@ -332,9 +333,9 @@ impl Shared {
                 "{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back"
             ));
         }
-        let Self { world, metrics, couriers, broken, .. } = self;
+        let Self { world, metrics, worker_jobs, broken, .. } = self;
         let limit = config.max_client_memory;
-        let deps = Deps { world, metrics, memory: &self.memory, couriers, broken };
+        let deps = Deps { world, metrics, memory: &self.memory, worker_jobs, broken };
         let changed = runtime.replace(config, &deps).await?;
         self.site.store(Arc::new(runtime.site()));
         self.memory.set_limit(limit.unwrap_or_else(memory::quarter));

@@ -13,10 +13,10 @@ mod failure;
 mod idle;
 mod maker;
 mod missing_data;
-mod patience;
 mod publish;
 mod race_reads;
 mod returning;
+mod time_limit;
 mod told_messages;
 pub mod upload;
 mod uploads;
@@ -41,12 +41,12 @@ use crate::{
     domain::{beacon_route::Class, method::Class as CallClass, node_id::NodeId, refusal::Refusal, verdict::Verdict},
     exchange::{
         failures::Failures,
-        next_node::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        next_node::{Choice, NodeQuery, choose, rest_ends, seconds_to, unserved},
         queue::{Exit, HeadPermit, Queue, Ticket},
         tries::{Begun, Tries},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, health::Fault, resting::Standing},
+    pool::{Pool, Scout, health::Fault, resting::RestState},
 };
 
 /// The longest body that is kept to be sent again, in bytes. A longer body is streamed to a single
@@ -260,10 +260,10 @@ impl Requests {
         // Data that the chain settled long ago is the same on all nodes; any other request refers
         // to earlier answers, and goes to the node that gave them.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
-        let (nodes, wish) = (&self.pool.nodes, Wish { policy, class, kind, tried, again });
+        let (nodes, query) = (&self.pool.nodes, NodeQuery { policy, class, kind, tried, again });
         // Only a request can show that a resting node takes requests again.
         if self.pool.is_any_resting()
-            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, wish)
+            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, query)
             && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
         {
             return Choice::Node(node, scout);
@@ -272,18 +272,18 @@ impl Requests {
         // of use to that node alone.
         let is_block = publishes_a_block(request);
         let fails =
-            |view: NodeId| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
+            |view: NodeId| !is_block && nodes[view].resting.state(kind, again, Instant::now()) == RestState::Last;
         let is_free = |view: &NodeId| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
         let makers = if is_for_the_maker(request) { self.makers.nodes(self.pool.slot()) } else { Vec::new() };
         let makers = makers.into_iter().filter(|maker| self.pool.is_usable(*maker));
         let view = self.pool.snapshot().active;
         for first in makers.chain(view).filter(is_free) {
             let others: Vec<NodeId> = NodeId::all(nodes.len()).filter(|node| *node != first).collect();
-            if let choice @ Choice::Node(..) = choose(&self.pool, Wish { tried: &others, ..wish }) {
+            if let choice @ Choice::Node(..) = choose(&self.pool, NodeQuery { tried: &others, ..query }) {
                 return choice;
             }
         }
-        choose(&self.pool, wish)
+        choose(&self.pool, query)
     }
 }
 
@@ -350,7 +350,7 @@ impl<'a> RequestRun<'a> {
             drop(turn);
             self.requests.wait_for_head(self.request, node).await;
             let began = Instant::now();
-            let (node, sent) = match (self.requests.patience_before_second_node(self.request), upload.in_memory()) {
+            let (node, sent) = match (self.requests.time_before_second_node(self.request), upload.in_memory()) {
                 (Some(patience), Some(body)) => self.race(node, &body, patience).await,
                 _ => {
                     let Requests { pool, settings, room, .. } = self.requests;

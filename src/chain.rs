@@ -38,14 +38,14 @@ const BACKLOG: usize = 64;
 /// Follows the chain of one network.
 pub struct Follower {
     pools: watch::Sender<Arc<Pool>>,
-    wish: watch::Sender<Wish>,
+    demand: watch::Sender<Demand>,
     pace: Pace,
-    place: watch::Receiver<Place>,
+    place: watch::Receiver<ChainPosition>,
 }
 
 /// The follower's place in the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct ChainPosition {
     /// The height of the newest block that stands.
     pub tip: u64,
     /// The number of the newest change that was told.
@@ -69,7 +69,7 @@ impl Pace {
 
 /// Whether there are listeners, and where the chain was when the first one came.
 #[derive(Clone, Debug, Default)]
-struct Wish {
+struct Demand {
     is_wanted: bool,
     /// The active node and its head at that moment.
     since: Option<(NodeId, BlockRef)>,
@@ -84,14 +84,14 @@ impl Follower {
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, mpsc::Receiver<Change>, Running) {
         let (changes, told) = mpsc::channel(BACKLOG);
-        let (pools, wish) = (watch::Sender::new(pool.clone()), watch::Sender::new(Wish::default()));
+        let (pools, demand) = (watch::Sender::new(pool.clone()), watch::Sender::new(Demand::default()));
         let follow = Follow::new(settings, Instant::now());
         let pace = Pace::default();
-        let (progress, place) = watch::channel(Place::default());
-        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics, pace.clone(), progress);
+        let (progress, place) = watch::channel(ChainPosition::default());
+        let driver = Driver::new(pool, follow, demand.subscribe(), changes, metrics, pace.clone(), progress);
         let mut task = JoinSet::new();
         task.spawn(driver.run(pools.subscribe()));
-        (Arc::new(Self { pools, wish, pace, place }), told, Running::new(task))
+        (Arc::new(Self { pools, demand, pace, place }), told, Running::new(task))
     }
 
     /// From now on the chain is that of another pool of the same network. Nothing is lost on the
@@ -104,10 +104,10 @@ impl Follower {
     /// is told.
     pub fn want(&self, wanted: bool) {
         let since = driver::active_head(&self.pool()).filter(|_| wanted);
-        self.wish.send_if_modified(|wish| {
-            let is_news = wish.is_wanted != wanted;
+        self.demand.send_if_modified(|demand| {
+            let is_news = demand.is_wanted != wanted;
             if is_news {
-                *wish = Wish { is_wanted: wanted, since };
+                *demand = Demand { is_wanted: wanted, since };
             }
             is_news
         });
@@ -119,7 +119,7 @@ impl Follower {
     }
 
     /// The follower's place in the chain.
-    pub fn place(&self) -> watch::Receiver<Place> {
+    pub fn place(&self) -> watch::Receiver<ChainPosition> {
         self.place.clone()
     }
 

@@ -43,10 +43,11 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// A handler for requests of the beacon API, which come over the connections of the HTTP door.
 /// Doors do not know each other; `app` gives this handler to the HTTP door.
-pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
+pub type BeaconHandler = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<BeaconBody>>;
 
-/// A door that takes over whole connections from the HTTP door.
-pub trait Usher: Send + Sync + 'static {
+/// A handler for requests that ask for another protocol: a door that takes over whole connections
+/// from the HTTP door.
+pub trait UpgradeHandler: Send + Sync + 'static {
     /// Whether the connection of this request, which asks for another protocol, is taken over.
     /// `headers` are the request's lines to send along with calls, and `address` is the client's.
     /// If another connection is about to make room, the answer waits for that, for a moment at
@@ -107,13 +108,13 @@ pub fn query<B>(request: &Request<B>) -> Option<&str> {
     long.map_or_else(|| request.uri().query(), |long| Some(&long.text))
 }
 
-/// The body of a [`Guest`]'s response, streamed.
-pub struct Piped {
+/// The streamed body of a [`BeaconHandler`]'s response.
+pub struct BeaconBody {
     pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
     length: Option<u64>,
 }
 
-impl Piped {
+impl BeaconBody {
     /// A body that comes piece by piece, `length` bytes in all where the length is known.
     pub fn new(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: Option<u64>) -> Self {
         Self { pieces: Box::pin(pieces), length }

@@ -42,7 +42,7 @@ pub struct Settings {
 
 /// Why a client gets no stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum NoStream {
     /// No node has a stream to give.
     NoNode,
     /// The node does not know a topic: status and body of its answer.
@@ -87,10 +87,10 @@ impl Events {
     ///
     /// # Errors
     /// When no node's stream carries the topics in time, or the node refuses one of them.
-    pub async fn subscribe(&self, topics: Names) -> Result<Subscription, Refused> {
+    pub async fn subscribe(&self, topics: Names) -> Result<Subscription, NoStream> {
         if self.audience.is_too_much(&topics) {
             let body = Bytes::from_static(br#"{"code":400,"message":"too many topics that the API does not know"}"#);
-            return Err(Refused::Topic(400, body));
+            return Err(NoStream::Topic(400, body));
         }
         let subscription = self.audience.join(topics.clone());
         let mut state = self.state.clone();
@@ -102,10 +102,10 @@ impl Events {
         let hold = **self.hold.load();
         match timeout(hold, settled).await {
             Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return Err(Refused::NoNode),
+            Ok(Err(_)) | Err(_) => return Err(NoStream::NoNode),
         }
         match refused {
-            Some((status, body)) => Err(Refused::Topic(status, body)),
+            Some((status, body)) => Err(NoStream::Topic(status, body)),
             None => Ok(subscription),
         }
     }

@@ -56,7 +56,7 @@
 //!
 //! # Where to begin
 //!
-//! The rule of a room stands in its parent file (`call.rs`, `view.rs`, `memory.rs`); the files
+//! The rule of a module stands in its parent file (`call.rs`, `view.rs`, `memory.rs`); the files
 //! beneath hold the parts that the rule needs.
 //!
 //! - *A node's verdict*: [`pool::health`] (in or out), [`pool::head`] (lagging, stalled, suspect),

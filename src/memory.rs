@@ -58,7 +58,7 @@ pub fn make_room(buffer: &mut BytesMut, bytes: usize) {
 
 /// The sum is at its limit, which is this many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("clients make the proxy hold as much as {SETTING} allows, {0} bytes")]
+#[error("client memory limit reached: {SETTING} is {0} bytes")]
 pub struct Full(pub usize);
 
 impl From<Full> for Refusal {

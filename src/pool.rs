@@ -54,7 +54,7 @@ use tokio::{
 
 use self::{
     announced::Announced,
-    ask::Refused,
+    ask::NodeRefusal,
     health::{Fault, Trouble},
     listen::{Listener, Pushed},
     node::Node,
@@ -79,9 +79,11 @@ use crate::{
     metrics::{Burst, Metrics},
 };
 
-/// A node may be silent to a probe for half its time, but for this long at least, before another is
-/// sent, and for as long again.
-const SILENCE: Duration = Duration::from_secs(1);
+/// A node may be silent to a probe for half the probe's timeout, but for this long at least, before
+/// another probe is sent, and for as long again.
+const PROBE_SILENCE: Duration = Duration::from_secs(1);
+/// How long a change of the pool's knowledge may take to appear in a snapshot.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many findings may wait for the state task. Only a flood of failing calls brings more, and
 /// all of those say the same.
 const INBOX: usize = 1024;
@@ -228,7 +230,7 @@ impl Pool {
 
     /// Whether `node` is usable and owes no byte to a probe for as long as would be silence.
     pub fn answers_probes(&self, node: NodeId) -> bool {
-        self.is_usable(node) && self.nodes[node].probe_silence(Instant::now()) < SILENCE
+        self.is_usable(node) && self.nodes[node].probe_silence(Instant::now()) < PROBE_SILENCE
     }
 
     /// Whether `node` is usable and a little below the highest block that clients were shown, and
@@ -319,7 +321,7 @@ impl Pool {
         params: &str,
         max_bytes: usize,
         limit: Duration,
-    ) -> Result<Result<Bytes, Refused>, Trouble> {
+    ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
         self.ask_once(node, method, params, max_bytes, limit, None).await
     }
 
@@ -334,7 +336,7 @@ impl Pool {
         params: &str,
         max_bytes: usize,
         limit: Duration,
-    ) -> Result<Result<Bytes, Refused>, Trouble> {
+    ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
         self.ask_once(node, method, params, max_bytes, limit, Some(&self.nodes[node].traffic)).await
     }
 
@@ -346,7 +348,7 @@ impl Pool {
         max_bytes: usize,
         limit: Duration,
         owes: Option<&Traffic>,
-    ) -> Result<Result<Bytes, Refused>, Trouble> {
+    ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
         let kind = Kind::of_method(Method::of(method).id, method);
         let clock = Clock::new(limit);
         let question = OwnQuestion::new(Some(&clock), owes);
@@ -371,6 +373,6 @@ impl Pool {
         }
         let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordoned == cordoned);
         // The state task takes its inputs in order, and none takes long.
-        timeout(SILENCE, seen).await.is_ok()
+        timeout(SNAPSHOT_TIMEOUT, seen).await.is_ok()
     }
 }

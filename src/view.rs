@@ -5,11 +5,10 @@
 //! notifications here: [`heads`] of new blocks, [`logs`] of their logs; and changes for filters
 //! that are polled ([`filters`]). Other subscriptions, such as `syncing`, cannot be derived from
 //! the chain: all clients share one such subscription at a node ([`passthrough`]). Notifications
-//! are made on the thread that serves the subscriber's client ([`courier`]), and wait for the
+//! are made on the thread that serves the subscriber's client ([`worker_jobs`]), and wait for the
 //! client in its [`mailbox`].
 
 mod audience;
-mod courier;
 mod filters;
 mod heads;
 mod id;
@@ -17,7 +16,8 @@ mod logs;
 mod mailbox;
 mod params;
 mod passthrough;
-mod refused;
+mod subscription_refusal;
+mod worker_jobs;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -36,11 +36,11 @@ use self::{
     passthrough::{Joined, Topics},
 };
 pub use self::{
-    courier::{Couriers, Job},
     filters::{Counts, Filters},
     id::SubscriptionId,
-    mailbox::{Closing, Letter, Mailbox, Note},
-    refused::Refused,
+    mailbox::{Closing, Mailbox, Notification, Outbound},
+    subscription_refusal::SubscriptionRefusal,
+    worker_jobs::{Job, WorkerJobs},
 };
 use crate::{
     chain::{Change, Follower},
@@ -101,17 +101,17 @@ impl Running {
 impl Views {
     /// Starts to serve subscriptions to the network of `pool`, a pool of execution nodes. Without a
     /// subscription, nodes get no requests from here. Clients are served by the workers behind
-    /// `couriers`.
+    /// `worker_jobs`.
     pub fn start(
         pool: Arc<Pool>,
         settings: &Settings,
-        couriers: Couriers,
+        worker_jobs: WorkerJobs,
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, Running) {
         let (follower, changes, running) = Follower::start(pool, &settings.chain, metrics.clone());
-        let heads = Audience::new("newHeads", couriers.clone(), metrics.clone());
-        let logs = Audience::new("logs", couriers.clone(), metrics.clone());
-        let topics = Arc::new(Topics::new(follower.pool(), settings.timeout, couriers, metrics.clone()));
+        let heads = Audience::new("newHeads", worker_jobs.clone(), metrics.clone());
+        let logs = Audience::new("logs", worker_jobs.clone(), metrics.clone());
+        let topics = Arc::new(Topics::new(follower.pool(), settings.timeout, worker_jobs, metrics.clone()));
         let interest = Arc::new(Interest { follower: follower.clone(), count: Mutex::new(0) });
         let filters = Filters::new(
             interest.clone(),
@@ -154,15 +154,15 @@ impl Views {
         method: &str,
         params: Option<&[u8]>,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<Prepared, Refused> {
+    ) -> Result<Prepared, SubscriptionRefusal> {
         // The namespace is written into notifications, so it may hold only letters, digits and `_`.
         let is_word = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let Some(namespace) = method.strip_suffix("_subscribe").filter(is_word) else {
-            return Err(Refused::Unsupported("there is no such subscription"));
+            return Err(SubscriptionRefusal::Unsupported("there is no such subscription"));
         };
         let params = params.unwrap_or(b"[]");
         if params.len() > MOST_PARAMS {
-            return Err(Refused::Limit("subscription_params"));
+            return Err(SubscriptionRefusal::Limit("subscription_params"));
         }
         let asked = Asked::read(namespace, params)?;
         let id = SubscriptionId::draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner));
@@ -170,12 +170,12 @@ impl Views {
             r#"{{"jsonrpc":"2.0","method":"{namespace}_subscription","params":{{"subscription":"{id}","result":"#
         );
         let (head, mailbox) = (Arc::from(head), mailbox.clone());
-        let wish = match asked {
-            Asked::Heads => Wish::Heads(self.heads.clone(), Interested::new(&self.interest)),
-            Asked::Logs(filter) => Wish::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
-            Asked::Other => Wish::Topic(self.topics.open(method, params, &head, &mailbox).await?),
+        let source = match asked {
+            Asked::Heads => Source::Heads(self.heads.clone(), Interested::new(&self.interest)),
+            Asked::Logs(filter) => Source::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
+            Asked::Other => Source::Topic(self.topics.open(method, params, &head, &mailbox).await?),
         };
-        Ok(Prepared { id, head, wish, mailbox })
+        Ok(Prepared { id, head, source, mailbox })
     }
 }
 
@@ -184,11 +184,11 @@ pub struct Prepared {
     /// The id that the client gets.
     pub id: SubscriptionId,
     head: Arc<str>,
-    wish: Wish,
+    source: Source,
     mailbox: Arc<Mailbox>,
 }
 
-enum Wish {
+enum Source {
     Heads(Arc<Audience<()>>, Interested),
     Logs(Arc<Audience<Filter>>, Box<Filter>, Interested),
     Topic(Joined),
@@ -199,18 +199,18 @@ impl Prepared {
     pub fn bytes(&self) -> usize {
         // The memory of a subscriber in an audience.
         const PLACE: usize = 512;
-        PLACE + if let Wish::Logs(_, filter, _) = &self.wish { filter.bytes() } else { 0 }
+        PLACE + if let Source::Logs(_, filter, _) = &self.source { filter.bytes() } else { 0 }
     }
 
     /// Lets notifications come from now on. From a node's subscription, notifications since the
     /// node granted it come too. To be called on the thread that serves the client, when the answer
     /// with the id is in its mailbox.
     pub fn activate(self) -> Subscription {
-        let Self { id: _, head, wish, mailbox } = self;
-        Subscription(match wish {
-            Wish::Heads(audience, interested) => Held::Heads(audience.join((), head, mailbox), interested),
-            Wish::Logs(audience, filter, interested) => Held::Logs(audience.join(*filter, head, mailbox), interested),
-            Wish::Topic(mut joined) => {
+        let Self { id: _, head, source, mailbox } = self;
+        Subscription(match source {
+            Source::Heads(audience, interested) => Held::Heads(audience.join((), head, mailbox), interested),
+            Source::Logs(audience, filter, interested) => Held::Logs(audience.join(*filter, head, mailbox), interested),
+            Source::Topic(mut joined) => {
                 joined.0.begin();
                 Held::Topic(joined)
             }
@@ -237,15 +237,15 @@ enum Asked {
 }
 
 impl Asked {
-    fn read(namespace: &str, params: &[u8]) -> Result<Self, Refused> {
+    fn read(namespace: &str, params: &[u8]) -> Result<Self, SubscriptionRefusal> {
         if namespace != "eth" {
             return Ok(Self::Other);
         }
         let list: Vec<&RawValue> =
-            serde_json::from_slice(params).map_err(|_| Refused::Params("non-array args".to_owned()))?;
+            serde_json::from_slice(params).map_err(|_| SubscriptionRefusal::Params("non-array args".to_owned()))?;
         let kind = list.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
         let at_most = |count: usize| match list.get(count).is_some_and(|more| more.get() != "null") {
-            true => Err(Refused::Params(format!("too many arguments, want at most {count}"))),
+            true => Err(SubscriptionRefusal::Params(format!("too many arguments, want at most {count}"))),
             false => Ok(()),
         };
         match kind.as_deref() {
@@ -253,10 +253,10 @@ impl Asked {
             Some("logs") => {
                 at_most(2)?;
                 let filter = Filter::read(list.get(1).map_or("null", |filter| filter.get()));
-                filter.map(|filter| Self::Logs(Box::new(filter))).map_err(Refused::Params)
+                filter.map(|filter| Self::Logs(Box::new(filter))).map_err(SubscriptionRefusal::Params)
             }
             Some(_) => Ok(Self::Other),
-            None => Err(Refused::Params("expected subscription name as first argument".to_owned())),
+            None => Err(SubscriptionRefusal::Params("expected subscription name as first argument".to_owned())),
         }
     }
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::{error, warn};
 
-use super::{World, descriptors::Share};
+use super::{World, descriptors::DescriptorLimits};
 use crate::{
     beacon::Requests,
     call::Calls,
@@ -20,7 +20,7 @@ use crate::{
         Pool,
         node::{Node, Reach},
     },
-    view::{self, Couriers, Views},
+    view::{self, Views, WorkerJobs},
 };
 
 /// How long a connection to a node may take to come about. A node that runs accepts at once; a node
@@ -38,24 +38,28 @@ pub(super) struct Deps<'a> {
     /// The memory that clients make the proxy hold.
     pub(super) memory: &'a Arc<Budget>,
     /// The channels to the workers.
-    pub(super) couriers: &'a Couriers,
+    pub(super) worker_jobs: &'a WorkerJobs,
     /// Set to true when a task has ended that must run for ever.
     pub(super) broken: &'a Arc<watch::Sender<bool>>,
 }
 
 impl Deps<'_> {
-    /// Shares out the descriptors, and warns where that is less than `config` asks for, unless the
-    /// log has the same of the settings and the share of before.
-    pub(super) fn share(&self, config: &Config, earlier: Option<(&Config, Share)>) -> Share {
-        let share = Share::of(self.world.descriptors, self.world.threads.unwrap_or(1), config);
-        let cuts = share.cuts(config);
-        if !cuts.is_empty() && earlier.is_none_or(|(config, share)| share.cuts(config) != cuts) {
+    /// Divides the file descriptors between the uses, and warns where one gets less than `config`
+    /// asks for, unless the `earlier` settings and limits gave the same warning.
+    pub(super) fn descriptor_limits(
+        &self,
+        config: &Config,
+        earlier: Option<(&Config, DescriptorLimits)>,
+    ) -> DescriptorLimits {
+        let limits = DescriptorLimits::of(self.world.descriptors, self.world.threads.unwrap_or(1), config);
+        let cuts = limits.cuts(config);
+        if !cuts.is_empty() && earlier.is_none_or(|(config, limits)| limits.cuts(config) != cuts) {
             warn!(
                 limit = self.world.descriptors,
                 "the limit on open files is too low: {cuts}, and the rest is for nodes and the admin side"
             );
         }
-        share
+        limits
     }
 
     /// Has `tasks` report the end of `running`, which must run for ever: with an error in the log
@@ -104,7 +108,7 @@ impl NetworkRuntime {
         settings: &config::Network,
         config: &Config,
         earlier: Option<&Self>,
-        share: Share,
+        limits: DescriptorLimits,
         deps: &Deps<'_>,
     ) -> Result<Self, String> {
         let name: Arc<str> = settings.name.as_str().into();
@@ -117,7 +121,7 @@ impl NetworkRuntime {
             let patience = (nodes.len() > 1).then_some(FULL);
             let build = |node: &config::Node| {
                 let connect = CONNECT.min(config.calls.attempt_timeout);
-                let reach = Reach { connect, max_connections: max_connections(node, config, share), patience };
+                let reach = Reach { connect, max_connections: max_connections(node, config, limits), patience };
                 if layer == Layer::Cl && reach.max_connections == 1 && old.is_none() {
                     let node = node.name.as_str();
                     warn!(
@@ -189,9 +193,9 @@ fn build_node(
 }
 
 /// Connections to a node open at once, at most; 0: as many as the node takes.
-pub(super) fn max_connections(node: &config::Node, config: &Config, share: Share) -> usize {
+pub(super) fn max_connections(node: &config::Node, config: &Config, limits: DescriptorLimits) -> usize {
     let wanted = node.max_connections.unwrap_or(config.calls.max_node_connections);
-    let bounds = [Some(wanted).filter(|most| *most > 0), share.per_node];
+    let bounds = [Some(wanted).filter(|most| *most > 0), limits.per_node];
     bounds.into_iter().flatten().min().unwrap_or(0)
 }
 
@@ -202,7 +206,7 @@ impl EventsTask {
         let (events, mut running) = Events::start(pool.clone(), &settings, deps.metrics.clone());
         let mut tasks = JoinSet::new();
         let ended = async move { running.broken().await };
-        deps.supervise(&mut tasks, &pool.network, "events are no longer told", ended);
+        deps.supervise(&mut tasks, &pool.network, "event streams are no longer served", ended);
         Self { events, _tasks: tasks }
     }
 }
@@ -217,7 +221,8 @@ impl ViewsTask {
             seed: (deps.world.wall)(),
             secret: deps.world.secret(),
         };
-        let (views, mut running) = Views::start(pool.clone(), &settings, deps.couriers.clone(), deps.metrics.clone());
+        let (views, mut running) =
+            Views::start(pool.clone(), &settings, deps.worker_jobs.clone(), deps.metrics.clone());
         let mut tasks = JoinSet::new();
         let ended = async move { running.broken().await };
         deps.supervise(&mut tasks, &pool.network, "subscriptions are no longer served", ended);

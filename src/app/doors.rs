@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     Shared,
-    descriptors::{self, LOBBY},
+    descriptors::{self, MAX_PENDING_ACCEPTS},
     worker::{Accepted, Dispatcher},
 };
 use crate::{
@@ -42,17 +42,17 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
     // Newcomers that wait until another connection gives way. Later newcomers do not wait for
-    // these, unless as many as [`LOBBY`] wait.
-    let mut lobby = FuturesUnordered::new();
+    // these, unless as many as [`MAX_PENDING_ACCEPTS`] wait.
+    let mut pending = FuturesUnordered::new();
     loop {
         // Both arms are cancel-safe.
         let accepted = tokio::select! {
             biased;
-            Some(entered) = lobby.next(), if !lobby.is_empty() => {
+            Some(entered) = pending.next(), if !pending.is_empty() => {
                 seat(entered, &full, &dispatcher, &shared).await;
                 continue;
             }
-            accepted = listener.accept(), if lobby.len() < LOBBY => accepted,
+            accepted = listener.accept(), if pending.len() < MAX_PENDING_ACCEPTS => accepted,
         };
         let (incoming, peer) = match failures.filter(&shared, accepted, "client").await {
             Ok(accepted) => accepted,
@@ -80,7 +80,7 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
         let entered = (&mut enters).now_or_never();
         match entered {
             Some(newcomer) => seat(newcomer, &full, &dispatcher, &shared).await,
-            None => lobby.push(enters),
+            None => pending.push(enters),
         }
     }
 }
@@ -108,14 +108,16 @@ struct Newcomer {
 async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shared: &Shared) {
     let Newcomer { mut waits, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
     let Some(incoming) = waits.0.take() else { return };
-    if (place.is_none() || ended.idle + ended.busy > 0)
+    let outcome = match (&place, ended.idle, ended.busy) {
+        (Some(_), 0, 0) => None,
+        (Some(_), _, 0) => Some("new connection takes the place of the one idle longest"),
+        (Some(_), ..) => Some("new connection takes the place of a busy one of the address with most connections"),
+        (None, ..) => Some("new connection refused"),
+    };
+    if let Some(outcome) = outcome
         && let Some(before) = full.pass()
     {
-        warn!(
-            limit,
-            before,
-            "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
-        );
+        warn!(limit, before, "max_connections is reached: {outcome}");
     }
     // Busy connections are counted where each is cut.
     (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     build::{Deps, NetworkRuntime, max_connections},
-    descriptors::Share,
+    descriptors::DescriptorLimits,
 };
 use crate::{
     config::{self, Config},
@@ -30,7 +30,7 @@ const RETIREMENT_ROUND: Duration = Duration::from_secs(1);
 /// The networks that run, and their settings.
 pub(super) struct Runtime {
     config: Config,
-    share: Share,
+    limits: DescriptorLimits,
     networks: Vec<NetworkRuntime>,
     /// Replaced networks that may still have calls.
     retired: JoinSet<()>,
@@ -39,11 +39,11 @@ pub(super) struct Runtime {
 impl Runtime {
     /// Builds every network.
     pub(super) fn build(config: Config, deps: &Deps<'_>) -> Result<Self, String> {
-        let share = deps.share(&config, None);
+        let limits = deps.descriptor_limits(&config, None);
         let networks = config.networks.iter();
-        let networks = networks.map(|network| NetworkRuntime::build(network, &config, None, share, deps));
+        let networks = networks.map(|network| NetworkRuntime::build(network, &config, None, limits, deps));
         let networks: Vec<NetworkRuntime> = networks.collect::<Result<_, _>>()?;
-        let runtime = Self { config, share, networks, retired: JoinSet::new() };
+        let runtime = Self { config, limits, networks, retired: JoinSet::new() };
         runtime.keep_filters();
         runtime.begin_counts(deps);
         Ok(runtime)
@@ -89,11 +89,11 @@ impl Runtime {
             rules: config.beacon.clone(),
             forward: config.calls.forward_headers.clone(),
             max_body: config.calls.max_body,
-            max_connections: self.share.http,
+            max_connections: self.limits.http,
             shared_addresses: config.shared_addresses.clone(),
             access: Arc::new(Access::new(&config.log)),
             ws: config::Ws {
-                max_connections: NonZeroUsize::new(self.share.ws).unwrap_or(NonZeroUsize::MIN),
+                max_connections: NonZeroUsize::new(self.limits.ws).unwrap_or(NonZeroUsize::MIN),
                 ..config.ws.clone()
             },
             shutdown_grace: config.shutdown_grace,
@@ -106,9 +106,9 @@ impl Runtime {
     /// # Errors
     /// When a network cannot be built; nothing is changed then.
     pub(super) async fn replace(&mut self, config: Config, deps: &Deps<'_>) -> Result<String, String> {
-        let share = deps.share(&config, Some((&self.config, self.share)));
+        let limits = deps.descriptor_limits(&config, Some((&self.config, self.limits)));
         // Only building can fail, so building comes first.
-        let fresh = self.build_changed(&config, share, deps)?;
+        let fresh = self.build_changed(&config, limits, deps)?;
         let summary = self.summary(&fresh, &config);
         for network in fresh.iter().flatten() {
             let earlier = named(&self.networks, network);
@@ -119,14 +119,14 @@ impl Runtime {
             }
             network.settle(config.health.timeout).await;
         }
-        let mut networks = self.join(fresh, &config, share)?;
+        let mut networks = self.join(fresh, &config, limits)?;
         self.move_calls(&networks);
         self.retire_pools(&networks, deps);
         self.move_clients(&mut networks, &config);
         let names: Vec<&str> = networks.iter().map(|network| &*network.name).collect();
         deps.metrics.serve(&names);
         let retired = std::mem::take(&mut self.retired);
-        let replaced = std::mem::replace(self, Self { config, share, networks, retired });
+        let replaced = std::mem::replace(self, Self { config, limits, networks, retired });
         self.keep_filters();
         self.begin_counts(deps);
         self.retire(replaced.networks);
@@ -138,7 +138,7 @@ impl Runtime {
     fn build_changed(
         &self,
         config: &Config,
-        share: Share,
+        limits: DescriptorLimits,
         deps: &Deps<'_>,
     ) -> Result<Vec<Option<NetworkRuntime>>, String> {
         // The rule for `/ready` concerns load balancers, not nodes.
@@ -151,7 +151,7 @@ impl Runtime {
                 return Ok(None);
             }
             let earlier = self.networks.iter().find(|earlier| earlier.settings.name == settings.name);
-            NetworkRuntime::build(settings, config, earlier, share, deps).map(Some)
+            NetworkRuntime::build(settings, config, earlier, limits, deps).map(Some)
         };
         config.networks.iter().map(build).collect()
     }
@@ -176,7 +176,7 @@ impl Runtime {
         &mut self,
         fresh: Vec<Option<NetworkRuntime>>,
         config: &Config,
-        share: Share,
+        limits: DescriptorLimits,
     ) -> Result<Vec<NetworkRuntime>, String> {
         let mut networks = Vec::new();
         for (network, settings) in fresh.into_iter().zip(&config.networks) {
@@ -186,7 +186,7 @@ impl Runtime {
                 (None, Some(place)) => {
                     let kept = self.networks.swap_remove(place);
                     for node in kept.pools().flat_map(|pool| pool.nodes.iter()) {
-                        node.set_max_connections(max_connections(node.settings(), config, share));
+                        node.set_max_connections(max_connections(node.settings(), config, limits));
                     }
                     kept
                 }

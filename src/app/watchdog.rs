@@ -8,33 +8,33 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{net::systemd::Supervisor, view::Couriers};
+use crate::{net::systemd::Supervisor, view::WorkerJobs};
 
 /// The supervisor hears so many times in each of its intervals.
 const BEATS: u32 = 3;
 
 /// Tells `supervisor` that the process is alive, as often as the supervisor wants, while all
 /// workers answer. Ends at once where the supervisor does not want to know.
-pub(super) async fn beat(supervisor: &Supervisor, couriers: &Couriers) {
+pub(super) async fn beat(supervisor: &Supervisor, worker_jobs: &WorkerJobs) {
     let Some(interval) = supervisor.watchdog() else { return };
     let pause = interval / BEATS;
     loop {
-        if all_answer(couriers, pause).await {
+        if all_answer(worker_jobs, pause).await {
             supervisor.tell(Supervisor::WATCHDOG);
         } else {
-            warn!("a worker hangs: the supervisor is not told that the process is alive");
+            warn!("a worker hangs: the supervisor gets no sign of life");
         }
         sleep(pause).await;
     }
 }
 
 /// Whether every worker does a job within `patience`.
-async fn all_answer(couriers: &Couriers, patience: Duration) -> bool {
+async fn all_answer(worker_jobs: &WorkerJobs, patience: Duration) -> bool {
     let asked = async {
         let mut answers = Vec::new();
-        for worker in 0..couriers.count() {
+        for worker in 0..worker_jobs.count() {
             let (answer, answered) = oneshot::channel();
-            couriers.send(worker, Box::new(move || _ = answer.send(()))).await;
+            worker_jobs.send(worker, Box::new(move || _ = answer.send(()))).await;
             answers.push(answered);
         }
         for answered in answers {
@@ -54,22 +54,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_worker_that_hangs_or_is_gone_is_no_life() {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let (couriers, mut ends) = Couriers::new(2);
+        const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+        let (worker_jobs, mut ends) = WorkerJobs::new(2);
         let (mut hangs, mut works) = (ends.pop().unwrap(), ends.pop().unwrap());
         let worker = tokio::spawn(async move {
             while let Some(job) = works.recv().await {
                 job();
             }
         });
-        assert!(!all_answer(&couriers, PATIENCE).await);
+        assert!(!all_answer(&worker_jobs, ANSWER_TIMEOUT).await);
         hangs.close();
         while let Some(job) = hangs.recv().await {
             drop(job);
         }
-        assert!(!all_answer(&couriers, PATIENCE).await);
+        assert!(!all_answer(&worker_jobs, ANSWER_TIMEOUT).await);
         worker.abort();
-        let (couriers, ends) = Couriers::new(2);
+        let (worker_jobs, ends) = WorkerJobs::new(2);
         for mut end in ends {
             tokio::spawn(async move {
                 while let Some(job) = end.recv().await {
@@ -77,6 +77,6 @@ mod tests {
                 }
             });
         }
-        assert!(all_answer(&couriers, PATIENCE).await);
+        assert!(all_answer(&worker_jobs, ANSWER_TIMEOUT).await);
     }
 }

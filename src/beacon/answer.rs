@@ -36,7 +36,7 @@ const HELD_BACK: u64 = 256 * 1024;
 /// The same for an answer that is useless in part: a block with all its blobs, in JSON.
 const HELD_WHOLE: u64 = 8 << 20;
 /// How long an answer of unknown length is waited for, because such an answer may be long.
-const GLANCE: Duration = Duration::from_millis(20);
+const UNKNOWN_LENGTH_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// An error of up to this many bytes is read: for its meaning if it is about a signed message, and
 /// for secrets where the node has some. A list of a thousand messages may have as many failures.
@@ -110,7 +110,7 @@ impl Answer {
             was_sent_before: false,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
-            answer.conceal(room).await?;
+            answer.redact(room).await?;
             return Ok(answer);
         }
         let room = room.filter(|_| is_wanted_whole);
@@ -126,14 +126,14 @@ impl Answer {
     }
 
     async fn hold_back(&mut self, limit: u64, room: Option<&Arc<Semaphore>>, is_awaited: bool) -> Result<(), Broken> {
-        let mut glance = std::pin::pin!(sleep(GLANCE));
+        let mut short_wait = std::pin::pin!(sleep(UNKNOWN_LENGTH_TIMEOUT));
         let mut held = 0;
         while held < limit {
             // Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
                 piece = poll_fn(|context| self.poll_rest(context)) => piece.transpose()?,
-                () = &mut glance, if self.length.is_none() && !is_awaited => return Ok(()),
+                () = &mut short_wait, if self.length.is_none() && !is_awaited => return Ok(()),
             };
             let Some(piece) = piece else {
                 self.length = Some(held);
@@ -173,7 +173,7 @@ impl Answer {
 
     /// Takes the configuration's secrets out of an error: gateways like to repeat the URL of a
     /// request, and the URL may hold a key.
-    async fn conceal(&mut self, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
+    async fn redact(&mut self, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
         let mut whole = BytesMut::new();
         let read = async {
             while let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? {

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    patience::{Patience, is_wanted_whole},
+    time_limit::{TimeLimit, is_wanted_whole},
     upload::Upload,
 };
 use crate::{
@@ -44,7 +44,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The age, in slots, at which every healthy node has long had a block.
 pub(super) const OLD: u64 = 64;
 /// How long a node that went out is still waited for, when the request must not go to another node.
-const LAST_HOPE: Duration = Duration::from_secs(10);
+const OUT_NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request to the beacon API, but for its body.
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ pub(super) async fn attempt_holding(
     let out = async {
         goes_out.await;
         if !repeatable {
-            sleep(LAST_HOPE).await;
+            sleep(OUT_NODE_TIMEOUT).await;
         }
     };
     // Both arms are cancel-safe: an exchange given up closes its connection.
@@ -179,7 +179,7 @@ async fn exchange(
     room: Option<&Arc<Semaphore>>,
 ) -> Sent {
     let node = &pool.nodes[index];
-    let limit = if Patience::of(request) == Patience::Long { HEAD } else { patience };
+    let limit = if TimeLimit::of(request) == TimeLimit::Long { HEAD } else { patience };
     let mut progress = Progress::default();
     let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {

@@ -27,7 +27,7 @@ use crate::domain::{
 const BLOB: usize = 131_072;
 const SIDECAR: usize = 131_928;
 /// How long the node may take to give its block.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The blobs of an answer to a request that names a block.
 pub(super) struct Blobs {
@@ -95,8 +95,8 @@ impl Requests {
             trace: None,
         };
         let mut upload = Upload::whole(bytes::Bytes::new());
-        let asked = attempt_holding(&self.pool, node, &request, &mut upload, PATIENCE, Some(&self.room));
-        match tokio::time::timeout(PATIENCE, asked).await {
+        let asked = attempt_holding(&self.pool, node, &request, &mut upload, BLOCK_TIMEOUT, Some(&self.room));
+        match tokio::time::timeout(BLOCK_TIMEOUT, asked).await {
             Ok(Sent::Answered(answer)) if answer.status == 200 => {
                 let Answer { data } = serde_json::from_slice(&answer.in_memory()?).ok()?;
                 Some(data.message.body.blob_kzg_commitments.len())

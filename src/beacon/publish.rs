@@ -47,11 +47,11 @@ use crate::{
     pool::{
         Pool, Scout,
         health::{Fault, Trouble},
-        resting::Standing,
+        resting::RestState,
     },
 };
 
-/// A message goes to another node when the first is silent for one part in so many of a slot.
+/// A message goes to another node when the first is silent for a quarter of a slot.
 pub(super) const ANOTHER_NODE_AFTER: u32 = 4;
 /// How long one node may work on the message. By then the message's slot, if there is one, is over.
 const TAKING: Duration = Duration::from_secs(60);
@@ -300,9 +300,9 @@ impl<'a> RequestRun<'a> {
             return Ok(wait);
         };
         let is_new = !giving.busy.contains(&node) && !giving.lost_nodes.contains(&node);
-        let standing = requests.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());
+        let standing = requests.pool.nodes[node].resting.state(kind(self.request), self.tries.again, Instant::now());
         // A node that hung over such messages is tried again, but not waited for.
-        let is_doubtful = scout.is_some() || standing == Standing::Last;
+        let is_doubtful = scout.is_some() || standing == RestState::Last;
         let is_given = self.give(giving, body, (node, scout), why);
         drop(turn);
         if has_word && is_given && is_new {

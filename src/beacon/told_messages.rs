@@ -11,7 +11,7 @@
 //! slot 40. B is told those of slot 30 again.
 
 mod about;
-mod standing;
+mod node_record;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,10 +23,10 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
-pub(super) use self::standing::Word;
+pub(super) use self::node_record::Word;
 use self::{
     about::About,
-    standing::{Knows, Standing},
+    node_record::{Knows, NodeRecord},
 };
 use super::{
     Request,
@@ -74,7 +74,7 @@ pub(super) struct ToldMessages {
 }
 
 struct State {
-    told: VecDeque<Told>,
+    told: VecDeque<ToldMessage>,
     /// A claim on the clients' memory; `None` before the first request.
     claim: Option<Claim>,
     bytes: usize,
@@ -85,7 +85,7 @@ struct State {
     pauses: Vec<[Option<Instant>; LANES]>,
 }
 
-struct Told {
+struct ToldMessage {
     id: u64,
     request: Arc<Request>,
     body: Bytes,
@@ -95,7 +95,7 @@ struct Told {
     client: Option<IpAddr>,
     /// The validators that the body names, as far as known.
     about: Option<Arc<About>>,
-    nodes: Vec<Standing>,
+    nodes: Vec<NodeRecord>,
     /// The nodes that are being told the request for the first time.
     under_way: usize,
     /// A usable node has taken the request.
@@ -106,7 +106,7 @@ struct Told {
     is_at_fault: bool,
 }
 
-impl Told {
+impl ToldMessage {
     /// The place of the request's kind; unnamed kinds stand behind the named ones.
     fn kind(&self) -> usize {
         let path = self.request.target.as_str().split('?').next().unwrap_or_default();
@@ -172,7 +172,7 @@ impl ToldMessages {
             state.claim = body.claim_beside();
         }
         state.forget(epoch);
-        let is_same = |told: &Told| {
+        let is_same = |told: &ToldMessage| {
             told.request.target == request.target
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.body == *body.bytes()
@@ -184,11 +184,11 @@ impl ToldMessages {
         let body = same.map_or_else(|| Bytes::copy_from_slice(body.bytes()), |told| told.body);
         state.last += 1;
         let id = state.last;
-        let known = vec![Standing::default(); state.lives.len()];
+        let known = vec![NodeRecord::default(); state.lives.len()];
         let (at, under_way) = (Instant::now(), nodes.len());
         let request = request.clone();
         let (is_refused, is_at_fault) = (false, false);
-        let mut told = Told {
+        let mut told = ToldMessage {
             id,
             request,
             body,
@@ -343,7 +343,7 @@ impl State {
         }
         let Some(about) = newer.about.clone().filter(|_| newer.is_taken && !newer.is_refused) else { return };
         let request = newer.request.clone();
-        let is_replaced = |told: &Told| {
+        let is_replaced = |told: &ToldMessage| {
             told.request.target == request.target
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.about.as_ref().is_some_and(|earlier| about.covers(earlier))
@@ -357,7 +357,7 @@ impl State {
     /// The node has taken an earlier request only now: later ones about the same validators are
     /// due again, so that the last word is the latest.
     fn tell_later_again(&mut self, telling: &Telling, node: NodeId) {
-        let meets = |told: &Told| match (&told.about, &telling.about) {
+        let meets = |told: &ToldMessage| match (&told.about, &telling.about) {
             (Some(later), Some(earlier)) => later.meets(earlier),
             _ => false,
         };
@@ -369,7 +369,7 @@ impl State {
         }
     }
 
-    fn remove(&mut self, place: usize) -> Option<Told> {
+    fn remove(&mut self, place: usize) -> Option<ToldMessage> {
         let told = self.told.remove(place)?;
         self.bytes -= told.weight();
         Some(told)
@@ -377,7 +377,7 @@ impl State {
 
     fn forget(&mut self, epoch: Duration) {
         let now = Instant::now();
-        let is_over = |told: &Told| now.saturating_duration_since(told.at) > epoch.saturating_mul(told.epochs);
+        let is_over = |told: &ToldMessage| now.saturating_duration_since(told.at) > epoch.saturating_mul(told.epochs);
         while let Some(place) = self.told.iter().position(is_over) {
             self.remove(place);
         }
@@ -386,7 +386,7 @@ impl State {
 
     /// Keeps no more than the limits allow, and than the clients' memory has room for.
     fn make_room(&mut self, most: usize) {
-        while self.bytes > most && self.thin(Told::weight) {}
+        while self.bytes > most && self.thin(ToldMessage::weight) {}
         while self.told.len() > MOST_BODIES && self.thin(|_| 1) {}
         self.count();
     }
@@ -394,13 +394,13 @@ impl State {
     fn count(&mut self) {
         while let Some(claim) = &mut self.claim
             && claim.resize(self.bytes).is_err()
-            && self.thin(Told::weight)
+            && self.thin(ToldMessage::weight)
         {}
     }
 
     /// Removes the oldest request of the client that has the most, of the kind with the most, by
     /// this measure; `false` if there is no request.
-    fn thin(&mut self, measure: fn(&Told) -> usize) -> bool {
+    fn thin(&mut self, measure: fn(&ToldMessage) -> usize) -> bool {
         let mut sums = [0; KINDS.len() + 1];
         self.told.iter().for_each(|told| sums[told.kind()] += measure(told));
         let heaviest = (0..sums.len()).max_by_key(|kind| sums[*kind]);
@@ -408,7 +408,7 @@ impl State {
         let mut shares: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
         of_kind().for_each(|told| *shares.entry(told.client).or_default() += measure(told));
         let Some((&client, _)) = shares.iter().max_by_key(|(_, share)| **share) else { return false };
-        let is_it = |told: &Told| Some(told.kind()) == heaviest && told.client == client;
+        let is_it = |told: &ToldMessage| Some(told.kind()) == heaviest && told.client == client;
         let oldest = self.told.iter().position(is_it);
         oldest.and_then(|place| self.remove(place)).is_some()
     }

@@ -39,14 +39,14 @@ pub struct Upload {
     failed: Option<io::Error>,
     idle: Idle,
     /// The body's part of the room for bodies, for as long as a copy of the body exists.
-    share: Option<Arc<Share>>,
+    memory: Option<Arc<KeptMemory>>,
     /// The client's memory, to count the kept bytes.
     claim: Option<Claim>,
 }
 
 /// The room and the memory that a kept body takes.
 #[derive(Debug)]
-struct Share {
+struct KeptMemory {
     #[expect(dead_code, reason = "it is only held, and given back with this")]
     room: Option<OwnedSemaphorePermit>,
     #[expect(dead_code, reason = "it is only held, and given back with this")]
@@ -58,18 +58,18 @@ struct Share {
 #[derive(Debug)]
 pub(super) struct Whole {
     bytes: Bytes,
-    share: Option<Arc<Share>>,
+    memory: Option<Arc<KeptMemory>>,
 }
 
 impl Whole {
     /// An upload of the body.
     pub(super) fn upload(&self) -> Upload {
-        Upload { share: self.share.clone(), ..Upload::whole(self.bytes.clone()) }
+        Upload { memory: self.memory.clone(), ..Upload::whole(self.bytes.clone()) }
     }
 
     /// An upload of these bytes, which are a part of the body.
     pub(super) fn upload_part(&self, bytes: Bytes) -> Upload {
-        Upload { share: self.share.clone(), ..Upload::whole(bytes) }
+        Upload { memory: self.memory.clone(), ..Upload::whole(bytes) }
     }
 
     /// Bytes in memory.
@@ -84,13 +84,13 @@ impl Whole {
 
     /// The address of the client, where that is known.
     pub(super) fn client(&self) -> Option<IpAddr> {
-        self.share.as_ref()?.claim.as_ref()?.account().client()
+        self.memory.as_ref()?.claim.as_ref()?.account().client()
     }
 
     /// An empty claim on the memory that all clients share, for data that outlives the client's
     /// connection.
     pub(super) fn claim_beside(&self) -> Option<Claim> {
-        self.share.as_ref()?.claim.as_ref().map(Claim::beside)
+        self.memory.as_ref()?.claim.as_ref().map(Claim::beside)
     }
 }
 
@@ -109,7 +109,7 @@ impl Upload {
     pub fn whole(kept: Bytes) -> Self {
         let length = Some(kept.len() as u64);
         let idle = Idle::new(CLIENT_RATE);
-        Self { kept, rest: None, length, begun: false, failed: None, idle, share: None, claim: None }
+        Self { kept, rest: None, length, begun: false, failed: None, idle, memory: None, claim: None }
     }
 
     /// A body that comes piece by piece, `length` bytes in all where that is known.
@@ -121,7 +121,7 @@ impl Upload {
             begun: false,
             failed: None,
             idle: Idle::new(CLIENT_RATE),
-            share: None,
+            memory: None,
             claim: None,
         }
     }
@@ -177,13 +177,13 @@ impl Upload {
             }
         };
         self.kept = bytes.freeze();
-        self.share = Some(Arc::new(Share { room: share, portion, claim: self.claim.take() }));
+        self.memory = Some(Arc::new(KeptMemory { room: share, portion, claim: self.claim.take() }));
         Ok(kept)
     }
 
     /// The whole body, if all of it is in memory.
     pub(super) fn in_memory(&self) -> Option<Whole> {
-        self.rest.is_none().then(|| Whole { bytes: self.kept.clone(), share: self.share.clone() })
+        self.rest.is_none().then(|| Whole { bytes: self.kept.clone(), memory: self.memory.clone() })
     }
 
     /// Bytes in memory.
@@ -240,7 +240,7 @@ impl Stream for Upload {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.begun = true;
         if !self.kept.is_empty() {
-            self.share = None;
+            self.memory = None;
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.kept))));
         }
         self.poll_rest(context)

@@ -1,10 +1,11 @@
 //! The share of each client in the room for bodies that are kept to be sent again.
 //!
-//! Rule: the bodies of one address may take [`PART`] times as much as they leave free. The last
-//! sixteenth of the room is for bodies up to [`SMALL`]. Reason: a client that sends large bodies
-//! slowly must not keep out the signed messages of others, nor requests for all nodes. Example: the
-//! room has 64 MiB. An address sends bodies without end: 56 MiB are kept, the next ones pass as
-//! they come, and 8 MiB are left for other addresses, 4 MiB of these for small bodies only.
+//! Rule: the bodies of one address may take [`TIMES_FREE`] times as much as they leave free.
+//! The last sixteenth of the room is for bodies up to [`SMALL`]. Reason: a client that sends large
+//! bodies slowly must not keep out the signed messages of others, nor requests for all nodes.
+//! Example: the room has 64 MiB. An address sends bodies without end: 56 MiB are kept, the next
+//! ones pass as they come, and 8 MiB are left for other addresses, 4 MiB of these for small bodies
+//! only.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +15,12 @@ use std::{
 
 use crate::domain::client::block_of;
 
-/// An address may take so many times the bytes that are left free.
-const PART: usize = 7;
-/// Bodies up to this size have a part of the room that others cannot take.
+/// The bodies of an address may take 7 times the bytes that are left free.
+const TIMES_FREE: usize = 7;
+/// Bodies up to this size may take the reserve, which larger ones cannot.
 const SMALL: usize = 256 << 10;
-/// That part: one in so many.
-const RESERVE: usize = 16;
+/// The reserve: a sixteenth of the room.
+const RESERVE_DIVISOR: usize = 16;
 
 /// The bytes of kept bodies, by client.
 pub(super) struct Uploads {
@@ -56,12 +57,12 @@ impl Portion {
     pub(super) fn grow(&mut self, more: usize, free: usize) -> bool {
         let Some(left) = free.checked_sub(more) else { return false };
         let is_small = self.bytes + more <= SMALL;
-        if !is_small && left < self.uploads.room / RESERVE {
+        if !is_small && left < self.uploads.room / RESERVE_DIVISOR {
             return false;
         }
         let mut by_client = self.uploads.lock();
         let share = by_client.get(&self.client).copied().unwrap_or(0) + more;
-        let fits = share <= left.saturating_mul(PART);
+        let fits = share <= left.saturating_mul(TIMES_FREE);
         if fits {
             by_client.insert(self.client, share);
             self.bytes += more;

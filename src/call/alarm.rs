@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_goes_off_at_each_deadline_whether_later_or_sooner() {
+    async fn alarm_goes_off_at_each_deadline_later_or_sooner() {
         let start = Instant::now();
         let mut alarm = Alarm::default();
         for millis in [100, 500, 300, 900, 900, 50] {

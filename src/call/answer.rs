@@ -317,9 +317,9 @@ impl Answer {
         }
     }
 
-    /// Replaces the bytes in memory, if `concealed` returns another text for them.
-    pub fn conceal(&mut self, concealed: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
-        if let Some(text) = concealed(self.pieces.join(usize::MAX)) {
+    /// Replaces the bytes in memory, if `redacted` returns another text for them.
+    pub fn redact(&mut self, redacted: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
+        if let Some(text) = redacted(self.pieces.join(usize::MAX)) {
             if self.id != Id::None {
                 self.id = Envelope::read(&text).map_or(Id::None, |envelope| id_place(envelope.id, &text));
             }

@@ -360,7 +360,7 @@ impl Attempt<'_> {
         let status = answer.status;
         // Gateways often repeat the request's URL, which may hold a key.
         if answer.kind != Kind::Result && self.node.has_secrets() {
-            answer.conceal(|text| self.node.redact(text));
+            answer.redact(|text| self.node.redact(text));
         }
         let failing = |what: &str| {
             let text = format!("a call was answered with HTTP status {status}{what}");

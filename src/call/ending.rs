@@ -60,7 +60,7 @@ impl Drop for Ending<'_> {
 
 /// The refusals of nodes for quota.
 #[derive(Default)]
-pub(super) struct Refused {
+pub(super) struct QuotaRefusals {
     /// The earliest end of the pauses that refusing nodes named, if any node refused.
     pub(super) until: Option<Instant>,
     /// The first refusing node's answer.

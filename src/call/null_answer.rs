@@ -14,7 +14,7 @@ use crate::{
 /// How many blocks below the served height nodes may still be about to import.
 const RECENT: u64 = 64;
 /// For how long nodes are asked again for an announced block or transaction.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before nodes are asked again; doubles each time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -26,8 +26,8 @@ pub(super) enum Promise {
     /// A `null` is believed when all nodes gave one: nodes differ in how much of the past they
     /// keep.
     Elsewhere,
-    /// A `null` is believed only after `PATIENCE`: the object was announced and will arrive at the
-    /// nodes.
+    /// A `null` is believed only after `ANNOUNCED_TIMEOUT`: the object was announced and will
+    /// arrive at the nodes.
     Soon,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Null {
 
 impl Null {
     pub(super) fn new(answer: Answer, promise: Promise, now: Instant) -> Self {
-        let until = if promise == Promise::Soon { now + PATIENCE } else { now };
+        let until = if promise == Promise::Soon { now + ANNOUNCED_TIMEOUT } else { now };
         Self { answer, until, pause: PAUSE }
     }
 

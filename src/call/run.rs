@@ -9,7 +9,7 @@ use super::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Ran, Sent},
-    ending::Refused,
+    ending::QuotaRefusals,
     leaving::Leaving,
     null_answer::Null,
     slow_attempt::SlowAttempt,
@@ -24,7 +24,7 @@ use crate::{
         rpc::Request,
     },
     exchange::{
-        next_node::{Choice, Wish, choose, rest_ends, seconds_to, shortest_line, unserved},
+        next_node::{Choice, NodeQuery, choose, rest_ends, seconds_to, shortest_line, unserved},
         queue::{Exit, HeadPermit, Ticket},
         tries::{Begun, Tries},
     },
@@ -58,7 +58,7 @@ pub(super) struct CallRun<'a> {
     pub(super) null: Option<Null>,
     /// The HTTP status with which a node would not take the call.
     pub(super) rejected: Option<u16>,
-    pub(super) refused: Refused,
+    pub(super) refused: QuotaRefusals,
 }
 
 /// The part of a call under way that goes along when a reload moves it to other nodes.
@@ -94,7 +94,7 @@ impl<'a> CallRun<'a> {
             doubtful: None,
             null: None,
             rejected: None,
-            refused: Refused::default(),
+            refused: QuotaRefusals::default(),
         }
     }
 
@@ -118,14 +118,14 @@ impl<'a> CallRun<'a> {
                 Err(moved) => return Err(moved),
             };
             self.note(node);
-            let late = self.late(node);
+            let slow = self.slow_attempt(node);
             let Ran { sent, again, beside, in_vain, had_second } =
-                late.attempt(node).run(&mut turn, alarm, &late).await;
+                slow.attempt(node).run(&mut turn, alarm, &slow).await;
             self.may_have_arrived |= again || had_second;
             self.unsure |= again || had_second;
             if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
                 self.note(other);
-                self.had_no_word(other, sent);
+                self.record_failed_attempt(other, sent);
                 self.tries.tried.push(other);
             }
             let node = match beside {
@@ -183,7 +183,7 @@ impl<'a> CallRun<'a> {
                 }
                 sent => {
                     let is_over = matches!(sent, Sent::Refused(..) | Sent::Rejected(_)) && !self.method.is_repeatable();
-                    self.had_no_word(node, sent);
+                    self.record_failed_attempt(node, sent);
                     if is_over {
                         return Ok(self.give_up(None)?);
                     }
@@ -221,7 +221,7 @@ impl<'a> CallRun<'a> {
     }
 
     /// Records an attempt at `node` that brought no answer for the client.
-    fn had_no_word(&mut self, node: NodeId, sent: Sent) {
+    fn record_failed_attempt(&mut self, node: NodeId, sent: Sent) {
         let pool = &self.calls.pool;
         self.tries.failed(if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None });
         match sent {
@@ -283,7 +283,8 @@ impl<'a> CallRun<'a> {
         self.tries.charge(&self.calls.pool, node, result);
     }
 
-    pub(super) fn late(&self, node: NodeId) -> SlowAttempt<'a, '_> {
+    /// An attempt at `node`, with the means to try another node beside it when it is slow.
+    pub(super) fn slow_attempt(&self, node: NodeId) -> SlowAttempt<'a, '_> {
         let Self { calls, request, method, terms, deadline, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
         let (started, in_line) = (Instant::now(), self.tries.is_in_line());
@@ -317,7 +318,7 @@ impl<'a> CallRun<'a> {
                 let Tries { kind, again, ref tried, .. } = self.tries;
                 let (policy, class) = (settings.policy, self.method.class);
                 let choose = if self.tries.is_in_line() { shortest_line } else { choose };
-                match choose(pool, Wish { policy, class, kind, tried, again }) {
+                match choose(pool, NodeQuery { policy, class, kind, tried, again }) {
                     // A second opinion is not worth asking of a node that is unwell.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
                     Choice::Node(node, scout) => {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Calls, Terms, attempt::Attempt, leaving::Leaving};
 use crate::{
     domain::{method::Method, node_id::NodeId, rpc::Request},
-    exchange::next_node::{Choice, Wish, choose},
+    exchange::next_node::{Choice, NodeQuery, choose},
     pool::{Scout, resting::Kind},
 };
 
@@ -88,7 +88,7 @@ impl<'a> SlowAttempt<'a, '_> {
         }
         let tried = [self.tried, &[self.node]].concat();
         let (policy, class, kind) = (settings.policy, self.method.class, self.kind);
-        match choose(pool, Wish { policy, class, kind, tried: &tried, again: false }) {
+        match choose(pool, NodeQuery { policy, class, kind, tried: &tried, again: false }) {
             Choice::Node(node, scout) if pool.is_usable(node) => {
                 Next::Beside(Beside { node, attempt: self.attempt(node), scout })
             }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The place where an answer is gathered.
-pub trait Room: Sync {
+pub trait AnswerBuffer: Sync {
     /// Waits until there is room for an answer that does not come in one piece, of `length` bytes
     /// if the length is known.
     fn enter(&self, length: Option<u64>) -> impl Future<Output = ()> + Send;
@@ -98,7 +98,7 @@ struct InOne<'r, R> {
     is_wanted: bool,
 }
 
-impl<R: Room> Take for InOne<'_, R> {
+impl<R: AnswerBuffer> Take for InOne<'_, R> {
     type Taken = Whole;
 
     async fn take(&self, mut answer: Answer, stall: Duration, alarm: &mut Alarm) -> Result<Whole, Lack> {
@@ -130,7 +130,7 @@ impl<R: Room> Take for InOne<'_, R> {
     }
 }
 
-impl<R: Room> InOne<'_, R> {
+impl<R: AnswerBuffer> InOne<'_, R> {
     fn check(&self, length: u64) -> Result<(), Lack> {
         let (name, limit) = self.room.limit();
         if length > limit as u64 { Err(Lack::TooLong(Refusal::Limit { name, limit })) } else { Ok(()) }
@@ -184,7 +184,7 @@ impl Calls {
         request: &Request<'_>,
         terms: Terms<'_>,
         alarm: &mut Alarm,
-        room: &impl Room,
+        room: &impl AnswerBuffer,
     ) -> Result<Whole, Refusal> {
         let take = InOne { room, is_wanted: request.id.is_some() };
         self.taken(request, &terms, alarm, &take, |whole: &Whole| whole.kind).await

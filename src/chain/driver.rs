@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Pace, Place, Wish,
+    ChainPosition, Demand, Pace,
     block::{Block, Change, Head},
     follow::{Effect, Fetch, Follow, Input, Others, What},
     window::Missing,
@@ -40,12 +40,12 @@ const LEAST_POLL: Duration = Duration::from_millis(200);
 pub(super) struct Driver {
     pool: Arc<Pool>,
     follow: Follow,
-    wish: watch::Receiver<Wish>,
+    demand: watch::Receiver<Demand>,
     is_wanted: bool,
     changes: mpsc::Sender<Change>,
     metrics: Arc<Metrics>,
     pace: Pace,
-    place: watch::Sender<Place>,
+    place: watch::Sender<ChainPosition>,
     /// The fetches that are under way.
     fetches: JoinSet<(Fetch, Option<Block>)>,
     polled: Instant,
@@ -58,14 +58,14 @@ impl Driver {
     pub(super) fn new(
         pool: Arc<Pool>,
         follow: Follow,
-        wish: watch::Receiver<Wish>,
+        demand: watch::Receiver<Demand>,
         changes: mpsc::Sender<Change>,
         metrics: Arc<Metrics>,
         pace: Pace,
-        place: watch::Sender<Place>,
+        place: watch::Sender<ChainPosition>,
     ) -> Self {
         let (fetches, polled) = (JoinSet::new(), Instant::now());
-        Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, place, fetches, polled }
+        Self { pool, follow, demand, is_wanted: false, changes, metrics, pace, place, fetches, polled }
     }
 
     /// Runs until the receiver of the changes or the follower is gone.
@@ -87,9 +87,10 @@ impl Driver {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => Ok(()),
                 },
-                changed = self.wish.changed() => {
-                    // The next [`Driver::look`] takes the wish in its order with heads and headers.
-                    self.wish.mark_changed();
+                changed = self.demand.changed() => {
+                    // The next [`Driver::look`] takes the demand in its order with heads and
+                    // headers.
+                    self.demand.mark_changed();
                     changed.map_err(|_| Gone)
                 }
                 moved = pools.changed() => match moved {
@@ -120,17 +121,17 @@ impl Driver {
         }
     }
 
-    /// Gives the follower the pushed headers, the wish and the present head.
+    /// Gives the follower the pushed headers, the demand and the present head.
     async fn look(&mut self, headers: &mut broadcast::Receiver<Pushed>) -> Result<(), Gone> {
         let told = self.told();
         // The pool sends a header before the snapshot with that header as a head, and a listener's
-        // wish comes before the head that the listener must not miss. So headers and wish are read
-        // after the snapshot, and given to the follower before its head.
+        // demand comes before the head that the listener must not miss. So headers and demand are
+        // read after the snapshot, and given to the follower before its head.
         while let Ok(pushed) = headers.try_recv() {
             self.learn(pushed).await?;
         }
-        if self.wish.has_changed().map_err(|_| Gone)? {
-            let Wish { is_wanted, since } = self.wish.borrow_and_update().clone();
+        if self.demand.has_changed().map_err(|_| Gone)? {
+            let Demand { is_wanted, since } = self.demand.borrow_and_update().clone();
             self.is_wanted = is_wanted;
             self.pool.want_headers(is_wanted);
             // The head may be of a pool to which the follower is about to move.
@@ -179,7 +180,7 @@ impl Driver {
     async fn step(&mut self, input: Input) -> Result<(), Gone> {
         let effects = self.follow.step(input, Instant::now());
         self.pace.set(self.follow.block_time());
-        let place = Place { tip: self.follow.tip().map_or(0, |tip| tip.number), seq: self.follow.seq() };
+        let place = ChainPosition { tip: self.follow.tip().map_or(0, |tip| tip.number), seq: self.follow.seq() };
         for effect in effects {
             let network = &*self.pool.network;
             match effect {

@@ -12,12 +12,12 @@
 //! - The head of a node that has just become active is taken for lag until the node has reported
 //!   the tip or a greater height. So are heads below the window. Reason: a node that takes over is
 //!   often some blocks behind, and clients must not see the chain go back. The other nodes decide
-//!   how long this lasts: a minute while one of them has the tip; [`RETURN`], or the time to catch
-//!   up, while some are away and may have the tip; no time when none has the tip, because then the
-//!   chain was reset; [`SECOND_LOOK`] in that case if the node itself was at the tip before.
-//!   Example: the tip is 100, and the new active node reports 98, unknown to the window. While a
-//!   third node has 100, the follower waits up to 60 s for the active node to report the tip or a
-//!   higher block; then 98 becomes the tip.
+//!   how long this lasts: a minute while one of them has the tip; [`RETURN_TIMEOUT`], or the time
+//!   to catch up, while some are away and may have the tip; no time when none has the tip, because
+//!   then the chain was reset; [`SECOND_LOOK`] in that case if the node itself was at the tip
+//!   before. Example: the tip is 100, and the new active node reports 98, unknown to the window.
+//!   While a third node has 100, the follower waits up to 60 s for the active node to report the
+//!   tip or a higher block; then 98 becomes the tip.
 //! - The follower walks to a single goal at a time, from the goal's head by hash. Meanwhile the
 //!   blocks above the tip are fetched by their heights, several at once, and reported as they join
 //!   the tip. Fetched headers are kept, so that a walk to the next node's head starts where this
@@ -45,7 +45,7 @@ use super::{
     arrivals::Arrivals,
     block::{Block, Change, Head},
     known::Known,
-    window::{Missing, Road, Way, Window},
+    window::{Missing, PathToHead, Reorg, Window},
 };
 use crate::{
     config::Chain as Settings,
@@ -54,10 +54,10 @@ use crate::{
 
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
 /// has the tip.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The same while other nodes are away. A node that can catch up within [`PATIENCE`] has the time
-/// to.
-const RETURN: Duration = Duration::from_secs(10);
+const LAG_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same while other nodes are away. A node that can catch up within [`LAG_TIMEOUT`] has the
+/// time to.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same while no other node is away, or has the tip, of a node that was at the tip: a second
 /// look.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
@@ -67,15 +67,15 @@ const AT_ONCE: usize = 8;
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// Why blocks are skipped.
-const TOO_MANY: &str = "they are more than may be filled in";
+const TOO_MANY: &str = "the gap is longer than chain.max_backfill";
 const TOO_DEEP: &str = "the chain was reorganised further back than is remembered";
-const NOT_GIVEN: &str = "a header on the way cannot be had";
+const NOT_GIVEN: &str = "no node returns a header between the window and the head";
 
 /// The head that the follower walks to; the active node may have a newer one by now.
 #[derive(Clone, Copy, Debug)]
 struct Goal {
     head: Head,
-    /// Whether the blocks on the way are left out.
+    /// Whether the blocks on the path are left out.
     skips: bool,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Follow {
     fetching: Vec<Fetch>,
     /// How long nothing is fetched after the next failure.
     pauses: Backoff,
-    /// Since when a header on the way cannot be had.
+    /// Since when a header on the path cannot be had.
     stuck: Option<(Missing, Instant)>,
     /// The end of the pause in which nothing is fetched.
     pause_until: Instant,
@@ -118,7 +118,8 @@ impl Follow {
             max_backfill: settings.max_backfill as u64,
             window: Window::new(settings.window),
             arrivals: Arrivals::default(),
-            // Room for the longest way and for the branch that the way leaves, also below a window.
+            // Room for the longest path and for the branch that the path leaves, also below a
+            // window.
             known: Known::new(2 * settings.window + 3 * settings.max_backfill),
             wanted: false,
             active: None,
@@ -215,7 +216,7 @@ impl Follow {
         }
     }
 
-    /// Gives up the way to the present goal, and drops its fetches.
+    /// Gives up the path to the present goal, and drops its fetches.
     fn stop(&mut self, now: Instant) {
         if !self.fetching.is_empty() {
             self.fetching.clear();
@@ -226,7 +227,7 @@ impl Follow {
         self.pause_until = now;
     }
 
-    /// The way is walked no further, or to another tip.
+    /// The path is walked no further, or to another tip.
     fn moved(&mut self) {
         self.goal = None;
         self.pauses.reset();
@@ -301,10 +302,10 @@ impl Follow {
         }
         // The blocks by height may have brought the tip to the goal.
         self.goal.take_if(|goal| self.window.has(goal.head.hash, goal.head.number));
-        let (skips, why) = match self.window.road(&head, &self.known, node, self.max_backfill) {
-            Road::Leads(way) => return self.go(node, way, now),
-            Road::TooDeep => (true, TOO_DEEP),
-            Road::Missing(_) => (self.is_far(head.number, tip), TOO_MANY),
+        let (skips, why) = match self.window.path_to_head(&head, &self.known, node, self.max_backfill) {
+            PathToHead::Leads(reorg) => return self.apply(node, reorg, now),
+            PathToHead::TooDeep => (true, TOO_DEEP),
+            PathToHead::Missing(_) => (self.is_far(head.number, tip), TOO_MANY),
         };
         if let Some((missing, since)) = self.stuck {
             let until = since + self.settings.patience(self.block_time());
@@ -313,7 +314,7 @@ impl Follow {
             }
             self.wake_by(until);
         }
-        // A single way at a time, so that blocks are told however fast the node moves on.
+        // A single path at a time, so that blocks are told however fast the node moves on.
         let goal = match self.goal {
             Some(goal) if !goal.skips => goal,
             // The tip may have come so near meanwhile that nothing needs to be skipped.
@@ -326,13 +327,13 @@ impl Follow {
         if goal.skips {
             return self.skip(node, goal.head, tip, now, why);
         }
-        match self.window.road(&goal.head, &self.known, node, self.max_backfill) {
-            Road::Missing(missing) => self.fetch_way(node, missing, tip, now),
-            Road::Leads(way) => {
-                self.go(node, way, now);
+        match self.window.path_to_head(&goal.head, &self.known, node, self.max_backfill) {
+            PathToHead::Missing(missing) => self.fetch_path(node, missing, tip, now),
+            PathToHead::Leads(reorg) => {
+                self.apply(node, reorg, now);
                 self.advance(now);
             }
-            Road::TooDeep => {
+            PathToHead::TooDeep => {
                 self.goal = None;
                 self.advance(now);
             }
@@ -355,11 +356,11 @@ impl Follow {
     /// For how long a head that is behind the tip is lag.
     fn patience(&self, head: &Head, tip: u64) -> Duration {
         match self.others {
-            Others::Hold => PATIENCE,
+            Others::Hold => LAG_TIMEOUT,
             Others::Away => {
                 let blocks = u32::try_from(tip.saturating_sub(head.number)).unwrap_or(u32::MAX);
                 let catching_up = self.block_time().map_or(Duration::ZERO, |time| time.saturating_mul(blocks));
-                Some(catching_up).filter(|time| *time <= PATIENCE).unwrap_or_default().max(RETURN)
+                Some(catching_up).filter(|time| *time <= LAG_TIMEOUT).unwrap_or_default().max(RETURN_TIMEOUT)
             }
             Others::Lack if self.caught_up => SECOND_LOOK,
             Others::Lack => Duration::ZERO,
@@ -390,9 +391,9 @@ impl Follow {
         Some(tip)
     }
 
-    /// Fetches the missing header on the way to the goal, and the headers between the tip and that
+    /// Fetches the missing header on the path to the goal, and the headers between the tip and that
     /// one.
-    fn fetch_way(&mut self, node: NodeId, missing: Missing, tip: u64, now: Instant) {
+    fn fetch_path(&mut self, node: NodeId, missing: Missing, tip: u64, now: Instant) {
         let at = |height| Fetch { node, what: What::Height(height) };
         if !self.fetching.contains(&at(missing.number)) {
             self.fetch(Fetch { node, what: What::Hash(missing) }, now);
@@ -423,10 +424,10 @@ impl Follow {
         self.effects.push(Effect::Fetch(fetch));
     }
 
-    fn go(&mut self, node: NodeId, way: Way, now: Instant) {
+    fn apply(&mut self, node: NodeId, reorg: Reorg, now: Instant) {
         self.moved();
         self.abreast = now;
-        let removed = self.window.go(&way);
+        let removed = self.window.apply(&reorg);
         if !removed.is_empty() {
             self.effects.push(Effect::Reorged(removed.len()));
         }
@@ -434,7 +435,7 @@ impl Follow {
         for block in removed.iter().filter(|block| !block.header.is_empty()) {
             self.known.insert(block.clone());
         }
-        self.tell(node, removed, way.into_added(), false);
+        self.tell(node, removed, reorg.into_added(), false);
     }
 
     fn skip(&mut self, node: NodeId, head: Head, tip: u64, now: Instant, why: &'static str) {
@@ -446,8 +447,8 @@ impl Follow {
     }
 
     /// Skips a header that no node gives, at height `missing`: the known blocks from there to the
-    /// head begin a new window. Where the header is of the branch that the way leaves, the block at
-    /// its height is new too, and lower blocks may have been canonical before.
+    /// head begin a new window. Where the header is of the branch that the path leaves, the block
+    /// at its height is new too, and lower blocks may have been canonical before.
     fn leave_out(&mut self, node: NodeId, head: Head, missing: u64, tip: u64, now: Instant) {
         let mut added = Vec::new();
         let (mut hash, mut number) = (head.hash, head.number);

@@ -1,4 +1,4 @@
-//! The canonical blocks that are remembered, and the way from them to another head.
+//! The canonical blocks that are remembered, and the path from them to another head.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -19,17 +19,17 @@ pub(super) struct Missing {
     pub(super) number: u64,
 }
 
-/// The way from the window to a head.
+/// The path from the window to a head.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Road {
-    Leads(Way),
+pub(super) enum PathToHead {
+    Leads(Reorg),
     Missing(Missing),
-    /// The way leaves the chain below the window, further down than is looked.
+    /// The path leaves the chain below the window, further down than is looked.
     TooDeep,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct Reorg {
     /// How many of the window's blocks, from the oldest, stay canonical.
     kept: usize,
     /// The blocks that follow them, oldest first.
@@ -82,17 +82,17 @@ impl Window {
         }
     }
 
-    /// Goes the way; returns the removed blocks, newest first.
-    pub(super) fn go(&mut self, way: &Way) -> Vec<Arc<Block>> {
-        let removed = self.blocks.drain(way.kept..).rev().collect();
-        way.added.iter().for_each(|block| self.push(block.clone()));
+    /// Makes the reorganisation; returns the removed blocks, newest first.
+    pub(super) fn apply(&mut self, reorg: &Reorg) -> Vec<Arc<Block>> {
+        let removed = self.blocks.drain(reorg.kept..).rev().collect();
+        reorg.added.iter().for_each(|block| self.push(block.clone()));
         removed
     }
 
-    /// The way to `head` over the window's blocks and those that are known while the word of `node`
-    /// counts. A way that leaves the chain below a young window is followed for `most` blocks below
-    /// that window.
-    pub(super) fn road(&self, head: &Head, known: &Known, node: NodeId, most: u64) -> Road {
+    /// The path to `head` over the window's blocks and those that are known while the word of
+    /// `node` counts. A path that leaves the chain below a young window is followed for `most`
+    /// blocks below that window.
+    pub(super) fn path_to_head(&self, head: &Head, known: &Known, node: NodeId, most: u64) -> PathToHead {
         let mut added = Vec::new();
         let floor = self.floor().unwrap_or(0);
         let (mut hash, mut number) = (head.hash, head.number);
@@ -101,45 +101,45 @@ impl Window {
                 break place + 1;
             }
             if number < floor {
-                return Road::TooDeep;
+                return PathToHead::TooDeep;
             }
             let Some(block) = known.find(node, hash, number) else {
-                return Road::Missing(Missing { hash, number });
+                return PathToHead::Missing(Missing { hash, number });
             };
             added.push(block.clone());
             // Only a block at the floor can have none below that would matter.
             if number == floor {
                 if self.is_full {
-                    return Road::TooDeep;
+                    return PathToHead::TooDeep;
                 }
                 let below = self.branch(&mut added, known, node, most);
-                if let Some(road) = below {
-                    return road;
+                if let Some(path) = below {
+                    return path;
                 }
                 break 0;
             }
             (hash, number) = (block.parent, number - 1);
         };
         added.reverse();
-        Road::Leads(Way { kept, added })
+        PathToHead::Leads(Reorg { kept, added })
     }
 
-    /// Adds the blocks of a way below a young window, from the way's block at the window's floor
+    /// Adds the blocks of a path below a young window, from the path's block at the window's floor
     /// down to the block that both branches have. Reason: the blocks below the window were
     /// canonical before the listeners came, and the blocks in their place are new to all. So the
     /// window's own branch is followed too, although its blocks are not reported. Example: the
-    /// window begins with a11, and the way with b11 and b10, which follows a9. That a10 follows
-    /// a9 shows where the way leaves the chain: b10 and b11 are reported. Returns another road
-    /// where none leads there.
-    fn branch(&self, added: &mut Vec<Arc<Block>>, known: &Known, node: NodeId, most: u64) -> Option<Road> {
+    /// window begins with a11, and the path with b11 and b10, which follows a9. That a10 follows
+    /// a9 shows where the path leaves the chain: b10 and b11 are reported. Returns another
+    /// outcome where no path leads there.
+    fn branch(&self, added: &mut Vec<Arc<Block>>, known: &Known, node: NodeId, most: u64) -> Option<PathToHead> {
         let (mut own, mut other) = (self.blocks.front()?.clone(), added.last()?.clone());
         let floor = own.number;
         while own.parent != other.parent && other.number > 0 {
             if floor - other.number >= most {
-                return Some(Road::TooDeep);
+                return Some(PathToHead::TooDeep);
             }
             let number = other.number - 1;
-            let find = |hash| known.find(node, hash, number).ok_or(Road::Missing(Missing { hash, number }));
+            let find = |hash| known.find(node, hash, number).ok_or(PathToHead::Missing(Missing { hash, number }));
             match (find(other.parent), find(own.parent)) {
                 (Ok(next), Ok(next_own)) => (other, own) = (next.clone(), next_own.clone()),
                 (Err(missing), _) | (_, Err(missing)) => return Some(missing),
@@ -163,7 +163,7 @@ impl Window {
     }
 }
 
-impl Way {
+impl Reorg {
     pub(super) fn into_added(self) -> Vec<Arc<Block>> {
         self.added
     }

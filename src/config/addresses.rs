@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_is_refused() {
+    fn text_that_is_no_address_block_is_refused() {
         for wrong in
             ["", "lb.example", "10.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.1/8", "::/129", "**"]
         {

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sets_no_time_waits_at_the_chains_pace() {
+    fn unset_time_follows_the_chains_pace() {
         let patience = |millis| Chain::default().patience(Some(Duration::from_millis(millis))).as_millis();
         assert_eq!([0, 100, 1000, 12_000].map(patience), [2000, 2000, 4000, 10_000]);
         assert_eq!(Chain::default().patience(None), Duration::from_secs(10));

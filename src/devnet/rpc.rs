@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_has_no_id_gets_no_answer() {
+    fn notification_gets_no_answer() {
         assert_eq!(echo(r#"{"method":"m"}"#), "");
         assert_eq!(echo(r#"[{"method":"m"}]"#), "");
         let mixed = r#"[{"method":"a"},{"id":1,"method":"b"},{"method":"c"},{"id":2,"method":"d"}]"#;

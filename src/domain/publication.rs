@@ -18,7 +18,7 @@ use serde_json::Value;
 
 /// The meaning of a node's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum PublishVerdict {
     /// The network has this very message: an earlier publication reached it.
     Known,
     /// A message of this validator for this duty is known. That is this
@@ -173,7 +173,7 @@ const OF_ANOTHER: [&str; 12] = [
 /// Texts that stand behind them where the known message is bad.
 const BAD: [&str; 8] = ["invalid", "asinvalid", "tobeinvalid", "andinvalid", "butinvalid", "bad", "asbad", "tobebad"];
 
-impl Said {
+impl PublishVerdict {
     /// The meaning of `text`.
     pub fn of(text: &str) -> Self {
         let plain: String =
@@ -263,78 +263,81 @@ mod tests {
     fn every_clients_words_are_understood() {
         for (text, said) in [
             // Lighthouse.
-            ("duplicate block", Said::Known),
-            ("BAD_REQUEST: BlockIsAlreadyKnown(0x12)", Said::Known),
-            ("DuplicateFullyImported(0x12)", Said::Known),
-            ("BlockError: RepeatProposal { proposer: 7, slot: Slot(9) }", Said::Repeated),
-            ("PriorAttestationKnown { validator_index: 7, epoch: Epoch(3) }", Said::Repeated),
-            ("Verification: AttestationSupersetKnown(0x12)", Said::Known),
-            ("Verification: AggregatorAlreadyKnown(7)", Said::Repeated),
-            ("Verification: SyncContributionAlreadyKnown(0x12)", Said::Known),
-            ("Validation(UnknownHeadBlock { beacon_block_root: 0x12 })", Said::Unknown),
-            ("ReprocessTimeout", Said::Unknown),
-            ("ParentUnknown { parent_root: 0x12 }", Said::Unknown),
-            ("Validation(InvalidSignature)", Said::Wrong),
-            ("Verification: AttestationAlreadyKnown(0x12)", Said::Known),
-            ("FutureSlot { attestation_slot: Slot(5), latest_permissible_slot: Slot(4) }", Said::Unknown),
-            ("FutureEpoch { attestation_epoch: Epoch(5), current_epoch: Epoch(4) }", Said::Unknown),
-            ("proposal for this slot and proposer has already been seen", Said::Repeated),
-            ("PastSlot { attestation_slot: Slot(5), earliest_permissible_slot: Slot(9) }", Said::Other),
+            ("duplicate block", PublishVerdict::Known),
+            ("BAD_REQUEST: BlockIsAlreadyKnown(0x12)", PublishVerdict::Known),
+            ("DuplicateFullyImported(0x12)", PublishVerdict::Known),
+            ("BlockError: RepeatProposal { proposer: 7, slot: Slot(9) }", PublishVerdict::Repeated),
+            ("PriorAttestationKnown { validator_index: 7, epoch: Epoch(3) }", PublishVerdict::Repeated),
+            ("Verification: AttestationSupersetKnown(0x12)", PublishVerdict::Known),
+            ("Verification: AggregatorAlreadyKnown(7)", PublishVerdict::Repeated),
+            ("Verification: SyncContributionAlreadyKnown(0x12)", PublishVerdict::Known),
+            ("Validation(UnknownHeadBlock { beacon_block_root: 0x12 })", PublishVerdict::Unknown),
+            ("ReprocessTimeout", PublishVerdict::Unknown),
+            ("ParentUnknown { parent_root: 0x12 }", PublishVerdict::Unknown),
+            ("Validation(InvalidSignature)", PublishVerdict::Wrong),
+            ("Verification: AttestationAlreadyKnown(0x12)", PublishVerdict::Known),
+            ("FutureSlot { attestation_slot: Slot(5), latest_permissible_slot: Slot(4) }", PublishVerdict::Unknown),
+            ("FutureEpoch { attestation_epoch: Epoch(5), current_epoch: Epoch(4) }", PublishVerdict::Unknown),
+            ("proposal for this slot and proposer has already been seen", PublishVerdict::Repeated),
+            ("PastSlot { attestation_slot: Slot(5), earliest_permissible_slot: Slot(9) }", PublishVerdict::Other),
             // Lodestar.
-            ("ATTESTATION_ERROR_FUTURE_SLOT", Said::Unknown),
-            ("BLOCK_ERROR_FUTURE_SLOT", Said::Unknown),
-            ("ATTESTATION_ERROR_MISSING_STATE_TO_VERIFY_ATTESTATION", Said::Unknown),
-            ("ATTESTATION_ERROR_MISSING_ATTESTATION_HEAD_STATE", Said::Unknown),
-            ("ATTESTATION_ERROR_TARGET_STATE_MISSING", Said::Unknown),
-            ("BLOCK_ERROR_PRESTATE_MISSING", Said::Unknown),
-            ("BLOCK_ERROR_EXECUTION_ERROR", Said::Failed),
-            ("BLOCK_ERROR_PROPOSAL_SIGNATURE_INVALID", Said::Wrong),
-            ("ATTESTATION_ERROR_PRIOR_ATTESTATION_KNOWN", Said::Repeated),
-            ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_MESSAGE_KNOWN", Said::Repeated),
-            ("BLOCK_ERROR_ALREADY_KNOWN", Said::Known),
-            ("BLOCK_ERROR_REPEAT_PROPOSAL", Said::Repeated),
-            ("PublishError.Duplicate", Said::Known),
-            ("ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN", Said::Repeated),
-            ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_AGGREGATOR_ALREADY_KNOWN", Said::Repeated),
-            ("VOLUNTARY_EXIT_ERROR_ALREADY_EXISTS", Said::Known),
-            ("ATTESTATION_ERROR_UNKNOWN_OR_PREFINALIZED_BEACON_BLOCK_ROOT", Said::Unknown),
-            ("BLOCK_ERROR_PARENT_UNKNOWN", Said::Unknown),
+            ("ATTESTATION_ERROR_FUTURE_SLOT", PublishVerdict::Unknown),
+            ("BLOCK_ERROR_FUTURE_SLOT", PublishVerdict::Unknown),
+            ("ATTESTATION_ERROR_MISSING_STATE_TO_VERIFY_ATTESTATION", PublishVerdict::Unknown),
+            ("ATTESTATION_ERROR_MISSING_ATTESTATION_HEAD_STATE", PublishVerdict::Unknown),
+            ("ATTESTATION_ERROR_TARGET_STATE_MISSING", PublishVerdict::Unknown),
+            ("BLOCK_ERROR_PRESTATE_MISSING", PublishVerdict::Unknown),
+            ("BLOCK_ERROR_EXECUTION_ERROR", PublishVerdict::Failed),
+            ("BLOCK_ERROR_PROPOSAL_SIGNATURE_INVALID", PublishVerdict::Wrong),
+            ("ATTESTATION_ERROR_PRIOR_ATTESTATION_KNOWN", PublishVerdict::Repeated),
+            ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_MESSAGE_KNOWN", PublishVerdict::Repeated),
+            ("BLOCK_ERROR_ALREADY_KNOWN", PublishVerdict::Known),
+            ("BLOCK_ERROR_REPEAT_PROPOSAL", PublishVerdict::Repeated),
+            ("PublishError.Duplicate", PublishVerdict::Known),
+            ("ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN", PublishVerdict::Repeated),
+            ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_AGGREGATOR_ALREADY_KNOWN", PublishVerdict::Repeated),
+            ("VOLUNTARY_EXIT_ERROR_ALREADY_EXISTS", PublishVerdict::Known),
+            ("ATTESTATION_ERROR_UNKNOWN_OR_PREFINALIZED_BEACON_BLOCK_ROOT", PublishVerdict::Unknown),
+            ("BLOCK_ERROR_PARENT_UNKNOWN", PublishVerdict::Unknown),
             // Nimbus.
-            ("Attempt to send attestation for unknown target", Said::Unknown),
-            ("AttestationData: block not found", Said::Unknown),
-            ("BeaconBlock: slot too high", Said::Unknown),
-            ("Aggregate: invalid signature", Said::Wrong),
+            ("Attempt to send attestation for unknown target", PublishVerdict::Unknown),
+            ("AttestationData: block not found", PublishVerdict::Unknown),
+            ("BeaconBlock: slot too high", PublishVerdict::Unknown),
+            ("Aggregate: invalid signature", PublishVerdict::Wrong),
             // Teku.
-            ("Exit is not the first one for validator 7.", Said::Repeated),
-            ("UNKNOWN_PARENT", Said::Unknown),
-            ("BLOCK_IS_FROM_FUTURE", Said::Unknown),
-            ("FAILED_DATA_AVAILABILITY_CHECK_NOT_AVAILABLE", Said::Failed),
-            ("FAILED_BROADCAST_VALIDATION", Said::Slashable),
-            ("ProposalSlashable: block root not found in cache", Said::Slashable),
+            ("Exit is not the first one for validator 7.", PublishVerdict::Repeated),
+            ("UNKNOWN_PARENT", PublishVerdict::Unknown),
+            ("BLOCK_IS_FROM_FUTURE", PublishVerdict::Unknown),
+            ("FAILED_DATA_AVAILABILITY_CHECK_NOT_AVAILABLE", PublishVerdict::Failed),
+            ("FAILED_BROADCAST_VALIDATION", PublishVerdict::Slashable),
+            ("ProposalSlashable: block root not found in cache", PublishVerdict::Slashable),
             // Prysm.
-            ("Failed to handle attestations: could not get target state for attestation", Said::Unknown),
-            ("Incorrect attestation signature: bad point", Said::Wrong),
-            ("validator has already submitted an exit, which will take place at epoch: 28012", Said::Repeated),
+            ("Failed to handle attestations: could not get target state for attestation", PublishVerdict::Unknown),
+            ("Incorrect attestation signature: bad point", PublishVerdict::Wrong),
+            (
+                "validator has already submitted an exit, which will take place at epoch: 28012",
+                PublishVerdict::Repeated,
+            ),
             // Grandine.
-            ("matching head block for attestation is not found", Said::Unknown),
-            ("target state not found", Said::Unknown),
-            ("Beacon node is currently syncing", Said::Failed),
+            ("matching head block for attestation is not found", PublishVerdict::Unknown),
+            ("target state not found", PublishVerdict::Unknown),
+            ("Beacon node is currently syncing", PublishVerdict::Failed),
             // Of the node.
-            ("the processor's queue is full", Said::Failed),
-            ("QUEUE_ERROR_QUEUE_MAX_LENGTH", Said::Failed),
-            ("BeaconChainError(DBError(..))", Said::Failed),
-            ("Internal error: task failed", Said::Failed),
-            ("context deadline exceeded", Said::Failed),
-            ("", Said::Other),
+            ("the processor's queue is full", PublishVerdict::Failed),
+            ("QUEUE_ERROR_QUEUE_MAX_LENGTH", PublishVerdict::Failed),
+            ("BeaconChainError(DBError(..))", PublishVerdict::Failed),
+            ("Internal error: task failed", PublishVerdict::Failed),
+            ("context deadline exceeded", PublishVerdict::Failed),
+            ("", PublishVerdict::Other),
             // The known message is another one, or bad.
-            ("BlockError: ParentAlreadyKnownInvalid", Said::Other),
-            ("Invalid block: parent already known to be invalid", Said::Other),
-            ("block is already known as invalid", Said::Other),
-            ("failed to publish: context deadline exceeded; peer already seen", Said::Failed),
-            ("the exit was not already seen", Said::Other),
-            ("the parent is already imported, the block is already known", Said::Known),
+            ("BlockError: ParentAlreadyKnownInvalid", PublishVerdict::Other),
+            ("Invalid block: parent already known to be invalid", PublishVerdict::Other),
+            ("block is already known as invalid", PublishVerdict::Other),
+            ("failed to publish: context deadline exceeded; peer already seen", PublishVerdict::Failed),
+            ("the exit was not already seen", PublishVerdict::Other),
+            ("the parent is already imported, the block is already known", PublishVerdict::Known),
         ] {
-            assert_eq!(Said::of(text), said, "{text}");
+            assert_eq!(PublishVerdict::of(text), said, "{text}");
         }
     }
 

@@ -89,7 +89,7 @@ impl Unserved {
             Self::Cordoned => "no node can serve this call now: the operator has taken out those that could",
             Self::Failed => "all attempts to have a node answer this call failed",
             Self::Full => "the nodes take no more connections now",
-            Self::Exhausted => "the proxy has not what it needs for a connection to a node, such as file descriptors",
+            Self::Exhausted => "the proxy lacks resources for a node connection (file descriptors)",
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum Verdict {
     ElOffline,
     /// Reports that it is syncing.
     Syncing,
-    /// Reports a head that no other node and no pace of the chain bears out.
+    /// Reports a head that neither another node nor the chain's pace confirms.
     Suspect,
     /// Refuses calls for quota, and is left alone for a while.
     Resting,

@@ -108,7 +108,10 @@ impl Admin {
         } else if request.method() == Method::GET && request.uri().path() == "/events" {
             match self.streams.clone().try_acquire_owned() {
                 Ok(place) => return live::open(self.clone(), place),
-                Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as may be: close one"),
+                Err(_) => failure(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &format!("too many dashboards are open ({}): close one", live::STREAMS),
+                ),
             }
         } else {
             self.answer(request).await
@@ -138,7 +141,7 @@ impl Admin {
             };
         }
         if request.method() != Method::POST {
-            return failure(StatusCode::METHOD_NOT_ALLOWED, "GET and POST are what there is");
+            return failure(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST are allowed");
         }
         match path {
             "/drain" | "/undrain" => {
@@ -204,14 +207,15 @@ impl Admin {
         }
     }
 
-    /// `node` is a name, with the network, the side (`el`, `cl`) or both before it where the name
+    /// `node` is a name, with the network, the layer (`el`, `cl`) or both before it where the name
     /// alone would not do.
     async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
         let full = |pool: &Pool, name: &str| format!("{}/{}/{name}", pool.network, pool.layer.as_str());
         let is_meant = |pool: &Pool, name: &str| {
             let full = full(pool, name);
-            let (network, side) = full.split_once('/').unwrap_or_default();
-            node == name || node == full || node == side || node.strip_prefix(network) == Some(&format!("/{name}"))
+            let (network, layer_and_name) = full.split_once('/').unwrap_or_default();
+            let with_network = node.strip_prefix(network) == Some(&format!("/{name}"));
+            node == name || node == full || node == layer_and_name || with_network
         };
         let site = self.site.load_full();
         let all = site.networks.iter().flat_map(Served::pools);
@@ -298,7 +302,7 @@ fn fill(facts: &Facts, pool: &Pool) {
 }
 
 fn unknown(path: &str) -> Response<Full<Bytes>> {
-    failure(StatusCode::NOT_FOUND, &format!("there is nothing at {path}; GET / lists what there is"))
+    failure(StatusCode::NOT_FOUND, &format!("unknown path {path}; GET / lists the paths"))
 }
 
 fn failure(status: StatusCode, why: &str) -> Response<Full<Bytes>> {

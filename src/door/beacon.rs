@@ -1,5 +1,5 @@
 //! The beacon API. Requests come over the connections of [`super::http`], which gives each to this
-//! handler as a [`super::Guest`].
+//! handler as a [`super::BeaconHandler`].
 //!
 //! Bodies stream both ways and are not looked at; SSZ and JSON pass unchanged. Errors of the
 //! proxy's own have the API's form.
@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
-use super::{ARRIVAL, Piped, query};
+use super::{ARRIVAL, BeaconBody, query};
 use crate::{
     beacon::{self, Failure, answer::Answer, upload::Upload},
     domain::{
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Answers a request.
-pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {
+pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<BeaconBody>> {
     Box::pin(async move { respond(&site, request).await.unwrap_or_else(Problem::response) })
 }
 
@@ -45,10 +45,10 @@ impl Problem {
         Self(status, message.into(), None)
     }
 
-    fn response(self) -> Response<Piped> {
+    fn response(self) -> Response<BeaconBody> {
         let Self(status, message, seconds) = self;
         let body = serde_json::json!({ "code": status.as_u16(), "message": message }).to_string();
-        let mut response = Response::new(Piped::whole(body.into()));
+        let mut response = Response::new(BeaconBody::whole(body.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -74,7 +74,7 @@ impl From<Failure> for Problem {
                 Self(status(&refusal), refusal.message(), refusal_status::retry_after(&refusal))
             }
             Failure::TooLong(limit) => {
-                let message = format!("what all nodes must be told may have {limit} bytes: send it in parts");
+                let message = format!("a message for all nodes may have {limit} bytes: send it in parts");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
             }
             Failure::Unsent(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -89,7 +89,7 @@ fn status(refusal: &Refusal) -> StatusCode {
     StatusCode::from_u16(refusal_status::status(refusal)).unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
-async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Piped>, Problem> {
+async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<BeaconBody>, Problem> {
     let arrived = Instant::now();
     let path = request.uri().path();
     let (network, path) = site.beacon(path).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such route"))?;
@@ -160,14 +160,14 @@ fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Uplo
 }
 
 /// Builds the response. `claim` holds the memory of the answer until its body has passed.
-fn pass_on(answer: Answer, method: &Method, claim: Claim) -> Response<Piped> {
+fn pass_on(answer: Answer, method: &Method, claim: Claim) -> Response<BeaconBody> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     // These responses have no body and may still name its length.
     let tells_length = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     let headers = headers::for_client(&answer.headers, tells_length);
     let length = answer.length();
     let answer = answer.inspect(move |_| _ = &claim);
-    let mut response = Response::new(Piped::new(answer, length));
+    let mut response = Response::new(BeaconBody::new(answer, length));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -12,8 +12,8 @@
 //! where a connection comes, leaves or is chosen. After a look at all seats has found none idle,
 //! every connection that becomes idle reports that, so that a refusal costs no second look.
 
+mod by_address;
 mod seat;
-mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +30,8 @@ use tokio::{
 
 pub use self::seat::{Asked, Linger, Place, Seated, Stream};
 use self::{
+    by_address::SeatsByAddress,
     seat::{Common, FIRST, Seat},
-    shares::Shares,
 };
 
 /// How many seats one look at all of them chooses.
@@ -70,7 +70,7 @@ pub struct Crowd {
 struct List {
     seats: BTreeMap<u64, Arc<Seat>>,
     /// The seats by addresses, without those that have to go.
-    shares: Shares,
+    by_address: SeatsByAddress,
     last: u64,
     /// Seats that had to go and have not left yet.
     leaving: usize,
@@ -108,7 +108,7 @@ pub struct Ended {
 }
 
 /// Whether there is room for a newcomer.
-enum Room {
+enum Admission {
     /// The newcomer has a place.
     Made(Place),
     /// There is room when some of the connections have left that have to go.
@@ -132,10 +132,10 @@ impl Crowd {
             loop {
                 let left = self.left.notified();
                 match self.room(limit, address, &mut ended) {
-                    Room::Made(place) => return Some(place),
-                    Room::None => return None,
+                    Admission::Made(place) => return Some(place),
+                    Admission::None => return None,
                     // Connections that have not left by then are ended by the next call.
-                    Room::Soon => _ = timeout(LAST_WORDS, left).await,
+                    Admission::Soon => _ = timeout(LAST_WORDS, left).await,
                 }
             }
         };
@@ -145,7 +145,7 @@ impl Crowd {
 
     /// Makes room for a connection, and takes the connection in before another can have the room.
     /// `count` grows by the connections that had to go.
-    fn room(self: &Arc<Self>, limit: usize, address: u64, count: &mut Ended) -> Room {
+    fn room(self: &Arc<Self>, limit: usize, address: u64, count: &mut Ended) -> Admission {
         let mut list = self.lock();
         let late = list.see_off(Instant::now());
         let (mut ended, mut cut) = (Vec::new(), Vec::new());
@@ -155,7 +155,7 @@ impl Crowd {
             match list.choose(&self.common) {
                 Some(seat) => ended.push(seat),
                 // No connection goes for a newcomer that is refused after all.
-                None if !list.shares.can_give(address, missing) => break,
+                None if !list.by_address.can_give(address, missing) => break,
                 None => match list.outnumbering(address) {
                     Some((seat, true)) => ended.push(seat),
                     Some((seat, false)) => cut.push(seat),
@@ -164,14 +164,14 @@ impl Crowd {
             }
         }
         let room = match list.seats.len() {
-            all if all - list.leaving >= limit && ended.is_empty() && cut.is_empty() => Room::None,
-            all if all - list.leaving >= limit || all + list.lingering >= limit + LEAVING => Room::Soon,
+            all if all - list.leaving >= limit && ended.is_empty() && cut.is_empty() => Admission::None,
+            all if all - list.leaving >= limit || all + list.lingering >= limit + LEAVING => Admission::Soon,
             _ => {
                 let seat = Seat::new(self.common.clone(), list.last + 1, address);
                 list.last += 1;
                 list.seats.insert(seat.number(), seat.clone());
-                list.shares.add(&seat);
-                Room::Made(Place::new(self.clone(), seat))
+                list.by_address.add(&seat);
+                Admission::Made(Place::new(self.clone(), seat))
             }
         };
         drop(list);
@@ -196,7 +196,7 @@ impl Crowd {
         let mut list = self.lock();
         list.seats.remove(&seat.number());
         if !had_to_go {
-            list.shares.remove(seat);
+            list.by_address.remove(seat);
         } else {
             list.leaving -= 1;
             list.cut.retain(|(_, cut)| cut.number() != seat.number());
@@ -235,7 +235,7 @@ impl List {
     /// The seat that has been idle longest; from now on the connection has to go.
     fn choose(&mut self, common: &Common) -> Option<Arc<Seat>> {
         let seat = self.longest_idle(common)?;
-        self.shares.remove(&seat);
+        self.by_address.remove(&seat);
         self.leaving += 1;
         Some(seat)
     }
@@ -244,8 +244,8 @@ impl List {
     /// idle; from now on the connection has to go.
     fn outnumbering(&mut self, address: u64) -> Option<(Arc<Seat>, bool)> {
         loop {
-            let seat = self.shares.outnumbering(address)?;
-            self.shares.remove(&seat);
+            let seat = self.by_address.outnumbering(address)?;
+            self.by_address.remove(&seat);
             // The connection may be just about to leave by itself.
             let Some(is_idle) = seat.gives_way() else { continue };
             self.leaving += 1;
@@ -292,7 +292,7 @@ impl List {
             let Some(seat) = self.seats.get(&number).filter(|seat| seat.idle_since() == Some(idle_since)) else {
                 continue;
             };
-            let is_outnumbered = || self.shares.outnumbering(seat.address()).is_some();
+            let is_outnumbered = || self.by_address.outnumbering(seat.address()).is_some();
             if idle_since > just_come || idle_since > fresh && is_outnumbered() {
                 self.chosen.push((idle_since, number));
                 return None;

@@ -45,7 +45,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body, Request},
     },
-    door::{ARRIVAL, Guest, STALL, Usher, crowd::Place, last_words, readiness::Readiness, site::Site},
+    door::{ARRIVAL, BeaconHandler, STALL, UpgradeHandler, crowd::Place, last_words, readiness::Readiness, site::Site},
     exchange::trace::Trace,
     memory::{Account, Budget, Cut},
     metrics::{self, Metrics},
@@ -72,9 +72,9 @@ pub struct Service {
     /// Answers the health questions of load balancers.
     readiness: Readiness,
     /// The handler for requests to the beacon API.
-    beacon: Guest,
+    beacon: BeaconHandler,
     /// The door that takes over connections that become WebSockets.
-    usher: Arc<dyn Usher>,
+    upgrades: Arc<dyn UpgradeHandler>,
     /// Places for request lines that are too long for hyper.
     long_lines: Arc<Semaphore>,
 }
@@ -82,18 +82,18 @@ pub struct Service {
 impl Service {
     /// A service for the networks of `site`, whose clients may take so much `memory`, until
     /// `closing` turns true. `readiness` answers load balancers, requests to the beacon API go to
-    /// `beacon`, and connections that become WebSockets to `usher`.
+    /// `beacon`, and connections that become WebSockets to `upgrades`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
         memory: Arc<Budget>,
         closing: watch::Receiver<bool>,
         readiness: Readiness,
-        beacon: Guest,
-        usher: Arc<dyn Usher>,
+        beacon: BeaconHandler,
+        upgrades: Arc<dyn UpgradeHandler>,
     ) -> Self {
         let long_lines = Arc::new(Semaphore::new(LONG_LINES));
-        Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
+        Self { site, metrics, memory, closing, readiness, beacon, upgrades, long_lines }
     }
 
     /// Serves a connection of this client, which has `place` among all connections, to its end.

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_along_is_short_and_goes_once() {
+    fn forwarded_headers_are_bounded_and_sent_once() {
         let site = site(vec![], vec![HeaderName::from_static("authorization")]);
         let mut lines = Vec::new();
         let (id, too_long, token) = ([b'a'; MAX_TRACE], [b'a'; MAX_TRACE + 1], [b't'; MAX_FORWARDED + 1]);

@@ -25,7 +25,7 @@ use self::{
     session::{Session, Signals},
 };
 use super::{
-    Admitted, NotAdmitted, Usher,
+    Admitted, NotAdmitted, UpgradeHandler,
     crowd::{Crowd, Entered},
     site::Site,
 };
@@ -110,7 +110,7 @@ impl Sockets {
     }
 }
 
-impl Usher for Sockets {
+impl UpgradeHandler for Sockets {
     fn admit<'a>(
         &'a self,
         site: &'a Site,

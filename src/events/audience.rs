@@ -1,4 +1,8 @@
 //! The clients of one network's events: each has its own bounded queue of shared events.
+//!
+//! All workers share one map, and an event wakes each client's task from the hub's thread. Reason:
+//! consensus nodes send some hundred events in a slot, so the system calls of these wakes cost
+//! little. Subscriptions (`view::audience`), which have far more clients, are sharded by worker.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -60,11 +64,11 @@ struct Clients {
 
 struct Client {
     topics: Names,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<EventQueue>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct EventQueue {
     events: VecDeque<Bytes>,
     bytes: usize,
     /// Since when the client has had events waiting, without a break.
@@ -196,12 +200,12 @@ impl Audience {
 }
 
 impl Client {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, EventQueue> {
         lock(&self.waiting)
     }
 }
 
-impl Waiting {
+impl EventQueue {
     fn close(&mut self) {
         self.closed = true;
         self.events = VecDeque::new();
@@ -357,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_wanted_is_what_those_who_are_there_want() {
+    async fn wanted_topics_are_those_of_present_clients() {
         let (audience, _) = audience(1000);
         let heads = audience.join(names(&["head"]));
         let before = audience.wanted().unwrap();
@@ -423,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_events_ends_when_memory_does() {
+    async fn slow_client_ends_when_its_memory_is_used_up() {
         let (audience, metrics) = audience(1 << 20);
         let budget = crate::memory::Budget::new(64 << 10);
         let memory = Account::open(&budget);

@@ -50,7 +50,7 @@ pub struct Checkpoint {
 
 /// The content of an event about the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ChainEvent {
     /// A block was imported.
     Block {
         /// Its slot.
@@ -79,7 +79,7 @@ pub enum Said {
     },
 }
 
-impl Said {
+impl ChainEvent {
     /// Reads an event of one of the four topics about the chain. `None` for another topic, and for
     /// data that cannot be understood.
     pub fn read(topic: &str, data: &[u8]) -> Option<Self> {
@@ -319,26 +319,26 @@ mod tests {
 
     #[test]
     fn events_are_read_and_nonsense_is_left_alone() {
-        let read = |topic, data: Value| Said::read(topic, data.to_string().as_bytes());
+        let read = |topic, data: Value| ChainEvent::read(topic, data.to_string().as_bytes());
         let (a, b) = (root(1), root(2));
         assert_eq!(
             read("block", json!({"slot": "7", "block": a.to_string(), "more": []})),
-            Some(Said::Block { slot: 7, root: a })
+            Some(ChainEvent::Block { slot: 7, root: a })
         );
         assert_eq!(
             read("head", json!({"slot": "7", "block": a.to_string()})),
-            Some(Said::Head { slot: 7, root: a, duties: None })
+            Some(ChainEvent::Head { slot: 7, root: a, duties: None })
         );
         let head = json!({
             "slot": "7", "block": a.to_string(), "previous_duty_dependent_root": a.to_string(),
             "current_duty_dependent_root": b.to_string(),
         });
         let duties = Some(Duties { previous: a, current: b });
-        assert_eq!(read("head", head), Some(Said::Head { slot: 7, root: a, duties }));
-        assert_eq!(read("chain_reorg", json!({"old_head_block": b.to_string()})), Some(Said::Reorg { old: b }));
-        assert_eq!(read("finalized_checkpoint", json!({"epoch": "3"})), Some(Said::Finalized { epoch: 3 }));
+        assert_eq!(read("head", head), Some(ChainEvent::Head { slot: 7, root: a, duties }));
+        assert_eq!(read("chain_reorg", json!({"old_head_block": b.to_string()})), Some(ChainEvent::Reorg { old: b }));
+        assert_eq!(read("finalized_checkpoint", json!({"epoch": "3"})), Some(ChainEvent::Finalized { epoch: 3 }));
         let head = json!({"slot": 7, "block": a.to_string(), "previous_duty_dependent_root": null});
-        assert_eq!(read("head", head), Some(Said::Head { slot: 7, root: a, duties: None }));
+        assert_eq!(read("head", head), Some(ChainEvent::Head { slot: 7, root: a, duties: None }));
         assert_eq!(read("head", json!({"slot": "x", "block": a.to_string()})), None);
         assert_eq!(read("block", json!({"slot": "7", "block": "0x12"})), None);
         assert_eq!(read("attestation", json!({})), None);

@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     audience::Audience,
-    beacon::Said,
+    beacon::ChainEvent,
     node::News,
     question::Asked,
     sse::Event,
@@ -302,15 +302,15 @@ impl Hub {
     }
 
     fn event(&mut self, role: Role, event: Event) -> bool {
-        let said = Said::read(&event.topic, &event.data);
+        let said = ChainEvent::read(&event.topic, &event.data);
         let stream = match role {
             Role::Current => self.current.as_mut(),
             Role::Next => self.next.as_mut(),
             Role::Leaving => None,
         };
         let latest = self.pool.latest_slot().unwrap_or(u64::MAX);
-        let is_head = matches!(said, Some(Said::Head { slot, .. }) if slot <= latest);
-        if let (Some(Said::Head { slot, .. }), Some(stream), true) = (said, stream, is_head) {
+        let is_head = matches!(said, Some(ChainEvent::Head { slot, .. }) if slot <= latest);
+        if let (Some(ChainEvent::Head { slot, .. }), Some(stream), true) = (said, stream, is_head) {
             stream.slot = slot;
             stream.behind = None;
         }
@@ -399,7 +399,7 @@ impl Hub {
             let stream = if is_next { &mut self.next } else { &mut self.current };
             let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
             if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= patience {
-                let text = format!("its events have told no head for {patience:?} while the chain moved");
+                let text = format!("its event stream has sent no head for {patience:?} while the chain moved");
                 // An open stream does not prove that its node reports heads again: the node gets
                 // some slots before the next try.
                 self.lost(is_next, Trouble { fault: Fault::Silent, text }, patience);
@@ -430,16 +430,19 @@ impl Hub {
             }
             Effect::Ask(question) => self.ask(question),
             Effect::Reorged(depth) => {
-                info!(network = self.network(), depth, "the head left its branch");
+                info!(network = self.network(), depth, "the head moved to another branch");
                 self.metrics.reorged(self.network());
             }
             Effect::Filled => self.metrics.backfilled(self.network()),
             Effect::Skipped { from, to } => {
-                warn!(network = self.network(), from, to, "a gap in the events is skipped");
+                warn!(network = self.network(), from, to, "gap in the events skipped");
                 self.metrics.gap_skipped(self.network());
             }
             Effect::Unproven(slot) => {
-                warn!(network = self.network(), slot, "a head is told whose header no node gave in time");
+                warn!(
+                    network = self.network(),
+                    slot, "head event sent without its header: no node returned the header in time"
+                );
                 self.metrics.doubtful_event(self.network(), "no_header");
             }
             Effect::Ahead(slot) => self.ahead(slot),

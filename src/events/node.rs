@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a node may take to begin an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer to an unknown topic: the answer is kept, and clients read it.
 const MAX_REFUSAL: usize = 4 << 10;
 /// Bytes of a stream's events that may wait for the hub. A stream with more is not read on.
@@ -145,7 +145,7 @@ async fn read(pool: &Pool, node: NodeId, mut response: Response, outlet: &Outlet
 }
 
 pub(super) async fn body(pool: &Pool, node: NodeId, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
-    let read = timeout(PATIENCE, response.whole(limit, || {})).await.map_err(|_| silent())?;
+    let read = timeout(RESPONSE_TIMEOUT, response.whole(limit, || {})).await.map_err(|_| silent())?;
     read.map_err(|unread| match unread {
         Unread::TooLong => failing(pool, node, "its answer is too long"),
         Unread::Broken(broken) => trouble(&pool.nodes[node], &Error::Broken { broken }),
@@ -153,7 +153,7 @@ pub(super) async fn body(pool: &Pool, node: NodeId, mut response: Response, limi
 }
 
 async fn get(pool: &Pool, node: NodeId, path: &str, accept: &'static str) -> Result<Response, Trouble> {
-    let clock = Clock::new(PATIENCE);
+    let clock = Clock::new(RESPONSE_TIMEOUT);
     clock.limits(send(pool, node, (&Method::GET, path, b""), accept, &clock)).await.unwrap_or_else(|| Err(silent()))
 }
 
@@ -181,14 +181,14 @@ pub(super) async fn send(
         caller: None,
     };
     // The body is short, so only the time to the head of the response matters.
-    let timeouts = Timeouts { idle: PATIENCE, head: PATIENCE };
+    let timeouts = Timeouts { idle: RESPONSE_TIMEOUT, head: RESPONSE_TIMEOUT };
     let (mut question, mut progress) = (OwnQuestion::new(Some(clock), None), Progress::default());
     let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut question, &mut progress).await;
     outcome.map_err(|error| trouble(asked, &error))
 }
 
 fn silent() -> Trouble {
-    Trouble { fault: Fault::Silent, text: format!("no answer within {PATIENCE:?}") }
+    Trouble { fault: Fault::Silent, text: format!("no answer within {RESPONSE_TIMEOUT:?}") }
 }
 
 fn failing(pool: &Pool, node: NodeId, text: &str) -> Trouble {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     beacon::{self, Duties},
     node::{body, send},
-    stitch::{Answer, Question},
+    stitch::{ChainAnswer, Question},
 };
 use crate::{
     domain::{beacon_route::Route, hash::Hash, node_id::NodeId},
@@ -27,7 +27,7 @@ use crate::{
         Pool,
         health::{Fault, Trouble},
         own_question::Clock,
-        resting::{Kind, Standing},
+        resting::{Kind, RestState},
     },
 };
 
@@ -47,7 +47,7 @@ const MAX_ANSWER: usize = 1 << 20;
 /// The outcome of a question.
 pub(super) struct Asked {
     /// `None` if no node gave an answer.
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<ChainAnswer>,
     /// Where another node gave the answer: waits a little longer for the stream's own node, and
     /// counts a failure if that node stays silent.
     pub(super) wait: Option<BoxFuture<'static, ()>>,
@@ -60,10 +60,10 @@ pub(super) async fn ask(pool: Arc<Pool>, node: NodeId, question: Question, slots
     let kind = Kind::of_group(Route::of("GET", path_of(question)).id);
     let to = |node: NodeId| One { pool: pool.clone(), node, slots_per_epoch, clock: Clock::new(THINKING) };
     let one = to(node);
-    let mut own: BoxFuture<'static, Option<Answer>> = Box::pin(async move { one.asked(question).await });
+    let mut own: BoxFuture<'static, Option<ChainAnswer>> = Box::pin(async move { one.asked(question).await });
     let is_for_others = !matches!(question, Question::Head | Question::Finalized(None));
     // A node that keeps failing these questions is not waited for: others are asked at once.
-    let is_failing = pool.nodes[node].resting.standing(kind, false, started) == Standing::Last;
+    let is_failing = pool.nodes[node].resting.state(kind, false, started) == RestState::Last;
     let alone = if is_failing { Duration::ZERO } else { ALONE.min(slot / 8) };
     let alone = if is_for_others { alone } else { THINKING * 2 };
     let mut is_open = true;
@@ -103,7 +103,7 @@ pub(super) async fn ask(pool: Arc<Pool>, node: NodeId, question: Question, slots
             }
             Some((other, answer)) = others.next(), if !others.is_empty() => {
                 // A block may have left the other node's chain and still be of this node's chain.
-                if let Some(answer) = answer.filter(|answer| !matches!(answer, Answer::Left)) {
+                if let Some(answer) = answer.filter(|answer| !matches!(answer, ChainAnswer::Left)) {
                     let wait = is_open.then(|| wait(pool.clone(), node, other, kind, own, started + slot / 12));
                     return Asked { answer: Some(answer), wait };
                 }
@@ -124,7 +124,7 @@ fn wait(
     node: NodeId,
     other: NodeId,
     kind: Kind,
-    own: BoxFuture<'static, Option<Answer>>,
+    own: BoxFuture<'static, Option<ChainAnswer>>,
     until: Instant,
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
@@ -161,11 +161,11 @@ struct One {
 
 impl One {
     /// The answer, if the node gives it in time.
-    async fn asked(&self, question: Question) -> Option<Answer> {
+    async fn asked(&self, question: Question) -> Option<ChainAnswer> {
         self.clock.limits(self.answer(question)).await?
     }
 
-    async fn answer(&self, question: Question) -> Option<Answer> {
+    async fn answer(&self, question: Question) -> Option<ChainAnswer> {
         match question {
             Question::Head => self.header("head").await,
             Question::Header(root) => {
@@ -179,12 +179,14 @@ impl One {
                 }
                 // A node that does not find blocks by their roots may still give the header of its
                 // head.
-                self.header("head").await.filter(|answer| matches!(answer, Answer::Header(head, _) if *head == root))
+                self.header("head")
+                    .await
+                    .filter(|answer| matches!(answer, ChainAnswer::Header(head, _) if *head == root))
             }
             Question::Finalized(state) => {
                 let state = state.map_or_else(|| "head".to_owned(), |state| state.to_string());
                 let body = self.fetch(&format!("/eth/v1/beacon/states/{state}/finality_checkpoints")).await?;
-                beacon::read_finalized(&body).map(Answer::Finalized)
+                beacon::read_finalized(&body).map(ChainAnswer::Finalized)
             }
             Question::Duties { root, epoch } => {
                 let duties = match self.duties_by_slot(epoch).await {
@@ -194,14 +196,14 @@ impl One {
                 // This comes last: the node then counted the block as canonical after all the
                 // answers above.
                 let body = self.fetch(&format!("/eth/v1/beacon/headers/{root}")).await?;
-                Some(if beacon::is_canonical(&body) { Answer::Duties(duties) } else { Answer::Left })
+                Some(if beacon::is_canonical(&body) { ChainAnswer::Duties(duties) } else { ChainAnswer::Left })
             }
         }
     }
 
-    async fn header(&self, id: &str) -> Option<Answer> {
+    async fn header(&self, id: &str) -> Option<ChainAnswer> {
         let (root, header) = beacon::read_header(&self.fetch(&format!("/eth/v1/beacon/headers/{id}")).await?)?;
-        Some(Answer::Header(root, header))
+        Some(ChainAnswer::Header(root, header))
     }
 
     async fn root(&self, id: &str) -> Option<Hash> {

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passed_is_known_until_it_is_long_ago() {
+    fn passed_event_is_remembered_for_a_long_time() {
         let mut seen = Seen::default();
         assert!(seen.is_new("a", b"0"));
         assert!(!seen.is_new("a", b"0"));

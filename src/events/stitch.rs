@@ -42,15 +42,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 
-pub use self::terms::{Answer, Effect, Input, Question};
+pub use self::terms::{ChainAnswer, Effect, Input, Question};
 use self::{
-    chain::{Chain, Road, Unknown},
+    chain::{Chain, PathFromTip, Unknown},
     held::Held,
     late::Late,
     work::{Head, Queue, Work},
 };
 use super::{
-    beacon::{self, Duties, Said},
+    beacon::{self, ChainEvent, Duties},
     seen::Seen,
     sse::Event,
 };
@@ -173,10 +173,10 @@ impl Stitcher {
                 } else {
                     // No work waits for the answer any more, but the answer is still true.
                     match (question, answer) {
-                        (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
+                        (Question::Header(asked), Some(ChainAnswer::Header(root, header))) if asked == root => {
                             self.chain.insert(root, header);
                         }
-                        (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => {
+                        (Question::Duties { root, .. }, Some(ChainAnswer::Duties(duties))) => {
                             self.chain.learn_duties(root, duties);
                         }
                         _ => {}
@@ -202,24 +202,24 @@ impl Stitcher {
 
     fn take(&mut self, Event { topic, data, raw }: Event) {
         let is_small = raw.len() <= MAX_EVENT;
-        let said = Said::read(&topic, &data);
+        let said = ChainEvent::read(&topic, &data);
         if let Some(slot) = said.and_then(|said| self.chain.slot_of(said)).filter(|slot| *slot > self.latest) {
             self.effects.push(Effect::Ahead(slot));
             return;
         }
         let work = match said {
-            Some(Said::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
-            Some(Said::Head { slot, root, duties }) => {
+            Some(ChainEvent::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
+            Some(ChainEvent::Head { slot, root, duties }) => {
                 if let Some(duties) = duties {
                     self.chain.hear_duties(root, slot, duties);
                 }
                 Work::Head(Head { slot, root, event: is_small.then_some(raw), since: None })
             }
             // A made-up event is sent instead.
-            Some(Said::Reorg { .. }) if !is_small => return,
-            Some(Said::Reorg { old }) => Work::Reorg { old, event: raw },
-            Some(Said::Finalized { .. }) if !is_small => Work::Finality(None),
-            Some(Said::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
+            Some(ChainEvent::Reorg { .. }) if !is_small => return,
+            Some(ChainEvent::Reorg { old }) => Work::Reorg { old, event: raw },
+            Some(ChainEvent::Finalized { .. }) if !is_small => Work::Finality(None),
+            Some(ChainEvent::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
             None => {
                 if self.seen.is_new(&topic, &data) {
                     let free = self.held.take(topic, &data, raw, self.latest);
@@ -230,7 +230,7 @@ impl Stitcher {
             }
         };
         if !self.work.hear(work) {
-            self.broken("it says more than it bears out");
+            self.broken("too many events of the node wait for its answers");
         }
     }
 
@@ -327,21 +327,21 @@ impl Stitcher {
             }
             return Progress::Done;
         }
-        let road = match self.chain.road(tip.what, root, slot) {
+        let path = match self.chain.path_from_tip(tip.what, root, slot) {
             Err(unknown) => return Progress::Needs(unknown.into()),
-            Ok(road) => road,
+            Ok(path) => path,
         };
-        let (fork, missed) = match road {
-            Road::Behind => return Progress::Done,
-            Road::TooLong => {
+        let (fork, missed) = match path {
+            PathFromTip::Behind => return Progress::Done,
+            PathFromTip::TooLong => {
                 self.skip(head);
                 return Progress::Done;
             }
-            Road::Leads { fork, missed } => (fork, missed),
+            PathFromTip::Leads { fork, missed } => (fork, missed),
         };
         let next = missed[0];
         let is_last = next == root;
-        // A head on the way that a node has reported together with its dependent roots.
+        // A head on the path that a node has reported together with its dependent roots.
         let reported = missed.iter().copied().find(|root| self.chain.said(*root).is_some());
         let reported = reported.or_else(|| event.is_some().then_some(root));
         let event = event.filter(|_| is_last);

@@ -13,14 +13,14 @@ use crate::{
     pool::{
         Pool, Scout,
         health::Fault,
-        resting::{Kind, Standing},
+        resting::{Kind, RestState},
     },
     route::{self, Load},
 };
 
-/// The wish for a node.
+/// The request for a node: which calls it is for, and which nodes were tried.
 #[derive(Clone, Copy)]
-pub struct Wish<'a> {
+pub struct NodeQuery<'a> {
     /// The policy of the side.
     pub policy: Policy,
     /// The class of the exchange, which says how far a node may be behind.
@@ -45,30 +45,30 @@ pub enum Choice<'a> {
 
 /// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
 /// a scout in its turn.
-pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
+pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let load = |node: NodeId| {
         let traffic = &pool.nodes[node].traffic;
         Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
     };
     let snapshot = pool.snapshot();
     if !pool.is_any_resting() {
-        return match route::next(&snapshot, load, pool.served(), wish.policy, wish.class, wish.tried) {
+        return match route::next(&snapshot, load, pool.served(), query.policy, query.class, query.tried) {
             Some(node) => Choice::Node(node, None),
             None => Choice::Nowhere,
         };
     }
     let now = Instant::now();
-    let (mut closed, mut last, mut due) = (wish.tried.to_vec(), Vec::new(), Vec::new());
+    let (mut closed, mut last, mut due) = (query.tried.to_vec(), Vec::new(), Vec::new());
     let (mut rests, mut earliest) = (false, None);
     for (node, known) in snapshot.nodes.by_node() {
-        if wish.tried.contains(&node) || known.preference(0, 0).is_none() {
+        if query.tried.contains(&node) || known.preference(0, 0).is_none() {
             continue;
         }
-        match pool.nodes[node].resting.standing(wish.kind, wish.again, now) {
-            Standing::Free => {}
-            Standing::Due => due.push(node),
-            Standing::Last => last.push(node),
-            Standing::Rests(until) => {
+        match pool.nodes[node].resting.state(query.kind, query.again, now) {
+            RestState::Free => {}
+            RestState::Due => due.push(node),
+            RestState::Last => last.push(node),
+            RestState::Rests(until) => {
                 rests = true;
                 closed.push(node);
                 earliest = [earliest, until].into_iter().flatten().min();
@@ -83,11 +83,11 @@ pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
     });
     let best = |shut: &[NodeId]| {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
-        route::next(snapshot, load, pool.served(), wish.policy, wish.class, shut)
+        route::next(snapshot, load, pool.served(), query.policy, query.class, shut)
     };
     // A call that may not be sent twice is no scout while another node is there, and nodes that
     // fail this kind of exchange come last.
-    let not_first = || last.iter().chain(if wish.class == Class::Unsafe { &due[..] } else { &[] });
+    let not_first = || last.iter().chain(if query.class == Class::Unsafe { &due[..] } else { &[] });
     let mut first = closed.clone();
     first.extend(not_first());
     for mut shut in [first, closed] {
@@ -95,7 +95,7 @@ pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
             if !due.contains(&node) {
                 return Choice::Node(node, None);
             }
-            if let Some(scout) = pool.scout(node, wish.kind, wish.again) {
+            if let Some(scout) = pool.scout(node, query.kind, query.again) {
                 return Choice::Node(node, Some(scout));
             }
             rests = true;
@@ -107,12 +107,12 @@ pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
 
 /// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest
 /// line.
-pub fn shortest_line<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
-    let first = choose(pool, wish);
+pub fn shortest_line<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
+    let first = choose(pool, query);
     let Choice::Node(mut best, None) = first else { return first };
     let line = |node: NodeId| pool.nodes[node].line();
-    let mut seen = [wish.tried, &[best]].concat();
-    while let Choice::Node(node, None) = choose(pool, Wish { tried: &seen, ..wish }) {
+    let mut seen = [query.tried, &[best]].concat();
+    while let Choice::Node(node, None) = choose(pool, NodeQuery { tried: &seen, ..query }) {
         if line(node) < line(best) {
             best = node;
         }
@@ -126,8 +126,8 @@ pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
     let now = Instant::now();
     let snapshot = pool.snapshot();
     let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.preference(0, 0).is_some());
-    let ends = serving.map(|(_, node)| match node.resting.standing(kind, false, now) {
-        Standing::Rests(until) => Some(until.unwrap_or(now)),
+    let ends = serving.map(|(_, node)| match node.resting.state(kind, false, now) {
+        RestState::Rests(until) => Some(until.unwrap_or(now)),
         _ => None,
     });
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()

@@ -2,12 +2,12 @@
 //!
 //! Rule: exchanges leave the queue in the order of their arrival, and are written to nodes in that
 //! order. The queue is bounded in count and in bytes, and a client that has much of a full queue
-//! gives way to one that has less ([`shares`]). Reason: a client that sent two transactions of one
-//! account must not see the second overtake the first. Example: of three calls that wait, the first
-//! opens a new connection when a node returns and the others find one open; they are written after
-//! the first all the same, or after [`LONGEST_TURN`].
+//! gives way to one that has less ([`client_quotas`]). Reason: a client that sent two transactions
+//! of one account must not see the second overtake the first. Example: of three calls that wait,
+//! the first opens a new connection when a node returns and the others find one open; they are
+//! written after the first all the same, or after [`LONGEST_TURN`].
 
-mod shares;
+mod client_quotas;
 
 use std::{
     future::poll_fn,
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-use self::shares::Shares;
+use self::client_quotas::ClientQuotas;
 use crate::{
     config::Calls,
     domain::refusal::Refusal,
@@ -45,7 +45,7 @@ pub struct Queue<To> {
     /// The exchanges that have left, in the order of their leaving. The one permit allows its
     /// holder to be written.
     write_order: Semaphore,
-    shares: Shares,
+    quotas: ClientQuotas,
     /// The longest that an exchange waits.
     longest: Duration,
     state: watch::Sender<QueueState<To>>,
@@ -129,7 +129,7 @@ impl<To> Queue<To> {
             metrics,
             head: Arc::new(Semaphore::new(1)),
             write_order: Semaphore::new(1),
-            shares: Shares::new(settings.max_held.get(), settings.max_held_bytes),
+            quotas: ClientQuotas::new(settings.max_held.get(), settings.max_held_bytes),
             longest: settings.hold,
             state: watch::Sender::new(QueueState::Open),
         }
@@ -142,7 +142,7 @@ impl<To> Queue<To> {
 
     /// Whether an exchange may pass the queue: the queue is empty, and a node admits exchanges.
     pub fn admits(&self) -> bool {
-        self.shares.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
+        self.quotas.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
     }
 
     /// Waits behind earlier exchanges until a node serves. `bytes` is the size of the exchange in
@@ -151,7 +151,7 @@ impl<To> Queue<To> {
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
     pub async fn wait(&self, bytes: usize, until: Instant, held: HeadPermit) -> Result<Ticket<'_>, Exit<To>> {
-        let place = match self.shares.enter(bytes) {
+        let place = match self.quotas.enter(bytes) {
             // Other nodes, less good than wanted, serve: better one of them than a refusal.
             Err(_) if self.pool.snapshot().serves() && self.is_open() => {
                 return Ok(Ticket::last(&self.write_order).await);
@@ -226,7 +226,7 @@ impl<To> Queue<To> {
     }
 
     async fn stay(&self, wait: impl Future<Output = ()>, bytes: usize) -> Result<(), Exit<To>> {
-        let place = self.shares.enter(bytes)?;
+        let place = self.quotas.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network, self.pool.layer.as_str());
         // All arms are cancel-safe.
         tokio::select! {

@@ -7,13 +7,13 @@ use std::sync::{
 
 use super::{Full, largest::Holders};
 
-/// An account takes from the sum in steps of so many bytes.
+/// An account takes from the sum in steps of this size, in bytes.
 pub(super) const STEP: usize = 16 * 1024;
-/// Things that outlive their client take one part in so many of the limit at most, in all. For as
-/// much again of records, clients give way.
-const STANDING: usize = 8;
-/// A part in so many of the limit is kept for loans against promised bytes.
-const CREDIT: usize = 8;
+/// Things that outlive their client may take an eighth of the limit in all. For as much again of
+/// records, clients give way.
+const STANDING_DIVISOR: usize = 8;
+/// An eighth of the limit is kept for loans against promised bytes.
+const CREDIT_DIVISOR: usize = 8;
 
 /// The sum over all clients.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) enum Side {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit: AtomicUsize::new(limit),
@@ -90,9 +90,10 @@ impl Budget {
             let limit = self.limit();
             let most = match side {
                 Side::In | Side::Standing | Side::Records => limit / 4 * 3,
-                Side::Out => limit - limit / CREDIT,
+                Side::Out => limit - limit / CREDIT_DIVISOR,
             };
-            let is_owed = side == Side::Records && self.records.load(Relaxed).saturating_add(more) <= limit / STANDING;
+            let is_owed =
+                side == Side::Records && self.records.load(Relaxed).saturating_add(more) <= limit / STANDING_DIVISOR;
             let promised = self.holders.promised();
             // Added first, so that two accounts that take at once cannot both find room for one.
             let before = self.held.fetch_add(more, Relaxed);
@@ -101,7 +102,7 @@ impl Budget {
                 return Ok(());
             }
             let is_promised = after.saturating_sub(promised) <= most;
-            let most_lent = if is_owed { usize::MAX } else { limit / CREDIT };
+            let most_lent = if is_owed { usize::MAX } else { limit / CREDIT_DIVISOR };
             if is_promised && self.holders.borrow(more, most_lent) {
                 return Ok(());
             }
@@ -118,7 +119,7 @@ impl Budget {
     pub(super) fn stand(&self, before: usize, after: usize) -> Result<(), Full> {
         let (more, less) = (after.saturating_sub(before), before.saturating_sub(after));
         let standing = self.standing.fetch_add(more, Relaxed) + more;
-        if more > 0 && standing > self.limit() / STANDING {
+        if more > 0 && standing > self.limit() / STANDING_DIVISOR {
             self.standing.fetch_sub(more, Relaxed);
             self.refused.fetch_add(1, Relaxed);
             return Err(Full(self.limit()));
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_without_its_client_takes_an_eighth_in_all() {
+    fn standing_bytes_take_an_eighth_in_all() {
         let budget = Budget::new(64 * STEP);
         let [mut one, mut other] = [(); 2].map(|()| Account::open(&budget).standing());
         assert_eq!(one.resize(6 * STEP), Ok(()));
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_most_gives_way_to_those_who_hold_less() {
+    fn largest_account_gives_way_to_smaller_ones() {
         let budget = Budget::new(64 * STEP);
         let [greedy, other, third] = [(); 3].map(|()| Account::of(&budget, None));
         let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_begun_goes_on_when_it_begins_again() {
+    fn counts_stay_when_a_side_begins_again() {
         let metrics = Metrics::new();
         let _held = metrics.hold("default", "el");
         metrics.switched("default", "el", "start");

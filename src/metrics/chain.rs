@@ -19,7 +19,7 @@ impl Metrics {
         self.instruments.gaps_skipped_total(network).inc();
     }
 
-    /// A node told an event that cannot be borne out.
+    /// A node sent an event that no node confirmed.
     pub fn doubtful_event(&self, network: &str, reason: &str) {
         debug_assert!(DOUBT_REASONS.contains(&reason), "{reason} does not begin at 0");
         self.instruments.doubtful_events_total(network, reason).inc();

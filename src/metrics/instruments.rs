@@ -19,17 +19,16 @@ pub(super) struct Instruments {
                 kind of subscription."
     )]
     pub(super) notifications_total: Counter,
-    #[metric(labels = ["network"], help = "Blocks that no stream had told: made up from headers, or fetched.")]
+    #[metric(labels = ["network"], help = "Blocks that no node had announced: made up from headers, or fetched.")]
     pub(super) backfilled_blocks_total: Counter,
-    #[metric(labels = ["network"], help = "Reorganisations told to clients.")]
+    #[metric(labels = ["network"], help = "Reorganisations reported to clients.")]
     pub(super) reorgs_total: Counter,
-    #[metric(labels = ["network"], help = "Gaps in what clients are told that could not be filled.")]
+    #[metric(labels = ["network"], help = "Gaps in the blocks reported to clients that could not be filled.")]
     pub(super) gaps_skipped_total: Counter,
     #[metric(
         labels = ["network", "reason"],
-        help = "Events that nodes could not bear out: a head that was told though no node gave its \
-                header in time (`no_header`), or one of a slot ahead of the clock, which was not \
-                told (`ahead`)."
+        help = "Events that nodes could not confirm: a head sent although no node returned its header in \
+                time (`no_header`), or one of a slot ahead of the clock, which was dropped (`ahead`)."
     )]
     pub(super) doubtful_events_total: Counter,
     #[metric(

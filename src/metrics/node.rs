@@ -81,7 +81,7 @@ impl Nodes {
             ),
             link_mute: counter(
                 "steadfast_link_mute_total",
-                "Times that the WebSocket to the node was closed because it told of no blocks though the node had some.",
+                "Times that the WebSocket to the node was closed because it announced no blocks although the node had new ones.",
                 &NODE,
             ),
             replays: counter(

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_refused_reads_the_words_and_an_end() {
+    async fn refused_client_reads_the_refusal_and_an_end() {
         let mut door = Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         // Whether nothing has come, a request, or as much as is read.
         for before in [0, 100, UNREAD] {

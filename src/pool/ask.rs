@@ -30,7 +30,7 @@ pub const ID: Range<usize> = 22..23;
 
 /// The error that a node returned to a question of ours, in words without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct NodeRefusal {
     /// The JSON-RPC error code; 0 where there was none.
     pub code: i64,
     /// Whether the node offers the method, as far as the error tells.
@@ -53,7 +53,7 @@ pub async fn ask(
     method: &str,
     params: &str,
     max_bytes: usize,
-) -> Result<Result<Bytes, Refused>, Trouble> {
+) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     ask_as(Rank::Own, question, node, method, params, max_bytes).await
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn ask_as(
     method: &str,
     params: &str,
     max_bytes: usize,
-) -> Result<Result<Bytes, Refused>, Trouble> {
+) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
     match &node.upstream {
         Some(upstream) => post(node, upstream, (rank, &mut question), method, request.as_bytes(), max_bytes).await,
@@ -83,17 +83,17 @@ pub(super) async fn ask_as(
 
 /// Judges an answer by its HTTP status and by the time for which the node asks to be left alone.
 fn told(
-    answer: Result<Result<Bytes, (Refused, bool)>, Trouble>,
+    answer: Result<Result<Bytes, (NodeRefusal, bool)>, Trouble>,
     (status, wait): (u16, Option<Duration>),
     node: &Node,
     method: &str,
-) -> Result<Result<Bytes, Refused>, Trouble> {
+) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     if is_refusal(status, wait) {
         return Err(refusing(node, &format!("{method}: HTTP status {status}"), wait));
     }
-    let refused = |error: Refused| match status {
+    let refused = |error: NodeRefusal| match status {
         200 => Ok(Err(error)),
-        status if says_no(status) => Ok(Err(Refused { is_offered: false, ..error })),
+        status if says_no(status) => Ok(Err(NodeRefusal { is_offered: false, ..error })),
         _ => Err(failing(node, &format!("{method}: HTTP status {status}"))),
     };
     match answer {
@@ -103,7 +103,7 @@ fn told(
         Err(trouble) if status == 200 || matches!(trouble.fault, Fault::Resting(_)) => Err(trouble),
         Ok(Ok(_)) | Err(_) => {
             let message = format!("HTTP status {status}");
-            refused(Refused { code: 0, is_offered: false, text: format!("{method}: {message}"), message })
+            refused(NodeRefusal { code: 0, is_offered: false, text: format!("{method}: {message}"), message })
         }
     }
 }
@@ -133,7 +133,7 @@ async fn post(
     method: &str,
     body: &[u8],
     max_bytes: usize,
-) -> Result<Result<Bytes, Refused>, Trouble> {
+) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     let own = upstream.call_id();
     let post = Post {
         headers: &[],
@@ -178,11 +178,11 @@ fn answer(
     own: Option<&CallId>,
     node: &Node,
     method: &str,
-) -> Result<Result<Bytes, (Refused, bool)>, Trouble> {
+) -> Result<Result<Bytes, (NodeRefusal, bool)>, Trouble> {
     /// Not there, or not supported.
     const NOT_OFFERED: [i64; 2] = [-32601, -32004];
     #[derive(Deserialize)]
-    struct Answer<'a> {
+    struct RpcResponse<'a> {
         #[serde(borrow)]
         result: Option<&'a RawValue>,
         #[serde(borrow)]
@@ -196,18 +196,21 @@ fn answer(
     if own.is_some_and(is_foreign) {
         return Err(failing(node, &format!("{method}: the answer is to another call")));
     }
-    let answer: Answer<'_> = serde_json::from_slice(body)
+    let answer: RpcResponse<'_> = serde_json::from_slice(body)
         .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
     Ok(match answer {
-        Answer { error: Some(error), .. } => {
+        RpcResponse { error: Some(error), .. } => {
             let text = node.redact_text(&format!("{method}: error {}: {}", error.code, error.message));
             let is_offered = !NOT_OFFERED.contains(&error.code);
             let is_quota = quota::is_quota(error.code, &error.message);
-            Err((Refused { code: error.code, is_offered, message: node.redact_text(&error.message), text }, is_quota))
+            Err((
+                NodeRefusal { code: error.code, is_offered, message: node.redact_text(&error.message), text },
+                is_quota,
+            ))
         }
-        Answer { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
+        RpcResponse { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
         // `Option` reads a null result as none.
-        Answer { .. } => Ok(Bytes::from_static(b"null")),
+        RpcResponse { .. } => Ok(Bytes::from_static(b"null")),
     })
 }
 

@@ -4,8 +4,8 @@
 //! to come. So the node either names existing blocks at too great a height, or invents hashes.
 //! Existing blocks at another height prove that one of two nodes lies, since a block has one
 //! height. Different hashes at one height do not prove a lie of either: two honest nodes may follow
-//! two branches, and other nodes decide which of the two is borne out. A node that was only the
-//! first to have a block is confirmed when the others get there.
+//! two branches, and other nodes decide which of the two is confirmed. A node that was
+//! only the first to have a block is confirmed when the others get there.
 
 use std::collections::VecDeque;
 

@@ -26,7 +26,7 @@ const GRACE: u64 = 2;
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct SlotReport {
     /// Its head.
     pub slot: u64,
     /// When the node last reported the head.
@@ -42,11 +42,12 @@ pub struct Place {
 }
 
 /// Which of `places` are early and so not believed. `clock` is the slot of the wall clock.
-pub fn early(places: &[Place], near: u64, clock: Option<u64>) -> Vec<bool> {
+pub fn early(places: &[SlotReport], near: u64, clock: Option<u64>) -> Vec<bool> {
     let Some(clock) = clock else { return vec![false; places.len()] };
-    let is_near = |place: &&Place| !is_late(place.slot.abs_diff(clock), near) && !is_late(place.sync_distance, near);
+    let is_near =
+        |place: &&SlotReport| !is_late(place.slot.abs_diff(clock), near) && !is_late(place.sync_distance, near);
     let best = places.iter().filter(is_near).map(|place| place.slot).max();
-    let is_early = |place: &Place| {
+    let is_early = |place: &SlotReport| {
         let is_beyond = best.is_none_or(|best| place.slot > best.saturating_add(near));
         is_ahead(place, near, clock) && is_beyond
     };
@@ -54,13 +55,13 @@ pub fn early(places: &[Place], near: u64, clock: Option<u64>) -> Vec<bool> {
     // A node that was suspect already may go on ahead of the clock; it stays suspect without new
     // answers of the others.
     let moved = places.iter().filter(|place| is_early(place) && !place.suspect).map(|place| place.moved).max();
-    let is_on_time = |place: &&Place| is_near(place) && moved.is_none_or(|moved| place.heard > moved);
+    let is_on_time = |place: &&SlotReport| is_near(place) && moved.is_none_or(|moved| place.heard > moved);
     let counts = places.iter().filter(is_on_time).count() >= count;
     places.iter().map(|place| counts && is_early(place)).collect()
 }
 
 /// Whether a node is as far ahead of our clock as a late one is behind it.
-pub fn is_ahead(place: &Place, near: u64, clock: u64) -> bool {
+pub fn is_ahead(place: &SlotReport, near: u64, clock: u64) -> bool {
     is_late(place.slot.saturating_sub(clock), near)
 }
 
@@ -71,9 +72,9 @@ pub fn is_late(distance: u64, near: u64) -> bool {
 
 /// For each of `places`, by how many slots it lags behind the best by the clock; `None` within the
 /// limit. `clock` is the slot of the wall clock.
-pub fn late(places: &[Place], near: u64, clock: Option<u64>) -> Vec<Option<u64>> {
+pub fn late(places: &[SlotReport], near: u64, clock: Option<u64>) -> Vec<Option<u64>> {
     let best = places.iter().filter(|place| place.credible).max_by_key(|place| place.slot);
-    let lag = |place: &Place| {
+    let lag = |place: &SlotReport| {
         let best = best?;
         let behind = best.slot.checked_sub(place.slot).filter(|&behind| behind > near)?;
         let by_ours = clock.is_some_and(|clock| {
@@ -97,7 +98,7 @@ mod tests {
     fn judged(clock: Option<u64>, nodes: &[(u64, u64)]) -> Vec<Option<u64>> {
         let moved = Instant::now();
         let heard = moved + Duration::from_secs(1);
-        let place = |&(slot, sync_distance): &(u64, u64)| Place {
+        let place = |&(slot, sync_distance): &(u64, u64)| SlotReport {
             slot,
             heard,
             moved,
@@ -153,7 +154,7 @@ mod tests {
             let moved = Instant::now();
             let heard = moved + Duration::from_secs(1);
             let places = |heard, suspect| {
-                let place = move |&(slot, sync_distance): &(u64, u64)| Place {
+                let place = move |&(slot, sync_distance): &(u64, u64)| SlotReport {
                     slot,
                     heard,
                     moved,
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn a_head_that_is_not_believed_makes_nobody_late() {
         let now = Instant::now();
-        let place = |slot, credible| Place {
+        let place = |slot, credible| SlotReport {
             slot,
             heard: now,
             moved: now - Duration::from_secs(1),
@@ -191,8 +192,9 @@ mod tests {
     fn after_missed_slots_a_first_block_makes_no_unasked_node_late() {
         let now = Instant::now();
         let before = now - Duration::from_secs(1);
-        let first = Place { slot: 100, heard: now, moved: now, sync_distance: 0, credible: true, suspect: false };
-        let other = |heard| Place { slot: 90, heard, moved: before, sync_distance: 0, credible: true, suspect: false };
+        let first = SlotReport { slot: 100, heard: now, moved: now, sync_distance: 0, credible: true, suspect: false };
+        let other =
+            |heard| SlotReport { slot: 90, heard, moved: before, sync_distance: 0, credible: true, suspect: false };
         assert_eq!(late(&[first, other(before)], NEAR, Some(100)), [None, None]);
         assert_eq!(late(&[first, other(now + Duration::from_millis(1))], NEAR, Some(100)), [None, Some(10)]);
     }

@@ -28,7 +28,7 @@ impl Pool {
             Effect::Mute(node) => {
                 if self.lines.pass() {
                     let node = name(node);
-                    warn!(network, layer, node, "the WebSocket tells of no blocks though the node has some");
+                    warn!(network, layer, node, "the WebSocket announces no blocks although the node has new ones");
                 }
                 self.nodes[node].link.iter().for_each(|link| {
                     link.metrics().mute();

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::{
     Pool,
-    ask::{self, Refused},
+    ask::{self, NodeRefusal},
     health::{Fault, Trouble},
     node::Node,
     own_question::{Clock, OwnQuestion},
@@ -151,8 +151,8 @@ impl Question {
             match layer {
                 Layer::El => match ask::ask(question, node, self.0, self.1, MAX_ANSWER).await {
                     Ok(Ok(_)) => (Took::Well, String::new()),
-                    Ok(Err(Refused { is_offered: true, text, .. })) => (Took::Failed, text),
-                    Ok(Err(Refused { text, .. })) => (Took::Declined, text),
+                    Ok(Err(NodeRefusal { is_offered: true, text, .. })) => (Took::Failed, text),
+                    Ok(Err(NodeRefusal { text, .. })) => (Took::Declined, text),
                     Err(trouble) => Self::failed(trouble),
                 },
                 Layer::Cl => match probe::status_of(question, node, self.1).await {

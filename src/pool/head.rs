@@ -5,22 +5,23 @@
 //! those are more: where blocks come faster than nodes are asked, a number of blocks is no measure.
 //! The examples have a chain of 12 s blocks and a limit of 3 blocks.
 //!
-//! 1. **A head that is stamped in the future does not count**, unless another node's head, which is
-//!    not, is stamped nearly the same, or all heads are in the future. A made-up block far ahead of
-//!    the chain has a stamp ahead of the clock; where nodes agree on a stamp, the chain's clock or
-//!    our own is wrong. Example: a head stamped 70 s ahead of our clock does not count; beside
-//!    another node's head stamped 60 s ahead it does, for no more than 15 s lie between the two.
+//! 1. **A head with a timestamp more than 60 s ahead of our clock is ignored**, unless another
+//!    node's head that is not ahead lies within 15 s of it, or every head is ahead. A made-up block
+//!    far ahead of the chain has a timestamp ahead of the clock; where nodes agree on a timestamp,
+//!    the chain's clock or our own is wrong. Example: a head 70 s ahead of our clock is ignored;
+//!    beside another node's head that is 60 s ahead, 10 s before the first, it counts.
 //! 2. **When the best two heads are near each other, the best one counts.** Two nodes agree, and
 //!    one liar alone has no second. Example: heads 103, 101 and 90: 103 counts.
-//! 3. **When the best two heads differ, the leader counts as far as the line reaches.** The *line*
-//!    starts at the height that was last agreed on, or that the only node reported, and rises at
-//!    the chain's own pace: the pace that was seen, or that of the slots. A node cannot know more
-//!    than the chain has made. The line follows the lower node while that node keeps up with the
-//!    line, and lets it go when the node falls behind; the line never rises faster than the pace,
-//!    however often a node claims a little more. Example: two nodes agreed at 100; a minute later
-//!    they report 112 and 105. The line stands at 105, and with a block of slack 106 counts.
+//! 3. **When the best two heads differ, the leader counts up to the expected height.** The
+//!    *expected height* starts at the height that was last agreed on, or that the only node
+//!    reported, and rises at the chain's own pace: the pace that was seen, or that of the slots. A
+//!    node cannot know more blocks than the chain has made. The expected height is the lower node's
+//!    height while that node keeps up with the pace, and goes on without the node when the node
+//!    falls behind; it never rises faster than the pace, however often a node claims a little more.
+//!    Example: two nodes agreed at 100; a minute later they report 112 and 105. The expected height
+//!    is 105, and with a block of slack 106 counts.
 //! 4. **A node is *implausible* when its head is far beyond its own earlier heads at twice the
-//!    chain's pace**, and no other node that was heard since bears it out. The pace is that of the
+//!    chain's pace**, and no other node that was heard since confirms it. The pace is that of the
 //!    higher node when two nodes last agreed, or the fastest of any chain while this chain's pace
 //!    is unknown. So only a node's own reports can make the node implausible, not another that
 //!    follows ever more slowly, and no node's lag is measured by its head then.
@@ -33,7 +34,7 @@
 //!    100: the measure is 101, and no node lags.
 //! 6. **While the very first reports contradict each other and no pace is known, a lead counts if
 //!    time explains it**: the other node's block is old by the clock, or the blocks' own timestamps
-//!    are as far apart. There is no line to measure by yet. A lead far beyond that is implausible.
+//!    are as far apart. There is no expected height yet. A lead far beyond that is implausible.
 //!    Example: at the start a node reports 5,000 and another 100, whose blocks are stamped 12 s
 //!    apart and fresh: 12 s explain 12 blocks, so 100 counts, and 5,000 is implausible.
 //!
@@ -100,7 +101,7 @@ pub struct Report {
 
 /// The rule's judgement of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum HeadState {
     /// Within the limit.
     Fit,
     /// Behind by so many blocks, beyond the limit.
@@ -119,10 +120,10 @@ pub struct Memory {
     /// Whether a height can be believed: two nodes have agreed, or the only node has reported
     /// twice.
     settled: bool,
-    /// The start of the line: a height, and when that height was credible.
-    line: Option<(u64, Instant)>,
-    /// For each node, a line of its own: its last head at or below that line, and when the head got
-    /// there.
+    /// The expected height rises from here: a height, and when that height was credible.
+    baseline: Option<(u64, Instant)>,
+    /// For each node, the start of an expected height of its own: its last head that was not above
+    /// that height, and when the head got there.
     tracks: BTreeMap<NodeId, (u64, Instant)>,
     /// Since when the nodes that leap do so.
     leaps: BTreeMap<NodeId, Instant>,
@@ -146,7 +147,7 @@ pub struct Judgement {
     /// The pool's head: the height that counts. `None` while no node reports one.
     pub head: Option<u64>,
     /// For each report given, in order.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<HeadState>,
 }
 
 impl Memory {
@@ -195,22 +196,22 @@ impl Memory {
         self.learnt_pace().unwrap_or(UNLEARNT_PACE)
     }
 
-    /// The height at `now` of a line that starts at `from` and rises at the pace.
+    /// The height at `now` of a chain that was at `from` and rises at the pace.
     fn risen(&self, from: (u64, Instant), now: Instant) -> u64 {
         let blocks = self.pace() * now.saturating_duration_since(from.1).as_secs_f64();
         from.0.saturating_add(blocks as u64)
     }
 
-    /// How high the pool's line is at `now`.
-    fn line(&self, now: Instant) -> Option<u64> {
-        self.line.map(|line| self.risen(line, now))
+    /// The height that the chain is expected to have at `now`.
+    fn expected_height(&self, now: Instant) -> Option<u64> {
+        self.baseline.map(|baseline| self.risen(baseline, now))
     }
 
     /// Since when the node's head has been further up than its earlier reports explain; a new node
-    /// is measured by the pool's line. While a node leaps, its reports move no line, so a lie that
-    /// rises at the chain's pace stays a lie.
+    /// is measured by the expected height. While a node leaps, its reports move no height, so a lie
+    /// that rises at the chain's pace stays a lie.
     fn leaps(&mut self, report: Report, near: u64, now: Instant) -> Option<Instant> {
-        let track = self.tracks.get(&report.node).copied().or(self.line);
+        let track = self.tracks.get(&report.node).copied().or(self.baseline);
         let leaps = track.is_some_and(|(number, at)| {
             let seconds = now.saturating_duration_since(at).as_secs_f64();
             let pace = self.learnt_pace().map(|pace| self.agreed_pace.map_or(pace, |agreed| agreed.max(pace)));
@@ -224,7 +225,7 @@ impl Memory {
         Some(*self.leaps.entry(report.node).or_insert(now))
     }
 
-    /// Follows a node's own line: down at once, up no faster than the pace.
+    /// Follows a node's own height: down at once, up no faster than the pace.
     fn track(&mut self, report: Report, now: Instant) {
         let on_track = self.tracks.get(&report.node).is_none_or(|&track| report.number <= self.risen(track, now));
         if on_track {
@@ -267,14 +268,14 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
     let mut memory = memory.clone();
     let near = memory.near(limit);
     let is_early = |report: &Report| report.timestamp > unix.saturating_add(FUTURE);
-    let bears_out = |other: &Report, stamp: u64| !is_early(other) && stamp - other.timestamp <= SAME_CLOCK;
+    let confirms = |other: &Report, stamp: u64| !is_early(other) && stamp - other.timestamp <= SAME_CLOCK;
     let from_the_future =
-        |report: &Report| is_early(report) && !reports.iter().any(|other| bears_out(other, report.timestamp));
+        |report: &Report| is_early(report) && !reports.iter().any(|other| confirms(other, report.timestamp));
     let clock_is_doubtful = reports.iter().all(from_the_future);
     let mut ranked: Vec<usize> =
         (0..reports.len()).filter(|&n| clock_is_doubtful || !from_the_future(&reports[n])).collect();
     ranked.sort_by_key(|&n| std::cmp::Reverse(reports[n].number));
-    let mut standings = vec![Standing::Implausible; reports.len()];
+    let mut standings = vec![HeadState::Implausible; reports.len()];
     let Some(&top) = ranked.first() else {
         return (memory, Judgement { head: None, standings });
     };
@@ -300,13 +301,13 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
         let number = memory.risen((report.number, report.heard), now);
         let stands_still = now.saturating_duration_since(report.moved) > stall;
         standings[n] = if n == top && implausible {
-            Standing::Implausible
+            HeadState::Implausible
         } else if stands_still && head.saturating_sub(number) > near {
-            Standing::Stalled
+            HeadState::Stalled
         } else if measure.saturating_sub(number) > near {
-            Standing::Lagging(measure - report.number)
+            HeadState::Lagging(measure - report.number)
         } else {
-            Standing::Fit
+            HeadState::Fit
         };
     }
     (memory, Judgement { head: Some(head), standings })
@@ -321,7 +322,7 @@ impl Memory {
         self.rises.add(second.number, second.moved);
         self.top_rises.add(leader.number, leader.moved);
         self.agreed_pace = self.at_least_known(&self.top_rises);
-        self.line = Some((second.number, now));
+        self.baseline = Some((second.number, now));
         self.tracks.insert(leader.node, (leader.number, leader.moved));
         self.tracks.insert(second.node, (second.number, second.moved));
         self.leaps.remove(&leader.node);
@@ -347,25 +348,25 @@ impl Memory {
             // as many as the timestamps explain.
             let explained = if age > FUTURE { age.saturating_mul(FASTEST_PACE as u64) } else { newer };
             let credible = if lead > explained.saturating_add(near) { second } else { leader };
-            self.line = Some((credible.number, now));
+            self.baseline = Some((credible.number, now));
             self.rises.add(credible.number, credible.moved);
             self.tracks.insert(credible.node, (credible.number, credible.moved));
             return (credible.number, lead > explained.saturating_add(near.max(EARLY_LEAD)));
         }
         let implausible = self.leaps(leader, near, now).is_some_and(|since| others_heard > since);
-        let line = self.line(now).unwrap_or(second.number);
+        let expected = self.expected_height(now).unwrap_or(second.number);
         // The second node's height at this moment, since fast chains go on between reports. The
         // limit in blocks is used here, not the one in time: with the latter, a node that rises too
         // slowly would keep up.
         let number = self.risen((second.number, second.heard), now);
-        let keeps_up = number.saturating_add(blocks) >= line.min(leader.number);
-        if keeps_up && self.line.is_none_or(|(number, _)| number < second.number) {
+        let keeps_up = number.saturating_add(blocks) >= expected.min(leader.number);
+        if keeps_up && self.baseline.is_none_or(|(number, _)| number < second.number) {
             self.rises.add(second.number, second.moved);
-            self.line = Some((second.number, second.moved));
-        } else if leader.number < line {
-            self.line = Some((leader.number, now));
+            self.baseline = Some((second.number, second.moved));
+        } else if leader.number < expected {
+            self.baseline = Some((leader.number, now));
         }
-        let reach = self.line(now).unwrap_or(second.number).saturating_add(SLACK);
+        let reach = self.expected_height(now).unwrap_or(second.number).saturating_add(SLACK);
         if !self.leaps.contains_key(&leader.node) {
             self.track(leader, now);
             if !keeps_up {
@@ -387,13 +388,13 @@ impl Memory {
         let settling = self.is_settling(now);
         self.settled |= only.heard > first;
         if !settling && self.leaps(only, near, now).is_some() {
-            return (self.line(now).unwrap_or(only.number).min(only.number), true);
+            return (self.expected_height(now).unwrap_or(only.number).min(only.number), true);
         }
         self.rises.add(only.number, only.moved);
         self.top_rises.add(only.number, only.moved);
         self.agreed_pace = self.at_least_known(&self.top_rises);
-        if settling || self.line(now).is_none_or(|line| only.number <= line) {
-            self.line = Some((only.number, now));
+        if settling || self.expected_height(now).is_none_or(|expected| only.number <= expected) {
+            self.baseline = Some((only.number, now));
         }
         self.track(only, now);
         (only.number, false)

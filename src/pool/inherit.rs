@@ -9,7 +9,7 @@ use std::sync::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    NOBODY, Pool, SILENCE,
+    NOBODY, Pool, SNAPSHOT_TIMEOUT,
     node::Node,
     snapshot::Switch,
     state::{Effect, Input, PoolState},
@@ -55,7 +55,7 @@ impl Pool {
         // The state task looks at its new knowledge, and publishes a snapshot.
         let mut changes = self.subscribe();
         if self.inbox.send(Input::Woken).await.is_ok() {
-            let _ = timeout(SILENCE, changes.changed()).await;
+            let _ = timeout(SNAPSHOT_TIMEOUT, changes.changed()).await;
         }
         for name in cordoned {
             self.cordon(&name, true).await;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Why a link is cut that brings nothing.
-pub(super) const MUTE: &str = "it told of no blocks";
+pub(super) const MUTE: &str = "it announced no blocks";
 /// How long to wait when a subscription could not be asked for.
 const PAUSE: Duration = Duration::from_millis(100);
 

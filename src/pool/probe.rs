@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Pool,
-    ask::{Refused, failing},
+    ask::{NodeRefusal, failing},
     health::{Fault, Trouble},
     node::Node,
     own_question::OwnQuestion,
@@ -205,7 +205,7 @@ async fn probe_execution(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Resul
     })
 }
 
-async fn ask_head(clock: &ProbeClock<'_>) -> Result<Result<Bytes, Refused>, Trouble> {
+async fn ask_head(clock: &ProbeClock<'_>) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     ask(clock.question(), clock.node, "eth_getBlockByNumber", r#"["latest",false]"#).await
 }
 
@@ -215,13 +215,18 @@ async fn execution_chain(clock: &ProbeClock<'_>) -> Result<Chain, Trouble> {
     id.map(Chain::from).ok_or_else(|| failing(clock.node, "eth_chainId: not a quantity"))
 }
 
-async fn ask(question: impl Gate, node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {
+async fn ask(
+    question: impl Gate,
+    node: &Node,
+    method: &str,
+    params: &str,
+) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     super::ask::ask_as(Rank::Probe, question, node, method, params, MAX_ANSWER).await
 }
 
 /// Takes a refusal for a failure: every node must be able to answer this.
-fn must<T>(answer: Result<T, Refused>) -> Result<T, Trouble> {
-    answer.map_err(|Refused { text, .. }| Trouble { fault: Fault::Failing, text })
+fn must<T>(answer: Result<T, NodeRefusal>) -> Result<T, Trouble> {
+    answer.map_err(|NodeRefusal { text, .. }| Trouble { fault: Fault::Failing, text })
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ enum What {
 
 /// Whether a call may go to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RestState {
     /// Yes.
     Free,
     /// Yes, as a scout: with a [`Claim`].
@@ -185,9 +185,9 @@ impl Resting {
     }
 
     /// Whether a call of this kind may go to the node; `again`: every node failed the call before.
-    pub fn standing(&self, kind: Kind, again: bool, now: Instant) -> Standing {
+    pub fn state(&self, kind: Kind, again: bool, now: Instant) -> RestState {
         if !self.is_any() {
-            return Standing::Free;
+            return RestState::Free;
         }
         let mut table = self.lock();
         table.forget(|rest| rest.out == 0 && now >= rest.until + LAPSE);
@@ -195,20 +195,20 @@ impl Resting {
             table.refused = None;
         }
         self.any.store(!table.rests.is_empty(), Relaxed);
-        let mut standing = Standing::Free;
+        let mut standing = RestState::Free;
         for rest in table.rests.iter().filter(|rest| rest.is_for(kind, again)) {
             let this = match (rest.admits(now), rest.what) {
-                (true, _) => Standing::Due,
-                (false, What::Failed(_)) => Standing::Last,
-                (false, _) => Standing::Rests((now < rest.until).then_some(rest.until)),
+                (true, _) => RestState::Due,
+                (false, What::Failed(_)) => RestState::Last,
+                (false, _) => RestState::Rests((now < rest.until).then_some(rest.until)),
             };
             standing = match (standing, this) {
-                (Standing::Rests(one), Standing::Rests(other)) => {
-                    Standing::Rests(one.zip(other).map(|(a, b)| a.max(b)))
+                (RestState::Rests(one), RestState::Rests(other)) => {
+                    RestState::Rests(one.zip(other).map(|(a, b)| a.max(b)))
                 }
-                (Standing::Rests(until), _) | (_, Standing::Rests(until)) => Standing::Rests(until),
-                (Standing::Last, _) | (_, Standing::Last) => Standing::Last,
-                _ => Standing::Due,
+                (RestState::Rests(until), _) | (_, RestState::Rests(until)) => RestState::Rests(until),
+                (RestState::Last, _) | (_, RestState::Last) => RestState::Last,
+                _ => RestState::Due,
             };
         }
         standing
@@ -353,9 +353,9 @@ mod tests {
 
     /// The only scout that there may be.
     fn scout(resting: &Resting, kind: Kind, now: Instant) -> Claim {
-        assert_eq!(resting.standing(kind, false, now), Standing::Due);
+        assert_eq!(resting.state(kind, false, now), RestState::Due);
         let claim = resting.claim(kind, false, now).unwrap();
-        assert_eq!(resting.standing(kind, false, now), Standing::Rests(None));
+        assert_eq!(resting.state(kind, false, now), RestState::Rests(None));
         assert!(resting.claim(kind, false, now).is_none());
         claim
     }
@@ -369,9 +369,9 @@ mod tests {
             // A refusal of a call that was under way when the rest began does not lengthen the
             // rest.
             resting.refused(CALL, None, now);
-            assert_eq!(resting.standing(LOGS, false, now), Standing::Free);
+            assert_eq!(resting.state(LOGS, false, now), RestState::Free);
             assert!(!resting.is_whole(now));
-            let Standing::Rests(Some(until)) = resting.standing(CALL, false, now) else { panic!("no rest") };
+            let RestState::Rests(Some(until)) = resting.state(CALL, false, now) else { panic!("no rest") };
             pauses.push((until - now).as_secs());
             now = until;
             let claim = scout(&resting, CALL, now);
@@ -391,19 +391,19 @@ mod tests {
         resting.refused(CALL, None, now);
         assert!(resting.is_whole(now));
         assert_eq!((resting.until(now), resting.kinds(now)), (Some(now + seconds(5)), vec![]));
-        assert_eq!(resting.standing(Kind(3), false, now), Standing::Rests(Some(now + seconds(5))));
+        assert_eq!(resting.state(Kind(3), false, now), RestState::Rests(Some(now + seconds(5))));
     }
 
     #[test]
     fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
         let (resting, mut now) = (Resting::default(), Instant::now());
         resting.refused(CALL, Some(seconds(30)), now);
-        assert_eq!(resting.standing(CALL, false, now + seconds(29)), Standing::Rests(Some(now + seconds(30))));
+        assert_eq!(resting.state(CALL, false, now + seconds(29)), RestState::Rests(Some(now + seconds(30))));
         now += seconds(30);
         let mut width = 1;
         while resting.is_any() {
             let mut claims = Vec::new();
-            while resting.standing(CALL, false, now) == Standing::Due {
+            while resting.state(CALL, false, now) == RestState::Due {
                 claims.push(resting.claim(CALL, false, now).unwrap());
             }
             assert_eq!(claims.len(), width);
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(width as u32, 2 * WIDEST);
         // The next refusal is a first one.
         resting.refused(CALL, None, now);
-        assert_eq!(resting.standing(CALL, false, now), Standing::Rests(Some(now + FIRST)));
+        assert_eq!(resting.state(CALL, false, now), RestState::Rests(Some(now + FIRST)));
     }
 
     #[test]
@@ -436,23 +436,23 @@ mod tests {
     fn a_failing_method_is_tried_last_until_its_first_good_answer() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.failed(CALL, now);
-        assert_eq!(resting.standing(CALL, false, now), Standing::Last);
+        assert_eq!(resting.state(CALL, false, now), RestState::Last);
         assert!(!resting.is_whole(now));
         resting.answered(CALL, now + FIRST);
-        assert_eq!(resting.standing(CALL, false, now + FIRST), Standing::Free);
+        assert_eq!(resting.state(CALL, false, now + FIRST), RestState::Free);
     }
 
     #[test]
     fn second_tries_go_one_by_one_and_hold_no_first_try_up() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.failed_again(now);
-        assert_eq!(resting.standing(CALL, false, now), Standing::Free);
-        assert_eq!(resting.standing(CALL, true, now), Standing::Rests(Some(now + FIRST_AGAIN)));
+        assert_eq!(resting.state(CALL, false, now), RestState::Free);
+        assert_eq!(resting.state(CALL, true, now), RestState::Rests(Some(now + FIRST_AGAIN)));
         let claim = resting.claim(CALL, true, now + FIRST_AGAIN).unwrap();
         assert!(resting.claim(CALL, true, now + FIRST_AGAIN).is_none());
         resting.release(claim);
         resting.answered(LOGS, now + FIRST_AGAIN);
-        assert_eq!(resting.standing(CALL, true, now), Standing::Free);
+        assert_eq!(resting.state(CALL, true, now), RestState::Free);
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
         resting.refused(LOGS, None, now);
         assert!(resting.is_whole(now + FIRST));
         assert!(!resting.is_whole(now + FIRST + LAPSE));
-        assert_eq!(resting.standing(CALL, false, now + FIRST + LAPSE), Standing::Free);
+        assert_eq!(resting.state(CALL, false, now + FIRST + LAPSE), RestState::Free);
     }
 
     #[test]
@@ -471,7 +471,7 @@ mod tests {
             let (resting, now) = (Resting::default(), Instant::now());
             resting.refused(CALL, None, now);
             resting.failed(Kind(3), now + after);
-            assert_ne!(resting.standing(Kind(3), false, now + after), Standing::Free);
+            assert_ne!(resting.state(Kind(3), false, now + after), RestState::Free);
             resting.refused(LOGS, None, now + after);
             assert_eq!(resting.is_whole(now + after), is_whole, "{after:?} later");
         }

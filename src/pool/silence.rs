@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Pool, SILENCE,
+    PROBE_SILENCE, Pool,
     health::{Fault, Trouble},
     probe::{self, ProbeClock},
     state::Input,
@@ -33,7 +33,7 @@ const WATCH: Duration = Duration::from_millis(100);
 pub(super) async fn watch_silence(pool: Arc<Pool>) {
     let mut tests: JoinSet<(NodeId, Option<Input>)> = JoinSet::new();
     let mut under_test = vec![false; pool.nodes.len()];
-    let patience = SILENCE.max(pool.settings.timeout / 2);
+    let patience = PROBE_SILENCE.max(pool.settings.timeout / 2);
     let mut ticks = interval(WATCH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

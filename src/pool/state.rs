@@ -17,7 +17,7 @@ use super::{
     clock,
     failback::Home,
     feed_watch::FeedLiveness,
-    head::{self, Limit, Memory, Report, Standing},
+    head::{self, HeadState, Limit, Memory, Report},
     health::{Fault, Health, Trouble},
     node::Node,
     probe::{Probe, may_be_of_another_chain},
@@ -328,7 +328,7 @@ impl PoolState {
         if judgement.head.is_some() {
             self.head = judgement.head;
         }
-        let places = self.places(&reports, |place| judgement.standings[place] == Standing::Fit);
+        let places = self.places(&reports, |place| judgement.standings[place] == HeadState::Fit);
         let by_the_clock = match self.clock(unix) {
             // Execution nodes have no slots.
             None if !by_clock => vec![None; reports.len()],
@@ -338,10 +338,10 @@ impl PoolState {
         for ((report, standing), late) in reports.iter().zip(judgement.standings).zip(by_the_clock) {
             verdicts[report.node].get_or_insert(match standing {
                 _ if alone => Verdict::Up,
-                Standing::Fit => late.map_or(Verdict::Up, Verdict::Lagging),
-                Standing::Lagging(blocks) => Verdict::Lagging(blocks),
-                Standing::Stalled => Verdict::Stalled,
-                Standing::Implausible => Verdict::Suspect,
+                HeadState::Fit => late.map_or(Verdict::Up, Verdict::Lagging),
+                HeadState::Lagging(blocks) => Verdict::Lagging(blocks),
+                HeadState::Stalled => Verdict::Stalled,
+                HeadState::Implausible => Verdict::Suspect,
             });
         }
         for (index, (known, verdict)) in self.known.iter_mut().zip(verdicts).enumerate() {

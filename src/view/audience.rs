@@ -1,5 +1,9 @@
-//! The subscribers to one thing. Each worker has a shard of them, so that a subscriber is told on
+//! Subscribers with the same request, sharded by worker: notifications to a subscriber are made on
 //! the thread that serves its client.
+//!
+//! Reason: waking a task of another thread is a system call, and a block may mean notifications to
+//! ten thousand subscribers. So each worker gets one job for all its subscribers. Event streams of
+//! consensus nodes (`events::audience`) do without: they have fewer clients and one map for all.
 
 use std::{
     collections::BTreeMap,
@@ -10,15 +14,15 @@ use std::{
 };
 
 use super::{
-    courier::Couriers,
     mailbox::{Closing, Mailbox},
+    worker_jobs::WorkerJobs,
 };
 use crate::metrics::Metrics;
 
-/// The subscribers to one thing. Subscribers with equal wishes are told the same.
-pub(super) struct Audience<W> {
-    shards: Box<[Mutex<Shard<W>>]>,
-    couriers: Couriers,
+/// The subscribers of one kind. Subscribers with equal requests get the same results.
+pub(super) struct Audience<Q> {
+    shards: Box<[Mutex<Shard<Q>>]>,
+    worker_jobs: WorkerJobs,
     /// The number of the newest change that was announced.
     now: AtomicU64,
     /// The kind of subscription, for the metrics.
@@ -26,22 +30,22 @@ pub(super) struct Audience<W> {
     metrics: Arc<Metrics>,
 }
 
-struct Shard<W> {
+struct Shard<Q> {
     came: u64,
-    /// The present state, if states are told and one is known.
+    /// The present state, if states are sent and one is known.
     present: Option<Arc<str>>,
     /// Set once all subscribers were closed. A later one is closed when its subscription begins.
     closed: Option<Closing>,
-    /// By wish, then in the order of arrival.
-    subscribers: BTreeMap<Arc<W>, BTreeMap<u64, Subscriber>>,
+    /// By request, then in the order of arrival.
+    subscribers: BTreeMap<Arc<Q>, BTreeMap<u64, Subscriber>>,
 }
 
 struct Subscriber {
-    /// The newest change that had been announced when the subscriber came; the subscriber is told
-    /// only later changes.
+    /// The newest change that had been announced when the subscriber came; the subscriber gets only
+    /// later changes.
     since: u64,
-    /// Whether the subscriber was told anything.
-    was_told: bool,
+    /// Whether the subscriber got any result.
+    has_results: bool,
     /// The text of a notification up to the result.
     head: Arc<str>,
     mailbox: Arc<Mailbox>,
@@ -49,7 +53,7 @@ struct Subscriber {
     held: Option<Box<Held>>,
 }
 
-/// Results that a subscriber is told when its subscription begins.
+/// Results that a subscriber gets when its subscription begins.
 #[derive(Default)]
 struct Held {
     results: Vec<Arc<str>>,
@@ -58,40 +62,40 @@ struct Held {
 }
 
 /// A subscriber's place. The subscriber leaves when this is dropped.
-pub(super) struct Membership<W: Ord> {
-    audience: Arc<Audience<W>>,
-    wish: Arc<W>,
+pub(super) struct Membership<Q: Ord> {
+    audience: Arc<Audience<Q>>,
+    request: Arc<Q>,
     shard: usize,
     number: u64,
     counted: Option<Box<dyn std::any::Any + Send + Sync>>,
 }
 
-impl<W: Ord + Send + Sync + 'static> Audience<W> {
-    pub(super) fn new(kind: &'static str, couriers: Couriers, metrics: Arc<Metrics>) -> Arc<Self> {
+impl<Q: Ord + Send + Sync + 'static> Audience<Q> {
+    pub(super) fn new(kind: &'static str, worker_jobs: WorkerJobs, metrics: Arc<Metrics>) -> Arc<Self> {
         let shard = || Mutex::new(Shard { came: 0, present: None, closed: None, subscribers: BTreeMap::new() });
-        let shards = (0..couriers.count()).map(|_| shard()).collect();
+        let shards = (0..worker_jobs.count()).map(|_| shard()).collect();
         metrics.begin_notifications(kind);
-        Arc::new(Self { shards, couriers, now: AtomicU64::new(0), kind, metrics })
+        Arc::new(Self { shards, worker_jobs, now: AtomicU64::new(0), kind, metrics })
     }
 
-    /// Adds a subscriber, which is told all that is announced from now on. `head` is the text of
-    /// its notifications up to the result.
-    pub(super) fn join(self: &Arc<Self>, wish: W, head: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<W> {
-        let mut membership = self.expect(wish, head, mailbox);
+    /// Adds a subscriber, which gets the results of all changes announced from now on. `head` is
+    /// the text of its notifications up to the result.
+    pub(super) fn join(self: &Arc<Self>, request: Q, head: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<Q> {
+        let mut membership = self.expect(request, head, mailbox);
         membership.begin();
         membership
     }
 
     /// Adds a subscriber whose answer is not on its way. Results wait for [`Membership::begin`],
     /// behind the present state, if one is known.
-    pub(super) fn expect(self: &Arc<Self>, wish: W, head: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<W> {
-        let index = self.couriers.here();
-        let wish = Arc::new(wish);
+    pub(super) fn expect(self: &Arc<Self>, request: Q, head: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<Q> {
+        let index = self.worker_jobs.here();
+        let request = Arc::new(request);
         let mut shard = self.shard(index);
         // Read under the shard's lock: a task that announces a change and then looks into the shard
         // finds this subscriber, or the subscriber has read the number of that change.
         let since = self.now.load(Relaxed);
-        let mut one = Subscriber { since, was_told: false, head, mailbox, held: Some(Box::default()) };
+        let mut one = Subscriber { since, has_results: false, head, mailbox, held: Some(Box::default()) };
         if let Some(present) = &shard.present {
             one.tell(std::slice::from_ref(present));
         }
@@ -100,38 +104,42 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
         shard.came += 1;
         let number = shard.came;
-        let wish = match shard.subscribers.get_key_value(&wish) {
+        let request = match shard.subscribers.get_key_value(&request) {
             Some((known, _)) => known.clone(),
-            None => wish,
+            None => request,
         };
-        shard.subscribers.entry(wish.clone()).or_default().insert(number, one);
+        shard.subscribers.entry(request.clone()).or_default().insert(number, one);
         drop(shard);
-        Membership { audience: self.clone(), wish, shard: index, number, counted: None }
+        Membership { audience: self.clone(), request, shard: index, number, counted: None }
     }
 
-    /// Announces a change. Subscribers that join later are not told that change.
+    /// Announces a change. Subscribers that join later get no results of that change.
     pub(super) fn announce(&self, change: u64) {
         self.now.store(change, Relaxed);
     }
 
-    /// The wishes of the subscribers that are told this change, each at least once.
-    pub(super) fn wishes(&self, change: u64) -> Vec<Arc<W>> {
-        let mut wishes = Vec::new();
+    /// The requests of the subscribers that get results of this change, each at least once.
+    pub(super) fn requests(&self, change: u64) -> Vec<Arc<Q>> {
+        let mut requests = Vec::new();
         for index in 0..self.shards.len() {
             let shard = self.shard(index);
             let hear = |subscribers: &BTreeMap<u64, Subscriber>| subscribers.values().any(|one| one.since < change);
-            wishes.extend(
-                shard.subscribers.iter().filter(|(_, subscribers)| hear(subscribers)).map(|(wish, _)| wish.clone()),
+            requests.extend(
+                shard
+                    .subscribers
+                    .iter()
+                    .filter(|(_, subscribers)| hear(subscribers))
+                    .map(|(request, _)| request.clone()),
             );
         }
-        wishes
+        requests
     }
 
-    /// Tells each subscriber of this change the results that `results` makes of its wish. The jobs
-    /// are in the workers' queues when this returns, so results of a later call arrive later.
+    /// Gives each subscriber to this change the results that `results` makes of its request. The
+    /// jobs are in the workers' queues when this returns, so results of a later call arrive later.
     pub(super) async fn tell<R>(self: &Arc<Self>, change: u64, results: R)
     where
-        R: Fn(&W) -> Arc<[Arc<str>]> + Send + Sync + 'static,
+        R: Fn(&Q) -> Arc<[Arc<str>]> + Send + Sync + 'static,
     {
         let results = Arc::new(results);
         for index in 0..self.shards.len() {
@@ -140,21 +148,20 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
             }
             let (audience, results) = (self.clone(), results.clone());
             let job = move || audience.tell_shard(index, None, |one| one.since < change, &*results);
-            self.couriers.send(index, Box::new(job)).await;
+            self.worker_jobs.send(index, Box::new(job)).await;
         }
     }
 
-    /// Tells a state, which is the present one until the next state: to all subscribers, or to
-    /// those alone that were told no state yet. A subscriber that is added meanwhile is told the
-    /// state first.
+    /// Sends a state, which is the present one until the next state: to all subscribers, or only to
+    /// those that got no state yet. A subscriber that is added meanwhile gets the state first.
     pub(super) async fn tell_state(self: &Arc<Self>, state: Arc<str>, to_all: bool) {
         for index in 0..self.shards.len() {
             let (audience, results): (_, Arc<[Arc<str>]>) = (self.clone(), [state.clone()].into());
             let job = move || {
-                let hears = |one: &Subscriber| to_all || !one.was_told;
+                let hears = |one: &Subscriber| to_all || !one.has_results;
                 audience.tell_shard(index, Some(&results[0]), hears, |_| Arc::clone(&results));
             };
-            self.couriers.send(index, Box::new(job)).await;
+            self.worker_jobs.send(index, Box::new(job)).await;
         }
     }
 
@@ -162,22 +169,22 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
     pub(super) async fn forget_state(self: &Arc<Self>) {
         for index in 0..self.shards.len() {
             let audience = self.clone();
-            self.couriers.send(index, Box::new(move || audience.shard(index).present = None)).await;
+            self.worker_jobs.send(index, Box::new(move || audience.shard(index).present = None)).await;
         }
     }
 
-    /// Closes the subscribers that are told this change and have one of `these` wishes. Earlier
-    /// notifications still leave before the close.
+    /// Closes the subscribers that get results of this change and have one of `these` requests.
+    /// Earlier notifications still leave before the close.
     pub(super) async fn close(
         self: &Arc<Self>,
         change: u64,
         why: Closing,
-        these: impl Fn(&W) -> bool + Send + Sync + 'static,
+        these: impl Fn(&Q) -> bool + Send + Sync + 'static,
     ) {
         let these = Arc::new(these);
         for index in 0..self.shards.len() {
             let (audience, these) = (self.clone(), these.clone());
-            self.couriers.send(index, Box::new(move || audience.close_shard(index, change, why, &*these))).await;
+            self.worker_jobs.send(index, Box::new(move || audience.close_shard(index, change, why, &*these))).await;
         }
     }
 
@@ -189,22 +196,22 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Tells the subscribers of a shard that `hears` selects. `present` becomes the present state
-    /// under the same lock.
+    /// Gives results to the subscribers of a shard that `hears` selects. `present` becomes the
+    /// present state under the same lock.
     fn tell_shard(
         &self,
         index: usize,
         present: Option<&Arc<str>>,
         hears: impl Fn(&Subscriber) -> bool,
-        results: impl Fn(&W) -> Arc<[Arc<str>]>,
+        results: impl Fn(&Q) -> Arc<[Arc<str>]>,
     ) {
         let mut told = 0;
         let mut shard = self.shard(index);
         if present.is_some() {
             shard.present = present.cloned();
         }
-        for (wish, subscribers) in &mut shard.subscribers {
-            let results = results(wish);
+        for (request, subscribers) in &mut shard.subscribers {
+            let results = results(request);
             if results.is_empty() {
                 continue;
             }
@@ -220,9 +227,9 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    fn close_shard(&self, index: usize, change: u64, why: Closing, these: &dyn Fn(&W) -> bool) {
+    fn close_shard(&self, index: usize, change: u64, why: Closing, these: &dyn Fn(&Q) -> bool) {
         let mut shard = self.shard(index);
-        let meant = shard.subscribers.iter_mut().filter(|(wish, _)| these(wish));
+        let meant = shard.subscribers.iter_mut().filter(|(request, _)| these(request));
         meant
             .flat_map(|(_, subscribers)| subscribers.values_mut())
             .filter(|one| one.since < change)
@@ -231,11 +238,11 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
 }
 
 impl Subscriber {
-    /// Returns `false` when the client is being closed, and is told nothing.
+    /// Returns `false` when the client is being closed, and gets no results.
     fn tell(&mut self, results: &[Arc<str>]) -> bool {
-        self.was_told = true;
+        self.has_results = true;
         match &mut self.held {
-            None => self.mailbox.push_notes(&self.head, results),
+            None => self.mailbox.push_notifications(&self.head, results),
             Some(held) => {
                 let is_open = self.mailbox.hold(&self.head, results);
                 if is_open {
@@ -258,28 +265,28 @@ impl Subscriber {
     fn begin(&mut self) {
         let Some(held) = self.held.take() else { return };
         self.mailbox.release(&self.head, &held.results);
-        self.mailbox.push_notes(&self.head, &held.results);
+        self.mailbox.push_notifications(&self.head, &held.results);
         if let Some(why) = held.closing {
             self.mailbox.close(why);
         }
     }
 }
 
-impl<W> Audience<W> {
-    fn shard(&self, index: usize) -> MutexGuard<'_, Shard<W>> {
+impl<Q> Audience<Q> {
+    fn shard(&self, index: usize) -> MutexGuard<'_, Shard<Q>> {
         // A shard is consistent at every moment, so a panic elsewhere cannot have spoilt it.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<W: Ord> Membership<W> {
-    /// Tells the subscriber the results that wait, and later ones as they come. To be called when
+impl<Q: Ord> Membership<Q> {
+    /// Sends the subscriber the results that wait, and later ones as they come. To be called when
     /// the answer with the subscription's id is in the mailbox, so that no notification precedes
     /// the answer.
     pub(super) fn begin(&mut self) {
         let mut shard = self.audience.shard(self.shard);
         if let Some(one) =
-            shard.subscribers.get_mut(&self.wish).and_then(|subscribers| subscribers.get_mut(&self.number))
+            shard.subscribers.get_mut(&self.request).and_then(|subscribers| subscribers.get_mut(&self.number))
         {
             one.begin();
         }
@@ -289,15 +296,15 @@ impl<W: Ord> Membership<W> {
     }
 }
 
-impl<W: Ord> Drop for Membership<W> {
+impl<Q: Ord> Drop for Membership<Q> {
     fn drop(&mut self) {
         let mut shard = self.audience.shard(self.shard);
-        if let Some(subscribers) = shard.subscribers.get_mut(&self.wish) {
+        if let Some(subscribers) = shard.subscribers.get_mut(&self.request) {
             if let Some(Subscriber { head, mailbox, held: Some(held), .. }) = subscribers.remove(&self.number) {
                 mailbox.release(&head, &held.results);
             }
             if subscribers.is_empty() {
-                shard.subscribers.remove(&self.wish);
+                shard.subscribers.remove(&self.request);
             }
         }
     }
@@ -310,7 +317,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::{
-        super::{courier::Job, mailbox::Letter},
+        super::{mailbox::Outbound, worker_jobs::Job},
         *,
     };
 
@@ -321,21 +328,21 @@ mod tests {
 
     impl Setup {
         fn new() -> Self {
-            let (couriers, mut ends) = Couriers::new(1);
-            let audience = Audience::new("newHeads", couriers, Arc::new(Metrics::new()));
+            let (worker_jobs, mut ends) = WorkerJobs::new(1);
+            let audience = Audience::new("newHeads", worker_jobs, Arc::new(Metrics::new()));
             Self { audience, jobs: ends.remove(0) }
         }
 
-        fn join(&self, wish: u8) -> (Arc<Mailbox>, Membership<u8>) {
+        fn join(&self, request: u8) -> (Arc<Mailbox>, Membership<u8>) {
             let mailbox = Mailbox::new(1000);
-            let membership = self.audience.join(wish, "".into(), mailbox.clone());
+            let membership = self.audience.join(request, "".into(), mailbox.clone());
             (mailbox, membership)
         }
 
-        /// Tells each subscriber its own wish and the number of the change.
+        /// Tells each subscriber its own request and the number of the change.
         async fn tell(&self, change: u64) {
             self.audience.announce(change);
-            self.audience.tell(change, move |wish| [format!("{wish}:{change}").into()].into()).await;
+            self.audience.tell(change, move |request| [format!("{request}:{change}").into()].into()).await;
         }
 
         fn work(&mut self) {
@@ -347,27 +354,27 @@ mod tests {
 
     fn heard(mailbox: &Mailbox) -> Vec<String> {
         let mut heard = Vec::new();
-        while let Poll::Ready(letter) = mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
-            let Letter::Note(note) = letter else { panic!("{letter:?}") };
-            heard.push(String::from_utf8(note.parts()[1].to_vec()).unwrap());
+        while let Poll::Ready(message) = mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
+            let Outbound::Notification(notification) = message else { panic!("{message:?}") };
+            heard.push(String::from_utf8(notification.parts()[1].to_vec()).unwrap());
         }
         heard
     }
 
     #[tokio::test]
-    async fn who_comes_hears_of_what_is_announced_from_then_on() {
+    async fn new_subscriber_hears_later_announcements_only() {
         let mut setup = Setup::new();
         let (early, _membership) = setup.join(1);
         setup.tell(1).await;
         let (late, _membership) = setup.join(1);
-        assert_eq!(setup.audience.wishes(1).len(), 1);
+        assert_eq!(setup.audience.requests(1).len(), 1);
         setup.tell(2).await;
         setup.work();
         assert_eq!((heard(&early), heard(&late)), (vec!["1:1".into(), "1:2".into()], vec!["1:2".to_owned()]));
     }
 
     #[tokio::test]
-    async fn who_leaves_hears_nothing_of_what_is_on_its_way() {
+    async fn leaving_subscriber_hears_no_announcement_under_way() {
         let mut setup = Setup::new();
         let ((one, stays), (two, leaves)) = (setup.join(1), setup.join(1));
         setup.tell(1).await;
@@ -375,22 +382,22 @@ mod tests {
         setup.work();
         assert_eq!((heard(&one), heard(&two)), (vec!["1:1".into()], Vec::<String>::new()));
         drop(stays);
-        assert_eq!(setup.audience.wishes(2), []);
+        assert_eq!(setup.audience.requests(2), []);
         setup.tell(2).await;
         assert!(setup.jobs.try_recv().is_err(), "nobody is there");
     }
 
     #[tokio::test]
-    async fn a_wish_is_worked_out_once_for_all_who_have_it() {
+    async fn results_are_made_once_for_equal_requests() {
         use std::sync::atomic::AtomicUsize;
         let mut setup = Setup::new();
         let all: Vec<_> = (0..100).map(|n| setup.join(n % 2)).collect();
-        assert_eq!(setup.audience.wishes(1).len(), 2);
+        assert_eq!(setup.audience.requests(1).len(), 2);
         let worked = Arc::new(AtomicUsize::new(0));
         let count = worked.clone();
-        let results = move |wish: &u8| {
+        let results = move |request: &u8| {
             count.fetch_add(1, Relaxed);
-            [wish.to_string().into()].into()
+            [request.to_string().into()].into()
         };
         setup.audience.tell(1, results).await;
         setup.work();
@@ -405,13 +412,13 @@ mod tests {
         setup.tell(1).await;
         setup.audience.announce(2);
         let ((late, _membership), (other, _other_membership)) = (setup.join(1), setup.join(2));
-        setup.audience.close(2, Closing::Gap, |wish| *wish == 1).await;
-        setup.audience.close(3, Closing::Gap, |wish| *wish == 3).await;
+        setup.audience.close(2, Closing::Gap, |request| *request == 1).await;
+        setup.audience.close(3, Closing::Gap, |request| *request == 3).await;
         setup.tell(3).await;
         setup.work();
         let mut context = Context::from_waker(Waker::noop());
-        assert!(matches!(early.poll_next(&mut context), Poll::Ready(Letter::Note(_))));
-        assert_eq!(early.poll_next(&mut context), Poll::Ready(Letter::Close(Closing::Gap)));
+        assert!(matches!(early.poll_next(&mut context), Poll::Ready(Outbound::Notification(_))));
+        assert_eq!(early.poll_next(&mut context), Poll::Ready(Outbound::Close(Closing::Gap)));
         assert_eq!((heard(&late), heard(&other)), (vec!["1:3".into()], vec!["2:3".to_owned()]));
     }
 }

@@ -55,7 +55,7 @@ use crate::{
 };
 
 /// How long a poll waits for a block that clients were shown, and for its logs.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHOWN_BLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a poll waits until the answer to the one before has left, or is known to be lost.
 const SETTLEMENT: Duration = Duration::from_millis(100);
 /// An answer takes at most such a part of the memory of all clients.
@@ -249,7 +249,7 @@ impl Filters {
     async fn catch_up(&self, id: Option<SubscriptionId>) {
         let follower = &self.interest.follower;
         let (mut place, mut news) = (follower.place(), self.news.subscribe());
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + SHOWN_BLOCK_TIMEOUT;
         let (pool, mut is_asked) = (follower.pool(), false);
         let served = pool.served();
         loop {
@@ -375,7 +375,7 @@ impl Filters {
     /// Ends a filter, behind the polls that came before: some clients poll once more and end the
     /// filter in one batch.
     async fn end(&self, id: SubscriptionId) -> bool {
-        self.wait_while(id, Instant::now() + PATIENCE + SETTLEMENT, Registry::is_polled).await;
+        self.wait_while(id, Instant::now() + SHOWN_BLOCK_TIMEOUT + SETTLEMENT, Registry::is_polled).await;
         self.change_registry(|registry| registry.end(id, Instant::now()))
     }
 

@@ -24,7 +24,7 @@ use self::{
     blooms::Blooms,
     fetch::Forms,
     ledger::{Ledger, Telling},
-    log::Told,
+    log::NodeLogs,
 };
 pub(super) use self::{filter::Filter, ledger::Block, log::Log};
 use super::{audience::Audience, filters::Filters, mailbox::Closing};
@@ -69,7 +69,7 @@ struct Sought {
 /// The logs of a block that filters want; `None` if no node gave the logs in time.
 pub(super) struct Fetched {
     block: Hash,
-    told: Option<Told>,
+    told: Option<NodeLogs>,
 }
 
 impl Logs {
@@ -119,10 +119,10 @@ impl Logs {
         for telling in went.into_iter().filter_map(|(_, telling)| telling) {
             self.tell(telling).await;
         }
-        let wishes = wishes(&self.audience, &self.filters, change.seq);
+        let wanted = wanted_filters(&self.audience, &self.filters, change.seq);
         for (block, entry) in change.added.iter().zip(came) {
             let bloom = entry.bloom.as_ref();
-            let may_match = |bloom| wishes.iter().any(|filter| filter.may_match(block.number, bloom));
+            let may_match = |bloom| wanted.iter().any(|filter| filter.may_match(block.number, bloom));
             let is_wanted = may_match(bloom);
             let is_sample = !is_wanted && may_match(None) && self.blooms.doubts(block.hash, change.seq);
             let is_sought = is_wanted || is_sample;
@@ -140,7 +140,7 @@ impl Logs {
             self.give_up(&block).await;
             self.tell_all().await;
         }
-        if wishes.is_empty() {
+        if wanted.is_empty() {
             // Without subscribers and filters, no later notification can need these blocks.
             self.clear();
         }
@@ -167,8 +167,8 @@ impl Logs {
             (Some(told), Some(block)) => {
                 let bloom = sought.as_ref().and_then(|sought| sought.block.bloom.as_deref());
                 self.judge(hash, bloom, &told).await;
-                let wishes = wishes(&self.audience, &self.filters, block.change);
-                let is_wanted = |log: &Log| wishes.iter().any(|filter| filter.matches(log, block.number));
+                let wanted = wanted_filters(&self.audience, &self.filters, block.change);
+                let is_wanted = |log: &Log| wanted.iter().any(|filter| filter.matches(log, block.number));
                 let logs: Arc<[Log]> = told.logs.into_iter().filter(is_wanted).collect();
                 self.follower.pool().announce(logs.iter().filter_map(Log::transaction));
                 self.filters.found(hash, Some(&logs));
@@ -186,17 +186,17 @@ impl Logs {
     }
 
     /// Compares a block's logs with its bloom filter, and counts odd logs.
-    async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &Told) {
+    async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &NodeLogs) {
         let network = self.follower.pool().network.clone();
         if told.odd > 0 {
             self.metrics.odd_logs(&network, told.odd);
             let odd = told.odd;
             if std::mem::replace(&mut self.said_odd, true) {
-                debug!(network = &*network, %block, odd, "a block has odd logs");
+                debug!(network = &*network, %block, odd, "node returned logs in a non-standard form");
             } else {
                 warn!(
                     network = &*network, %block, odd,
-                    "a node writes logs in its own way: they are told as they are, to those whom they can be seen to concern"
+                    "node returned logs in a non-standard form: forwarded unchanged to the subscribers whose filter they match"
                 );
             }
         }
@@ -204,7 +204,7 @@ impl Logs {
             self.metrics.bloom_contradicted(&network);
             warn!(
                 network = &*network, %block,
-                "a block has logs that its header's bloom filter does not have: the filters are not believed any more"
+                "block has logs missing from its header's bloom: bloom filters are ignored from now on"
             );
             if let Some(change) = contradiction.passed {
                 // Earlier blocks that were not fetched may have had wanted logs too.
@@ -230,7 +230,7 @@ impl Logs {
                 let errand = fetch::Errand {
                     follower: self.follower.clone(),
                     block: header.clone(),
-                    wishes: Box::new(move || wishes(&audience, &filters, change)),
+                    wanted: Box::new(move || wanted_filters(&audience, &filters, change)),
                     bloom: block.bloom.clone().filter(|_| !*is_sample),
                     is_sample: *is_sample,
                     patience,
@@ -289,7 +289,7 @@ impl Logs {
         self.metrics.logs_given_up(&network);
         warn!(
             network = &*network, block = %block.hash, number = block.number,
-            "no node gave the logs of a block in time: clients whom they may concern are closed"
+            "no node returned the logs of a block in time: closing the subscribers whose filter may match"
         );
         let at = block.clone();
         let concerned = move |filter: &Filter| filter.may_match(at.number, at.bloom.as_ref());
@@ -298,8 +298,8 @@ impl Logs {
 }
 
 /// The filters of subscribers to this change and of polled filters, each at least once.
-fn wishes(audience: &Audience<Filter>, filters: &Filters, change: u64) -> Vec<Arc<Filter>> {
-    let mut wishes = audience.wishes(change);
-    wishes.extend(filters.criteria());
-    wishes
+fn wanted_filters(audience: &Audience<Filter>, filters: &Filters, change: u64) -> Vec<Arc<Filter>> {
+    let mut wanted = audience.requests(change);
+    wanted.extend(filters.criteria());
+    wanted
 }

@@ -16,7 +16,7 @@ use crate::{
     memory::{Account, Claim, SHARED, SMALL},
 };
 
-/// Letters whose memory an emptied queue keeps.
+/// Messages whose memory an emptied queue keeps.
 const KEPT: usize = 4;
 /// The text behind the result of a notification.
 const TAIL: &[u8] = b"}}";
@@ -32,12 +32,12 @@ pub struct Mailbox {
 
 /// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Letter {
+pub enum Outbound {
     /// An answer, or a whole batch of them, and the receipt that reports whether the answer has
     /// left. The two stay together, so that an answer that is dropped drops its receipt.
     Answer(Bytes, Option<Box<Receipt>>),
     /// A notification.
-    Note(Note),
+    Notification(Notification),
     /// Nothing follows: the connection is to be closed.
     Close(Closing),
 }
@@ -57,39 +57,40 @@ pub enum Closing {
     Full,
 }
 
-/// A notification: `head`, the result, and two braces. The first two are shared with other letters.
+/// A notification: `head`, the result, and two braces. The first two are shared with other
+/// messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct Notification {
     /// The text up to the result: one for each subscription.
     head: Arc<str>,
-    /// The result: one for all subscribers with the same wish.
+    /// The result: one for all subscribers with the same request.
     result: Arc<str>,
 }
 
 struct Queue {
-    letters: VecDeque<Letter>,
-    /// The sum of the letters' weights.
+    messages: VecDeque<Outbound>,
+    /// The sum of the messages' weights.
     bytes: usize,
     /// The weights of the answers among them. Notifications share their text with other clients.
     answers: usize,
-    /// Bytes of letters that were taken from here and are not wholly written.
+    /// Bytes of messages that were taken from here and are not wholly written.
     unwritten: usize,
-    /// The client's claim on memory: for the answers, and for all letters when the client has taken
-    /// none for a while.
+    /// The client's claim on memory: for the answers, and for all messages when the client has
+    /// taken none for a while.
     claim: Option<Box<Claim>>,
     /// The weights of notifications that wait elsewhere, for subscriptions that have not begun.
     held: usize,
-    /// Comes after the letters, and lets no further ones in.
+    /// Comes after the messages, and lets no further ones in.
     closing: Option<Closing>,
     waker: Option<Waker>,
-    /// Whether the receiver can take no letter now, and is woken only on close.
+    /// Whether the receiver can take no message now, and is woken only on close.
     is_stuck: bool,
-    /// Since when the client has left letters waiting, without a break.
+    /// Since when the client has left messages waiting, without a break.
     since: Option<Instant>,
 }
 
 impl Mailbox {
-    /// A mailbox in which `limit` bytes may wait; a letter counts with its text and its place in
+    /// A mailbox in which `limit` bytes may wait; a message counts with its text and its place in
     /// the queue.
     pub fn new(limit: usize) -> Arc<Self> {
         Self::of(&Account::unlimited(), limit)
@@ -98,7 +99,7 @@ impl Mailbox {
     /// The mailbox of the client with this account.
     pub fn of(memory: &Arc<Account>, limit: usize) -> Arc<Self> {
         let queue = Queue {
-            letters: VecDeque::new(),
+            messages: VecDeque::new(),
             bytes: 0,
             answers: 0,
             unwritten: 0,
@@ -117,7 +118,7 @@ impl Mailbox {
         &self.memory
     }
 
-    /// Sets the bytes of letters that were taken from here and are not wholly written.
+    /// Sets the bytes of messages that were taken from here and are not wholly written.
     pub fn note_unwritten(&self, bytes: usize) {
         let mut queue = self.lock();
         if queue.unwritten != bytes {
@@ -138,16 +139,16 @@ impl Mailbox {
     /// Puts in an answer. `receipts` report whether the answer is written.
     pub fn push_answer_with(&self, answer: Bytes, receipts: Vec<Receipt>) {
         let mut queue = self.lock();
-        queue.push(Letter::Answer(answer, Receipt::of_all(receipts)), self);
+        queue.push(Outbound::Answer(answer, Receipt::of_all(receipts)), self);
         queue.wake();
     }
 
     /// Puts in one notification for each of `results`, in their order. `false` when the client is
     /// being closed, and so gets none.
-    pub(super) fn push_notes(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
+    pub(super) fn push_notifications(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
-            queue.push(Letter::Note(Note { head: head.clone(), result: result.clone() }), self);
+            queue.push(Outbound::Notification(Notification { head: head.clone(), result: result.clone() }), self);
         }
         queue.wake();
         queue.closing.is_none()
@@ -159,7 +160,7 @@ impl Mailbox {
     pub(super) fn hold(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
-            let weight = Letter::Note(Note { head: head.clone(), result: result.clone() }).weight();
+            let weight = Outbound::Notification(Notification { head: head.clone(), result: result.clone() }).weight();
             if queue.closing.is_none() && queue.held > 0 && queue.held + weight > self.limit / 4 {
                 queue.overflow();
                 queue.wake();
@@ -171,60 +172,62 @@ impl Mailbox {
 
     /// Stops counting notifications of [`Mailbox::hold`]. To send these, put them in.
     pub(super) fn release(&self, head: &Arc<str>, results: &[Arc<str>]) {
-        let weight = |result: &Arc<str>| Letter::Note(Note { head: head.clone(), result: result.clone() }).weight();
+        let weight = |result: &Arc<str>| {
+            Outbound::Notification(Notification { head: head.clone(), result: result.clone() }).weight()
+        };
         let weight: usize = results.iter().map(weight).sum();
         let mut queue = self.lock();
         queue.held = queue.held.saturating_sub(weight);
     }
 
-    /// Closes the client behind the letters that wait.
+    /// Closes the client behind the messages that wait.
     pub(super) fn close(&self, why: Closing) {
         let mut queue = self.lock();
         queue.closing.get_or_insert(why);
         queue.wake();
     }
 
-    /// Takes the next letter. After [`Letter::Close`] every further call returns the same close.
-    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
+    /// Takes the next message. After [`Outbound::Close`] every further call returns the same close.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Outbound> {
         let mut queue = self.lock();
-        if let Some(letter) = queue.letters.pop_front() {
-            queue.bytes -= letter.weight();
-            if matches!(letter, Letter::Answer(..)) {
-                queue.answers -= letter.weight();
+        if let Some(message) = queue.messages.pop_front() {
+            queue.bytes -= message.weight();
+            if matches!(message, Outbound::Answer(..)) {
+                queue.answers -= message.weight();
             }
             queue.is_stuck = false;
-            if queue.letters.is_empty() {
+            if queue.messages.is_empty() {
                 queue.since = None;
             }
             queue.count(&self.memory);
-            if queue.letters.is_empty() && queue.letters.capacity() > KEPT {
-                queue.letters = VecDeque::new();
+            if queue.messages.is_empty() && queue.messages.capacity() > KEPT {
+                queue.messages = VecDeque::new();
             }
-            return Poll::Ready(letter);
+            return Poll::Ready(message);
         }
         if let Some(why) = queue.closing {
-            return Poll::Ready(Letter::Close(why));
+            return Poll::Ready(Outbound::Close(why));
         }
         queue.since = None;
         queue.wait(context, false);
         Poll::Pending
     }
 
-    /// Waits for the close, once no letter is left before it. For a receiver that can take no
-    /// letter now: new letters do not wake it.
+    /// Waits for the close, once no message is left before it. For a receiver that can take no
+    /// message now: new messages do not wake it.
     pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<Closing> {
         let mut queue = self.lock();
         queue.is_stuck = true;
         queue.since.get_or_insert_with(Instant::now);
         queue.count(&self.memory);
-        if let Some(why) = queue.closing.filter(|_| queue.letters.is_empty()) {
+        if let Some(why) = queue.closing.filter(|_| queue.messages.is_empty()) {
             return Poll::Ready(why);
         }
         queue.wait(context, true);
         Poll::Pending
     }
 
-    /// The weight of the letters that wait, as the limit counts it.
+    /// The weight of the messages that wait, as the limit counts it.
     pub fn waiting_bytes(&self) -> usize {
         self.lock().bytes
     }
@@ -236,20 +239,20 @@ impl Mailbox {
 }
 
 impl Queue {
-    fn push(&mut self, letter: Letter, mailbox: &Mailbox) {
+    fn push(&mut self, message: Outbound, mailbox: &Mailbox) {
         if self.closing.is_some() {
             return;
         }
-        let weight = letter.weight();
-        // A single long letter is no sign of a slow client, so an empty queue takes any letter.
+        let weight = message.weight();
+        // A single long message is no sign of a slow client, so an empty queue takes any message.
         if self.bytes > 0 && self.bytes + weight > mailbox.limit {
             self.overflow();
         } else {
             self.bytes += weight;
-            if matches!(letter, Letter::Answer(..)) {
+            if matches!(message, Outbound::Answer(..)) {
                 self.answers += weight;
             }
-            self.letters.push_back(letter);
+            self.messages.push_back(message);
             self.count(&mailbox.memory);
         }
     }
@@ -260,7 +263,7 @@ impl Queue {
     }
 
     fn clear(&mut self) {
-        self.letters = VecDeque::new();
+        self.messages = VecDeque::new();
         (self.bytes, self.answers) = (0, 0);
         match &mut self.claim {
             // The bytes are in memory until the connection ends.
@@ -269,7 +272,7 @@ impl Queue {
         }
     }
 
-    /// Sets the claim to the bytes that count now. While the client takes letters, only answers
+    /// Sets the claim to the bytes that count now. While the client takes messages, only answers
     /// count, whose memory was granted before they came here. When the client takes none, and has
     /// left some for a while, notifications count too, and the client is closed if the memory limit
     /// has no room for them. Before that, notifications are shared with other clients, and a client
@@ -308,18 +311,18 @@ impl Queue {
     }
 }
 
-impl Letter {
+impl Outbound {
     fn weight(&self) -> usize {
         mem::size_of::<Self>()
             + match self {
                 Self::Answer(answer, _) => answer.len(),
-                Self::Note(note) => note.len(),
+                Self::Notification(notification) => notification.len(),
                 Self::Close(_) => 0,
             }
     }
 }
 
-impl Note {
+impl Notification {
     /// Bytes of the whole text.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {

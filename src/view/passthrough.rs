@@ -34,9 +34,9 @@ use self::{
 };
 use super::{
     audience::{Audience, Membership},
-    courier::Couriers,
     mailbox::Mailbox,
-    refused::Refused,
+    subscription_refusal::SubscriptionRefusal,
+    worker_jobs::WorkerJobs,
 };
 use crate::{metrics::Metrics, pool::Pool};
 
@@ -48,7 +48,7 @@ const MOST_PARAMS: usize = 64 << 10;
 const MOST_BYTES: usize = 16 << 20;
 
 /// The key of a shared subscription: method and params, as the client wrote them.
-type Wish = (String, Bytes);
+type TopicKey = (String, Bytes);
 
 /// All shared subscriptions of one network's clients.
 pub(super) struct Topics {
@@ -57,7 +57,7 @@ pub(super) struct Topics {
     pools: watch::Sender<Arc<Pool>>,
     /// How long a client waits for a node's first answer, in milliseconds.
     timeout: AtomicU64,
-    couriers: Couriers,
+    worker_jobs: WorkerJobs,
     metrics: Arc<Metrics>,
     /// Where the tasks run: with the links, and not with the client that came first.
     runtime: Handle,
@@ -65,7 +65,7 @@ pub(super) struct Topics {
 
 #[derive(Default)]
 struct Open {
-    topics: BTreeMap<Wish, Weak<Topic>>,
+    topics: BTreeMap<TopicKey, Weak<Topic>>,
 }
 
 /// A client's membership of a topic.
@@ -113,10 +113,10 @@ enum State {
 
 impl Topics {
     /// To be called on the runtime that runs the links.
-    pub(super) fn new(pool: Arc<Pool>, timeout: Duration, couriers: Couriers, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, timeout: Duration, worker_jobs: WorkerJobs, metrics: Arc<Metrics>) -> Self {
         let (open, pools, runtime) = (Mutex::default(), watch::Sender::new(pool), Handle::current());
         let timeout = AtomicU64::new(millis(timeout));
-        Self { open, claims: Arc::default(), pools, timeout, couriers, metrics, runtime }
+        Self { open, claims: Arc::default(), pools, timeout, worker_jobs, metrics, runtime }
     }
 
     pub(super) fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
@@ -139,12 +139,14 @@ impl Topics {
         params: &[u8],
         head: &Arc<str>,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<Joined, Refused> {
+    ) -> Result<Joined, SubscriptionRefusal> {
         if self.pools.borrow().nodes.iter().all(|node| node.link.is_none()) {
-            return Err(Refused::Unsupported("no node has a WebSocket over which this could be subscribed to"));
+            return Err(SubscriptionRefusal::Unsupported(
+                "no node has a WebSocket over which this could be subscribed to",
+            ));
         }
         if params.len() > MOST_PARAMS {
-            return Err(Refused::Limit("subscription_params"));
+            return Err(SubscriptionRefusal::Limit("subscription_params"));
         }
         let expect = |audience: &Arc<Audience<()>>| audience.expect((), head.clone(), mailbox.clone());
         let joined = self.topic(method, params, mailbox, expect)?;
@@ -157,9 +159,9 @@ impl Topics {
         };
         match settled {
             State::Granted => Ok(joined),
-            State::Refused(error) => Err(Refused::Node(error)),
-            State::Asked if self.pools.borrow().snapshot().serves() => Err(Refused::NotGranted),
-            State::Asked => Err(Refused::NoNode),
+            State::Refused(error) => Err(SubscriptionRefusal::Node(error)),
+            State::Asked if self.pools.borrow().snapshot().serves() => Err(SubscriptionRefusal::NotGranted),
+            State::Asked => Err(SubscriptionRefusal::NoNode),
         }
     }
 
@@ -169,17 +171,17 @@ impl Topics {
         params: &[u8],
         mailbox: &Arc<Mailbox>,
         expect: impl Fn(&Arc<Audience<()>>) -> Membership<()>,
-    ) -> Result<Joined, Refused> {
+    ) -> Result<Joined, SubscriptionRefusal> {
         let usual = usual(method, params);
         let params = usual.map_or_else(|| Bytes::copy_from_slice(params), Bytes::from_static);
-        let wish = (method.to_owned(), params);
-        let full = || Refused::Limit("different_subscriptions");
+        let key = (method.to_owned(), params);
+        let full = || SubscriptionRefusal::Limit("different_subscriptions");
         let claim = |topic: &Arc<Topic>| match usual {
             Some(_) => Ok(None),
             None => Claim::new(&self.claims, mailbox, topic).map(Some).ok_or_else(full),
         };
         let mut open = self.lock();
-        if let Some(topic) = open.topics.get(&wish).and_then(Weak::upgrade) {
+        if let Some(topic) = open.topics.get(&key).and_then(Weak::upgrade) {
             let claim = claim(&topic)?;
             return Ok((expect(&topic.audience), topic, claim));
         }
@@ -187,22 +189,22 @@ impl Topics {
         if usual.is_none() {
             let others = open.topics.keys().filter(|(method, params)| self::usual(method, params).is_none());
             let (count, bytes) =
-                others.fold((0, wish.1.len()), |(count, bytes), (_, params)| (count + 1, bytes + params.len()));
+                others.fold((0, key.1.len()), |(count, bytes), (_, params)| (count + 1, bytes + params.len()));
             if count >= MOST_TOPICS || self.claims.are_used_up(mailbox) {
                 return Err(full());
             }
             if bytes > MOST_BYTES {
-                return Err(Refused::Limit("subscription_params"));
+                return Err(SubscriptionRefusal::Limit("subscription_params"));
             }
         }
-        let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
+        let audience = Audience::new("other", self.worker_jobs.clone(), self.metrics.clone());
         let membership = expect(&audience);
         let (settled, state) = watch::channel(State::Asked);
-        let relay = Relay::new(wish.clone(), self.pools.borrow().clone(), audience.clone(), settled);
+        let relay = Relay::new(key.clone(), self.pools.borrow().clone(), audience.clone(), settled);
         let mut task = JoinSet::new();
         task.spawn_on(relay.run(self.pools.subscribe()), &self.runtime);
         let topic = Arc::new(Topic { audience, state, _task: task });
-        open.topics.insert(wish, Arc::downgrade(&topic));
+        open.topics.insert(key, Arc::downgrade(&topic));
         let claim = claim(&topic)?;
         Ok((membership, topic, claim))
     }

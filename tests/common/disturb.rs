@@ -1,41 +1,41 @@
-//! Accidents of the nodes of a [`Scene`]. The last of them is spared the most of it, so
+//! Faults of the nodes of a [`Simulation`]. The last of them is spared the most of it, so
 //! that there is always a node that can serve.
 
 use fastrand::Rng;
 use steadfast::devnet::Fault;
 
-use super::scene::{Reach, Scene};
+use super::simulation::{Reach, Simulation};
 
 /// An accident of one node, of all of them, or of the chain.
-pub async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
+pub async fn disturb(simulation: &Simulation, reaches: &[Reach], rng: &mut Rng) {
     let nodes = reaches.len();
     match rng.u8(..12) {
         // The last node is spared, but for these.
         0 => {
             for node in 0..nodes {
-                scene.node(node).clear_faults();
-                scene.node(node).set_fault(Fault::Down);
+                simulation.node(node).clear_faults();
+                simulation.node(node).set_fault(Fault::Down);
             }
-            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
-            scene.at(now + rng.u64(100..3_000)).await;
-            scene.node(nodes - 1).clear_faults();
+            let now = u64::try_from(simulation.start.elapsed().as_millis()).unwrap();
+            simulation.at(now + rng.u64(100..3_000)).await;
+            simulation.node(nodes - 1).clear_faults();
             // Until it serves, no other may eat calls: three answers lost are the end of a call
             // that may be what kills nodes.
-            scene.at(now + 6_000).await;
+            simulation.at(now + 6_000).await;
         }
         1 => {
-            scene.node(nodes - 1).clear_faults();
-            scene.node(nodes - 1).set_fault(Fault::lag(rng.u64(1..5)));
+            simulation.node(nodes - 1).clear_faults();
+            simulation.node(nodes - 1).set_fault(Fault::lag(rng.u64(1..5)));
         }
         2 => {
-            scene.node(nodes - 1).clear_faults();
+            simulation.node(nodes - 1).clear_faults();
             // Logs can be had all the same, in another form.
-            odd_about_logs(scene, nodes - 1, rng);
+            odd_about_logs(simulation, nodes - 1, rng);
         }
-        3 | 4 => _ = scene.devnet.chain().reorg(rng.u64(1..5)).unwrap(),
+        3 | 4 => _ = simulation.devnet.chain().reorg(rng.u64(1..5)).unwrap(),
         _ => {
             let index = rng.usize(..nodes - 1);
-            let node = scene.node(index);
+            let node = simulation.node(index);
             node.clear_faults();
             // Over a link, an answer has nothing but its id to be told apart by: another call's
             // cannot be seen to be wrong.
@@ -59,7 +59,7 @@ pub async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
                 23 if is_called_by_http => node.set_fault(Fault::no_id(&[])),
                 24 => node.set_fault(Fault::nulls(rng.u64(1..5))),
                 25 => node.set_fault(Fault::max_connections(rng.u64(3..8))),
-                16..=19 => odd_about_logs(scene, rng.usize(..nodes - 1), rng),
+                16..=19 => odd_about_logs(simulation, rng.usize(..nodes - 1), rng),
                 21 => node.set_fault(Fault::Gzip),
                 _ => {}
             }
@@ -67,12 +67,12 @@ pub async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
     }
 }
 
-fn odd_about_logs(scene: &Scene, node: usize, rng: &mut Rng) {
+fn odd_about_logs(simulation: &Simulation, node: usize, rng: &mut Rng) {
     match rng.u8(..5) {
-        0 => scene.node(node).set_fault(Fault::OddLogs),
-        1 => scene.node(node).set_fault(Fault::NoLogsByHash),
-        2 => scene.node(node).set_fault(Fault::logs_limit(rng.u64(..3))),
-        3 => scene.node(node).set_fault(Fault::refuse(&["eth_getLogs"])),
+        0 => simulation.node(node).set_fault(Fault::OddLogs),
+        1 => simulation.node(node).set_fault(Fault::NoLogsByHash),
+        2 => simulation.node(node).set_fault(Fault::logs_limit(rng.u64(..3))),
+        3 => simulation.node(node).set_fault(Fault::refuse(&["eth_getLogs"])),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Where calls go and what heights clients see of it, in a [`Scene`].
+//! Where calls go and what heights clients see of it, in a [`Simulation`].
 
 use std::{
     sync::{Arc, Mutex},
@@ -13,30 +13,30 @@ use tokio::{
 
 use super::{
     client::{Client, call},
-    scene::Scene,
+    simulation::Simulation,
 };
 
 pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-pub async fn side(scene: &Scene) -> Value {
-    let mut client = Client::over(scene.net.connect(scene.app.admin_addr().port()).await.unwrap());
+pub async fn side(simulation: &Simulation) -> Value {
+    let mut client = Client::over(simulation.net.connect(simulation.app.admin_addr().port()).await.unwrap());
     client.send("GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     client.response().await.json()["networks"][0]["el"].take()
 }
 
-pub async fn active(scene: &Scene) -> Option<String> {
-    side(scene).await["active"].as_str().map(str::to_owned)
+pub async fn active(simulation: &Simulation) -> Option<String> {
+    side(simulation).await["active"].as_str().map(str::to_owned)
 }
 
-pub async fn switches(scene: &Scene) -> u64 {
-    metric(scene, "steadfast_switches_total").await
+pub async fn switches(simulation: &Simulation) -> u64 {
+    metric(simulation, "steadfast_switches_total").await
 }
 
 /// The sum of the series with this name.
-pub async fn metric(scene: &Scene, name: &str) -> u64 {
-    let mut client = Client::over(scene.net.connect(scene.app.admin_addr().port()).await.unwrap());
+pub async fn metric(simulation: &Simulation, name: &str) -> u64 {
+    let mut client = Client::over(simulation.net.connect(simulation.app.admin_addr().port()).await.unwrap());
     client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     let text = client.response().await.text();
     let series = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
@@ -44,9 +44,9 @@ pub async fn metric(scene: &Scene, name: &str) -> u64 {
 }
 
 /// When `node` became active for good, looked for until `deadline`.
-pub async fn until_active(scene: &Scene, node: &str, deadline: Instant) -> Option<Instant> {
+pub async fn until_active(simulation: &Simulation, node: &str, deadline: Instant) -> Option<Instant> {
     while Instant::now() < deadline {
-        let side = side(scene).await;
+        let side = side(simulation).await;
         if side["active"] == node && side["calls_wait"] == false {
             return Some(Instant::now());
         }
@@ -60,10 +60,10 @@ pub async fn until_active(scene: &Scene, node: &str, deadline: Instant) -> Optio
 pub type Seen = Arc<Mutex<Vec<(Instant, Duration, u64)>>>;
 
 /// Clients that ask for the block number every 20 ms and do not stand for one that falls.
-pub async fn pollers(scene: &Scene, count: usize) -> (JoinSet<()>, Seen) {
+pub async fn pollers(simulation: &Simulation, count: usize) -> (JoinSet<()>, Seen) {
     let (mut tasks, seen) = (JoinSet::new(), Seen::default());
     for number in 0..count {
-        let mut client = Client::over(scene.net.connect(scene.app.addr().port()).await.unwrap());
+        let mut client = Client::over(simulation.net.connect(simulation.app.addr().port()).await.unwrap());
         let seen = seen.clone();
         tasks.spawn(async move {
             let mut highest = 0;

@@ -15,9 +15,9 @@ pub mod log;
 pub mod origin;
 pub mod proxy;
 pub mod rest;
-pub mod scene;
 pub mod seeds;
 pub mod sim;
+pub mod simulation;
 pub mod witness;
 pub mod ws;
 

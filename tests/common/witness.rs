@@ -1,5 +1,5 @@
-//! A WebSocket client that trusts nobody: it subscribes, calls without pause, and holds everything
-//! that it hears against the promises.
+//! A WebSocket client that subscribes, calls without pause, and checks all that it receives
+//! against the promises.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 

@@ -38,9 +38,11 @@ fn number(expression: &str) -> Option<f64> {
     expression.split('*').map(|factor| factor.trim().replace('_', "").parse::<f64>().ok()).product()
 }
 
-/// The values as the page writes them: `10 ms to 2 s`, `4 MiB`, `1,024`.
+/// The values as the page writes them: `10 ms to 2 s`, `4 MiB`, `1,024`. A part such as `1/8` is
+/// written in the sources as its divisor.
 fn written(text: &str) -> Option<Vec<f64>> {
     let one = |text: &str| {
+        let text = text.strip_prefix("1/").unwrap_or(text);
         let (number, unit) = text.split_once(' ').unwrap_or((text, ""));
         let scale = match unit {
             "" | "ms" => 1.0,
@@ -83,7 +85,9 @@ fn a_limit_that_the_page_gets_wrong_is_found() {
     let source = "pub const A: usize = 4 << 20;\nconst B: Backoff =\n Backoff::new(Duration::from_millis(10), Duration::from_secs(2));\n\
                   const C: Duration = Duration::from_secs(15 * 60);\nconst D: f64 = 6.0;\nconst E: u32 = 65_536;";
     let read = |file: &str| (file == "src/a/b.rs").then(|| source.to_owned());
-    for (name, value) in [("A", "4 MiB"), ("B", "10 ms to 2 s"), ("C", "15 min"), ("D", "6"), ("E", "65,536")] {
+    for (name, value) in
+        [("A", "4 MiB"), ("B", "10 ms to 2 s"), ("C", "15 min"), ("D", "6"), ("D", "1/6"), ("E", "65,536")]
+    {
         assert_eq!(wrong(&format!("a::b::{name}"), value, read), None);
         assert!(wrong(&format!("a::b::{name}"), "7 s", read).is_some());
     }

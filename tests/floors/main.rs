@@ -5,6 +5,8 @@
 //! to a path, is seen by a compiler only.
 
 mod limits;
+mod named;
+mod plain;
 mod source;
 mod twice;
 mod words;

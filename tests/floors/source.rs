@@ -1,5 +1,5 @@
-//! A source file as the floors see it: the paths that the file names, each made absolute, and its
-//! comments.
+//! A source file as the floors see it: the paths that the file names, each made absolute, its
+//! comments, and its texts.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,8 @@ pub(crate) struct Source {
     pub(crate) unreadable: Vec<Unreadable>,
     /// Its line comments, in order.
     pub(crate) comments: Vec<Comment>,
+    /// Its plain string literals outside of tests, without quotes.
+    pub(crate) texts: Vec<String>,
     /// The names of its tests.
     pub(crate) tests: Vec<String>,
     /// The lines that hold code.
@@ -70,6 +72,7 @@ impl Source {
             references: Vec::new(),
             unreadable: Vec::new(),
             comments: comments.into_iter().map(comment).collect(),
+            texts: Vec::new(),
             tests: tests(&tokens),
             code_lines: code_lines.len(),
             module,
@@ -109,6 +112,12 @@ impl Source {
                 }
                 "#" if word(at + 1) == "[" && word(at + 2) == "path" => self.hidden(tokens[at].line, "#[path]"),
                 "include" if word(at + 1) == "!" => self.hidden(tokens[at].line, "include!"),
+                text if text.starts_with('"') => {
+                    let mut modules = self.module.iter().chain(inner.iter().map(|(name, _)| name));
+                    if !modules.any(|name| name == "tests") {
+                        self.texts.push(text.trim_matches('"').to_owned());
+                    }
+                }
                 _ if tokens[at].is_word() && (at == 0 || word(at - 1) != ".") => {
                     let mut from = self.module.clone();
                     from.extend(inner.iter().map(|(name, _)| name.clone()));
@@ -219,8 +228,8 @@ impl Token {
     }
 }
 
-/// Words, `::`, single marks and line comments; block comments, texts, numbers and lifetimes are
-/// left out.
+/// Words, `::`, single marks, line comments and plain texts; block comments, raw texts, texts of
+/// bytes, numbers and lifetimes are left out.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let peek = |at: usize| chars.get(at).copied().unwrap_or('\0');
@@ -238,7 +247,10 @@ fn tokens(text: &str) -> Vec<Token> {
                 token = Some(chars[start..at].iter().collect());
             }
             '/' if peek(at + 1) == '*' => at = after_comment(&chars, at),
-            '"' => at = after_text(&chars, at + 1),
+            '"' => {
+                at = after_text(&chars, at + 1).min(chars.len());
+                token = Some(chars[start..at].iter().collect());
+            }
             // A character, unless it is a lifetime.
             '\'' if peek(at + 1) == '\\' || peek(at + 2) == '\'' => {
                 at += if peek(at + 1) == '\\' { 3 } else { 2 };

@@ -23,7 +23,7 @@ fn asks(path: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_but_calls_and_beacon_requests_is_sent_twice() {
+fn only_calls_and_beacon_requests_are_sent_twice() {
     let mut sources = Vec::new();
     let mut keep = |path: &str, text: &str| sources.push((path.to_owned(), text.to_owned()));
     super::read_texts(Path::new(env!("CARGO_MANIFEST_DIR")), "src", &mut keep);

@@ -120,7 +120,7 @@ async fn a_reload_tells_newcomers_to_events_how_long_to_wait() {
 const REGISTER: &str = "/eth/v1/validator/register_validator";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_all_nodes_must_be_told_is_told_to_all_or_refused() {
+async fn message_for_all_nodes_reaches_all_or_is_refused() {
     let (a, b) = (Node::always(json("200 OK", "{}")).await, Node::always(json("200 OK", "{}")).await);
     let proxy = rest::over(&[&a, &b], "").await;
     let limit = 16 << 20;

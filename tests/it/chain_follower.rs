@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 const BLOCK_TIME: Duration = Duration::from_secs(2);
 /// Nodes tell of their heads over WebSockets.
 const PUSHED: &str = "";
@@ -30,7 +30,7 @@ const PUSHED: &str = "";
 const POLLED: &str = "# polled\n";
 
 /// Pretend execution nodes with a pool and a follower before them: the first is the primary, the others are backups.
-struct Stage {
+struct Setup {
     net: Net,
     devnet: Devnet,
     pool: Arc<Pool>,
@@ -59,22 +59,22 @@ fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metrics>
     let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
     let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, 7).unwrap());
     let start = Instant::now();
-    let wall: pool::Wall = Arc::new(move || DAWN + start.elapsed().as_secs());
+    let wall: pool::Wall = Arc::new(move || START_UNIX + start.elapsed().as_secs());
     Pool::start("default", Layer::El, nodes.collect(), &config.health, None, metrics.clone(), wall)
 }
 
-impl Stage {
+impl Setup {
     /// Somebody listens from the start.
     async fn new(options: Options, settings: &str) -> Self {
-        let stage = Self::dozing(options, settings).await;
-        stage.follower.want(true);
-        stage
+        let setup = Self::dozing(options, settings).await;
+        setup.follower.want(true);
+        setup
     }
 
     async fn dozing(options: Options, settings: &str) -> Self {
         let net = Net::default();
         let moves = options.block_time.is_some();
-        let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
+        let options = Options { initial_blocks: 30, now_unix: Some(START_UNIX), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let metrics = Arc::new(Metrics::new());
         let (pool, probing) = start_pool(&devnet, &net, settings, &metrics);
@@ -168,15 +168,15 @@ fn moving() -> Options {
 
 #[tokio::test(start_paused = true)]
 async fn pushed_blocks_are_told_at_once_and_nothing_is_asked_for() {
-    let stage = Stage::new(moving(), PUSHED).await;
-    let first = stage.devnet.chain().head().number + 1;
+    let setup = Setup::new(moving(), PUSHED).await;
+    let first = setup.devnet.chain().head().number + 1;
     sleep(BLOCK_TIME * 20).await;
-    stage.is_whole(first, 0);
-    assert_eq!(stage.chain().len(), 20);
-    assert!(stage.devnet.el(0).count("eth_getBlockByNumber") < 60, "it is not polled");
-    assert!(stage.latency() < Duration::from_millis(50), "{:?}", stage.latency());
-    assert_eq!(stage.fetches(), 0);
-    assert!(!stage.shows("steadfast_backfilled_blocks_total"));
+    setup.is_whole(first, 0);
+    assert_eq!(setup.chain().len(), 20);
+    assert!(setup.devnet.el(0).count("eth_getBlockByNumber") < 60, "it is not polled");
+    assert!(setup.latency() < Duration::from_millis(50), "{:?}", setup.latency());
+    assert_eq!(setup.fetches(), 0);
+    assert!(!setup.shows("steadfast_backfilled_blocks_total"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,134 +184,134 @@ async fn a_cut_a_hang_and_a_silence_cost_time_and_no_block() {
     for (fault, longest, moves) in
         [(Fault::Down, 1100, true), (Fault::Hang, 3400, true), (Fault::Mute, 3500, false), (Fault::Failing, 4000, true)]
     {
-        let stage = Stage::new(moving(), PUSHED).await;
-        let first = stage.devnet.chain().head().number + 1;
+        let setup = Setup::new(moving(), PUSHED).await;
+        let first = setup.devnet.chain().head().number + 1;
         sleep(BLOCK_TIME * 3 + Duration::from_millis(1900)).await;
-        stage.devnet.el(0).set_fault(fault.clone());
+        setup.devnet.el(0).set_fault(fault.clone());
         sleep(BLOCK_TIME * 5).await;
-        assert_eq!(stage.pool.snapshot().active, Some(NodeId(usize::from(moves))), "{fault:?}");
-        stage.is_whole(first, 0);
-        stage.devnet.el(0).clear_faults();
+        assert_eq!(setup.pool.snapshot().active, Some(NodeId(usize::from(moves))), "{fault:?}");
+        setup.is_whole(first, 0);
+        setup.devnet.el(0).clear_faults();
         sleep(BLOCK_TIME * 15).await;
-        assert_eq!(stage.pool.snapshot().active, Some(NodeId(0)), "{fault:?}");
-        stage.is_whole(first, 0);
-        assert!(stage.changes().iter().all(|change| change.removed.is_empty() && !change.skipped));
-        assert!(stage.latency() < Duration::from_millis(longest), "{fault:?}: {:?}", stage.latency());
+        assert_eq!(setup.pool.snapshot().active, Some(NodeId(0)), "{fault:?}");
+        setup.is_whole(first, 0);
+        assert!(setup.changes().iter().all(|change| change.removed.is_empty() && !change.skipped));
+        assert!(setup.latency() < Duration::from_millis(longest), "{fault:?}: {:?}", setup.latency());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stand_by_that_is_three_blocks_behind_is_no_reorganisation() {
-    let stage = Stage::new(moving(), PUSHED).await;
-    let first = stage.devnet.chain().head().number + 1;
-    stage.devnet.el(1).set_fault(Fault::lag(3));
+    let setup = Setup::new(moving(), PUSHED).await;
+    let first = setup.devnet.chain().head().number + 1;
+    setup.devnet.el(1).set_fault(Fault::lag(3));
     sleep(BLOCK_TIME * 5).await;
-    stage.devnet.el(0).set_fault(Fault::Down);
+    setup.devnet.el(0).set_fault(Fault::Down);
     sleep(BLOCK_TIME * 6).await;
-    assert_eq!(stage.pool.snapshot().active, Some(NodeId(1)));
-    stage.is_whole(first, 3);
-    stage.devnet.el(1).clear_faults();
+    assert_eq!(setup.pool.snapshot().active, Some(NodeId(1)));
+    setup.is_whole(first, 3);
+    setup.devnet.el(1).clear_faults();
     sleep(BLOCK_TIME * 3).await;
-    stage.is_whole(first, 0);
-    assert!(stage.changes().iter().all(|change| change.removed.is_empty()));
-    assert!(!stage.shows("steadfast_reorgs_total"));
+    setup.is_whole(first, 0);
+    assert!(setup.changes().iter().all(|change| change.removed.is_empty()));
+    assert!(!setup.shows("steadfast_reorgs_total"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reorganisation_that_falls_into_the_switch_is_told_once() {
     for settings in [PUSHED, POLLED] {
-        let stage = Stage::new(moving(), settings).await;
-        let first = stage.devnet.chain().head().number + 1;
+        let setup = Setup::new(moving(), settings).await;
+        let first = setup.devnet.chain().head().number + 1;
         sleep(BLOCK_TIME * 5 + BLOCK_TIME / 2).await;
-        stage.devnet.el(0).set_fault(Fault::Down);
-        let reorg = stage.devnet.chain().reorg(2).unwrap();
+        setup.devnet.el(0).set_fault(Fault::Down);
+        let reorg = setup.devnet.chain().reorg(2).unwrap();
         sleep(BLOCK_TIME * 5).await;
-        stage.devnet.el(0).clear_faults();
+        setup.devnet.el(0).clear_faults();
         sleep(BLOCK_TIME * 8).await;
-        stage.is_whole(first, 0);
-        let told: Vec<Change> = stage.changes().into_iter().filter(|change| !change.removed.is_empty()).collect();
+        setup.is_whole(first, 0);
+        let told: Vec<Change> = setup.changes().into_iter().filter(|change| !change.removed.is_empty()).collect();
         let [change] = &told[..] else { panic!("{told:?}") };
         let removed: Vec<String> = change.removed.iter().map(|block| block.hash.to_string()).collect();
         assert_eq!(removed, reorg.removed.iter().map(|block| block.hash.to_string()).collect::<Vec<_>>());
-        assert!(stage.shows("steadfast_reorgs_total{network=\"default\"} 1"));
-        assert!(stage.shows("steadfast_reorg_depth_sum 2"));
+        assert!(setup.shows("steadfast_reorgs_total{network=\"default\"} 1"));
+        assert!(setup.shows("steadfast_reorg_depth_sum 2"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn blocks_that_nobody_pushed_are_filled_in() {
-    let stage = Stage::new(Options::default(), PUSHED).await;
-    let first = stage.devnet.chain().head().number + 1;
-    for node in stage.devnet.nodes() {
+    let setup = Setup::new(Options::default(), PUSHED).await;
+    let first = setup.devnet.chain().head().number + 1;
+    for node in setup.devnet.nodes() {
         node.set_fault(Fault::Down);
     }
     sleep(Duration::from_secs(5)).await;
-    stage.devnet.chain().mine(100);
-    for node in stage.devnet.nodes() {
+    setup.devnet.chain().mine(100);
+    for node in setup.devnet.nodes() {
         node.clear_faults();
     }
     sleep(Duration::from_secs(10)).await;
-    stage.is_whole(first, 0);
-    assert!(stage.changes().iter().all(|change| change.removed.is_empty() && !change.skipped));
-    assert!(stage.shows("steadfast_backfilled_blocks_total{network=\"default\"} 99"), "the head was found by a probe");
+    setup.is_whole(first, 0);
+    assert!(setup.changes().iter().all(|change| change.removed.is_empty() && !change.skipped));
+    assert!(setup.shows("steadfast_backfilled_blocks_total{network=\"default\"} 99"), "the head was found by a probe");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_beyond_the_limit_is_skipped_and_said() {
-    let stage = Stage::new(Options::default(), "chain = { window = 16, max_backfill = 8 }\n").await;
-    let first = stage.devnet.chain().head().number + 1;
-    for node in stage.devnet.nodes() {
+    let setup = Setup::new(Options::default(), "chain = { window = 16, max_backfill = 8 }\n").await;
+    let first = setup.devnet.chain().head().number + 1;
+    for node in setup.devnet.nodes() {
         node.set_fault(Fault::Down);
     }
     sleep(Duration::from_secs(5)).await;
-    let head = stage.devnet.chain().mine(9).number;
-    for node in stage.devnet.nodes() {
+    let head = setup.devnet.chain().mine(9).number;
+    for node in setup.devnet.nodes() {
         node.clear_faults();
     }
     sleep(Duration::from_secs(10)).await;
     assert_eq!(head, first + 8);
-    stage.is_whole(head, 0);
-    assert!(stage.changes()[0].skipped);
-    assert!(stage.shows("steadfast_gaps_skipped_total{network=\"default\"} 1"));
-    stage.devnet.chain().mine(8);
+    setup.is_whole(head, 0);
+    assert!(setup.changes()[0].skipped);
+    assert!(setup.shows("steadfast_gaps_skipped_total{network=\"default\"} 1"));
+    setup.devnet.chain().mine(8);
     sleep(Duration::from_secs(2)).await;
-    stage.is_whole(head, 0);
+    setup.is_whole(head, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_begins_to_listen_hears_of_every_block_from_then_on() {
+async fn new_listener_hears_of_every_later_block() {
     for settings in [PUSHED, POLLED] {
-        let stage = Stage::dozing(Options::default(), settings).await;
+        let setup = Setup::dozing(Options::default(), settings).await;
         for count in [1, 3, 20] {
-            stage.devnet.chain().mine(count);
+            setup.devnet.chain().mine(count);
             sleep(Duration::from_millis(1700)).await;
         }
-        assert_eq!(stage.fetches(), 0, "nobody listened");
-        let known = stage.pool.snapshot().nodes[0].head.as_ref().unwrap().number;
-        stage.follower.want(true);
-        stage.devnet.chain().mine(1);
-        stage.devnet.chain().mine(1);
+        assert_eq!(setup.fetches(), 0, "nobody listened");
+        let known = setup.pool.snapshot().nodes[0].head.as_ref().unwrap().number;
+        setup.follower.want(true);
+        setup.devnet.chain().mine(1);
+        setup.devnet.chain().mine(1);
         sleep(Duration::from_secs(2)).await;
-        stage.is_whole(known + 1, 0);
-        assert_eq!(stage.chain().len(), 2);
+        setup.is_whole(known + 1, 0);
+        assert_eq!(setup.chain().len(), 2);
 
         // The same when the follower is yet to be told of the last head.
-        stage.follower.want(false);
+        setup.follower.want(false);
         sleep(Duration::from_secs(2)).await;
-        let before = stage.changes().len();
-        stage.devnet.chain().mine(5);
-        stage.pool.probe_now(NodeId(0));
+        let before = setup.changes().len();
+        setup.devnet.chain().mine(5);
+        setup.pool.probe_now(NodeId(0));
         let known = loop {
             yield_now().await;
-            let head = stage.pool.snapshot().nodes[0].head.as_ref().unwrap().number;
-            if head == stage.devnet.chain().head().number {
+            let head = setup.pool.snapshot().nodes[0].head.as_ref().unwrap().number;
+            if head == setup.devnet.chain().head().number {
                 break head;
             }
         };
-        stage.follower.want(true);
-        stage.devnet.chain().mine(3);
+        setup.follower.want(true);
+        setup.devnet.chain().mine(3);
         sleep(Duration::from_secs(2)).await;
-        let changes = stage.changes().split_off(before);
+        let changes = setup.changes().split_off(before);
         let added: Vec<u64> = changes.iter().flat_map(|change| &change.added).map(|block| block.number).collect();
         assert_eq!(added, (known + 1..=known + 3).collect::<Vec<_>>(), "{settings}");
     }
@@ -321,87 +321,87 @@ async fn who_begins_to_listen_hears_of_every_block_from_then_on() {
 async fn nodes_that_do_not_push_are_asked_three_times_a_block() {
     let settings = format!("{POLLED}health = {{ interval = \"20s\" }}\n");
     let options = Options { block_time: Some(Duration::from_secs(3)), ..Options::default() };
-    let stage = Stage::new(options, &settings).await;
+    let setup = Setup::new(options, &settings).await;
     sleep(Duration::from_secs(45)).await;
-    let (first, asked) = (stage.chain()[0].number, stage.devnet.el(0).count("eth_getBlockByNumber"));
-    stage.heard.lock().unwrap().retain(|_| false);
-    stage.devnet.el(0).clear_records();
+    let (first, asked) = (setup.chain()[0].number, setup.devnet.el(0).count("eth_getBlockByNumber"));
+    setup.heard.lock().unwrap().retain(|_| false);
+    setup.devnet.el(0).clear_records();
     sleep(Duration::from_secs(60)).await;
-    let probes = stage.devnet.el(0).count("eth_getBlockByNumber");
+    let probes = setup.devnet.el(0).count("eth_getBlockByNumber");
     assert!((55..=65).contains(&probes), "{probes} in a minute, {asked} before, from block {first}");
-    assert!(stage.latency() < Duration::from_millis(1100), "{:?}", stage.latency());
-    assert!((19..=20).contains(&stage.changes().len()), "the last may be yet to come");
-    assert!(stage.devnet.el(1).count("eth_getBlockByNumber") < 10, "the others' heads are not wanted so soon");
+    assert!(setup.latency() < Duration::from_millis(1100), "{:?}", setup.latency());
+    assert!((19..=20).contains(&setup.changes().len()), "the last may be yet to come");
+    assert!(setup.devnet.el(1).count("eth_getBlockByNumber") < 10, "the others' heads are not wanted so soon");
     // No more than needed while nobody listens.
-    stage.follower.want(false);
-    stage.devnet.el(0).clear_records();
+    setup.follower.want(false);
+    setup.devnet.el(0).clear_records();
     sleep(Duration::from_secs(60)).await;
-    let probes = stage.devnet.el(0).count("eth_getBlockByNumber");
+    let probes = setup.devnet.el(0).count("eth_getBlockByNumber");
     assert!(probes <= 4, "{probes}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetched_header_is_the_one_that_is_pushed() {
-    let stage = Stage::new(Options::default(), PUSHED).await;
-    stage.devnet.el(0).set_fault(Fault::Mute);
-    let mut headers = stage.pool.headers();
-    stage.devnet.chain().mine(2);
+    let setup = Setup::new(Options::default(), PUSHED).await;
+    setup.devnet.el(0).set_fault(Fault::Mute);
+    let mut headers = setup.pool.headers();
+    setup.devnet.chain().mine(2);
     sleep(Duration::from_secs(5)).await;
     let mut pushed = Vec::new();
     while let Ok(header) = headers.try_recv() {
         pushed.extend(Some(header).filter(|header| !header.is_whole));
     }
     assert!(pushed.iter().all(|header| header.node == NodeId(1)));
-    let [change] = &stage.changes()[..] else { panic!("one change") };
+    let [change] = &setup.changes()[..] else { panic!("one change") };
     assert_eq!(change.node, NodeId(0));
     // The first was fetched, and the second found by a probe.
     for (block, header) in change.added.iter().zip(&pushed) {
         assert_eq!(block.header, header.json);
         assert!(block.bloom.is_some());
     }
-    assert_eq!((pushed.len(), change.added.len(), stage.fetches()), (2, 2, 1));
+    assert_eq!((pushed.len(), change.added.len(), setup.fetches()), (2, 2, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_header_that_a_probe_finds_is_not_asked_for_again() {
-    let stage = Stage::new(moving(), POLLED).await;
-    let first = stage.devnet.chain().head().number + 1;
+    let setup = Setup::new(moving(), POLLED).await;
+    let first = setup.devnet.chain().head().number + 1;
     sleep(BLOCK_TIME * 20 + BLOCK_TIME / 2).await;
-    stage.is_whole(first, 0);
-    assert_eq!(stage.fetches(), 0);
+    setup.is_whole(first, 0);
+    assert_eq!(setup.fetches(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_faster_than_probes_of_far_nodes_is_kept_up_with() {
     for (millis, behind) in [(100, 6), (250, 3)] {
         let options = Options { block_time: Some(Duration::from_millis(millis)), ..Options::default() };
-        let stage = Stage::new(options, POLLED).await;
-        stage.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(50)));
+        let setup = Setup::new(options, POLLED).await;
+        setup.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(50)));
         sleep(Duration::from_secs(5)).await;
-        stage.heard.lock().unwrap().clear();
+        setup.heard.lock().unwrap().clear();
         sleep(Duration::from_secs(60)).await;
-        let heard = stage.heard.lock().unwrap().clone();
+        let heard = setup.heard.lock().unwrap().clone();
         let told: Vec<u64> = heard.iter().flat_map(|(_, change)| &change.added).map(|block| block.number).collect();
-        let tip = stage.devnet.chain().head().number;
+        let tip = setup.devnet.chain().head().number;
         assert!(tip - told.last().unwrap() <= behind, "{millis} ms: at {:?} of {tip}", told.last());
         assert_eq!(told, (told[0]..told[0] + told.len() as u64).collect::<Vec<_>>());
         assert!(told.len() as u64 + 2 * behind >= 60_000 / millis, "{millis} ms: {} blocks", told.len());
-        assert!(stage.latency() < Duration::from_millis(700), "{millis} ms: {:?}", stage.latency());
-        assert!(!stage.shows("steadfast_gaps_skipped_total"));
+        assert!(setup.latency() < Duration::from_millis(700), "{millis} ms: {:?}", setup.latency());
+        assert!(!setup.shows("steadfast_gaps_skipped_total"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn blocks_that_were_missed_are_fetched_together() {
-    let stage = Stage::new(Options::default(), POLLED).await;
-    let first = stage.devnet.chain().head().number + 1;
-    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(100)));
-    stage.devnet.chain().mine(65);
+    let setup = Setup::new(Options::default(), POLLED).await;
+    let first = setup.devnet.chain().head().number + 1;
+    setup.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(100)));
+    setup.devnet.chain().mine(65);
     let start = Instant::now();
-    until("all is told", async || stage.chain().last().is_some_and(|block| block.number == first + 64)).await;
+    until("all is told", async || setup.chain().last().is_some_and(|block| block.number == first + 64)).await;
     assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
-    stage.is_whole(first, 0);
-    let heard = stage.heard.lock().unwrap();
+    setup.is_whole(first, 0);
+    let heard = setup.heard.lock().unwrap();
     assert!(
         heard.first().unwrap().0 - start < heard.last().unwrap().0 - start - Duration::from_millis(500),
         "as they join"
@@ -411,71 +411,71 @@ async fn blocks_that_were_missed_are_fetched_together() {
 #[tokio::test(start_paused = true)]
 async fn a_header_no_node_gives_is_skipped_and_heads_go_on() {
     for settings in [PUSHED, POLLED] {
-        let stage = Stage::new(moving(), settings).await;
+        let setup = Setup::new(moving(), settings).await;
         sleep(BLOCK_TIME * 3).await;
-        let missing = stage.devnet.chain().head().number + 3;
-        stage.devnet.nodes().for_each(|node| node.set_fault(Fault::missing_block(missing)));
+        let missing = setup.devnet.chain().head().number + 3;
+        setup.devnet.nodes().for_each(|node| node.set_fault(Fault::missing_block(missing)));
         sleep(BLOCK_TIME * 12 + BLOCK_TIME / 2).await;
-        stage.is_whole(missing + 1, 0);
-        let heard = stage.heard.lock().unwrap();
+        setup.is_whole(missing + 1, 0);
+        let heard = setup.heard.lock().unwrap();
         let told: Vec<u64> = heard.iter().flat_map(|(_, change)| &change.added).map(|block| block.number).collect();
-        let until: Vec<u64> = (told[0]..=stage.devnet.chain().head().number).filter(|one| *one != missing).collect();
+        let until: Vec<u64> = (told[0]..=setup.devnet.chain().head().number).filter(|one| *one != missing).collect();
         assert_eq!(told, until, "all but that one, each once");
         // Four block times, and the time that it took to find out.
         let silence = heard.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap();
         assert!(silence < BLOCK_TIME * 7, "{silence:?}");
-        assert!(stage.shows("steadfast_gaps_skipped_total{network=\"default\"} 1"));
+        assert!(setup.shows("steadfast_gaps_skipped_total{network=\"default\"} 1"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_header_that_one_node_does_not_give_is_had_from_another() {
-    let stage = Stage::new(moving(), POLLED).await;
-    let first = stage.devnet.chain().head().number + 1;
+    let setup = Setup::new(moving(), POLLED).await;
+    let first = setup.devnet.chain().head().number + 1;
     sleep(BLOCK_TIME * 3).await;
-    stage.devnet.el(0).set_fault(Fault::missing_block(stage.devnet.chain().head().number + 3));
+    setup.devnet.el(0).set_fault(Fault::missing_block(setup.devnet.chain().head().number + 3));
     sleep(BLOCK_TIME * 8 + BLOCK_TIME / 2).await;
-    stage.is_whole(first, 0);
-    assert!(stage.latency() < BLOCK_TIME * 2, "{:?}", stage.latency());
+    setup.is_whole(first, 0);
+    assert!(setup.latency() < BLOCK_TIME * 2, "{:?}", setup.latency());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_header_is_had_by_its_height_where_none_is_given_by_hash() {
-    let stage = Stage::new(Options::default(), POLLED).await;
-    let first = stage.devnet.chain().head().number + 1;
-    for node in stage.devnet.nodes() {
+    let setup = Setup::new(Options::default(), POLLED).await;
+    let first = setup.devnet.chain().head().number + 1;
+    for node in setup.devnet.nodes() {
         node.set_fault(Fault::refuse(&["eth_getBlockByHash"]));
     }
     for _ in 0..3 {
-        stage.devnet.chain().mine(2);
+        setup.devnet.chain().mine(2);
         sleep(Duration::from_secs(2)).await;
     }
-    stage.is_whole(first, 0);
-    assert!(stage.fetches() > 0 && stage.changes().iter().all(|change| !change.skipped));
+    setup.is_whole(first, 0);
+    assert!(setup.fetches() > 0 && setup.changes().iter().all(|change| !change.skipped));
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_pool_goes_on_where_the_former_was() {
-    let mut stage = Stage::new(moving(), PUSHED).await;
-    let first = stage.devnet.chain().head().number + 1;
+    let mut setup = Setup::new(moving(), PUSHED).await;
+    let first = setup.devnet.chain().head().number + 1;
     sleep(BLOCK_TIME * 3).await;
-    let (pool, probing) = start_pool(&stage.devnet, &stage.net, &stage.settings, &stage.metrics);
-    stage.follower.move_to(pool.clone());
-    assert!(Arc::ptr_eq(&stage.follower.pool(), &pool));
-    stage.running.0 = probing;
+    let (pool, probing) = start_pool(&setup.devnet, &setup.net, &setup.settings, &setup.metrics);
+    setup.follower.move_to(pool.clone());
+    assert!(Arc::ptr_eq(&setup.follower.pool(), &pool));
+    setup.running.0 = probing;
     sleep(BLOCK_TIME * 5).await;
-    stage.is_whole(first, 0);
-    assert_eq!(stage.chain().len(), 8);
+    setup.is_whole(first, 0);
+    assert_eq!(setup.chain().len(), 8);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_good_answer_to_our_own_question_tells_that_a_rest_is_over() {
-    let stage = Stage::new(moving(), POLLED).await;
-    let (pool, limit) = (&stage.pool, Duration::from_secs(5));
+    let setup = Setup::new(moving(), POLLED).await;
+    let (pool, limit) = (&setup.pool, Duration::from_secs(5));
     let ask = async || pool.ask_in_time(NodeId(0), "eth_gasPrice", "[]", 1 << 10, limit).await;
-    stage.devnet.el(0).set_fault(Fault::quota(&["eth_gasPrice"]));
+    setup.devnet.el(0).set_fault(Fault::quota(&["eth_gasPrice"]));
     assert!(ask().await.is_err());
-    stage.devnet.el(0).clear_faults();
+    setup.devnet.el(0).clear_faults();
     sleep(Duration::from_secs(2)).await;
     let (start, pause) = (Instant::now(), Duration::from_millis(100));
     let asked = async {

@@ -322,7 +322,7 @@ fn each_rule_is_enforced_at_its_key() {
 }
 
 #[test]
-fn what_is_allowed_though_it_looks_odd() {
+fn odd_but_allowed_settings_are_read() {
     for text in [
         "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"",
         "listen = \"127.0.0.1:9545\"\nadmin.listen = \"127.0.0.2:9545\"",
@@ -384,7 +384,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn what_is_not_toml_is_reported_with_line_and_column() {
+fn text_that_is_no_toml_is_reported_with_line_and_column() {
     let problems = problems("listen = \"127.0.0.1:8545\"\nworkers = = 4\n[health\n");
     assert!(problems[0].starts_with("2: : is not TOML at column 11: "), "{problems:?}");
     assert!(problems.iter().any(|p| p.starts_with("3: : is not TOML")), "{problems:?}");

@@ -132,7 +132,7 @@ async fn until_at(net: &Devnet, index: usize, events: &mut Events, mut next: u64
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_wrongly_is_refused_in_the_api_s_form() {
+async fn wrong_event_requests_are_refused_in_the_apis_form() {
     let net = pretend(1).await;
     let app = proxy(&net, &[0]).await;
     Events::open(&app, "/cl/eth/v1/events?topics=head&topics=block").await;

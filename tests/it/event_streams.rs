@@ -8,7 +8,7 @@ use serde_json::Value;
 use steadfast::{
     devnet::{Devnet, Fault, Options},
     domain::{layer::Layer, node_id::NodeId},
-    events::{Events, Refused, Running, Settings, Subscription, topics},
+    events::{Events, NoStream, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},
     pool::{
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 /// Pretend consensus nodes with a pool and a hub before them: the first is the primary, the others are backups.
-struct Stage {
+struct Setup {
     net: Devnet,
     pool: Arc<Pool>,
     events: Arc<Events>,
@@ -31,7 +31,7 @@ struct Stage {
     _running: (pool::Running, Running),
 }
 
-impl Stage {
+impl Setup {
     async fn new(options: Options) -> Self {
         Self::with(options, 1 << 20).await
     }
@@ -136,7 +136,7 @@ impl Client {
 }
 
 /// Heads and blocks are those of the chain: each slot once, in order.
-fn is_whole(stage: &Stage, client: &Client) {
+fn is_whole(setup: &Setup, client: &Client) {
     for topic in ["head", "block"] {
         let slots = client.slots(topic);
         assert!(slots.windows(2).all(|pair| pair[1] == pair[0] + 1), "{topic}: {slots:?}");
@@ -147,27 +147,27 @@ fn is_whole(stage: &Stage, client: &Client) {
         assert_eq!(head["block"], block["block"]);
     }
     assert!(!client.of("head").is_empty() && client.of("end").is_empty());
-    assert!(!stage.shows("steadfast_gaps_skipped_total"));
+    assert!(!setup.shows("steadfast_gaps_skipped_total"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_slot_comes_once_in_order_through_all_faults() {
     let block_time = Some(Duration::from_secs(1));
-    let stage = Stage::new(Options { consensus: 2, block_time, ..Options::default() }).await;
-    let mut client = stage.client("head,block,finalized_checkpoint,chain_reorg").await;
+    let setup = Setup::new(Options { consensus: 2, block_time, ..Options::default() }).await;
+    let mut client = setup.client("head,block,finalized_checkpoint,chain_reorg").await;
     client.hears(1).await;
     for fault in [Fault::Down, Fault::Hang, Fault::Mute] {
-        stage.until_at(0).await;
-        stage.net.cl(0).set_fault(fault.clone());
+        setup.until_at(0).await;
+        setup.net.cl(0).set_fault(fault.clone());
         let pause = client.hears(3).await;
         eprintln!("{fault:?}: {pause:?} to the next head");
         assert!(pause < Duration::from_secs(5), "{fault:?}: {pause:?}");
-        assert_eq!(stage.net.cl(1).subscriptions(), 1);
-        stage.net.cl(0).clear_faults();
+        assert_eq!(setup.net.cl(1).subscriptions(), 1);
+        setup.net.cl(0).clear_faults();
     }
-    stage.until_at(0).await;
+    setup.until_at(0).await;
     client.hears(2).await;
-    is_whole(&stage, &client);
+    is_whole(&setup, &client);
     assert!(client.of("chain_reorg").is_empty());
     let epochs: Vec<u64> =
         client.of("finalized_checkpoint").iter().map(|data| data["epoch"].as_str().unwrap().parse().unwrap()).collect();
@@ -177,73 +177,73 @@ async fn every_slot_comes_once_in_order_through_all_faults() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_comes_back_mute_is_not_gone_back_to() {
     let block_time = Some(Duration::from_secs(1));
-    let stage = Stage::new(Options { consensus: 2, block_time, ..Options::default() }).await;
-    let mut client = stage.client("head,block").await;
-    stage.net.cl(0).set_fault(Fault::Down);
+    let setup = Setup::new(Options { consensus: 2, block_time, ..Options::default() }).await;
+    let mut client = setup.client("head,block").await;
+    setup.net.cl(0).set_fault(Fault::Down);
     client.hears(1).await;
-    stage.until_at(1).await;
-    stage.net.cl(0).set_fault(Fault::Mute);
-    stage.net.cl(0).clear_fault("down");
-    until("calls go home", async || stage.pool.snapshot().active == Some(NodeId(0))).await;
+    setup.until_at(1).await;
+    setup.net.cl(0).set_fault(Fault::Mute);
+    setup.net.cl(0).clear_fault("down");
+    until("calls go home", async || setup.pool.snapshot().active == Some(NodeId(0))).await;
     for _ in 0..7 {
         let pause = client.hears(1).await;
         assert!(pause < Duration::from_millis(1800), "{pause:?}");
-        assert_eq!(stage.net.cl(1).subscriptions(), 1, "the stream that tells heads is not left");
+        assert_eq!(setup.net.cl(1).subscriptions(), 1, "the stream that tells heads is not left");
     }
-    assert!(stage.net.cl(0).count("GET /eth/v1/events") >= 2, "it was tried");
-    is_whole(&stage, &client);
+    assert!(setup.net.cl(0).count("GET /eth/v1/events") >= 2, "it was tried");
+    is_whole(&setup, &client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_misses_a_head_now_and_then_is_kept() {
     let block_time = Some(Duration::from_secs(1));
-    let stage = Stage::new(Options { consensus: 2, block_time, ..Options::default() }).await;
-    let mut client = stage.client("head,block").await;
+    let setup = Setup::new(Options { consensus: 2, block_time, ..Options::default() }).await;
+    let mut client = setup.client("head,block").await;
     client.hears(1).await;
     for _ in 0..2 {
-        let before = stage.net.chain().head().number;
-        stage.net.cl(0).set_fault(Fault::Mute);
-        until("a block is made meanwhile", async || stage.net.chain().head().number > before).await;
+        let before = setup.net.chain().head().number;
+        setup.net.cl(0).set_fault(Fault::Mute);
+        until("a block is made meanwhile", async || setup.net.chain().head().number > before).await;
         // For as long as the node takes to tell streams of a block.
         sleep(Duration::from_millis(100)).await;
-        stage.net.cl(0).clear_faults();
+        setup.net.cl(0).clear_faults();
         client.hears(4).await;
     }
-    is_whole(&stage, &client);
-    assert_eq!(stage.net.cl(0).count("GET /eth/v1/events"), 1);
-    assert_eq!(stage.net.cl(1).count("GET /eth/v1/events"), 0);
+    is_whole(&setup, &client);
+    assert_eq!(setup.net.cl(0).count("GET /eth/v1/events"), 1);
+    assert_eq!(setup.net.cl(1).count("GET /eth/v1/events"), 0);
 }
 
 #[tokio::test]
 async fn a_reorganisation_that_falls_into_a_switch_is_told_once() {
-    let stage = Stage::new(Options { consensus: 2, ..Options::default() }).await;
-    let mut client = stage.client("head,block,chain_reorg").await;
-    stage.net.chain().mine(1);
+    let setup = Setup::new(Options { consensus: 2, ..Options::default() }).await;
+    let mut client = setup.client("head,block,chain_reorg").await;
+    setup.net.chain().mine(1);
     client.hears(1).await;
     let old = client.of("head")[0]["block"].clone();
-    stage.net.cl(0).set_fault(Fault::Down);
-    stage.net.chain().reorg(3).unwrap();
+    setup.net.cl(0).set_fault(Fault::Down);
+    setup.net.chain().reorg(3).unwrap();
     client.hears(4).await;
     let reorgs = client.of("chain_reorg");
     assert_eq!(reorgs.len(), 1);
     assert_eq!((&reorgs[0]["old_head_block"], &reorgs[0]["depth"]), (&old, &Value::from("3")));
     assert_eq!(client.slots("head"), [31, 29, 30, 31, 32]);
     assert_eq!(client.slots("block"), [31, 29, 30, 31, 32]);
-    assert!(stage.shows("steadfast_reorgs_total{network=\"default\"} 1"));
-    assert!(stage.shows("steadfast_backfilled_blocks_total{network=\"default\"} 4"));
+    assert!(setup.shows("steadfast_reorgs_total{network=\"default\"} 1"));
+    assert!(setup.shows("steadfast_backfilled_blocks_total{network=\"default\"} 4"));
 }
 
 #[tokio::test]
 async fn made_up_events_are_as_the_node_would_have_told_them() {
-    let stage = Stage::new(Options { consensus: 2, ..Options::default() }).await;
-    let mut client = stage.client("head,block").await;
+    let setup = Setup::new(Options { consensus: 2, ..Options::default() }).await;
+    let mut client = setup.client("head,block").await;
     // Another client at the second node's own stream hears the truth.
-    let url = format!("{}/eth/v1/events?topics=head,block", stage.net.cl(1).http_url());
+    let url = format!("{}/eth/v1/events?topics=head,block", setup.net.cl(1).http_url());
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut truth = http.get(url).send().await.unwrap();
-    stage.net.cl(0).set_fault(Fault::Down);
+    setup.net.cl(0).set_fault(Fault::Down);
     // No more than an epoch: slots further ahead of the clock are not believed.
-    stage.net.chain().mine(8);
+    setup.net.chain().mine(8);
     client.hears(8).await;
     let mut text = String::new();
     while text.matches("event: head").count() < 8 || !text.ends_with("\n\n") {
@@ -261,44 +261,44 @@ async fn made_up_events_are_as_the_node_would_have_told_them() {
 
 #[tokio::test]
 async fn clients_share_one_stream_and_the_last_to_leave_ends_it() {
-    let stage = Stage::new(Options { consensus: 2, ..Options::default() }).await;
-    assert_eq!(stage.net.cl(0).subscriptions(), 0, "nobody wants events yet");
-    let heads = stage.client("head").await;
-    let more = stage.client("head,attestation").await;
-    let blocks = stage.client("block").await;
-    stage.until_at(0).await;
-    assert!(stage.shows("steadfast_sse_streams 3"));
-    stage.net.chain().mine(2);
+    let setup = Setup::new(Options { consensus: 2, ..Options::default() }).await;
+    assert_eq!(setup.net.cl(0).subscriptions(), 0, "nobody wants events yet");
+    let heads = setup.client("head").await;
+    let more = setup.client("head,attestation").await;
+    let blocks = setup.client("block").await;
+    setup.until_at(0).await;
+    assert!(setup.shows("steadfast_sse_streams 3"));
+    setup.net.chain().mine(2);
     until("both heads", async || heads.slots("head") == [31, 32] && more.slots("head") == [31, 32]).await;
     until("both blocks", async || blocks.slots("block") == [31, 32]).await;
     assert!(heads.of("block").is_empty() && blocks.of("head").is_empty());
     until("attestations", async || !more.of("attestation").is_empty()).await;
     assert!(heads.of("attestation").is_empty());
     drop((heads, more, blocks));
-    until("they are gone", async || stage.shows("steadfast_sse_streams 0")).await;
-    timeout(SOON * 2, until_none(&stage)).await.expect("the stream ends some time after the last client");
+    until("they are gone", async || setup.shows("steadfast_sse_streams 0")).await;
+    timeout(SOON * 2, until_none(&setup)).await.expect("the stream ends some time after the last client");
 }
 
-async fn until_none(stage: &Stage) {
-    while stage.net.cl(0).subscriptions() > 0 {
+async fn until_none(setup: &Setup) {
+    while setup.net.cl(0).subscriptions() > 0 {
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
 async fn an_unknown_topic_is_refused_in_the_nodes_words() {
-    let stage = Stage::new(Options { consensus: 1, ..Options::default() }).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::new(Options { consensus: 1, ..Options::default() }).await;
+    let mut client = setup.client("head").await;
     for topics in ["topics=head,attestation,weather_forecast", "topics=weather_forecast"] {
-        let refused = stage.events.subscribe(topics::parse(topics).unwrap()).await.err().unwrap();
-        let Refused::Topic(status, body) = refused else { panic!("{refused:?}") };
+        let refused = setup.events.subscribe(topics::parse(topics).unwrap()).await.err().unwrap();
+        let NoStream::Topic(status, body) = refused else { panic!("{refused:?}") };
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((status, &body["message"]), (400, &Value::from("Invalid topic: weather_forecast")));
     }
-    stage.net.chain().mine(1);
+    setup.net.chain().mine(1);
     client.hears(1).await;
-    let mut both = stage.client("head,attestation").await;
-    stage.net.chain().mine(1);
+    let mut both = setup.client("head,attestation").await;
+    setup.net.chain().mine(1);
     both.hears(1).await;
     until("the first hears of it too", async || client.slots("head") == [31, 32]).await;
 }
@@ -307,40 +307,40 @@ async fn an_unknown_topic_is_refused_in_the_nodes_words() {
 async fn a_node_that_refuses_more_topics_keeps_its_stream() {
     const EVENTS: &[&str] = &["GET /eth/v1/events"];
     for fault in [Fault::cut_answer(EVENTS), Fault::http_status(503, EVENTS)] {
-        let stage = Stage::new(Options { consensus: 2, ..Options::default() }).await;
-        let mut client = stage.client("head,block").await;
-        stage.until_at(0).await;
-        stage.net.chain().mine(1);
+        let setup = Setup::new(Options { consensus: 2, ..Options::default() }).await;
+        let mut client = setup.client("head,block").await;
+        setup.until_at(0).await;
+        setup.net.chain().mine(1);
         client.hears(1).await;
-        stage.net.cl(0).set_fault(fault);
-        let refused = stage.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err().unwrap();
+        setup.net.cl(0).set_fault(fault);
+        let refused = setup.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err().unwrap();
         // The node opens no streams at all now, which says nothing of a topic.
-        assert_eq!(refused, Refused::NoNode);
+        assert_eq!(refused, NoStream::NoNode);
         // Who asks for no more than there is has it.
-        let other = stage.client("block,head").await;
-        stage.net.chain().mine(2);
+        let other = setup.client("block,head").await;
+        setup.net.chain().mine(2);
         client.hears(2).await;
         until("the other hears it too", async || other.slots("head") == [32, 33]).await;
-        is_whole(&stage, &client);
-        assert_eq!(stage.net.cl(0).subscriptions(), 1);
-        assert_eq!(stage.net.cl(1).count("GET /eth/v1/events"), 0);
-        stage.net.cl(0).clear_faults();
-        stage.client("head,attestation").await;
+        is_whole(&setup, &client);
+        assert_eq!(setup.net.cl(0).subscriptions(), 1);
+        assert_eq!(setup.net.cl(1).count("GET /eth/v1/events"), 0);
+        setup.net.cl(0).clear_faults();
+        setup.client("head,attestation").await;
     }
 }
 
 #[tokio::test]
 async fn without_a_node_newcomers_are_refused_and_others_wait() {
-    let stage = Stage::new(Options { consensus: 1, ..Options::default() }).await;
-    let mut client = stage.client("head").await;
-    stage.net.chain().mine(1);
+    let setup = Setup::new(Options { consensus: 1, ..Options::default() }).await;
+    let mut client = setup.client("head").await;
+    setup.net.chain().mine(1);
     client.hears(1).await;
-    stage.net.cl(0).set_fault(Fault::Down);
-    until("the node is out", async || !stage.pool.snapshot().serves()).await;
-    let refused = stage.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
-    assert_eq!(refused, Some(Refused::NoNode));
-    stage.net.chain().mine(2);
-    stage.net.cl(0).clear_faults();
+    setup.net.cl(0).set_fault(Fault::Down);
+    until("the node is out", async || !setup.pool.snapshot().serves()).await;
+    let refused = setup.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
+    assert_eq!(refused, Some(NoStream::NoNode));
+    setup.net.chain().mine(2);
+    setup.net.cl(0).clear_faults();
     client.hears(2).await;
     assert_eq!(client.slots("head"), [31, 32, 33]);
 }
@@ -348,14 +348,14 @@ async fn without_a_node_newcomers_are_refused_and_others_wait() {
 #[tokio::test]
 async fn a_slow_client_is_cut_off_and_the_others_are_not() {
     // No more blocks than an epoch has: those further ahead of the clock are not believed.
-    let stage = Stage::with(Options { consensus: 1, ..Options::default() }, 2_000).await;
-    let mut slow = stage.subscribe("head").await;
-    let mut fast = stage.client("head").await;
+    let setup = Setup::with(Options { consensus: 1, ..Options::default() }, 2_000).await;
+    let mut slow = setup.subscribe("head").await;
+    let mut fast = setup.client("head").await;
     for _ in 0..8 {
-        stage.net.chain().mine(1);
+        setup.net.chain().mine(1);
         fast.hears(1).await;
     }
     assert_eq!(timeout(SOON, slow.next()).await.unwrap(), None);
-    assert!(stage.shows("steadfast_slow_clients_closed_total 1"));
+    assert!(setup.shows("steadfast_slow_clients_closed_total 1"));
     assert_eq!(fast.slots("head"), (31..=38).collect::<Vec<_>>());
 }

@@ -19,7 +19,7 @@ use crate::common::{
 };
 use steadfast::{
     domain::node_id::NodeId,
-    pool::head::{Limit, Memory, Report, Standing, judge},
+    pool::head::{HeadState, Limit, Memory, Report, judge},
 };
 use tokio::{
     task::JoinSet,
@@ -395,7 +395,7 @@ struct Bench {
 }
 
 /// Unix time of the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 
 impl Bench {
     fn new() -> Self {
@@ -404,18 +404,18 @@ impl Bench {
 
     /// The node says `number`, a block stamped so many seconds after the start; how it and those
     /// before it stand then.
-    fn hears(&mut self, millis: u64, node: NodeId, number: u64, stamped: i64) -> Vec<Standing> {
+    fn hears(&mut self, millis: u64, node: NodeId, number: u64, stamped: i64) -> Vec<HeadState> {
         let now = self.start + Duration::from_millis(millis);
         let moved = match self.reports.iter().find(|report| report.node == node) {
             Some(earlier) if earlier.number == number => earlier.moved,
             _ => now,
         };
         self.reports.retain(|report| report.node != node);
-        let timestamp = DAWN.checked_add_signed(stamped).unwrap();
+        let timestamp = START_UNIX.checked_add_signed(stamped).unwrap();
         self.reports.push(Report { node, number, timestamp, moved, heard: now });
         self.reports.sort_by_key(|report| report.node);
         let limit = Limit { blocks: 5, time: Duration::from_secs(2) };
-        let (memory, judgement) = judge(&self.memory, &self.reports, limit, now, DAWN + millis / 1000);
+        let (memory, judgement) = judge(&self.memory, &self.reports, limit, now, START_UNIX + millis / 1000);
         self.memory = memory;
         judgement.standings
     }
@@ -427,7 +427,7 @@ async fn a_node_alone_that_recovers_from_a_halt_is_believed() {
     for seconds in 0..3000_u64 {
         let block = if (600..2400).contains(&seconds) { 600 / 12 } else { seconds / 12 };
         let standings = bench.hears(seconds * 1000, NodeId(0), 1000 + block, (block * 12).cast_signed());
-        assert!(!matches!(standings[0], Standing::Implausible), "at {seconds}: {standings:?}");
+        assert!(!matches!(standings[0], HeadState::Implausible), "at {seconds}: {standings:?}");
     }
 }
 
@@ -446,7 +446,7 @@ async fn a_lead_at_the_start_does_not_count_against_an_old_block() {
                 let stamped = (block * 12).cast_signed() - age.cast_signed() - if age > 12 { 12 } else { 0 };
                 bench.hears(seconds * 1000, NodeId(0), 1000 + block, stamped);
                 let standings = bench.hears(seconds * 1000 + 400, NodeId(1), 1000 + lead + block, stamped);
-                assert!(matches!(standings[0], Standing::Fit), "age {age}, lead {lead}, at {seconds}: {standings:?}");
+                assert!(matches!(standings[0], HeadState::Fit), "age {age}, lead {lead}, at {seconds}: {standings:?}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::{
     client::{Client, call},
     heights::{active, millis, pollers, side, switches, until_active, well, worst},
-    scene::{Reach, Scene, play},
+    simulation::{Reach, Simulation, run_simulated},
 };
 use steadfast::devnet::Fault;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -27,38 +27,38 @@ fn run(case: &Case) {
     let Case { block, late, reaches, home } = case;
     let patience = millis((2 * block).min(2000));
     println!("a block each {block} ms, the primary {late} ms late, {reaches:?}");
-    play(SEED, async {
-        let mut scene = Scene::set(SEED, reaches, "").await;
+    run_simulated(SEED, async {
+        let mut simulation = Simulation::start(SEED, reaches, "").await;
         let learnt = (8 * block).max(10_000);
         let end = learnt + 3_000 + home.unwrap_or(60_000) + 20 * block.max(&500);
-        let _miner = scene.mine(millis(*block), end);
+        let _miner = simulation.mine(millis(*block), end);
         for number in 0..3 {
-            let mut plan = scene.plan(number, end - 1_000, end + 20_000);
+            let mut plan = simulation.plan(number, end - 1_000, end + 20_000);
             plan.fetches = true;
-            scene.admit(plan).await;
+            simulation.admit(plan).await;
         }
-        scene.at(learnt).await;
-        let (mut tasks, seen) = pollers(&scene, 2).await;
+        simulation.at(learnt).await;
+        let (mut tasks, seen) = pollers(&simulation, 2).await;
         let out = Instant::now();
-        scene.node(0).set_fault(Fault::Down);
+        simulation.node(0).set_fault(Fault::Down);
         sleep(millis(3_000)).await;
-        assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+        assert_eq!(active(&simulation).await.as_deref(), Some("el-2"));
         let back = Instant::now();
-        scene.node(0).clear_faults();
-        scene.node(0).set_fault(Fault::late(*late));
+        simulation.node(0).clear_faults();
+        simulation.node(0).set_fault(Fault::late(*late));
         let limit = home.unwrap_or(60_000);
-        let came = until_active(&scene, "el-1", back + millis(limit)).await;
+        let came = until_active(&simulation, "el-1", back + millis(limit)).await;
         if home.is_some() {
             let came = came.unwrap_or_else(|| panic!("still not home"));
             // The node got there, and stays there.
             sleep(millis(2_500)).await;
-            let before = switches(&scene).await;
-            sleep_until(scene.start + millis(end)).await;
-            assert_eq!(active(&scene).await.as_deref(), Some("el-1"));
-            assert_eq!(switches(&scene).await, before, "moves after it came home");
+            let before = switches(&simulation).await;
+            sleep_until(simulation.start + millis(end)).await;
+            assert_eq!(active(&simulation).await.as_deref(), Some("el-1"));
+            assert_eq!(switches(&simulation).await, before, "moves after it came home");
             println!("  home {:?} after it was back", came - back);
         } else {
-            sleep_until(scene.start + millis(end)).await;
+            sleep_until(simulation.start + millis(end)).await;
         }
         well(&mut tasks);
         let longest = worst(&seen, back);
@@ -72,9 +72,9 @@ fn run(case: &Case) {
             assert!(waited <= 2 * 2 * spans, "{waited} calls waited in {:?}", back.elapsed());
         }
         drop(tasks);
-        scene.node(0).clear_faults();
-        scene.settle().await;
-        scene.app.shutdown().await;
+        simulation.node(0).clear_faults();
+        simulation.settle().await;
+        simulation.app.shutdown().await;
     });
 }
 
@@ -107,41 +107,41 @@ fn for_a_primary_three_blocks_behind_calls_wait_rarely() {
 fn a_backup_that_lies_within_the_limit_keeps_no_calls() {
     for (block, lead) in [(1_000, 1), (1_000, 3), (1_000, 5), (250, 5), (100, 5), (100, 15), (12_000, 2), (12_000, 5)] {
         println!("a block each {block} ms, the backup claims {lead} more");
-        play(SEED, async {
-            let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
+        run_simulated(SEED, async {
+            let simulation = Simulation::start(SEED, &[Reach::Http, Reach::Http], "").await;
             let learnt = (8 * block).max(10_000);
             let end = learnt + 10_000 + (2 * lead + 20) * block + 60_000;
-            let _miner = scene.mine(millis(block), end);
-            scene.at(learnt).await;
-            scene.node(0).set_fault(Fault::Down);
-            scene.node(1).set_fault(Fault::lie(lead));
+            let _miner = simulation.mine(millis(block), end);
+            simulation.at(learnt).await;
+            simulation.node(0).set_fault(Fault::Down);
+            simulation.node(1).set_fault(Fault::lie(lead));
             // Clients ask for the block number all the while, so that the lie is shown to them.
-            let asking = ask_on(&scene).await;
+            let asking = ask_on(&simulation).await;
             sleep(millis(3_000)).await;
-            assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+            assert_eq!(active(&simulation).await.as_deref(), Some("el-2"));
             let back = Instant::now();
-            scene.node(0).clear_faults();
+            simulation.node(0).clear_faults();
             let limit = millis(10_000 + (lead + 5) * block);
-            let came = until_active(&scene, "el-1", back + limit).await;
+            let came = until_active(&simulation, "el-1", back + limit).await;
             let came = came.unwrap_or_else(|| panic!("the liar keeps the calls"));
             println!("  home {:?} after it was back", came - back);
             sleep(millis(3_000)).await;
-            let before = switches(&scene).await;
-            while scene.start.elapsed() < millis(end) {
-                let side = side(&scene).await;
+            let before = switches(&simulation).await;
+            while simulation.start.elapsed() < millis(end) {
+                let side = side(&simulation).await;
                 assert_eq!((&side["active"], &side["nodes"][0]["usable"]), (&"el-1".into(), &true.into()), "{side}");
                 sleep(millis(200)).await;
             }
-            assert_eq!(switches(&scene).await, before);
+            assert_eq!(switches(&simulation).await, before);
             asking.abort();
-            scene.app.shutdown().await;
+            simulation.app.shutdown().await;
         });
     }
 }
 
 /// Clients that ask for the block number all the while, and take what they are told.
-async fn ask_on(scene: &Scene) -> tokio::task::AbortHandle {
-    let mut client = Client::over(scene.net.connect(scene.app.addr().port()).await.unwrap());
+async fn ask_on(simulation: &Simulation) -> tokio::task::AbortHandle {
+    let mut client = Client::over(simulation.net.connect(simulation.app.addr().port()).await.unwrap());
     tokio::spawn(async move {
         loop {
             client.post(call(1, "eth_blockNumber", "[]")).await;
@@ -160,46 +160,46 @@ fn heights_do_not_fall_for_a_primary_on_another_branch() {
         (1_000, 5, 2, false),
         (250, 4, 2, false),
         (12_000, 3, 2, false),
-        // Another backup bears out the one that serves.
+        // Another backup confirms the head of the one that serves.
         (1_000, 1, 3, true),
         (1_000, 4, 3, false),
     ] {
         println!("a block each {block} ms, the primary {behind} below, {nodes} nodes");
-        play(SEED, async {
-            let scene = Scene::set(SEED, &[Reach::Http; 3][..nodes], "").await;
+        run_simulated(SEED, async {
+            let simulation = Simulation::start(SEED, &[Reach::Http; 3][..nodes], "").await;
             let learnt = (8 * block).max(10_000);
             let end = learnt + 30_000 + 40 * block;
-            let _miner = scene.mine(millis(block), end + 20_000);
-            scene.at(learnt).await;
-            let (mut tasks, seen) = pollers(&scene, 2).await;
-            scene.node(0).set_fault(Fault::Down);
+            let _miner = simulation.mine(millis(block), end + 20_000);
+            simulation.at(learnt).await;
+            let (mut tasks, seen) = pollers(&simulation, 2).await;
+            simulation.node(0).set_fault(Fault::Down);
             sleep(millis(3_000)).await;
-            assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+            assert_eq!(active(&simulation).await.as_deref(), Some("el-2"));
             let back = Instant::now();
-            scene.node(0).clear_faults();
-            scene.node(0).set_fault(Fault::branch(8));
-            scene.node(0).set_fault(Fault::lag(behind));
+            simulation.node(0).clear_faults();
+            simulation.node(0).set_fault(Fault::branch(8));
+            simulation.node(0).set_fault(Fault::lag(behind));
             if home {
-                let came = until_active(&scene, "el-1", back + millis(10_000 + 4 * block)).await;
+                let came = until_active(&simulation, "el-1", back + millis(10_000 + 4 * block)).await;
                 assert!(came.is_some(), "still not home");
             }
-            while scene.start.elapsed() < millis(end) {
+            while simulation.start.elapsed() < millis(end) {
                 sleep(millis(100)).await;
                 well(&mut tasks);
                 let is_proven = back.elapsed() > millis(10_000);
-                assert!(!is_proven || side(&scene).await["nodes"][0]["usable"] == true);
+                assert!(!is_proven || side(&simulation).await["nodes"][0]["usable"] == true);
             }
             let longest = worst(&seen, back);
             assert!(longest <= millis((2 * block).min(2_000) + 100), "a call took {longest:?}");
             drop(tasks);
             // The node serves all the same when there is no other.
-            (1..nodes).for_each(|node| scene.node(node).set_fault(Fault::Down));
-            let came = until_active(&scene, "el-1", Instant::now() + millis(5_000)).await;
+            (1..nodes).for_each(|node| simulation.node(node).set_fault(Fault::Down));
+            let came = until_active(&simulation, "el-1", Instant::now() + millis(5_000)).await;
             assert!(came.is_some(), "nobody serves");
-            let mut client = scene.net.connect(scene.app.addr().port()).await.map(Client::over).unwrap();
+            let mut client = simulation.net.connect(simulation.app.addr().port()).await.map(Client::over).unwrap();
             let answer = client.post(call(1, "eth_blockNumber", "[]")).await.json();
             assert!(answer["result"].is_string(), "{answer}");
-            scene.app.shutdown().await;
+            simulation.app.shutdown().await;
         });
     }
 }
@@ -208,29 +208,29 @@ fn heights_do_not_fall_for_a_primary_on_another_branch() {
 fn a_backup_that_others_contradict_does_not_keep_calls() {
     for (block, lead) in [(1_000, 3), (1_000, 5), (250, 5), (12_000, 4)] {
         println!("a block each {block} ms, the backup is {lead} ahead on a branch of its own");
-        play(SEED, async {
-            let scene = Scene::set(SEED, &[Reach::Http; 3], "").await;
+        run_simulated(SEED, async {
+            let simulation = Simulation::start(SEED, &[Reach::Http; 3], "").await;
             let learnt = (8 * block).max(10_000);
-            let _miner = scene.mine(millis(block), learnt + 20_000 + 40 * block);
-            scene.at(learnt).await;
-            scene.node(1).set_fault(Fault::branch(1));
-            scene.node(2).set_fault(Fault::lag(lead));
-            scene.node(0).set_fault(Fault::Down);
-            let asking = ask_on(&scene).await;
+            let _miner = simulation.mine(millis(block), learnt + 20_000 + 40 * block);
+            simulation.at(learnt).await;
+            simulation.node(1).set_fault(Fault::branch(1));
+            simulation.node(2).set_fault(Fault::lag(lead));
+            simulation.node(0).set_fault(Fault::Down);
+            let asking = ask_on(&simulation).await;
             sleep(millis(3_000)).await;
-            assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+            assert_eq!(active(&simulation).await.as_deref(), Some("el-2"));
             let back = Instant::now();
-            scene.node(0).clear_faults();
-            scene.node(0).set_fault(Fault::lag(lead));
-            let came = until_active(&scene, "el-1", back + millis(10_000 + (lead + 5) * block)).await;
+            simulation.node(0).clear_faults();
+            simulation.node(0).set_fault(Fault::lag(lead));
+            let came = until_active(&simulation, "el-1", back + millis(10_000 + (lead + 5) * block)).await;
             println!("  home {:?} after it was back", came.expect("the backup keeps the calls") - back);
             let until = Instant::now() + millis(5_000 + 10 * block);
             while Instant::now() < until {
-                assert_eq!(active(&scene).await.as_deref(), Some("el-1"));
+                assert_eq!(active(&simulation).await.as_deref(), Some("el-1"));
                 sleep(millis(200)).await;
             }
             asking.abort();
-            scene.app.shutdown().await;
+            simulation.app.shutdown().await;
         });
     }
 }

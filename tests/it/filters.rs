@@ -5,6 +5,6 @@ mod doors;
 mod endings;
 mod leaving;
 mod meaning;
-mod stage;
+mod setup;
 mod switches;
 mod transactions;

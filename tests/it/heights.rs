@@ -10,8 +10,8 @@ use std::{
 use crate::common::{
     client::{Client, call, post},
     heights::{active, millis, pollers, side, switches, well},
-    scene::{Reach, Scene, play},
     sim::{Net, Proxy},
+    simulation::{Reach, Simulation, run_simulated},
     until,
     ws::Ws,
 };
@@ -27,10 +27,10 @@ const SEED: u64 = 5;
 type Answers = Arc<Mutex<Vec<(Instant, String)>>>;
 
 /// Clients that call without a pause, and note which node answers.
-async fn crowd(scene: &Scene, count: usize) -> (JoinSet<()>, Answers) {
+async fn crowd(simulation: &Simulation, count: usize) -> (JoinSet<()>, Answers) {
     let (mut tasks, answers) = (JoinSet::new(), Answers::default());
     for _ in 0..count {
-        let mut client = Client::over(scene.net.connect(scene.app.addr().port()).await.unwrap());
+        let mut client = Client::over(simulation.net.connect(simulation.app.addr().port()).await.unwrap());
         let answers = answers.clone();
         tasks.spawn(async move {
             loop {
@@ -44,38 +44,38 @@ async fn crowd(scene: &Scene, count: usize) -> (JoinSet<()>, Answers) {
 }
 
 /// Has the second node probed at other moments than the first, as it is when nodes were away once.
-async fn out_of_phase(scene: &Scene) {
-    scene.at(3_000).await;
-    scene.node(1).set_fault(Fault::Down);
-    scene.at(4_370).await;
-    scene.node(1).clear_faults();
-    scene.at(9_000).await;
+async fn out_of_phase(simulation: &Simulation) {
+    simulation.at(3_000).await;
+    simulation.node(1).set_fault(Fault::Down);
+    simulation.at(4_370).await;
+    simulation.node(1).clear_faults();
+    simulation.at(9_000).await;
 }
 
 #[test]
 fn calls_are_spread_evenly_however_fast_the_chain_is() {
     for block in [100, 250, 1_000, 2_000, 12_000] {
         println!("a block each {block} ms");
-        play(SEED, async {
+        run_simulated(SEED, async {
             let reaches = [Reach::Http, Reach::Http];
             let spread = "[calls]\npolicy = \"spread\"\n";
-            let mut scene = Scene::with(SEED, &reaches, |_| "primary", spread).await;
+            let mut simulation = Simulation::with(SEED, &reaches, |_| "primary", spread).await;
             let begin = (8 * block).max(10_000);
             let end = begin + (2 * block).max(20_000);
-            let _miner = scene.mine(millis(block), end + 5_000);
-            out_of_phase(&scene).await;
+            let _miner = simulation.mine(millis(block), end + 5_000);
+            out_of_phase(&simulation).await;
             for node in 0..2 {
-                scene.node(node).set_fault(Fault::slow(10));
+                simulation.node(node).set_fault(Fault::slow(10));
             }
             for number in 0..2 {
-                let mut plan = scene.plan(number, end, end + 10_000);
+                let mut plan = simulation.plan(number, end, end + 10_000);
                 plan.fetches = true;
-                scene.admit(plan).await;
+                simulation.admit(plan).await;
             }
-            scene.at(begin).await;
-            let (mut asking, _) = pollers(&scene, 2).await;
-            let (mut tasks, answers) = crowd(&scene, 8).await;
-            scene.at(end).await;
+            simulation.at(begin).await;
+            let (mut asking, _) = pollers(&simulation, 2).await;
+            let (mut tasks, answers) = crowd(&simulation, 8).await;
+            simulation.at(end).await;
             well(&mut asking);
             well(&mut tasks);
             drop((asking, tasks));
@@ -85,7 +85,7 @@ fn calls_are_spread_evenly_however_fast_the_chain_is() {
             for (at, who) in &answers {
                 let node = usize::from(!who.ends_with("el-1"));
                 total[node] += 1;
-                moments.entry((*at - scene.start).as_millis() / 100).or_default()[node] += 1;
+                moments.entry((*at - simulation.start).as_millis() / 100).or_default()[node] += 1;
             }
             let lopsided =
                 moments.values().filter(|count| count[0].min(count[1]) * 10 < count[0].max(count[1])).count();
@@ -94,10 +94,10 @@ fn calls_are_spread_evenly_however_fast_the_chain_is() {
             assert!((40..=60).contains(&share), "{share} of 100 at the first node");
             assert!(lopsided * 10 < moments.len(), "{lopsided} of {} moments", moments.len());
             for node in 0..2 {
-                scene.node(node).clear_faults();
+                simulation.node(node).clear_faults();
             }
-            scene.settle().await;
-            scene.app.shutdown().await;
+            simulation.settle().await;
+            simulation.app.shutdown().await;
         });
     }
 }
@@ -107,32 +107,32 @@ fn calls_stay_with_the_primary_of_a_fast_chain() {
     for block in [100, 250] {
         for late in [0, 1] {
             println!("a block each {block} ms, node {late} late by 400 ms");
-            play(SEED, async {
-                let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
-                scene.node(late).set_fault(Fault::late(400));
-                let _miner = scene.mine(millis(block), 40_000);
-                scene.at(3_000).await;
+            run_simulated(SEED, async {
+                let simulation = Simulation::start(SEED, &[Reach::Http, Reach::Http], "").await;
+                simulation.node(late).set_fault(Fault::late(400));
+                let _miner = simulation.mine(millis(block), 40_000);
+                simulation.at(3_000).await;
                 // Probed at another moment than the first from now on.
-                scene.node(1).set_fault(Fault::Down);
-                scene.at(4_370).await;
-                scene.node(1).clear_faults();
+                simulation.node(1).set_fault(Fault::Down);
+                simulation.at(4_370).await;
+                simulation.node(1).clear_faults();
                 if late == 1 {
-                    scene.node(1).set_fault(Fault::late(400));
+                    simulation.node(1).set_fault(Fault::late(400));
                 }
-                scene.at(9_000).await;
-                let (mut asking, _) = pollers(&scene, 2).await;
-                let before = switches(&scene).await;
-                while scene.start.elapsed() < Duration::from_secs(39) {
-                    let side = side(&scene).await;
+                simulation.at(9_000).await;
+                let (mut asking, _) = pollers(&simulation, 2).await;
+                let before = switches(&simulation).await;
+                while simulation.start.elapsed() < Duration::from_secs(39) {
+                    let side = side(&simulation).await;
                     for node in side["nodes"].as_array().unwrap() {
                         assert_eq!(node["verdict"], "up", "{side:#}");
                     }
                     assert_eq!(side["active"], "el-1");
                     sleep(millis(50)).await;
                 }
-                assert_eq!(switches(&scene).await, before);
+                assert_eq!(switches(&simulation).await, before);
                 well(&mut asking);
-                scene.app.shutdown().await;
+                simulation.app.shutdown().await;
             });
         }
     }
@@ -140,16 +140,16 @@ fn calls_stay_with_the_primary_of_a_fast_chain() {
 
 /// Takes the first node out, and has it come back `behind` blocks behind while calls wait: they are
 /// not held for the blocks that it lacks.
-async fn serves_at_once_when_back(scene: &Scene, behind: u64, what: &str) {
-    scene.node(0).set_fault(Fault::Down);
-    while active(scene).await.is_some() {
+async fn serves_at_once_when_back(simulation: &Simulation, behind: u64, what: &str) {
+    simulation.node(0).set_fault(Fault::Down);
+    while active(simulation).await.is_some() {
         sleep(millis(10)).await;
     }
-    let mut calls = waiting(scene).await;
+    let mut calls = waiting(simulation).await;
     sleep(millis(2_000)).await;
     let back = Instant::now();
-    scene.node(0).clear_faults();
-    scene.node(0).set_fault(Fault::lag(behind));
+    simulation.node(0).clear_faults();
+    simulation.node(0).set_fault(Fault::lag(behind));
     while let Some(answer) = calls.join_next().await {
         let (door, at, _) = answer.unwrap();
         assert!(at - back < millis(2_000), "{what}, {door}: {:?}", at - back);
@@ -157,7 +157,7 @@ async fn serves_at_once_when_back(scene: &Scene, behind: u64, what: &str) {
 }
 
 /// A call that waits on each door, and when it was answered with which height.
-async fn waiting(scene: &Scene) -> JoinSet<(&'static str, Instant, u64)> {
+async fn waiting(simulation: &Simulation) -> JoinSet<(&'static str, Instant, u64)> {
     let mut tasks = JoinSet::new();
     let height = |text: &str| {
         let value: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -167,13 +167,13 @@ async fn waiting(scene: &Scene) -> JoinSet<(&'static str, Instant, u64)> {
     };
     let ask = call(1, "eth_blockNumber", "[]");
     for (door, body) in [("HTTP", ask.clone()), ("batch", format!("[{ask}]"))] {
-        let mut client = Client::over(scene.net.connect(scene.app.addr().port()).await.unwrap());
+        let mut client = Client::over(simulation.net.connect(simulation.app.addr().port()).await.unwrap());
         tasks.spawn(async move {
             let text = client.post(body).await.text();
             (door, Instant::now(), height(&text))
         });
     }
-    let io = scene.net.connect(scene.app.addr().port()).await.unwrap();
+    let io = simulation.net.connect(simulation.app.addr().port()).await.unwrap();
     tasks.spawn(async move {
         let mut ws = Ws::open(io, "/").await;
         ws.send(ask).await;
@@ -210,11 +210,11 @@ fn after_an_outage_calls_wait_for_the_height_clients_were_shown() {
     ] {
         let Return { back, answered, below } = case;
         println!("{back:?}");
-        play(SEED, async {
-            let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
-            let miner = scene.mine(millis(1_000), 12_500);
-            scene.at(12_000).await;
-            let (asking, seen) = pollers(&scene, 1).await;
+        run_simulated(SEED, async {
+            let simulation = Simulation::start(SEED, &[Reach::Http, Reach::Http], "").await;
+            let miner = simulation.mine(millis(1_000), 12_500);
+            simulation.at(12_000).await;
+            let (asking, seen) = pollers(&simulation, 1).await;
             sleep(millis(700)).await;
             drop(asking);
             let shown = seen.lock().unwrap().last().unwrap().2;
@@ -222,20 +222,20 @@ fn after_an_outage_calls_wait_for_the_height_clients_were_shown() {
             drop(miner);
             let out = Instant::now();
             for node in 0..2 {
-                scene.node(node).set_fault(Fault::Down);
+                simulation.node(node).set_fault(Fault::Down);
             }
-            while active(&scene).await.is_some() {
+            while active(&simulation).await.is_some() {
                 sleep(millis(10)).await;
             }
-            let mut calls = waiting(&scene).await;
+            let mut calls = waiting(&simulation).await;
             let mut returns: Vec<(usize, (u64, u64))> =
                 back.iter().enumerate().filter_map(|(node, back)| Some((node, (*back)?))).collect();
             returns.sort_by_key(|(_, (at, _))| *at);
             for (node, (at, behind)) in returns {
                 tokio::time::sleep_until(out + millis(at)).await;
-                scene.node(node).clear_faults();
+                simulation.node(node).clear_faults();
                 if behind > 0 {
-                    scene.node(node).set_fault(Fault::lag(behind));
+                    simulation.node(node).set_fault(Fault::lag(behind));
                 }
             }
             while let Some(answer) = calls.join_next().await {
@@ -246,10 +246,10 @@ fn after_an_outage_calls_wait_for_the_height_clients_were_shown() {
             }
             // A later call does not wait again.
             let asked = Instant::now();
-            for answer in waiting(&scene).await.join_all().await {
+            for answer in waiting(&simulation).await.join_all().await {
                 assert!(answer.1 - asked < millis(100), "{answer:?}");
             }
-            scene.app.shutdown().await;
+            simulation.app.shutdown().await;
         });
     }
 }
@@ -257,35 +257,35 @@ fn after_an_outage_calls_wait_for_the_height_clients_were_shown() {
 #[test]
 fn a_node_away_before_the_height_was_seen_is_not_waited_for() {
     for lies in [false, true] {
-        play(SEED, async {
-            let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
-            let _miner = scene.mine(millis(1_000), 25_000);
-            scene.at(3_000).await;
+        run_simulated(SEED, async {
+            let simulation = Simulation::start(SEED, &[Reach::Http, Reach::Http], "").await;
+            let _miner = simulation.mine(millis(1_000), 25_000);
+            simulation.at(3_000).await;
             if lies {
                 // The node has never been where it says it is.
-                scene.node(1).set_fault(Fault::lie(1_000));
+                simulation.node(1).set_fault(Fault::lie(1_000));
                 sleep(millis(3_000)).await;
             }
-            scene.node(1).set_fault(Fault::Down);
-            scene.at(25_000).await;
-            let (asking, _) = pollers(&scene, 1).await;
+            simulation.node(1).set_fault(Fault::Down);
+            simulation.at(25_000).await;
+            let (asking, _) = pollers(&simulation, 1).await;
             sleep(millis(700)).await;
             drop(asking);
-            serves_at_once_when_back(&scene, 8, &format!("lies: {lies}")).await;
-            scene.app.shutdown().await;
+            serves_at_once_when_back(&simulation, 8, &format!("lies: {lies}")).await;
+            simulation.app.shutdown().await;
         });
     }
 }
 
 #[test]
 fn a_single_node_that_begins_anew_is_not_waited_for() {
-    play(SEED, async {
-        let scene = Scene::set(SEED, &[Reach::Http], "").await;
-        let (asking, _) = pollers(&scene, 1).await;
-        scene.at(4_000).await;
+    run_simulated(SEED, async {
+        let simulation = Simulation::start(SEED, &[Reach::Http], "").await;
+        let (asking, _) = pollers(&simulation, 1).await;
+        simulation.at(4_000).await;
         drop(asking);
-        serves_at_once_when_back(&scene, 40, "alone").await;
-        scene.app.shutdown().await;
+        serves_at_once_when_back(&simulation, 40, "alone").await;
+        simulation.app.shutdown().await;
     });
 }
 

@@ -115,7 +115,7 @@ async fn both_connections_are_kept_over_many_calls() {
 }
 
 #[tokio::test]
-async fn whoever_asks_to_close_is_answered_and_closed() {
+async fn client_that_asks_to_close_is_answered_and_closed() {
     let (_origin, proxy) = echo("").await;
     for value in ["close", "Close", "keep-alive, close"] {
         let mut client = proxy.client().await;
@@ -519,7 +519,7 @@ async fn a_nodes_own_headers_go_along_and_win_over_a_clients() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_or_a_node_says_can_end_a_header_early() {
+async fn no_text_of_a_client_or_node_ends_a_header_early() {
     let origin = Origin::start(|seen| {
         let fields = "content-type: text/html\r\nset-cookie: from=node\r\nx-own: a\r\nserver: n\r\n";
         Reply::Bytes(crate::common::origin::response("200 Fine", fields, answer(seen.id(), &seen.params())))

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
     domain::{beacon_route::Route, layer::Layer, node_id::NodeId},
-    events::{Events, Refused, Running, Settings, Subscription, topics},
+    events::{Events, NoStream, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::Dial,
     pool::{self, Pool, node::Node, resting::Kind},
@@ -26,7 +26,7 @@ use tokio::{
 const ALL: &str = "block,chain_reorg,finalized_checkpoint,head";
 
 /// A pool and a hub before nodes: the first is the primary, the others are backups.
-struct Stage {
+struct Setup {
     pool: Arc<Pool>,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
@@ -49,15 +49,15 @@ fn pool_over(net: &Net, nodes: &[&Teller], metrics: &Arc<Metrics>) -> (Arc<Pool>
     Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall)
 }
 
-impl Stage {
+impl Setup {
     async fn over(net: &Net, nodes: &[&Teller]) -> Self {
         let metrics = Arc::new(Metrics::new());
         let (pool, watched) = pool_over(net, nodes, &metrics);
         let settings = Settings { max_waiting: 4 << 20, hold: Duration::from_secs(2), seed: 7 };
         let (events, running) = Events::start(pool.clone(), &settings, metrics.clone());
-        let stage = Self { pool, events, metrics, _running: (watched, running) };
-        stage.until_active(0).await;
-        stage
+        let setup = Self { pool, events, metrics, _running: (watched, running) };
+        setup.until_active(0).await;
+        setup
     }
 
     async fn until_active(&self, index: usize) {
@@ -114,10 +114,10 @@ async fn at_a_failback_nothing_is_lost_and_nothing_comes_twice() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
     a.set_syncing(true);
-    stage.until_active(1).await;
-    let mut client = stage.client("head,attestation").await;
+    setup.until_active(1).await;
+    let mut client = setup.client("head,attestation").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     a.set_syncing(false);
@@ -139,8 +139,8 @@ async fn an_old_node_that_is_not_well_is_left_at_once() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head,attestation").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head,attestation").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     a.set_syncing(true);
@@ -162,14 +162,14 @@ async fn a_topic_on_trial_delays_no_other_also_at_the_next_node() {
     a.reacts(&format!("attestation,{ALL},voluntary_exit"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
     a.reacts("attestation", Reaction::Hang);
     a.reacts("voluntary_exit", Reaction::Hang);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let events = stage.events.clone();
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let events = setup.events.clone();
     let wish = topics::parse("topics=attestation,voluntary_exit").unwrap();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { events.subscribe(wish).await.map(Client).map_err(|why| format!("{why:?}")) });
     until("the node tries", async || a.asked().iter().any(|topics| topics == "voluntary_exit")).await;
     let start = Instant::now();
-    let mut client = stage.client("head").await;
+    let mut client = setup.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     a.set_syncing(true);
@@ -192,10 +192,10 @@ async fn a_short_refusal_of_a_topic_is_kept_without_secrets() {
         &all("word"),
         Reaction::Refuse("400 Bad Request", "{\"message\":\"no /aVerySecretKey/eth\"}".to_owned()),
     );
-    let stage = Stage::over(&net, &[&node]).await;
+    let setup = Setup::over(&net, &[&node]).await;
     for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "no /***/eth")] {
-        let refused = stage.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
-        let Refused::Topic(400, body) = refused else { panic!("{refused:?}") };
+        let refused = setup.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
+        let NoStream::Topic(400, body) = refused else { panic!("{refused:?}") };
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], words);
     }
 }
@@ -205,12 +205,12 @@ async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
     let net = Net::default();
     let node = Teller::start(&net, present()).await;
     node.reacts("block,chain_reorg,finalized_checkpoint,head", Reaction::Hang);
-    let stage = Stage::over(&net, &[&node]).await;
+    let setup = Setup::over(&net, &[&node]).await;
     for (hold, least, most) in [(100, 100, 1000), (1500, 1500, 3000)] {
-        stage.events.move_to(stage.pool.clone(), Duration::from_millis(hold));
+        setup.events.move_to(setup.pool.clone(), Duration::from_millis(hold));
         let start = Instant::now();
-        let refused = stage.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
-        assert_eq!(refused, Some(Refused::NoNode));
+        let refused = setup.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
+        assert_eq!(refused, Some(NoStream::NoNode));
         let waited = start.elapsed();
         assert!(waited >= Duration::from_millis(least) && waited < Duration::from_millis(most), "{waited:?}");
     }
@@ -221,8 +221,8 @@ async fn a_head_is_told_though_no_node_gives_its_header() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     [&a, &b].iter().for_each(|node| node.set_hiding(true));
@@ -230,13 +230,13 @@ async fn a_head_is_told_though_no_node_gives_its_header() {
         advance(&[&a, &b], slot);
         assert_eq!(client.head().await, slot);
         let line = format!("steadfast_doubtful_events_total{{network=\"default\",reason=\"no_header\"}} {count}");
-        assert!(stage.shows(&line), "{count}");
+        assert!(setup.shows(&line), "{count}");
     }
     // The same stream goes on, and so does the chain.
     [&a, &b].iter().for_each(|node| node.set_hiding(false));
     advance(&[&a, &b], slot + 4);
     assert_eq!(client.head().await, slot + 4);
-    assert!(!stage.shows("steadfast_gaps_skipped_total") && (a.asked().len(), b.asked().len()) == (1, 0));
+    assert!(!setup.shows("steadfast_gaps_skipped_total") && (a.asked().len(), b.asked().len()) == (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,30 +244,30 @@ async fn a_header_that_the_streams_node_does_not_give_another_does() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head").await;
     a.set_hiding(true);
     for slot in slot + 1..=slot + 4 {
         advance(&[&a, &b], slot);
         assert_eq!(client.head().await, slot);
     }
-    assert!(!stage.shows("doubtful_events") && !stage.shows("gaps_skipped"));
+    assert!(!setup.shows("doubtful_events") && !setup.shows("gaps_skipped"));
     assert_eq!((a.streams(), b.streams()), (1, 0), "its events are good");
     // That is held against it: headers are asked of the other first.
     let headers = Kind::of_group(Route::of("GET", "/eth/v1/beacon/headers/head").id);
     until("it is passed over for headers", async || {
         a.tell("attestation", "{}");
-        stage.pool.nodes[0].resting.kinds(Instant::now()).contains(&headers)
+        setup.pool.nodes[0].resting.kinds(Instant::now()).contains(&headers)
     })
     .await;
 }
 
 /// Has a client come for one topic and for the other in turn, `count` times, each for a quarter of a second.
-async fn come_and_go(stage: &Stage, topics: [&str; 2], count: usize) {
+async fn come_and_go(setup: &Setup, topics: [&str; 2], count: usize) {
     for turn in 0..count {
         let topics = topics::parse(&format!("topics={}", topics[turn % 2])).unwrap();
         let _ = timeout(Duration::from_millis(250), async {
-            let _subscription = stage.events.subscribe(topics).await;
+            let _subscription = setup.events.subscribe(topics).await;
             std::future::pending::<()>().await
         })
         .await;
@@ -279,8 +279,8 @@ async fn a_client_that_changes_its_topics_holds_up_no_head() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     [&a, &b].iter().for_each(|node| node.set_hiding(true));
@@ -289,7 +289,7 @@ async fn a_client_that_changes_its_topics_holds_up_no_head() {
         advance(&[&a, &b], slot);
         let start = Instant::now();
         let head = async { (client.head().await, start.elapsed()) };
-        let (_, (head, waited)) = tokio::join!(come_and_go(&stage, topics, 12), head);
+        let (_, (head, waited)) = tokio::join!(come_and_go(&setup, topics, 12), head);
         assert_eq!(head, slot);
         assert!(waited < Duration::from_millis(1200), "{topics:?} {waited:?}");
         let asked = a.asked().len() - asked;
@@ -302,13 +302,13 @@ async fn more_topics_cost_no_event_its_own_words() {
     let slot = present();
     let net = Net::default();
     let node = Teller::start(&net, slot).await;
-    let stage = Stage::over(&net, &[&node]).await;
-    let mut client = stage.client("block,head").await;
+    let setup = Setup::over(&net, &[&node]).await;
+    let mut client = setup.client("block,head").await;
     node.set_hiding(true);
     node.advance(slot + 1, "own");
     // The events wait for a header while the stream is opened anew.
     let events = async { [client.next().await, client.next().await] };
-    let (_, events) = tokio::join!(come_and_go(&stage, ["attestation", "block_gossip"], 6), events);
+    let (_, events) = tokio::join!(come_and_go(&setup, ["attestation", "block_gossip"], 6), events);
     assert!(node.asked().len() > 1);
     for ((topic, data), expected) in events.into_iter().zip(["block", "head"]) {
         assert_eq!((&*topic, &data["more"]), (expected, &Value::from("own")), "{data}");
@@ -320,15 +320,15 @@ async fn a_client_that_changes_its_topics_keeps_no_silent_stream() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     // The chain goes on, and the stream does not tell.
     [&a, &b].iter().for_each(|node| node.set_head(slot + 2));
     let start = Instant::now();
     while b.streams() == 0 {
-        come_and_go(&stage, ["one", "two"], 2).await;
+        come_and_go(&setup, ["one", "two"], 2).await;
         assert!(start.elapsed() < Duration::from_secs(30), "two slots are over");
     }
 }
@@ -340,13 +340,13 @@ async fn a_node_of_which_only_the_stream_lives_is_out() {
     for (is_full, seconds) in [(false, 4), (true, 7)] {
         let net = Net::default();
         let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-        let stage = Stage::over(&net, &[&a, &b]).await;
-        let mut client = stage.client("head").await;
+        let setup = Setup::over(&net, &[&a, &b]).await;
+        let mut client = setup.client("head").await;
         advance(&[&a, &b], slot + 1);
         assert_eq!(client.head().await, slot + 1);
         a.set_breaking(is_full);
         let start = Instant::now();
-        stage.until_active(1).await;
+        setup.until_active(1).await;
         assert!(start.elapsed() < Duration::from_secs(seconds), "{is_full} {:?}", start.elapsed());
         until("events come from the other", async || b.streams() == 1).await;
         advance(&[&b], slot + 2);
@@ -363,16 +363,16 @@ async fn a_topic_over_which_a_node_ends_the_stream_is_left_out() {
         for topics in [format!("{ALL},novelty"), "novelty".to_owned()] {
             a.reacts(&topics, reaction.clone());
         }
-        let stage = Stage::over(&net, &[&a, &b]).await;
+        let setup = Setup::over(&net, &[&a, &b]).await;
         let novelty = topics::parse("topics=novelty").unwrap();
         let mut client = None;
         // The first client asks for the topic, and later another one.
         for slot in [slot + 1, slot + 2] {
-            let refused = stage.events.subscribe(novelty.clone());
+            let refused = setup.events.subscribe(novelty.clone());
             let heads = async {
                 sleep(Duration::from_millis(100)).await;
                 if client.is_none() {
-                    client = Some(stage.client("head").await);
+                    client = Some(setup.client("head").await);
                 }
                 sleep(Duration::from_millis(500)).await;
                 advance(&[&a, &b], slot);
@@ -381,11 +381,11 @@ async fn a_topic_over_which_a_node_ends_the_stream_is_left_out() {
             let (refused, ()) = tokio::join!(refused, heads);
             // A node that hangs is waited for longer than a client.
             match refused {
-                Err(Refused::Topic(503, _)) => assert!(!matches!(reaction, Reaction::Hang)),
-                Err(Refused::NoNode) => assert!(matches!(reaction, Reaction::Hang)),
+                Err(NoStream::Topic(503, _)) => assert!(!matches!(reaction, Reaction::Hang)),
+                Err(NoStream::NoNode) => assert!(matches!(reaction, Reaction::Hang)),
                 _ => panic!("the topic is told"),
             }
-            assert_eq!((b.asked().len(), stage.pool.snapshot().active), (0, Some(NodeId(0))));
+            assert_eq!((b.asked().len(), setup.pool.snapshot().active), (0, Some(NodeId(0))));
             // The refusal is forgotten after a minute.
             sleep(Duration::from_secs(61)).await;
         }
@@ -398,9 +398,9 @@ async fn before_genesis_clients_have_their_streams() {
     let net = Net::default();
     let node = Teller::start(&net, slot).await;
     node.set_early(true);
-    let stage = Stage::over(&net, &[&node]).await;
+    let setup = Setup::over(&net, &[&node]).await;
     let start = Instant::now();
-    let mut client = stage.client("head").await;
+    let mut client = setup.client("head").await;
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     node.set_early(false);
     until("its events are asked for", async || node.streams() == 1).await;
@@ -413,8 +413,8 @@ async fn slots_ahead_of_the_clock_mute_nothing_and_cost_their_node() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head,finalized_checkpoint").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head,finalized_checkpoint").await;
     let absurd = u64::MAX;
     a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
     a.tell("finalized_checkpoint", &format!(r#"{{"epoch":"{absurd}"}}"#));
@@ -422,7 +422,7 @@ async fn slots_ahead_of_the_clock_mute_nothing_and_cost_their_node() {
     assert_eq!(client.head().await, slot + 1);
     a.tell("finalized_checkpoint", r#"{"epoch":"3"}"#);
     assert_eq!(client.next().await.1["epoch"], "3");
-    assert!(stage.shows("steadfast_doubtful_events_total{network=\"default\",reason=\"ahead\"} 2"));
+    assert!(setup.shows("steadfast_doubtful_events_total{network=\"default\",reason=\"ahead\"} 2"));
     assert_eq!((a.streams(), b.streams()), (1, 0), "it may have been a slip");
     a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
     until("events come from the other", async || (a.streams(), b.streams()) == (0, 1)).await;
@@ -436,18 +436,18 @@ async fn the_clock_goes_on_for_a_stream_that_is_kept_without_clients() {
     let mut slot = teller::second();
     let node = Teller::start(&net, slot).await;
     node.set_fast();
-    let stage = Stage::over(&net, &[&node]).await;
-    drop(stage.client("head").await);
+    let setup = Setup::over(&net, &[&node]).await;
+    drop(setup.client("head").await);
     // Two epochs, and less than such a stream is kept.
     for _ in 0..8 {
         sleep(Duration::from_secs(1)).await;
         slot = teller::second();
         advance(&[&node], slot);
     }
-    let mut client = stage.client("head").await;
+    let mut client = setup.client("head").await;
     advance(&[&node], slot + 1);
     while client.head().await < slot + 1 {}
-    assert!(!stage.shows("doubtful_events"));
+    assert!(!setup.shows("doubtful_events"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,8 +455,8 @@ async fn a_stream_that_is_lost_once_counts_once() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let _client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let _client = setup.client("head").await;
     for _ in 0..3 {
         a.tell("head", &format!(r#"{{"slot":"{}","block":"{}"}}"#, u64::MAX, teller::root(9)));
     }
@@ -474,17 +474,17 @@ async fn a_silent_stream_of_an_old_pool_blames_no_node_of_the_next() {
     let slot = present();
     let net = Net::default();
     let (a, c, d) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a]).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a]).await;
+    let mut client = setup.client("head").await;
     advance(&[&a, &c, &d], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     // The chain goes on, and the stream does not tell.
     [&a, &c, &d].iter().for_each(|node| node.set_head(slot + 2));
-    until("the chain has gone on", async || stage.pool.snapshot().head == Some(slot + 2)).await;
+    until("the chain has gone on", async || setup.pool.snapshot().head == Some(slot + 2)).await;
     sleep(Duration::from_secs(20)).await;
-    let (next, _watched) = pool_over(&net, &[&c, &d], &stage.metrics);
+    let (next, _watched) = pool_over(&net, &[&c, &d], &setup.metrics);
     until("the next pool serves", async || next.snapshot().active == Some(NodeId(0))).await;
-    stage.events.move_to(next.clone(), Duration::from_secs(2));
+    setup.events.move_to(next.clone(), Duration::from_secs(2));
     until("a stream of the next pool runs beside", async || (a.streams(), c.streams()) == (1, 1)).await;
     until("the silent stream is lost", async || a.streams() == 0).await;
     sleep(Duration::from_secs(1)).await;

@@ -4,4 +4,4 @@ mod heads;
 mod logs;
 mod passthrough;
 mod schedules;
-mod stage;
+mod setup;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    scene::{Reach, Scene, play},
+    simulation::{Reach, Simulation, run_simulated},
     witness::Report,
 };
 use steadfast::devnet::Fault;
@@ -36,22 +36,22 @@ struct Course {
     quiet: Duration,
 }
 
-fn run(course: &Course, events: impl AsyncFn(&Scene)) -> Vec<Report> {
-    play(SEED, async {
-        let mut scene = Scene::set(SEED, &course.reaches, "").await;
+fn run(course: &Course, events: impl AsyncFn(&Simulation)) -> Vec<Report> {
+    run_simulated(SEED, async {
+        let mut simulation = Simulation::start(SEED, &course.reaches, "").await;
         for number in 0..CLIENTS {
-            let mut plan = scene.plan(number, CALLS_UNTIL, END);
+            let mut plan = simulation.plan(number, CALLS_UNTIL, END);
             plan.fetches = course.fetches;
-            scene.admit(plan).await;
+            simulation.admit(plan).await;
         }
-        let _miner = scene.mine(Duration::from_secs(1), BLOCKS_UNTIL);
-        events(&scene).await;
-        scene.at(BLOCKS_UNTIL).await;
-        assert!(scene.node(1).count("eth_gasPrice") > 10, "the stand-by was never called");
+        let _miner = simulation.mine(Duration::from_secs(1), BLOCKS_UNTIL);
+        events(&simulation).await;
+        simulation.at(BLOCKS_UNTIL).await;
+        assert!(simulation.node(1).count("eth_gasPrice") > 10, "the stand-by was never called");
         // Home again, without a restart or a reconnect.
-        scene.node(0).clear_records();
-        scene.node(1).clear_records();
-        let reports = scene.settle().await;
+        simulation.node(0).clear_records();
+        simulation.node(1).clear_records();
+        let reports = simulation.settle().await;
         for (number, report) in reports.iter().enumerate() {
             assert!(report.calls > 400, "client {number}: {} calls", report.calls);
             assert!(report.notified.0 > 30, "client {number}: {} heads", report.notified.0);
@@ -59,7 +59,7 @@ fn run(course: &Course, events: impl AsyncFn(&Scene)) -> Vec<Report> {
             assert!(report.quiet <= course.quiet, "client {number}: no head for {:?}", report.quiet);
         }
         assert!(reports.iter().any(|report| report.notified.1 > 30), "no logs");
-        scene.app.shutdown().await;
+        simulation.app.shutdown().await;
         reports
     })
 }
@@ -69,15 +69,15 @@ fn the_primary_is_cut_and_returns() {
     for reaches in REACHES {
         println!("{reaches:?}");
         let course = Course { reaches, fetches: true, worst: ABRUPT, quiet: Duration::from_millis(2500) };
-        run(&course, async |scene| {
-            scene.at(FAULT).await;
-            scene.node(0).set_fault(Fault::Down);
-            scene.at(RETURN).await;
-            scene.node(0).clear_faults();
-            scene.at(RETURN + 6_000).await;
-            scene.node(0).clear_records();
-            scene.at(RETURN + 8_000).await;
-            assert!(scene.node(0).count("eth_gasPrice") > 100, "calls did not go home");
+        run(&course, async |simulation| {
+            simulation.at(FAULT).await;
+            simulation.node(0).set_fault(Fault::Down);
+            simulation.at(RETURN).await;
+            simulation.node(0).clear_faults();
+            simulation.at(RETURN + 6_000).await;
+            simulation.node(0).clear_records();
+            simulation.at(RETURN + 8_000).await;
+            assert!(simulation.node(0).count("eth_gasPrice") > 100, "calls did not go home");
         });
     }
 }
@@ -87,11 +87,11 @@ fn the_primary_hangs() {
     for reaches in REACHES {
         println!("{reaches:?}");
         let course = Course { reaches, fetches: true, worst: HANG, quiet: Duration::from_secs(4) };
-        run(&course, async |scene| {
-            scene.at(FAULT).await;
-            scene.node(0).set_fault(Fault::Hang);
-            scene.at(RETURN).await;
-            scene.node(0).clear_faults();
+        run(&course, async |simulation| {
+            simulation.at(FAULT).await;
+            simulation.node(0).set_fault(Fault::Hang);
+            simulation.at(RETURN).await;
+            simulation.node(0).clear_faults();
         });
     }
 }
@@ -102,14 +102,14 @@ fn the_primary_goes_silent_with_its_socket_open() {
         println!("{reaches:?}");
         // Its calls are answered all the while, so they stay; only heads come by asking.
         let course = Course { reaches, fetches: true, worst: ABRUPT, quiet: Duration::from_millis(2500) };
-        run(&course, async |scene| {
-            scene.at(FAULT).await;
-            scene.node(0).set_fault(Fault::Mute);
-            scene.at(RETURN).await;
-            scene.node(0).clear_faults();
-            scene.node(0).set_fault(Fault::Down);
-            scene.at(RETURN + 2_000).await;
-            scene.node(0).clear_faults();
+        run(&course, async |simulation| {
+            simulation.at(FAULT).await;
+            simulation.node(0).set_fault(Fault::Mute);
+            simulation.at(RETURN).await;
+            simulation.node(0).clear_faults();
+            simulation.node(0).set_fault(Fault::Down);
+            simulation.at(RETURN + 2_000).await;
+            simulation.node(0).clear_faults();
         });
     }
 }
@@ -119,12 +119,12 @@ fn the_primary_flaps_four_times() {
     for reaches in REACHES {
         println!("{reaches:?}");
         let course = Course { reaches, fetches: true, worst: ABRUPT, quiet: Duration::from_millis(2500) };
-        run(&course, async |scene| {
+        run(&course, async |simulation| {
             for flap in 0..4 {
-                scene.at(FAULT + flap * 3_000).await;
-                scene.node(0).set_fault(Fault::Down);
-                scene.at(FAULT + flap * 3_000 + 1_000).await;
-                scene.node(0).clear_faults();
+                simulation.at(FAULT + flap * 3_000).await;
+                simulation.node(0).set_fault(Fault::Down);
+                simulation.at(FAULT + flap * 3_000 + 1_000).await;
+                simulation.node(0).clear_faults();
             }
         });
     }
@@ -136,14 +136,14 @@ fn both_nodes_are_down_for_three_seconds() {
         println!("{reaches:?}");
         let course =
             Course { reaches, fetches: true, worst: Duration::from_millis(4_500), quiet: Duration::from_millis(6_000) };
-        run(&course, async |scene| {
-            scene.at(FAULT).await;
-            scene.node(0).set_fault(Fault::Down);
-            scene.node(1).set_fault(Fault::Down);
-            scene.at(FAULT + 3_000).await;
-            scene.node(1).clear_faults();
-            scene.at(RETURN).await;
-            scene.node(0).clear_faults();
+        run(&course, async |simulation| {
+            simulation.at(FAULT).await;
+            simulation.node(0).set_fault(Fault::Down);
+            simulation.node(1).set_fault(Fault::Down);
+            simulation.at(FAULT + 3_000).await;
+            simulation.node(1).clear_faults();
+            simulation.at(RETURN).await;
+            simulation.node(0).clear_faults();
         });
     }
 }
@@ -153,14 +153,14 @@ fn the_stand_by_is_three_blocks_behind() {
     for reaches in REACHES {
         println!("{reaches:?}");
         let course = Course { reaches, fetches: false, worst: ABRUPT, quiet: Duration::from_millis(6_000) };
-        run(&course, async |scene| {
-            scene.node(1).set_fault(Fault::lag(3));
-            scene.at(FAULT).await;
-            scene.node(0).set_fault(Fault::Down);
-            scene.at(RETURN).await;
-            scene.node(0).clear_faults();
-            scene.at(RETURN + 8_000).await;
-            scene.node(1).clear_faults();
+        run(&course, async |simulation| {
+            simulation.node(1).set_fault(Fault::lag(3));
+            simulation.at(FAULT).await;
+            simulation.node(0).set_fault(Fault::Down);
+            simulation.at(RETURN).await;
+            simulation.node(0).clear_faults();
+            simulation.at(RETURN + 8_000).await;
+            simulation.node(1).clear_faults();
         });
     }
 }
@@ -170,13 +170,13 @@ fn a_reorganisation_falls_into_the_switch() {
     for reaches in REACHES {
         println!("{reaches:?}");
         let course = Course { reaches, fetches: true, worst: ABRUPT, quiet: Duration::from_millis(2500) };
-        let reports = run(&course, async |scene| {
-            scene.at(FAULT).await;
-            scene.node(0).set_fault(Fault::Down);
-            scene.devnet.chain().reorg(2).unwrap();
-            scene.at(RETURN).await;
-            scene.node(0).clear_faults();
-            scene.devnet.chain().reorg(3).unwrap();
+        let reports = run(&course, async |simulation| {
+            simulation.at(FAULT).await;
+            simulation.node(0).set_fault(Fault::Down);
+            simulation.devnet.chain().reorg(2).unwrap();
+            simulation.at(RETURN).await;
+            simulation.node(0).clear_faults();
+            simulation.devnet.chain().reorg(3).unwrap();
         });
         let removed = reports[0].lines.iter().filter(|(_, line)| line.contains(r#""removed":true"#)).count();
         assert!(removed > 2, "{removed} logs were taken back");

@@ -41,7 +41,7 @@ fn settings(node: &Origin) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_connects_and_says_nothing_keeps_nobody_out() {
+async fn silent_connections_keep_no_client_out() {
     let node = Origin::echo().await;
     let mut process = Process::start(&settings(&node), &["ulimit -n 256"]).await;
     let before = quiet(&process).await;

@@ -20,7 +20,7 @@ const NODES: usize = 3;
 const CLIENTS: usize = 4;
 const LENGTH: Duration = Duration::from_secs(90);
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 /// Blocks that every node has, however far it lags.
 const OLD_BLOCKS: u64 = 30;
 /// A call meets at most two hanging nodes, each known within about two seconds.
@@ -43,12 +43,12 @@ async fn simulate(seed: u64) -> Vec<Line> {
         block_time: Some(Duration::from_secs(2)),
         initial_blocks: 50,
         seed,
-        now_unix: Some(DAWN),
+        now_unix: Some(START_UNIX),
         ..Options::default()
     };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
     let urls: Vec<String> = devnet.nodes().map(|node| node.http_url()).collect();
-    let world = net.world(DAWN, start);
+    let world = net.world(START_UNIX, start);
     let config = proxy::config(&proxy::nodes(urls.iter().map(String::as_str)));
     let app = App::start(config, world, None).await.unwrap();
     sleep(Duration::from_secs(2)).await;

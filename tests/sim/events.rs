@@ -18,9 +18,9 @@ use std::{
 use crate::common::{
     client::Client,
     proxy,
-    scene::play,
     seeds::{each, seeds},
     sim::Net,
+    simulation::run_simulated,
 };
 use chain::Tree;
 use client::{Heard, Listened, check, listen};
@@ -34,7 +34,7 @@ use tokio::{
 };
 
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 /// Slots before the start.
 const PAST: u64 = 60;
 /// In seconds from the start.
@@ -59,7 +59,7 @@ impl Genesis {
     }
 }
 
-struct Stage {
+struct Setup {
     net: Net,
     tree: Arc<Mutex<Tree>>,
     nodes: Arc<Vec<Node>>,
@@ -67,8 +67,8 @@ struct Stage {
     app: App,
 }
 
-impl Stage {
-    async fn set(rng: &mut Rng) -> Self {
+impl Setup {
+    async fn start(rng: &mut Rng) -> Self {
         let (net, start) = (Net::default(), Instant::now());
         let mut tree = Tree::new();
         for slot in 1..=PAST {
@@ -77,7 +77,7 @@ impl Stage {
             }
         }
         let tree = Arc::new(Mutex::new(tree));
-        let genesis = Genesis { unix: DAWN - PAST, start };
+        let genesis = Genesis { unix: START_UNIX - PAST, start };
         let (mut nodes, mut settings) = (Vec::new(), String::new());
         for number in 0..rng.u16(2..=3) {
             let habits = Habits {
@@ -92,7 +92,7 @@ impl Stage {
             settings += &format!("[[cl.{tier}]]\nname = \"cl-{number}\"\nhttp = \"http://127.0.0.1:{port}\"\n");
             nodes.push(Node::start(&net, port, tree.clone(), genesis, habits));
         }
-        let world = net.world(DAWN, start);
+        let world = net.world(START_UNIX, start);
         sleep(Duration::from_millis(1)).await;
         let app = App::start(proxy::config(&settings), world, None).await.unwrap();
         sleep(Duration::from_secs(2)).await;
@@ -223,26 +223,26 @@ impl Stage {
 
 /// What the clients heard, the longest that a block waited, and whether any had to be left out.
 fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration, bool) {
-    play(seed, async {
+    run_simulated(seed, async {
         let mut rng = Rng::with_seed(seed);
-        let stage = Stage::set(&mut rng).await;
-        let mut mining = stage.mine(rng.fork());
+        let setup = Setup::start(&mut rng).await;
+        let mut mining = setup.mine(rng.fork());
         let mut clients = JoinSet::new();
         for (number, topics) in [TOPICS, CHAIN_ONLY].into_iter().enumerate() {
-            let stream = stage.listener(topics, format!("seed {seed} client {number}"));
+            let stream = setup.listener(topics, format!("seed {seed} client {number}"));
             clients.spawn(async move { (number, stream.await) });
         }
-        let late = stage.listener(CHAIN_ONLY, format!("seed {seed} client 2"));
-        let comes = stage.start + Duration::from_millis(rng.u64(5_000..40_000));
+        let late = setup.listener(CHAIN_ONLY, format!("seed {seed} client 2"));
+        let comes = setup.start + Duration::from_millis(rng.u64(5_000..40_000));
         clients.spawn(async move {
             sleep_until(comes).await;
             (2, late.await)
         });
-        while stage.start.elapsed().as_secs() < FAULTS_UNTIL {
+        while setup.start.elapsed().as_secs() < FAULTS_UNTIL {
             sleep(Duration::from_millis(rng.u64(50..6_000))).await;
-            stage.disturb(&mut rng).await;
+            setup.disturb(&mut rng).await;
         }
-        stage.nodes.iter().for_each(|node| node.set_fault(Fault::None));
+        setup.nodes.iter().for_each(|node| node.set_fault(Fault::None));
         let (tip, times) = mining.join_next().await.unwrap().unwrap();
         let mut heard = Vec::new();
         while let Some(done) = clients.join_next().await {
@@ -250,12 +250,12 @@ fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration, bool) {
         }
         heard.sort_by_key(|(number, _)| *number);
         let mut longest = Duration::ZERO;
-        let has_missed = stage.has_missed().await;
+        let has_missed = setup.has_missed().await;
         {
-            let tree = stage.tree.lock().unwrap();
+            let tree = setup.tree.lock().unwrap();
             for (number, (opened, heard)) in &heard {
                 let who = format!("seed {seed} client {number}");
-                check(&tree, tip, PAST + opened.duration_since(stage.start).as_secs(), heard, has_missed, &who);
+                check(&tree, tip, PAST + opened.duration_since(setup.start).as_secs(), heard, has_missed, &who);
                 for head in heard.iter().filter(|heard| heard.topic == "head") {
                     let name = chain::name(head.data["block"].as_str().unwrap());
                     let came = times.iter().rev().take_while(|(_, tip)| tree.line(*tip).any(|at| at == name)).last();
@@ -267,13 +267,13 @@ fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration, bool) {
             }
         }
         assert!(longest < PATIENCE, "seed {seed}: a head came after {longest:?}");
-        stage.app.shutdown().await;
+        setup.app.shutdown().await;
         (heard.into_iter().map(|(_, (_, heard))| heard).collect(), longest, has_missed)
     })
 }
 
 #[test]
-fn whatever_the_nodes_do_streams_tell_all_blocks_once() {
+fn streams_tell_all_blocks_once_on_any_node_faults() {
     let seeds = seeds(0..1_000);
     let (events, passed, longest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let missed = AtomicU64::new(0);
@@ -295,58 +295,58 @@ fn whatever_the_nodes_do_streams_tell_all_blocks_once() {
 
 #[test]
 fn a_client_that_leaves_or_stalls_goes_and_others_hear_all() {
-    play(7, async {
+    run_simulated(7, async {
         let mut rng = Rng::with_seed(7);
-        let stage = Stage::set(&mut rng).await;
-        let mut mining = stage.mine(rng.fork());
+        let setup = Setup::start(&mut rng).await;
+        let mut mining = setup.mine(rng.fork());
         let mut listening = JoinSet::new();
-        listening.spawn(stage.listener(CHAIN_ONLY, "the one that reads".to_owned()));
-        let leaves = stage.idler("head,bulk", 1_000).await;
-        let _sleeps = stage.idler("head,bulk", 1_000).await;
+        listening.spawn(setup.listener(CHAIN_ONLY, "the one that reads".to_owned()));
+        let leaves = setup.idler("head,bulk", 1_000).await;
+        let _sleeps = setup.idler("head,bulk", 1_000).await;
         sleep(Duration::from_millis(10)).await;
-        assert_eq!(stage.streams().await, "3");
+        assert_eq!(setup.streams().await, "3");
         drop(leaves);
         sleep(Duration::from_millis(10)).await;
-        assert_eq!(stage.streams().await, "2", "one left");
+        assert_eq!(setup.streams().await, "2", "one left");
         // What it does not take fills its connection within some twenty blocks; half a minute later it is gone.
         sleep(Duration::from_secs(70)).await;
-        assert_eq!(stage.streams().await, "1", "one does not read");
+        assert_eq!(setup.streams().await, "1", "one does not read");
         let (tip, _) = mining.join_next().await.unwrap().unwrap();
         let (opened, heard) = listening.join_next().await.unwrap().unwrap();
-        let since = PAST + opened.duration_since(stage.start).as_secs();
-        check(&stage.tree.lock().unwrap(), tip, since, &heard, false, "the one that reads");
-        stage.app.shutdown().await;
+        let since = PAST + opened.duration_since(setup.start).as_secs();
+        check(&setup.tree.lock().unwrap(), tip, since, &heard, false, "the one that reads");
+        setup.app.shutdown().await;
     });
 }
 
 #[test]
 fn a_header_that_no_node_gives_is_skipped_within_seconds() {
     for seed in 0..40 {
-        play(seed, async {
+        run_simulated(seed, async {
             let mut rng = Rng::with_seed(seed);
-            let stage = Stage::set(&mut rng).await;
-            let mut tip = stage.tree.lock().unwrap().len() - 1;
+            let setup = Setup::start(&mut rng).await;
+            let mut tip = setup.tree.lock().unwrap().len() - 1;
             let mut grow = |nodes: &[Node], count: usize| {
-                let slot = PAST + stage.start.elapsed().as_secs();
+                let slot = PAST + setup.start.elapsed().as_secs();
                 for place in 0..count {
-                    tip = stage.tree.lock().unwrap().add(slot + 1 + place as u64, tip);
+                    tip = setup.tree.lock().unwrap().add(slot + 1 + place as u64, tip);
                 }
                 nodes.iter().for_each(|node| node.set_tip(tip));
                 tip
             };
-            let client = stage.listener(CHAIN_ONLY, format!("seed {seed}"));
+            let client = setup.listener(CHAIN_ONLY, format!("seed {seed}"));
             let mut clients = JoinSet::new();
             clients.spawn(client);
             sleep(Duration::from_secs(5)).await;
-            grow(&stage.nodes, 1);
+            grow(&setup.nodes, 1);
             sleep(Duration::from_secs(3)).await;
             // A block that nobody gives, and two upon it; later another one every few seconds.
-            let lacking = stage.tree.lock().unwrap().len();
-            stage.nodes.iter().for_each(|node| node.set_fault(Fault::Lacks(lacking)));
-            let (since, first) = (Instant::now(), grow(&stage.nodes, 3));
-            while stage.start.elapsed().as_secs() < END - 10 {
+            let lacking = setup.tree.lock().unwrap().len();
+            setup.nodes.iter().for_each(|node| node.set_fault(Fault::Lacks(lacking)));
+            let (since, first) = (Instant::now(), grow(&setup.nodes, 3));
+            while setup.start.elapsed().as_secs() < END - 10 {
                 sleep(Duration::from_secs(4)).await;
-                grow(&stage.nodes, 1);
+                grow(&setup.nodes, 1);
             }
             let (_, heard) = clients.join_next().await.unwrap().unwrap();
             let after = heard
@@ -356,7 +356,7 @@ fn a_header_that_no_node_gives_is_skipped_within_seconds() {
             assert!(waited < Duration::from_secs(16), "seed {seed}: {waited:?}");
             let heads = heard.iter().filter(|one| one.topic == "head" && one.at > since + waited).count();
             assert!(heads >= 15, "seed {seed}: {heads}");
-            stage.app.shutdown().await;
+            setup.app.shutdown().await;
         });
     }
 }

@@ -15,8 +15,8 @@ use std::{
 use crate::common::{
     disturb::disturb,
     heights::metric,
-    scene::{MOSTLY_BOTH, Scene, play, some_nodes},
     seeds::{each, seeds},
+    simulation::{MOSTLY_BOTH, Simulation, run_simulated, some_nodes},
 };
 use client::{Plan, Report, poll};
 use fastrand::Rng;
@@ -28,63 +28,63 @@ const FILTER_METHODS: [&str; 5] =
     ["eth_newFilter", "eth_newBlockFilter", "eth_getFilterChanges", "eth_getFilterLogs", "eth_uninstallFilter"];
 
 fn run(seed: u64) -> Vec<Report> {
-    play(seed, async {
+    run_simulated(seed, async {
         let mut rng = Rng::with_seed(seed);
         let reaches = some_nodes(&mut rng, &MOSTLY_BOTH);
         let nodes = reaches.len();
         let policy = if rng.bool() { "first" } else { "spread" };
         // Backlogs that are given up have tests of their own, and so have logs that nobody gives.
         let more = format!("[chain]\ntimeout = \"1m\"\n[calls]\npolicy = \"{policy}\"\n");
-        let scene = Scene::set(seed, &reaches, &more).await;
+        let simulation = Simulation::start(seed, &reaches, &more).await;
         // From 100 ms to 12 s, short ones as often as long ones.
         let spacing = (100.0 * 120.0_f64.powf(rng.f64())) as u64;
         // Half a minute, and less where a hundred blocks come sooner: short runs are soon more runs.
         let faults_until = (100 * spacing).clamp(15_000, 30_000).max(8 * spacing);
         let blocks_until = faults_until + 8_000 + 2 * spacing;
-        let _miner = scene.mine(Duration::from_millis(spacing), blocks_until);
+        let _miner = simulation.mine(Duration::from_millis(spacing), blocks_until);
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
             let plan = Plan {
                 name: format!("seed {seed} client {number}"),
                 rng: Rng::with_seed(seed << 8 | number as u64),
-                net: scene.net.clone(),
-                port: scene.app.addr().port(),
-                chain: scene.devnet.chain().clone(),
+                net: simulation.net.clone(),
+                port: simulation.app.addr().port(),
+                chain: simulation.devnet.chain().clone(),
                 // Blocks that a node may be behind, and those of an outage.
                 behind: 30 + 10_000 / spacing,
-                until: scene.start + Duration::from_millis(faults_until + 4_000),
-                end: scene.start + Duration::from_millis(blocks_until + 10_000 + spacing),
-                filter: scene.plan(number, 0, 0).filter,
+                until: simulation.start + Duration::from_millis(faults_until + 4_000),
+                end: simulation.start + Duration::from_millis(blocks_until + 10_000 + spacing),
+                filter: simulation.plan(number, 0, 0).filter,
             };
             clients.spawn(async move { (number, poll(plan).await) });
         }
-        while scene.start.elapsed() < Duration::from_millis(faults_until) {
-            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
-            scene.at(now + rng.u64(50..4_000.max(spacing))).await;
-            disturb(&scene, &reaches, &mut rng).await;
+        while simulation.start.elapsed() < Duration::from_millis(faults_until) {
+            let now = u64::try_from(simulation.start.elapsed().as_millis()).unwrap();
+            simulation.at(now + rng.u64(50..4_000.max(spacing))).await;
+            disturb(&simulation, &reaches, &mut rng).await;
         }
         for node in 0..nodes {
-            scene.node(node).clear_faults();
+            simulation.node(node).clear_faults();
         }
         let mut reports = Vec::new();
         while let Some(done) = clients.join_next().await {
             reports.push(done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
         }
         reports.sort_by_key(|(number, _)| *number);
-        let (heads, gaps) = (scene.heads(), metric(&scene, "steadfast_gaps_skipped_total").await);
+        let (heads, gaps) = (simulation.heads(), metric(&simulation, "steadfast_gaps_skipped_total").await);
         for (number, report) in &reports {
-            let logs = scene.logs(scene.plan(*number, 0, 0).filter).await;
+            let logs = simulation.logs(simulation.plan(*number, 0, 0).filter).await;
             for told in &report.filters {
                 told.settle(&heads, &logs);
             }
             assert!(report.lost == 0 || gaps > 0, "seed {seed} client {number}: {} filters were lost", report.lost);
         }
         for node in 0..nodes {
-            let counts = scene.node(node).counts();
+            let counts = simulation.node(node).counts();
             let ours: Vec<_> = counts.iter().filter(|(method, _)| FILTER_METHODS.contains(&method.as_str())).collect();
             assert!(ours.is_empty(), "seed {seed}: a node was asked for {ours:?}");
         }
-        scene.app.shutdown().await;
+        simulation.app.shutdown().await;
         reports.into_iter().map(|(_, report)| report).collect()
     })
 }

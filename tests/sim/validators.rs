@@ -7,5 +7,5 @@ mod client;
 mod events;
 mod lateness;
 mod script;
+mod setup;
 mod simulation;
-mod stage;

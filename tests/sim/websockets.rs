@@ -10,8 +10,8 @@ use std::{
 
 use crate::common::{
     disturb::disturb,
-    scene::{EACH, MOSTLY_BOTH, Scene, play, some_nodes},
     seeds::{each, seeds},
+    simulation::{EACH, MOSTLY_BOTH, Simulation, run_simulated, some_nodes},
     witness::Report,
 };
 use fastrand::Rng;
@@ -27,32 +27,32 @@ const CLIENTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(9);
 
 fn run(seed: u64) -> Vec<Report> {
-    play(seed, async {
+    run_simulated(seed, async {
         let mut rng = Rng::with_seed(seed);
         let reaches = some_nodes(&mut rng, &MOSTLY_BOTH);
         let nodes = reaches.len();
         // What is given up in the end has a simulation of its own, below.
-        let mut scene = Scene::set(seed, &reaches, "[chain]\ntimeout = \"1m\"\n").await;
-        let _miner = scene.mine(Duration::from_millis(rng.u64(300..3000)), BLOCKS_UNTIL);
+        let mut simulation = Simulation::start(seed, &reaches, "[chain]\ntimeout = \"1m\"\n").await;
+        let _miner = simulation.mine(Duration::from_millis(rng.u64(300..3000)), BLOCKS_UNTIL);
         for number in 0..CLIENTS {
-            let mut plan = scene.plan(number, CALLS_UNTIL, END);
+            let mut plan = simulation.plan(number, CALLS_UNTIL, END);
             plan.pace = 20..400;
             plan.patience = PATIENCE;
-            scene.admit(plan).await;
+            simulation.admit(plan).await;
             if rng.bool() {
-                scene.at(2_000 + rng.u64(..4_000)).await;
+                simulation.at(2_000 + rng.u64(..4_000)).await;
             }
         }
-        while scene.start.elapsed().as_millis() < u128::from(FAULTS_UNTIL) {
-            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
-            scene.at(now + rng.u64(50..4_000)).await;
-            disturb(&scene, &reaches, &mut rng).await;
+        while simulation.start.elapsed().as_millis() < u128::from(FAULTS_UNTIL) {
+            let now = u64::try_from(simulation.start.elapsed().as_millis()).unwrap();
+            simulation.at(now + rng.u64(50..4_000)).await;
+            disturb(&simulation, &reaches, &mut rng).await;
         }
         for node in 0..nodes {
-            scene.node(node).clear_faults();
+            simulation.node(node).clear_faults();
         }
-        let reports = scene.settle().await;
-        scene.app.shutdown().await;
+        let reports = simulation.settle().await;
+        simulation.app.shutdown().await;
         reports
     })
 }
@@ -60,50 +60,50 @@ fn run(seed: u64) -> Vec<Report> {
 /// For a while nobody gives the logs of one block; besides that, all but the last node come and go. Whom the block may concern is told, and
 /// nobody else notices.
 fn run_without_logs_of_a_block(seed: u64) -> usize {
-    play(seed, async {
+    run_simulated(seed, async {
         let mut rng = Rng::with_seed(seed);
         let reaches = some_nodes(&mut rng, &EACH);
         let nodes = reaches.len();
-        let mut scene = Scene::set(seed, &reaches, "").await;
-        let _miner = scene.mine(Duration::from_millis(rng.u64(500..3000)), BLOCKS_UNTIL);
+        let mut simulation = Simulation::start(seed, &reaches, "").await;
+        let _miner = simulation.mine(Duration::from_millis(rng.u64(500..3000)), BLOCKS_UNTIL);
         for number in 0..CLIENTS {
-            let mut plan = scene.plan(number, CALLS_UNTIL, END);
+            let mut plan = simulation.plan(number, CALLS_UNTIL, END);
             plan.patience = PATIENCE;
             plan.may_be_closed = true;
-            scene.admit(plan).await;
+            simulation.admit(plan).await;
         }
-        scene.at(4_000 + rng.u64(..4_000)).await;
-        let missing = scene.devnet.chain().head().number + rng.u64(1..3);
+        simulation.at(4_000 + rng.u64(..4_000)).await;
+        let missing = simulation.devnet.chain().head().number + rng.u64(1..3);
         let lacks = |clears: bool, node: usize| {
             if clears {
-                scene.node(node).clear_faults();
+                simulation.node(node).clear_faults();
             }
-            scene.node(node).set_fault(Fault::missing_logs(missing));
+            simulation.node(node).set_fault(Fault::missing_logs(missing));
         };
         (0..nodes).for_each(|node| lacks(false, node));
-        while scene.start.elapsed() < Duration::from_millis(28_000) {
-            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
-            scene.at(now + rng.u64(500..5_000)).await;
+        while simulation.start.elapsed() < Duration::from_millis(28_000) {
+            let now = u64::try_from(simulation.start.elapsed().as_millis()).unwrap();
+            simulation.at(now + rng.u64(500..5_000)).await;
             let node = rng.usize(..nodes - 1);
             lacks(true, node);
             match rng.u8(..4) {
-                0 => scene.node(node).set_fault(Fault::Down),
-                1 => scene.node(node).set_fault(Fault::Hang),
-                2 => scene.node(node).set_fault(Fault::slow(rng.u64(10..500))),
+                0 => simulation.node(node).set_fault(Fault::Down),
+                1 => simulation.node(node).set_fault(Fault::Hang),
+                2 => simulation.node(node).set_fault(Fault::slow(rng.u64(10..500))),
                 _ => {}
             }
         }
         for node in 0..nodes {
-            scene.node(node).clear_faults();
-            scene.node(node).settled().await;
+            simulation.node(node).clear_faults();
+            simulation.node(node).settled().await;
         }
-        let bloom = scene.devnet.chain().block(missing).unwrap().bloom.clone();
-        let concerned: Vec<bool> = (0..CLIENTS).map(|number| scene.plan(number, 0, 0).may_want(&bloom)).collect();
-        let reports = scene.settle().await;
+        let bloom = simulation.devnet.chain().block(missing).unwrap().bloom.clone();
+        let concerned: Vec<bool> = (0..CLIENTS).map(|number| simulation.plan(number, 0, 0).may_want(&bloom)).collect();
+        let reports = simulation.settle().await;
         for (number, (report, concerned)) in reports.iter().zip(&concerned).enumerate() {
             assert_eq!(report.closed.is_some(), *concerned, "seed {seed} client {number}: {:?}", report.closed);
         }
-        scene.app.shutdown().await;
+        simulation.app.shutdown().await;
         concerned.iter().filter(|concerned| **concerned).count()
     })
 }
@@ -119,7 +119,7 @@ fn a_block_without_logs_closes_only_clients_it_may_concern() {
 }
 
 #[test]
-fn whatever_the_nodes_do_clients_hear_all_blocks_once() {
+fn clients_hear_all_blocks_once_on_any_node_faults() {
     let seeds = seeds(0..2_000);
     let (heads, logs, calls) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     each(seeds.clone(), run, |reports| {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long the words of an error may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Answer {
     /// The whole body, which also stays in the answer; `None` if the body is too long for the room,
@@ -41,7 +41,7 @@ impl Answer {
             }
             Some(())
         };
-        timeout(PATIENCE, more).await.ok()??;
+        timeout(ERROR_BODY_TIMEOUT, more).await.ok()??;
         let mut whole = BytesMut::with_capacity(held);
         self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
         Some(whole.freeze())

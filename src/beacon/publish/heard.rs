@@ -9,7 +9,7 @@ use super::super::{RequestRun, Stop, answer::Answer};
 use crate::{
     domain::{
         node_id::NodeId,
-        publication::{Problem, Said},
+        publication::{Problem, PublishVerdict},
         refusal::Refusal,
     },
     pool::Pool,
@@ -68,13 +68,13 @@ pub(super) struct Heard {
 
 /// The words after which another node may take a message: those that blame a node, and those that
 /// are not known. The first count most.
-const OPEN: [Said; 3] = [Said::Unknown, Said::Failed, Said::Other];
+const OPEN: [PublishVerdict; 3] = [PublishVerdict::Unknown, PublishVerdict::Failed, PublishVerdict::Other];
 
 /// The sum of the nodes' words on some messages of a list. A single word after which another node
 /// may take its message is enough.
-fn of_all(open: &BTreeMap<u64, String>) -> Said {
-    let is_said = |said: &Said| open.values().any(|text| Said::of(text) == *said);
-    OPEN.into_iter().find(is_said).unwrap_or(Said::Wrong)
+fn of_all(open: &BTreeMap<u64, String>) -> PublishVerdict {
+    let is_said = |said: &PublishVerdict| open.values().any(|text| PublishVerdict::of(text) == *said);
+    OPEN.into_iter().find(is_said).unwrap_or(PublishVerdict::Wrong)
 }
 
 impl Heard {
@@ -113,24 +113,26 @@ impl Heard {
 
     /// Whether no node could look at some message of a list.
     pub(super) fn has_failed(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.values().any(|text| Said::of(text) == Said::Failed))
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.values().any(|text| PublishVerdict::of(text) == PublishVerdict::Failed))
     }
 
     /// Keeps a node's judgement of the message. The first one counts; of a list the last one,
     /// because other nodes may have taken more of the list. `is_doubtful`: another node is asked.
-    pub(super) fn says(&mut self, answer: Answer, said: Said, is_doubtful: bool) {
+    pub(super) fn says(&mut self, answer: Answer, said: PublishVerdict, is_doubtful: bool) {
         if self.word.is_none() || self.open.is_some() {
             self.word = Some(answer);
-            self.is_repeated = said == Said::Repeated;
+            self.is_repeated = said == PublishVerdict::Repeated;
         }
         self.is_doubtful = is_doubtful;
     }
 
     /// The meaning of a node's refusal of all messages that the node was given: of a list, other
     /// messages may be left to another node.
-    fn refused(&self, said: Said) -> Said {
+    fn refused(&self, said: PublishVerdict) -> PublishVerdict {
         match self.open.as_ref().map(of_all) {
-            None | Some(Said::Other | Said::Wrong) => said,
+            None | Some(PublishVerdict::Other | PublishVerdict::Wrong) => said,
             Some(others) => others,
         }
     }
@@ -138,7 +140,7 @@ impl Heard {
     /// The success that a node's judgement amounts to, if other nodes may have these bytes.
     pub(super) fn repeated(&self) -> Option<Answer> {
         let is_repeated = match &self.open {
-            Some(open) => open.iter().all(|(at, text)| Said::of(text).is_known(self.perhaps.has(*at))),
+            Some(open) => open.iter().all(|(at, text)| PublishVerdict::of(text).is_known(self.perhaps.has(*at))),
             None => self.is_repeated && self.perhaps.all,
         };
         self.word.as_ref().filter(|_| is_repeated).map(Answer::as_success)
@@ -149,48 +151,51 @@ impl Heard {
     /// are not known. `None` where no node has judged the messages one by one.
     pub(super) fn lacking(&self) -> Option<Vec<u64>> {
         let open = self.open.as_ref()?;
-        Some(open.iter().filter(|(_, text)| OPEN.contains(&Said::of(text))).map(|(at, _)| *at).collect())
+        Some(open.iter().filter(|(_, text)| OPEN.contains(&PublishVerdict::of(text))).map(|(at, _)| *at).collect())
     }
 
     /// A node has taken all messages, or those at these places of the list. The outcome is success,
     /// or an error of the others.
-    pub(super) fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> (Answer, Said) {
-        let (Some(open), Some(part)) = (&mut self.open, part) else { return (answer, Said::Known) };
+    pub(super) fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> (Answer, PublishVerdict) {
+        let (Some(open), Some(part)) = (&mut self.open, part) else { return (answer, PublishVerdict::Known) };
         open.retain(|at, _| !part.contains(at));
         if open.is_empty() {
-            return (answer, Said::Known);
+            return (answer, PublishVerdict::Known);
         }
         (answer.as_error(400, open), of_all(open))
     }
 
-    /// The meaning of a node's words: [`Said::Known`] where the network has all messages that the
-    /// node was given, which is the whole list or a `part` of the list. Otherwise the returned
-    /// answer names only the messages of the list that the network lacks. A repeated message is
-    /// known if a node that was lost or failed may have passed these bytes on. `is_judged`: the
-    /// words are not those of a node that failed.
+    /// The meaning of a node's words: [`PublishVerdict::Known`] where the network has all messages
+    /// that the node was given, which is the whole list or a `part` of the list. Otherwise the
+    /// returned answer names only the messages of the list that the network lacks. A repeated
+    /// message is known if a node that was lost or failed may have passed these bytes on.
+    /// `is_judged`: the words are not those of a node that failed.
     pub(super) fn read(
         &mut self,
         (problem, is_judged): (Option<Problem>, bool),
         answer: Answer,
         source: (&Arc<Pool>, NodeId),
         part: Option<&[u64]>,
-    ) -> (Answer, Said) {
+    ) -> (Answer, PublishVerdict) {
         let Some(problem) = problem else {
-            let said = if is_judged { self.refused(Said::Other) } else { Said::Other };
+            let said = if is_judged { self.refused(PublishVerdict::Other) } else { PublishVerdict::Other };
             return (answer, said);
         };
         let perhaps = &self.perhaps;
         let status = answer.status;
         if problem.failures.is_empty() {
-            return match Said::of(&problem.message) {
-                said if said.is_known(perhaps.has_all(part)) => (Answer::own(200, Vec::new(), source), Said::Known),
+            return match PublishVerdict::of(&problem.message) {
+                said if said.is_known(perhaps.has_all(part)) => {
+                    (Answer::own(200, Vec::new(), source), PublishVerdict::Known)
+                }
                 said => {
                     // The answer may speak of a part only.
                     let answer = match (&self.open, part) {
                         (Some(open), Some(_)) => answer.as_error(status, open),
                         _ => answer,
                     };
-                    let is_refusal = is_judged && matches!(said, Said::Other | Said::Wrong | Said::Slashable);
+                    let is_refusal = is_judged
+                        && matches!(said, PublishVerdict::Other | PublishVerdict::Wrong | PublishVerdict::Slashable);
                     (answer, if is_refusal { self.refused(said) } else { said })
                 }
             };
@@ -205,7 +210,7 @@ impl Heard {
             return (answer.as_error(status, open), of_all(open));
         }
         let failures = problem.failures.iter().filter_map(|(at, text)| Some((place(*at)?, text)));
-        let failures = failures.filter(|(at, text)| !Said::of(text).is_known(perhaps.has(*at)));
+        let failures = failures.filter(|(at, text)| !PublishVerdict::of(text).is_known(perhaps.has(*at)));
         let mut left: BTreeMap<u64, String> = failures.map(|(at, text)| (at, text.clone())).collect();
         if let Some(before) = &self.open {
             // Other nodes have taken the rest, or refused messages that this node was not given.
@@ -215,7 +220,7 @@ impl Heard {
         }
         self.open = Some(left.clone());
         if left.is_empty() {
-            return (Answer::own(200, Vec::new(), source), Said::Known);
+            return (Answer::own(200, Vec::new(), source), PublishVerdict::Known);
         }
         let said = of_all(&left);
         if part.is_none() && left == problem.failures {
@@ -238,7 +243,7 @@ impl Heard {
                 return Ok(if self.is_repeated && self.perhaps.all { word.as_success() } else { word });
             };
             let mut left = open.clone();
-            left.retain(|at, text| !Said::of(text).is_known(self.perhaps.has(*at)));
+            left.retain(|at, text| !PublishVerdict::of(text).is_known(self.perhaps.has(*at)));
             return Ok(match () {
                 () if left.is_empty() => word.as_success(),
                 () if left == open => word,

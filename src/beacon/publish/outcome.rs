@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{
         node_id::NodeId,
-        publication::{Problem, Said},
+        publication::{Problem, PublishVerdict},
     },
     pool::{Pool, health::Fault},
 };
@@ -120,24 +120,31 @@ impl<'a> Giving<'a> {
             self.heard.may_be_given(part);
         }
         match self.heard.read((problem, !of_the_node), answer, (&run.requests.pool, node), part) {
-            (known, Said::Known) => {
+            (known, PublishVerdict::Known) => {
                 run.taken(node, self);
                 self.took(known, part)
             }
-            (answer, Said::Slashable) => self.says(answer, Said::Slashable, false),
-            (answer, said @ (Said::Unknown | Said::Failed)) if said == Said::Unknown || !of_the_node => {
+            (answer, PublishVerdict::Slashable) => self.says(answer, PublishVerdict::Slashable, false),
+            (answer, said @ (PublishVerdict::Unknown | PublishVerdict::Failed))
+                if said == PublishVerdict::Unknown || !of_the_node =>
+            {
                 let now = Instant::now();
                 // A node is waited for to catch up any number of times, but only within a slot.
-                if said == Said::Unknown && run.requests.pool.owes_head(node) && now < self.began + self.late * 4 {
+                if said == PublishVerdict::Unknown
+                    && run.requests.pool.owes_head(node)
+                    && now < self.began + self.late * 4
+                {
                     self.behind.push((node, now + self.late));
                 }
-                if said == Said::Failed || self.heard.has_failed() {
+                if said == PublishVerdict::Failed || self.heard.has_failed() {
                     self.fails(node);
                 }
                 self.heard.is_of_a_node(answer, node);
                 Next::Another(reason(said))
             }
-            (answer, Said::Other | Said::Wrong | Said::Repeated) if !of_the_node && is_open => {
+            (answer, PublishVerdict::Other | PublishVerdict::Wrong | PublishVerdict::Repeated)
+                if !of_the_node && is_open =>
+            {
                 self.heard.is_of_a_node(answer, node);
                 Next::Another("refused")
             }
@@ -146,7 +153,7 @@ impl<'a> Giving<'a> {
                 self.says(answer, said, can_be_doubted)
             }
             (answer, said) => {
-                let may_be_given = said != Said::Repeated && may_have_passed_on(&answer);
+                let may_be_given = said != PublishVerdict::Repeated && may_have_passed_on(&answer);
                 if matches!(answer.status, ..300 | 408 | 500..) {
                     self.fails(node);
                 }
@@ -172,8 +179,8 @@ fn asks_for_equivocations(request: &Request) -> bool {
 }
 
 /// Why another node is to have a message on which a node said `said`.
-fn reason(said: Said) -> &'static str {
-    if said == Said::Unknown { "unknown_block" } else { "refused" }
+fn reason(said: PublishVerdict) -> &'static str {
+    if said == PublishVerdict::Unknown { "unknown_block" } else { "refused" }
 }
 
 impl Giving<'_> {
@@ -186,15 +193,15 @@ impl Giving<'_> {
     /// A node has taken all messages that the node was given.
     fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> Next {
         match self.heard.took(answer, part) {
-            (answer, Said::Known) => Next::Done(Box::new(answer)),
-            (_, said @ (Said::Unknown | Said::Failed)) => Next::Another(reason(said)),
+            (answer, PublishVerdict::Known) => Next::Done(Box::new(answer)),
+            (_, said @ (PublishVerdict::Unknown | PublishVerdict::Failed)) => Next::Another(reason(said)),
             (answer, said) => self.says(answer, said, true),
         }
     }
 
     /// A node has judged the message, or what is left of a list.
-    fn says(&mut self, answer: Answer, said: Said, can_be_doubted: bool) -> Next {
-        let is_doubtful = can_be_doubted && said == Said::Other;
+    fn says(&mut self, answer: Answer, said: PublishVerdict, can_be_doubted: bool) -> Next {
+        let is_doubtful = can_be_doubted && said == PublishVerdict::Other;
         self.heard.says(answer, said, is_doubtful);
         if is_doubtful { Next::Confirm } else { Next::End }
     }

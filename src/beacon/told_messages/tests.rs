@@ -112,7 +112,7 @@ async fn a_node_knows_all_when_it_has_confirmed_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_older_than_two_epochs_is_forgotten() {
+async fn messages_older_than_two_epochs_are_forgotten() {
     let (kept, prepare) = (ToldMessages::new(1), request("/eth/v1/validator/prepare_beacon_proposer"));
     let budget = Budget::new(1 << 20);
     kept.keep(&prepare, &body("a", &budget).await, &[], NOW);
@@ -125,7 +125,7 @@ async fn what_is_older_than_two_epochs_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_names_its_end_is_kept_until_then() {
+async fn message_that_names_its_end_is_kept_until_then() {
     let (kept, budget) = (ToldMessages::new(1), Budget::new(1 << 20));
     let sync = request("/eth/v1/validator/sync_committee_subscriptions");
     let of = |validator: u64, until: u64| {

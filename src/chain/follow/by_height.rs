@@ -9,7 +9,7 @@ use super::super::block::Block;
 #[derive(Debug, Default)]
 pub(super) struct ByHeight {
     rungs: BTreeMap<u64, Arc<Block>>,
-    /// Whether a height was asked for in vain. Then the way is found by hashes, until there is
+    /// Whether a height was asked for in vain. Then the path is found by hashes, until there is
     /// another tip.
     is_broken: bool,
 }

@@ -49,7 +49,7 @@ pub(in super::super) enum Effect {
     Drop,
     /// A fetch brought a header that no node had reported.
     Filled,
-    /// The way to the next change took out so many blocks.
+    /// The reorganisation to the next change removed this number of blocks.
     Reorged(usize),
     /// Blocks between these heights will not be reported, for this reason.
     Skipped { from: u64, to: u64, why: &'static str },

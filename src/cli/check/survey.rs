@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::{
     domain::layer::Layer,
     pool::{
-        ask::{self, Refused},
+        ask::{self, NodeRefusal},
         health::Trouble,
         node::Node,
         own_question::OwnQuestion,
@@ -85,7 +85,7 @@ async fn fill(survey: &mut Survey, node: &Node, layer: Layer, head: u64) {
 }
 
 /// The time for all questions is limited together.
-async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {
+async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     ask::ask(OwnQuestion::new(None, None), node, method, params, MAX_ANSWER).await
 }
 

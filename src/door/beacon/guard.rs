@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
-use super::{Piped, Problem};
+use super::{BeaconBody, Problem};
 use crate::config::Beacon;
 
 /// The longest path with its query, in bytes. Nodes take as much: the keys of 1,024 validators are
@@ -17,7 +17,7 @@ pub(super) fn refusal(
     plain: &str,
     length: usize,
     query: Option<&str>,
-) -> Option<Response<Piped>> {
+) -> Option<Response<BeaconBody>> {
     if !rules.methods.contains(method) {
         let message = format!("{method} is not passed on here; see beacon.methods");
         let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).response();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_a_thousand_times_is_decoded_in_one_go() {
+    fn path_encoded_a_thousand_times_is_decoded_in_one_go() {
         let deep = format!("/eth/v1/%{}6beystores", "25".repeat(20_000));
         assert!(is_blocked(&Beacon::default(), &plain(&deep)));
     }

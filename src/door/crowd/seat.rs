@@ -10,7 +10,7 @@ use std::sync::{
 
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
-use super::{Crowd, shares::Shares};
+use super::{Crowd, by_address::SeatsByAddress};
 use crate::memory::Account;
 
 /// The state of a seat whose connection is busy.
@@ -33,7 +33,7 @@ pub(super) struct Common {
     is_asked: AtomicBool,
     rested: Mutex<Vec<(u64, u64)>>,
     /// Connections whose answer is a stream without an end.
-    streams: Mutex<Shares>,
+    streams: Mutex<SeatsByAddress>,
 }
 
 /// A connection's seat.
@@ -91,8 +91,8 @@ impl Common {
         self.is_asked.store(asks, Release);
     }
 
-    /// Every change is complete, so a panic elsewhere cannot have spoilt the shares.
-    fn streams(&self) -> MutexGuard<'_, Shares> {
+    /// Every change is complete, so a panic elsewhere cannot have spoilt the lists.
+    fn streams(&self) -> MutexGuard<'_, SeatsByAddress> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -20,7 +20,7 @@ impl Crowd {
     fn enter_from(self: &Arc<Self>, limit: usize, address: u64) -> (Option<Place>, Ended) {
         let mut ended = Ended::default();
         match self.room(limit, address, &mut ended) {
-            Room::Made(place) => {
+            Admission::Made(place) => {
                 place.rests(Instant::now() - 2 * JUST_COME);
                 (Some(place), ended)
             }
@@ -73,7 +73,7 @@ async fn the_longest_idle_goes_and_none_that_has_something_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_just_come_is_spared_while_others_have_clearly_more() {
+async fn new_connection_is_spared_while_an_address_has_clearly_more() {
     let crowd = crowd().await;
     let (greedy, honest, other) = (1, 2, 3);
     let busy: Vec<_> = (0..7).map(|_| crowd.enter_from(8, greedy).0.unwrap()).collect();
@@ -94,7 +94,7 @@ async fn who_has_just_come_is_spared_while_others_have_clearly_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_chosen_and_has_something_to_do_since_stays() {
+async fn chosen_connection_that_becomes_busy_stays() {
     let crowd = crowd().await;
     let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
     assert!(crowd.end_longest_idle());
@@ -166,7 +166,7 @@ async fn refusals_look_at_all_but_once_while_none_is_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_moves_bytes_is_idle_since_then_and_an_end_stays_one() {
+async fn idle_time_begins_with_the_last_byte_moved() {
     let crowd = crowd().await;
     let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
     assert!(places[2].begins());
@@ -211,7 +211,7 @@ async fn a_place_is_its_own_until_its_connection_has_had_time_to_ask() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_farewell_keeps_no_place_and_few_may() {
+async fn lingering_connections_keep_no_place_and_are_bounded() {
     let crowd = crowd().await;
     let idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
     let lingers: Vec<_> = idle.into_iter().map(|place| place.lingers(100)).collect();

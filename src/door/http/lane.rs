@@ -59,7 +59,7 @@ const MAX_AHEAD: usize = 8 * 1024;
 const STEPS: [usize; 2] = [2048, 8192];
 /// How long a client's further bytes are read and dropped after a request was refused before all of
 /// its bytes had come.
-const FAREWELL: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A client's connection in the lane.
 pub(super) struct Lane<'a> {
@@ -321,7 +321,7 @@ impl<'a> Lane<'a> {
         self.line = access.takes().then(|| access.line_of("http", self.peer, &mut self.pass));
         self.reply(reply, false).await?;
         self.end().await?;
-        let due = Instant::now() + FAREWELL;
+        let due = Instant::now() + DISCARD_TIMEOUT;
         let mut passed = [0; 2048];
         // Both arms are cancel-safe.
         while tokio::select! {

@@ -233,7 +233,7 @@ async fn answered(
     }
     if gate::asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
         let (headers, client) = (forwarded(&site, request.headers()), site.access.client_of(peer, request.headers()));
-        let admitted = service.usher.admit(&site, &request, headers, client).await;
+        let admitted = service.upgrades.admit(&site, &request, headers, client).await;
         return switch(admitted, taken);
     }
     if let Err(refused) = gate::check_origin(&site, &request) {
@@ -282,7 +282,7 @@ async fn respond(
             let methods: Vec<&str> = site.rules.methods.iter().map(Method::as_str).collect();
             preflight(&request, HeaderValue::from_str(&methods.join(", ")).ok())
         }
-        _ if is_beacon => (service.beacon)(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
+        _ if is_beacon => (service.beacon)(site, request).await.map(|body| Streamed::new(Content::Beacon(body))),
         (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, gate::HOME),
         (_, path) if site.calls(path).is_none() => refuse(&NO_NETWORK, false),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, Some(HeaderValue::from_static("POST"))),

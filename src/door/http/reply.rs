@@ -24,7 +24,7 @@ use crate::{
         pace::{NODE_RATE, Pace},
         refusal::Refusal,
     },
-    door::{Piped, refusal_status},
+    door::{BeaconBody, refusal_status},
     net::http::Broken,
 };
 
@@ -50,7 +50,7 @@ pub(super) enum Content {
     /// Many answers, in brackets. The box spares single calls the size of a batch.
     Batch(Box<Batch>),
     /// The body of another door's response.
-    Piped(Piped),
+    Beacon(BeaconBody),
 }
 
 /// How long the next piece may take, and the part of the last piece that is held back.
@@ -96,7 +96,7 @@ impl Content {
             Self::Ready(bytes) => Some(bytes.len() as u64),
             Self::Answer(answer) => answer.length(),
             Self::Batch(_) => None,
-            Self::Piped(piped) => piped.length(),
+            Self::Beacon(body) => body.length(),
         }
     }
 
@@ -107,7 +107,7 @@ impl Content {
             Self::Ready(bytes) => (bytes, None),
             Self::Answer(answer) if answer.is_expected() => return None,
             Self::Answer(answer) => answer.in_memory().map(|(first, more)| (first, Some(more)))?,
-            Self::Batch(_) | Self::Piped(_) => return None,
+            Self::Batch(_) | Self::Beacon(_) => return None,
         };
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
@@ -122,7 +122,7 @@ impl Content {
         match self {
             Self::Answer(answer) => answer.take_receipt().into_iter().for_each(Receipt::has_left),
             Self::Batch(batch) => batch.take_receipts().into_iter().for_each(Receipt::has_left),
-            Self::Ready(_) | Self::Piped(_) => {}
+            Self::Ready(_) | Self::Beacon(_) => {}
         }
     }
 
@@ -132,7 +132,7 @@ impl Content {
             _ if !self.has_receipts() || patience.last.is_some() => Vec::new(),
             Self::Answer(answer) => answer.take_receipt().into_iter().collect(),
             Self::Batch(batch) => batch.take_receipts(),
-            Self::Ready(_) | Self::Piped(_) => Vec::new(),
+            Self::Ready(_) | Self::Beacon(_) => Vec::new(),
         }
     }
 
@@ -141,7 +141,7 @@ impl Content {
         match self {
             Self::Answer(answer) => answer.is_expected() && answer.length() == Some(0),
             Self::Batch(batch) => batch.has_receipts(),
-            Self::Ready(_) | Self::Piped(_) => false,
+            Self::Ready(_) | Self::Beacon(_) => false,
         }
     }
 
@@ -172,7 +172,7 @@ impl Content {
         if let Poll::Ready(piece) = self.poll_piece(context) {
             if let Some(since) = patience.since.take() {
                 let bytes = match (&*self, &piece) {
-                    (Self::Piped(_), _) => usize::MAX,
+                    (Self::Beacon(_), _) => usize::MAX,
                     (_, Some(Ok(piece))) => piece.len(),
                     _ => 0,
                 };
@@ -204,7 +204,7 @@ impl Content {
             Self::Ready(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Self::Answer(answer) => answer.poll_piece(context),
             Self::Batch(batch) => Pin::new(batch).poll_next(context),
-            Self::Piped(piped) => piped.poll_piece(context),
+            Self::Beacon(body) => body.poll_piece(context),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client's message, from its arrival to its answer in the mailbox: a call, or a batch of calls.
 
 mod batch;
-mod share;
+mod reply_budget;
 
 use std::{
     net::IpAddr,
@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::share::{Part, Share};
+use self::reply_budget::{ReplyBudget, ReplyPart};
 use super::{
     frame::Closing,
     subscriptions::{Scribe, Subscriptions, scribe},
@@ -29,7 +29,7 @@ use crate::{
         answer::receipt::Receipt,
         client_message::ClientMessage,
         filter_calls::AnswerRoom,
-        whole::{Room, Whole},
+        whole::{AnswerBuffer, Whole},
     },
     config::Verify,
     domain::{refusal::Refusal, rpc::Request},
@@ -37,7 +37,7 @@ use crate::{
     memory::Full,
     metrics::CallOutcome,
     net::node_connections::Caller,
-    view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
+    view::{Mailbox, Outbound, Prepared, SubscriptionId, Views},
 };
 
 /// Long answers take their room in units of so many bytes.
@@ -132,13 +132,13 @@ impl Client {
             ClientMessage::Refused(refusal, id) => (refusal, id),
             ClientMessage::Single(request) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::new(self.mailbox.memory(), line.as_deref());
-                let part = Part { client: self, share: &share, place: 0, is_batch: false };
+                let budget = ReplyBudget::new(self.mailbox.memory(), line.as_deref());
+                let part = ReplyPart { client: self, budget: &budget, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text, _) => self.send(text, share.take_receipts(), None, &mut line).await,
+                    Reply::Text(text, _) => self.send(text, budget.take_receipts(), None, &mut line).await,
                     Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared), &mut line).await,
                 }
                 return Ok(());
@@ -164,7 +164,7 @@ impl Client {
         request: &Request<'_>,
         arrived: Instant,
         alarm: &mut Alarm,
-        part: Part<'_, 'c>,
+        part: ReplyPart<'_, 'c>,
     ) -> Reply {
         let outcome = match scribe(&request.method) {
             None => self.call(&network.calls, request, arrived, alarm, part).await,
@@ -172,13 +172,13 @@ impl Client {
                 Err(Refusal::Blocked(request.method.to_string()))
             }
             Some(Scribe::Off) => {
-                part.share.note(request, CallOutcome::Result);
+                part.budget.note(request, CallOutcome::Result);
                 Ok((self.unsubscribe(request), 0))
             }
             Some(Scribe::On) => {
                 let reply = self.subscribe(network, request).await;
                 let is_there = matches!(reply, Reply::Subscribed(..));
-                part.share.note(request, if is_there { CallOutcome::Result } else { CallOutcome::Refused });
+                part.budget.note(request, if is_there { CallOutcome::Result } else { CallOutcome::Refused });
                 return reply;
             }
         };
@@ -225,7 +225,7 @@ impl Client {
         request: &Request<'_>,
         arrived: Instant,
         alarm: &mut Alarm,
-        part: Part<'_, 'c>,
+        part: ReplyPart<'_, 'c>,
     ) -> Result<(Bytes, usize), Refusal> {
         let terms = Terms {
             headers: &self.visitor.headers,
@@ -236,12 +236,12 @@ impl Client {
             left: None,
             memory: self.mailbox.memory(),
             // In a batch, brackets stand around the answer.
-            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
+            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.budget.part },
             caller: Some(&self.caller),
-            trace: part.share.trace.as_deref(),
+            trace: part.budget.trace.as_deref(),
         };
         let Whole { text, held, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
-        part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
+        part.budget.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
         Ok((text, held))
     }
 
@@ -263,7 +263,7 @@ impl Client {
         line.iter_mut().for_each(|line| line.bytes += text.len() as u64);
         loop {
             let waiting = self.mailbox.waiting_bytes();
-            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound / 4 * 3 {
+            if waiting == 0 || waiting + text.len() + size_of::<Outbound>() <= self.max_outbound / 4 * 3 {
                 break;
             }
             self.drained.notified().await;
@@ -286,35 +286,35 @@ impl Client {
 
 /// An answer that does not come in one piece stays with its node until the client has taken the
 /// answers before. The answers of a batch share one room, in their order.
-impl Room for Part<'_, '_> {
+impl AnswerBuffer for ReplyPart<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
-        let Part { client, share, place, is_batch } = *self;
-        if share.first == Some(place) {
+        let ReplyPart { client, budget, place, is_batch } = *self;
+        if budget.first == Some(place) {
             // The answer to a poll is in memory already.
             return;
         }
-        while share.placed.load(Relaxed) < place {
-            share.next.notified().await;
+        while budget.placed.load(Relaxed) < place {
+            budget.next.notified().await;
         }
-        if share.room().is_some() {
+        if budget.room().is_some() {
             return;
         }
         let wanted = length.filter(|_| !is_batch).map_or(client.max_outbound, |length| length as usize);
         // The room is never closed.
         let permit = client.room.acquire_many(units(wanted)).await.ok();
-        *share.room() = permit;
+        *budget.room() = permit;
     }
 
     fn leave(&self, bytes: usize) {
-        self.share.give_back(bytes);
+        self.budget.give_back(bytes);
         // A batch keeps its room, which holds the answers before this one.
         if !self.is_batch {
-            self.share.room().take();
+            self.budget.room().take();
         }
     }
 
     fn hold(&self, more: usize) -> Result<(), Full> {
-        self.share.hold(more)
+        self.budget.hold(more)
     }
 
     fn limit(&self) -> (&'static str, usize) {
@@ -354,8 +354,8 @@ mod tests {
 
     const MOST: usize = 100 * UNIT;
 
-    fn part<'s, 'c>(client: &'c Client, share: &'s Share<'c>) -> Part<'s, 'c> {
-        Part { client, share, place: 0, is_batch: false }
+    fn part<'s, 'c>(client: &'c Client, budget: &'s ReplyBudget<'c>) -> ReplyPart<'s, 'c> {
+        ReplyPart { client, budget, place: 0, is_batch: false }
     }
 
     #[test]
@@ -363,8 +363,8 @@ mod tests {
         let memory = Account::unlimited();
         let visitor = Visitor { headers: Vec::new(), address: [127, 0, 0, 1].into() };
         let client = Client::new(Mailbox::of(&memory, MOST), visitor, Arc::default(), MOST);
-        let [first, second, third] = [(); 3].map(|()| Share::new(&memory, None));
-        let enters = |share, units: usize| part(&client, share).enter(Some((units * UNIT) as u64)).now_or_never();
+        let [first, second, third] = [(); 3].map(|()| ReplyBudget::new(&memory, None));
+        let enters = |budget, units: usize| part(&client, budget).enter(Some((units * UNIT) as u64)).now_or_never();
         assert!(enters(&first, 20).is_some() && enters(&second, 20).is_some());
         part(&client, &first).hold(1000).unwrap();
         // The answer is lost, and the one of another node is longer.

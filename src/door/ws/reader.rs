@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Bytes of one read while no frame has begun.
-const GLANCE: usize = 8 * 1024;
+const READ_CHUNK: usize = 8 * 1024;
 /// Memory that a message gets for its announced length; beyond that, as much again as has come.
-const TRUST: usize = GLANCE;
+const INITIAL_RESERVE: usize = READ_CHUNK;
 
 /// A message or frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,9 +128,9 @@ impl Reader {
                 return Poll::Ready(Ok(Incoming::Gone));
             }
             let missing = self.frame.filter(|head| !head.opcode.is_control()).map_or(0, |head| self.missing(head));
-            let found = if missing > GLANCE {
+            let found = if missing > READ_CHUNK {
                 // A long payload is read straight to its place in the message.
-                let more = self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing);
+                let more = self.message.len().clamp(INITIAL_RESERVE, missing.max(INITIAL_RESERVE)).min(missing);
                 self.make_room(more, true, memory).map_err(Unread::Violation)?;
                 let mut into = (&mut self.message).limit(missing);
                 let count = ready!(pin!(io.read_buf(&mut into)).poll(context)).map_err(|_| Unread::Lost)?;
@@ -139,7 +139,7 @@ impl Reader {
                 }
                 self.complete()
             } else {
-                let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+                let mut space = [const { MaybeUninit::uninit() }; READ_CHUNK];
                 let mut glance = ReadBuf::uninit(&mut space);
                 ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(|_| Unread::Lost)?;
                 let mut read = glance.filled();
@@ -165,8 +165,8 @@ impl Reader {
     /// Whether the client has closed its side, as far as is known now. Bytes before that end are
     /// read ahead, up to a bound; beyond that, the stream is asked.
     pub(super) fn has_left(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> bool {
-        while !self.is_over && self.ahead.len() < GLANCE {
-            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+        while !self.is_over && self.ahead.len() < READ_CHUNK {
+            let mut space = [const { MaybeUninit::uninit() }; READ_CHUNK];
             let mut glance = ReadBuf::uninit(&mut space);
             let Poll::Ready(read) = Pin::new(&mut *io).poll_read(context, &mut glance) else { return false };
             self.is_over = read.is_err() || glance.filled().is_empty();
@@ -204,7 +204,7 @@ impl Reader {
         self.claim = None;
         self.start = 0;
         while !self.pass() {
-            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+            let mut space = [const { MaybeUninit::uninit() }; READ_CHUNK];
             let mut glance = ReadBuf::uninit(&mut space);
             if ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).is_err() || glance.filled().is_empty() {
                 return Poll::Ready(false);
@@ -288,7 +288,7 @@ impl Reader {
         }
         self.start = self.message.len();
         // Most messages are one frame, and need no more memory than this.
-        self.make_room((head.length as usize).min(TRUST), head.is_final, memory)
+        self.make_room((head.length as usize).min(INITIAL_RESERVE), head.is_final, memory)
     }
 
     /// Makes room for `more` bytes of the message, of which this is the last frame or not.
@@ -382,7 +382,7 @@ mod tests {
         let mut io = listener.accept().await.unwrap().0.open().unwrap();
         let mut reader = Reader::new(Bytes::new(), 1 << 20);
         let mut has_left = async || poll_fn(|context| Poll::Ready(reader.has_left(&mut io, context))).await;
-        client.write_all(&[0; 3 * GLANCE]).await.unwrap();
+        client.write_all(&[0; 3 * READ_CHUNK]).await.unwrap();
         for _ in 0..10 {
             yield_now().await;
             assert!(!has_left().await);
@@ -395,6 +395,6 @@ mod tests {
             }
         });
         seen.await.expect("the end is not seen");
-        assert!(reader.ahead.len() < 3 * GLANCE, "nor read");
+        assert!(reader.ahead.len() < 3 * READ_CHUNK, "nor read");
     }
 }

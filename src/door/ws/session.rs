@@ -46,13 +46,13 @@ use crate::{
     memory::Account,
     metrics::Metrics,
     net::{BoxFuture, BoxIo, node_connections::Caller},
-    view::{self, Letter, Mailbox},
+    view::{self, Mailbox, Outbound},
 };
 
-/// How long a client may take to close its side.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// The part of the grace time of a shutdown that calls under way have.
-const LAST_CALL: f64 = 0.9;
+/// How long a client may take to close its side of the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The part of a shutdown's grace time in which calls under way may still be answered.
+const DRAIN_SHARE_OF_GRACE: f64 = 0.9;
 
 const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
 const ENDED: Closing = Closing::new(Closing::TRY_AGAIN, "no node gives one of the subscriptions any more");
@@ -60,7 +60,7 @@ const CROWDED: Closing =
     Closing::new(Closing::TRY_AGAIN, "ws.max_connections is reached, and this connection makes room");
 const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
 
-const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
+const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from the subscriptions' notifications");
 
 /// The signals from outside to a session.
 #[derive(Clone)]
@@ -111,12 +111,12 @@ pub(super) struct Session {
     begun: Option<Begun>,
     /// Whether an [`Event::Late`] is on its way.
     is_message_watched: bool,
-    standing: Standing,
+    standing: SeatState,
     is_idle: bool,
 }
 
 /// The connection's standing among all WebSockets.
-enum Standing {
+enum SeatState {
     /// The connection has a place, as idle while without calls and subscriptions.
     Seated(Place),
     /// The connection had to leave, and may still write a farewell.
@@ -201,7 +201,7 @@ impl Session {
             is_stall_watched: false,
             begun: None,
             is_message_watched: false,
-            standing: Standing::Seated(place),
+            standing: SeatState::Seated(place),
             is_idle: false,
         };
         session.note_idleness();
@@ -215,7 +215,7 @@ impl Session {
         if matches!(self.state, State::Answering) {
             // Under TLS, the end has to be written too. In a box, so that no session holds the room
             // for that before.
-            let _ = Box::pin(timeout(FAREWELL, self.io.shutdown())).await;
+            let _ = Box::pin(timeout(CLOSE_TIMEOUT, self.io.shutdown())).await;
         }
     }
 
@@ -303,7 +303,7 @@ impl Session {
         Some(Network { calls, views, max_subscriptions, access: site.access.clone() })
     }
 
-    /// Takes letters from the mailbox and writes them, as far as the client takes bytes.
+    /// Takes messages from the mailbox and writes them, as far as the client takes bytes.
     fn deliver(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
         loop {
             let is_drained = self.fill(context);
@@ -313,7 +313,7 @@ impl Session {
             let before = self.writer.waiting();
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
-                Poll::Pending if matches!(self.standing, Standing::Left) => return ControlFlow::Break(()),
+                Poll::Pending if matches!(self.standing, SeatState::Left) => return ControlFlow::Break(()),
                 Poll::Pending => {
                     self.mailbox.note_unwritten(self.writer.held());
                     self.stall(before);
@@ -339,7 +339,7 @@ impl Session {
         }
     }
 
-    /// Takes letters from the mailbox while the writer has room; returns whether none is left.
+    /// Takes messages from the mailbox while the writer has room; returns whether none is left.
     fn fill(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
         let is_drained = loop {
@@ -353,11 +353,11 @@ impl Session {
                 break false;
             }
             match self.mailbox.poll_next(context) {
-                Poll::Ready(Letter::Close(why)) => {
+                Poll::Ready(Outbound::Close(why)) => {
                     self.mailbox_ends(why);
                     break true;
                 }
-                Poll::Ready(letter) => taken += self.writer.put(letter),
+                Poll::Ready(message) => taken += self.writer.put(message),
                 Poll::Pending => break true,
             }
         };
@@ -403,7 +403,7 @@ impl Session {
                 self.hear_on();
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;
-                self.at(Instant::now() + grace.mul_f64(LAST_CALL), || Event::LastCall);
+                self.at(Instant::now() + grace.mul_f64(DRAIN_SHARE_OF_GRACE), || Event::LastCall);
             }
             Event::Reloaded => {
                 self.signals.reloads.mark_unchanged();
@@ -450,13 +450,13 @@ impl Session {
     fn close(&mut self, closing: &Closing) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
             // A client without a place is not waited for.
-            let is_seated = matches!(self.standing, Standing::Seated(_));
+            let is_seated = matches!(self.standing, SeatState::Seated(_));
             self.end(if is_seated { State::Closing } else { State::Answering });
             self.writer.close(Some(closing.code), closing.reason);
         }
     }
 
-    /// Drops the messages under way, and allows [`FAREWELL`] for the rest.
+    /// Drops the messages under way, and allows [`CLOSE_TIMEOUT`] for the rest.
     fn end(&mut self, state: State) {
         self.state = state;
         self.work.clear();
@@ -467,10 +467,10 @@ impl Session {
         self.calls = 0;
         self.served_bytes = 0;
         self.note_idleness();
-        if let Standing::Seated(place) = &self.standing {
+        if let SeatState::Seated(place) = &self.standing {
             place.departs();
         }
         self.hear();
-        self.at(Instant::now() + FAREWELL, || Event::Farewell);
+        self.at(Instant::now() + CLOSE_TIMEOUT, || Event::Farewell);
     }
 }

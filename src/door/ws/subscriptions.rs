@@ -36,9 +36,9 @@ struct Open {
 }
 
 /// A place for a subscription that is being prepared.
-pub(super) struct Place<'a>(&'a Subscriptions);
+pub(super) struct Reservation<'a>(&'a Subscriptions);
 
-impl Drop for Place<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.0.lock().reserved -= 1;
     }
@@ -46,11 +46,11 @@ impl Drop for Place<'_> {
 
 impl Subscriptions {
     /// A place among at most `limit`.
-    pub(super) fn reserve(&self, limit: usize) -> Option<Place<'_>> {
+    pub(super) fn reserve(&self, limit: usize) -> Option<Reservation<'_>> {
         let mut state = self.lock();
         (state.open.len() + state.reserved < limit).then(|| {
             state.reserved += 1;
-            Place(self)
+            Reservation(self)
         })
     }
 

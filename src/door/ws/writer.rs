@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite as _;
 
 use super::frame::{Opcode, put_head};
-use crate::{call::answer::receipt::Receipt, net::BoxIo, view::Letter};
+use crate::{call::answer::receipt::Receipt, net::BoxIo, view::Outbound};
 
 /// Up to this size a message is copied behind its head, for one plain write is cheaper than a
 /// vectored one.
@@ -67,16 +67,16 @@ impl Writer {
         self.waiting() + self.long_at
     }
 
-    /// Takes a letter that waited for the client, and returns how many of its messages are to be
+    /// Takes a message that waited for the client, and returns how many of its messages are to be
     /// written. The caller makes sure of room.
-    pub(super) fn put(&mut self, letter: Letter) -> u64 {
-        match letter {
-            Letter::Answer(text, receipt) => {
+    pub(super) fn put(&mut self, message: Outbound) -> u64 {
+        match message {
+            Outbound::Answer(text, receipt) => {
                 self.text(text);
                 receipt.into_iter().for_each(|receipt| self.expect(*receipt));
             }
-            Letter::Note(note) => self.parts(&note.parts()),
-            Letter::Close(_) => return 0,
+            Outbound::Notification(notification) => self.parts(&notification.parts()),
+            Outbound::Close(_) => return 0,
         }
         1
     }
@@ -303,7 +303,7 @@ mod tests {
         };
         for n in 0..4 {
             // The last one is long, and a pong is put behind it.
-            writer.put(Letter::Answer(vec![b'x'; if n < 3 { 898 } else { 2 * FLATTEN }].into(), receipt(n)));
+            writer.put(Outbound::Answer(vec![b'x'; if n < 3 { 898 } else { 2 * FLATTEN }].into(), receipt(n)));
         }
         writer.control(Opcode::Pong, b"");
         let mut space = vec![0; 50_000];
@@ -318,7 +318,7 @@ mod tests {
             assert_eq!(count, ((taken + 1000) / 902).min(3 + usize::from(taken + 1000 >= 3 * 902 + 10 + 2 * FLATTEN)));
         }
         assert_eq!(*told.lock().unwrap(), [(0, true), (1, true), (2, true), (3, true)]);
-        writer.put(Letter::Answer(vec![b'x'; 2000].into(), receipt(4)));
+        writer.put(Outbound::Answer(vec![b'x'; 2000].into(), receipt(4)));
         assert!(writer.poll_flush(&mut io, &mut context).is_pending());
         drop(writer);
         assert_eq!(told.lock().unwrap().last(), Some(&(4, false)));

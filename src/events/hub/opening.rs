@@ -145,7 +145,7 @@ impl Hub {
     /// unknown ones, if there are any.
     pub(super) fn fails_with(&mut self, node: NodeId, mut topics: Names, without: Names, trouble: &Trouble) {
         let name = &self.pool.nodes[node].name;
-        warn!(network = self.network(), node = &**name, why = trouble.text, "a node does not tell more topics");
+        warn!(network = self.network(), node = &**name, why = trouble.text, "node refused additional event topics");
         if topics.iter().any(|topic| topics::label(topic) == "other") {
             topics.retain(|topic| topics::label(topic) == "other");
         }

@@ -45,11 +45,11 @@ impl Hub {
         let (node, count) = (current.node, current.ahead);
         if count == 1 {
             let node = current.name().to_owned();
-            warn!(network = self.network(), node, slot, "a node tells of a slot ahead of the clock: that is not told");
+            warn!(network = self.network(), node, slot, "node reported a slot ahead of the clock: event dropped");
         }
         let is_other = |other: &NodeId| *other != node && self.pool.is_usable(*other);
         if count >= AHEAD && NodeId::all(self.pool.nodes.len()).any(|other| is_other(&other)) {
-            let text = "it tells of slots ahead of the clock".to_owned();
+            let text = "node reports slots ahead of the clock".to_owned();
             self.lost(false, Trouble { fault: Fault::Failing, text }, self.pool.slot() * SILENT_SLOTS);
         }
     }

@@ -110,7 +110,7 @@ impl Trials {
         self.compared.retain(|other| (other.0, &other.1) != (node, &topics));
         self.lasts(node, &topics);
         if is_open {
-            let body = Bytes::from_static(br#"{"code":503,"message":"no node tells these topics now"}"#);
+            let body = Bytes::from_static(br#"{"code":503,"message":"no node sends these topics now"}"#);
             self.refuse(node, topics, &(503, body));
         }
     }

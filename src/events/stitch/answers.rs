@@ -1,11 +1,11 @@
 //! The answers of nodes to the stitcher's questions, and questions that stay without an answer.
 
-use super::{ATTEMPTS, Answer, Question, Stitcher, work::Work};
+use super::{ATTEMPTS, ChainAnswer, Question, Stitcher, work::Work};
 
 impl Stitcher {
-    pub(super) fn learn(&mut self, question: Question, answer: Option<Answer>) {
+    pub(super) fn learn(&mut self, question: Question, answer: Option<ChainAnswer>) {
         match (question, answer) {
-            (Question::Head, Some(Answer::Header(root, header))) if header.slot <= self.latest => {
+            (Question::Head, Some(ChainAnswer::Header(root, header))) if header.slot <= self.latest => {
                 self.chain.insert(root, header);
                 let is_look = matches!(self.work.pop_front(), Some(Work::Look));
                 let is_reported = |work: &Work| matches!(work, Work::Head(head) if !is_look || head.root == root);
@@ -17,16 +17,16 @@ impl Stitcher {
                     self.work.push_front(head.into());
                 }
             }
-            (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
+            (Question::Header(asked), Some(ChainAnswer::Header(root, header))) if asked == root => {
                 self.chain.insert(root, header);
             }
-            (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
-            // The way to the head may rest on presumed parents. If not, the stream reports the
+            (Question::Duties { root, .. }, Some(ChainAnswer::Duties(duties))) => self.chain.learn_duties(root, duties),
+            // The path to the head may rest on presumed parents. If not, the stream reports the
             // node's new head.
-            (Question::Duties { .. }, Some(Answer::Left)) if self.chain.refute() => {}
-            (Question::Duties { .. }, Some(Answer::Left)) => _ = self.work.pop_front(),
+            (Question::Duties { .. }, Some(ChainAnswer::Left)) if self.chain.refute() => {}
+            (Question::Duties { .. }, Some(ChainAnswer::Left)) => _ = self.work.pop_front(),
             (Question::Duties { epoch, .. }, _) => _ = self.unanswered.insert(epoch),
-            (Question::Finalized(_), Some(Answer::Finalized(checkpoint))) => {
+            (Question::Finalized(_), Some(ChainAnswer::Finalized(checkpoint))) => {
                 self.work.pop_front();
                 self.work.push_front(Work::MissedFinality(checkpoint));
             }

@@ -1,11 +1,11 @@
-//! The window of blocks that a stitcher remembers, and the ways between them.
+//! The window of blocks that a stitcher remembers, and the paths between them.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::{
-    super::beacon::{self, Duties, Header, Said},
+    super::beacon::{self, ChainEvent, Duties, Header},
     MAX_GAP, WINDOW,
 };
 use crate::domain::hash::Hash;
@@ -17,12 +17,12 @@ pub(super) enum Unknown {
     Duties { root: Hash, epoch: u64 },
 }
 
-/// The way from one head to another.
+/// The path from one head to another.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Road {
+pub(super) enum PathFromTip {
     /// The other head is an ancestor of the first.
     Behind,
-    /// The way is longer than may be filled.
+    /// The path is longer than may be filled.
     TooLong,
     /// Over their last common block.
     Leads {
@@ -75,11 +75,11 @@ impl Chain {
     }
 
     /// The slot of an event's block, or the first slot of its epoch.
-    pub(super) fn slot_of(&self, said: Said) -> Option<u64> {
+    pub(super) fn slot_of(&self, said: ChainEvent) -> Option<u64> {
         match said {
-            Said::Block { slot, .. } | Said::Head { slot, .. } => Some(slot),
-            Said::Finalized { epoch } => Some(epoch.saturating_mul(self.slots_per_epoch)),
-            Said::Reorg { .. } => None,
+            ChainEvent::Block { slot, .. } | ChainEvent::Head { slot, .. } => Some(slot),
+            ChainEvent::Finalized { epoch } => Some(epoch.saturating_mul(self.slots_per_epoch)),
+            ChainEvent::Reorg { .. } => None,
         }
     }
 
@@ -126,7 +126,7 @@ impl Chain {
         self.bare.get(&root).filter(|(_, parent)| *parent == Parent::Presumed).map(|(header, _)| header.slot)
     }
 
-    /// A way led over a block that is not on that way, so presumed parents may be wrong. All are
+    /// A path led over a block that is not on that path, so presumed parents may be wrong. All are
     /// forgotten, and not presumed again. `false` where none was presumed.
     pub(super) fn refute(&mut self) -> bool {
         let mut is_any = false;
@@ -174,10 +174,10 @@ impl Chain {
         self.floor = self.floor.max(*near.start());
     }
 
-    /// The way from the head `tip` to the head `root`, which is at `slot` by its event.
-    pub(super) fn road(&self, tip: Hash, root: Hash, slot: u64) -> Result<Road, Unknown> {
+    /// The path from the head `tip` to the head `root`, which is at `slot` by its event.
+    pub(super) fn path_from_tip(&self, tip: Hash, root: Hash, slot: u64) -> Result<PathFromTip, Unknown> {
         if slot.saturating_sub(self.at(tip)?) > MAX_GAP {
-            return Ok(Road::TooLong);
+            return Ok(PathFromTip::TooLong);
         }
         let (mut ours, mut theirs) = (tip, root);
         let (mut missed, mut left) = (Vec::new(), 0);
@@ -191,11 +191,11 @@ impl Chain {
                 ours = self.known(ours)?.parent;
             }
             if missed.len().max(left) as u64 > MAX_GAP {
-                return Ok(Road::TooLong);
+                return Ok(PathFromTip::TooLong);
             }
         }
         missed.reverse();
-        Ok(if missed.is_empty() { Road::Behind } else { Road::Leads { fork: ours, missed } })
+        Ok(if missed.is_empty() { PathFromTip::Behind } else { PathFromTip::Leads { fork: ours, missed } })
     }
 
     /// The ancestors of `root` whose `block` events clients have missed, oldest first.
@@ -253,8 +253,8 @@ impl Chain {
         Err(Unknown::Duties { root, epoch })
     }
 
-    /// The same by the roots that a node gave for a later head on the way of `missed`, which begins
-    /// with the block in question: all heads of an epoch have the same roots.
+    /// The same by the roots that a node gave for a later head on the path of `missed`, which
+    /// begins with the block in question: all heads of an epoch have the same roots.
     pub(super) fn duties_by(&self, missed: &[Hash], unknown: Unknown) -> Result<Duties, Unknown> {
         let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
         let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
@@ -275,7 +275,7 @@ impl Chain {
             .filter(|at| self.header(*at).is_some())
     }
 
-    /// The parent of this block. A node may name a block as its own ancestor: no way leads on from
+    /// The parent of this block. A node may name a block as its own ancestor: no path leads on from
     /// there.
     fn before(&self, root: Hash) -> Option<Hash> {
         let header = self.header(root)?;
@@ -318,15 +318,15 @@ mod tests {
         let blocks = [(1, 10, 0), (2, 11, 1), (3, 12, 2), (4, 13, 2), (5, 15, 4)];
         let chain = chain(&blocks);
         let leads = |fork, missed: &[u8]| {
-            Ok(Road::Leads { fork: root(fork), missed: missed.iter().map(|&name| root(name)).collect() })
+            Ok(PathFromTip::Leads { fork: root(fork), missed: missed.iter().map(|&name| root(name)).collect() })
         };
-        assert_eq!(chain.road(root(2), root(3), 12), leads(2, &[3]));
-        assert_eq!(chain.road(root(1), root(5), 15), leads(1, &[2, 4, 5]));
-        assert_eq!(chain.road(root(3), root(5), 15), leads(2, &[4, 5]));
-        assert_eq!(chain.road(root(5), root(3), 12), leads(2, &[3]));
-        assert_eq!(chain.road(root(3), root(1), 10), Ok(Road::Behind));
-        assert_eq!(chain.road(root(3), root(9), 13), Err(Unknown::Header(root(9))));
-        assert_eq!(chain.road(root(3), root(9), 12 + MAX_GAP + 1), Ok(Road::TooLong));
+        assert_eq!(chain.path_from_tip(root(2), root(3), 12), leads(2, &[3]));
+        assert_eq!(chain.path_from_tip(root(1), root(5), 15), leads(1, &[2, 4, 5]));
+        assert_eq!(chain.path_from_tip(root(3), root(5), 15), leads(2, &[4, 5]));
+        assert_eq!(chain.path_from_tip(root(5), root(3), 12), leads(2, &[3]));
+        assert_eq!(chain.path_from_tip(root(3), root(1), 10), Ok(PathFromTip::Behind));
+        assert_eq!(chain.path_from_tip(root(3), root(9), 13), Err(Unknown::Header(root(9))));
+        assert_eq!(chain.path_from_tip(root(3), root(9), 12 + MAX_GAP + 1), Ok(PathFromTip::TooLong));
     }
 
     #[test]
@@ -353,9 +353,9 @@ mod tests {
         for (name, slot) in [(1, 9), (2, 10), (3, 11)] {
             assert!(chain.duties(root(name)).is_err());
             assert!(chain.last_before(root(name)).is_none() && chain.untold(root(name), None).is_ok());
-            assert_eq!(chain.road(root(9), root(name), slot), Err(Unknown::Header(root(9))));
+            assert_eq!(chain.path_from_tip(root(9), root(name), slot), Err(Unknown::Header(root(9))));
         }
-        assert_eq!(chain.road(root(1), root(3), 11), Ok(Road::TooLong));
+        assert_eq!(chain.path_from_tip(root(1), root(3), 11), Ok(PathFromTip::TooLong));
     }
 
     #[test]

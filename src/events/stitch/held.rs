@@ -1,7 +1,7 @@
 //! Events that wait for a block's head.
 //!
 //! Rule: an event that refers to a block waits until clients have the block's head, for
-//! [`PATIENCE`] at most, and each block is waited for once. Reason: a client that acts upon the
+//! [`HEAD_TIMEOUT`] at most, and each block is waited for once. Reason: a client that acts upon the
 //! event looks for that block. Nodes send both in the right order, but a head may have to wait for
 //! its header, and at a change of streams events come from two nodes. Not every such block becomes
 //! a head, so waiting has an end. Example: an attestation for block 6 comes 200 ms before the
@@ -18,7 +18,7 @@ use super::{super::beacon::Decimal, WINDOW};
 use crate::domain::hash::Hash;
 
 /// How long a block's head is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that may wait. Beyond that, the oldest events go out without their heads.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -48,7 +48,7 @@ enum About {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct HeldEvent {
     about: About,
     topic: String,
     bytes: Bytes,
@@ -57,7 +57,7 @@ struct Waiting {
 /// Events that wait, and the heads that need not be waited for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<HeldEvent>,
     bytes: usize,
     /// Since when a block has been waited for; `None` until the next [`Held::expire`].
     since: Vec<(About, Option<Instant>)>,
@@ -81,7 +81,7 @@ impl Held {
         if self.since.iter().all(|(other, _)| *other != about) {
             self.since.push((about, None));
         }
-        self.waiting.push_back(Waiting { about, topic, bytes });
+        self.waiting.push_back(HeldEvent { about, topic, bytes });
         None
     }
 
@@ -117,7 +117,7 @@ impl Held {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(String, Bytes)> {
         for (about, since) in std::mem::take(&mut self.since) {
             let since = since.unwrap_or(now);
-            if now.saturating_duration_since(since) >= PATIENCE {
+            if now.saturating_duration_since(since) >= HEAD_TIMEOUT {
                 self.give_up(about);
             } else {
                 self.since.push((about, Some(since)));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_nothing_is_lost() {
+    fn waiting_events_are_bounded_and_none_is_lost() {
         let mut held = Held::default();
         let (mut told, count) = (0, 3 * (MAX_BYTES >> 10));
         for number in 0..count {
@@ -248,7 +248,7 @@ mod tests {
             assert!(held.bytes <= MAX_BYTES);
         }
         told += held.expire(Instant::now()).len();
-        told += held.expire(Instant::now() + PATIENCE * 2).len();
+        told += held.expire(Instant::now() + HEAD_TIMEOUT * 2).len();
         assert_eq!((told, held.bytes, held.is_empty(), held.since.len()), (count, 0, true, 0));
     }
 }

@@ -165,7 +165,7 @@ impl Stitcher {
         }
     }
 
-    /// Sends a head although the way from the head before is not known.
+    /// Sends a head although the path from the head before is not known.
     fn tell_unproven(&mut self, head: &Head) {
         let &Head { slot, root, ref event, .. } = head;
         let header = self.chain.header(root).copied();

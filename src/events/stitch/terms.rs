@@ -24,7 +24,7 @@ pub enum Input {
     /// The stream's next event.
     Event(Event),
     /// The answer to the last question, `None` if no node has one.
-    Answered(Question, Option<Answer>),
+    Answered(Question, Option<ChainAnswer>),
     /// By the clock, no honest node reports a higher slot.
     Latest(u64),
     /// The present time. Needed now and then while work [waits](super::Stitcher::holds).
@@ -52,7 +52,7 @@ pub enum Question {
 
 /// A node's answer.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
+pub enum ChainAnswer {
     /// To a question for a header.
     Header(Hash, Header),
     /// To the question for finality.

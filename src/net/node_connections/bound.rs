@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_tried_at_once_when_a_node_answers_that_answered_nothing() {
+    fn a_silent_nodes_first_answer_has_the_bound_tried_at_once() {
         let now = Instant::now();
         let mut bound = Bound::new(None, now);
         bound.refused(5, 0, true, now);

@@ -94,7 +94,7 @@ impl<W> FairQueue<W> {
         self.addresses.is_empty()
     }
 
-    /// Takes one in that has so much.
+    /// Adds a waiter; `has` says which connections its address and client connection already use.
     pub(super) fn push(&mut self, ticket: Ticket, has: Has, waiter: W) {
         let group = self.addresses.get(ticket.address);
         if !has.address && group.is_none() {
@@ -111,7 +111,7 @@ impl<W> FairQueue<W> {
         self.addresses.get(ticket.address)?.get(ticket.connection)?.get(&ticket.id)
     }
 
-    /// Takes one out that leaves.
+    /// Removes a waiter that gave up; the turns of its connection and address stay.
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<W> {
         self.newcomers.iter_mut().for_each(|of_a_kind| _ = of_a_kind.remove(&ticket));
         let group = self.addresses.get_mut(ticket.address)?;
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_is_found_behind_many_that_may_not() {
+    fn waiter_that_may_is_found_behind_many_that_may_not() {
         let mut line = FairQueue::default();
         let has = Has { own: true, address: true };
         for id in 0..1000 {

@@ -16,10 +16,10 @@ use std::sync::{
 
 use super::peers::Entry;
 
-/// The part of a node's connections, one in so many, that stays free for others when a client's
-/// connection with some in use asks for one more.
+/// A quarter of a node's connections stays free for others when a client's connection with some in
+/// use asks for one more.
 pub(super) const PART_FOR_CONNECTIONS: usize = 4;
-/// The part that stays free for other addresses when an address with some in use asks for one more.
+/// A sixteenth stays free for other addresses when an address with some in use asks for one more.
 /// So a new address finds a connection free, and one address alone can have nearly all.
 const PART_FOR_ADDRESSES: usize = 16;
 /// Where there are fewer connections than this, none is kept for addresses that come.

@@ -63,7 +63,7 @@ fn spin(turns: u32) {
 }
 
 #[test]
-fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
+fn handing_over_a_connection_locks_out_new_waiters() {
     let connections = NodeConnections::new(Some(1), 0);
     let held = conn(connections.free(Rank::Call, None).unwrap());
     let is_locked = || matches!(connections.state.try_lock(), Err(TryLockError::WouldBlock));
@@ -83,7 +83,7 @@ fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
 /// In each round one worker gives the only connection back, one begins to wait, and a waiter
 /// leaves.
 #[test]
-fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
+fn new_waiter_gets_a_connection_given_back_meanwhile() {
     const ROUNDS: usize = 3_000;
     let connections = NodeConnections::new(Some(1), 3);
     let (meeting, holding, forgotten) = (Meeting::default(), Mutex::new(None), AtomicBool::new(false));
@@ -270,7 +270,7 @@ async fn a_connection_with_many_calls_leaves_some_to_its_neighbours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_of_another_worker_is_passed_over_a_few_times_only() {
+async fn waiter_of_another_worker_is_passed_over_a_few_times_only() {
     let connections = NodeConnections::new(Some(1), 3);
     set_worker(1);
     let mut held = Some(conn(connections.free(Rank::Call, None).unwrap()));

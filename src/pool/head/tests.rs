@@ -42,7 +42,7 @@ impl Bench {
         (self.memory, self.last) = judge(&self.memory, &present, LIMIT, now, UNIX + seconds as u64);
     }
 
-    fn standing(&self, node: usize) -> Option<Standing> {
+    fn standing(&self, node: usize) -> Option<HeadState> {
         self.reports[node]?;
         let place = self.reports[..node].iter().flatten().count();
         Some(self.last.standings[place])
@@ -62,23 +62,24 @@ fn settled(seconds: u64) -> Bench {
 #[test]
 fn a_node_beyond_the_limit_lags_once_the_pace_explains_it() {
     let mut bench = settled(20);
-    // Up to the limit the two nodes agree; from there on the line has to rise by as much again.
+    // Up to the limit the two nodes agree; from there on the expected height has to rise by as much
+    // again.
     for n in 21..=35 {
         bench.report(n as f64, 0, 120, UNIX + 20);
         bench.report(n as f64 + 0.01, 1, 100 + n, UNIX + n);
-        assert_eq!(bench.standing(1), Some(Standing::Fit), "{n}");
+        assert_eq!(bench.standing(1), Some(HeadState::Fit), "{n}");
         if n <= 25 {
-            assert_eq!(bench.standing(0), Some(Standing::Fit), "{n}");
+            assert_eq!(bench.standing(0), Some(HeadState::Fit), "{n}");
         }
     }
-    assert!(matches!(bench.standing(0), Some(Standing::Lagging(_) | Standing::Stalled)), "{:?}", bench.standing(0));
+    assert!(matches!(bench.standing(0), Some(HeadState::Lagging(_) | HeadState::Stalled)), "{:?}", bench.standing(0));
 }
 
 #[test]
 fn a_node_that_falls_back_beyond_the_limit_lags_at_once() {
     let mut bench = settled(20);
     bench.report(21.0, 0, 110, UNIX + 10);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Lagging(10)), Some(Standing::Fit)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Lagging(10)), Some(HeadState::Fit)));
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_node_that_was_always_behind_lags_from_the_start() {
     bench.report(0.0, 0, 100, UNIX - 120);
     bench.report(0.1, 1, 110, UNIX);
     bench.report(1.0, 0, 100, UNIX - 120);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Lagging(10)), Some(Standing::Fit)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Lagging(10)), Some(HeadState::Fit)));
     assert_eq!(bench.last.head, Some(110));
 }
 
@@ -98,7 +99,7 @@ fn a_liar_at_the_start_evicts_nobody_whose_block_is_fresh() {
         for n in 0..120u64 {
             bench.report(n as f64, 0, 100 + n, UNIX + n);
             bench.report(n as f64 + 0.4, 1, 100 + n + lead, UNIX + n);
-            assert_eq!(bench.standing(0), Some(Standing::Fit), "{lead} at {n}");
+            assert_eq!(bench.standing(0), Some(HeadState::Fit), "{lead} at {n}");
         }
     }
 }
@@ -112,9 +113,9 @@ fn the_first_node_to_recover_from_a_common_halt_is_no_liar() {
         let seen = |back: u64| if (600..back).contains(&seconds) { block(600) } else { block(seconds) };
         bench.report(seconds as f64, 0, seen(2400), UNIX + seconds);
         bench.report(seconds as f64 + 0.1, 1, seen(2700), UNIX + seconds);
-        assert_eq!(bench.standing(0), Some(Standing::Fit), "{seconds}");
+        assert_eq!(bench.standing(0), Some(HeadState::Fit), "{seconds}");
     }
-    assert_eq!(bench.standing(1), Some(Standing::Fit));
+    assert_eq!(bench.standing(1), Some(HeadState::Fit));
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn nodes_in_step_do_not_lag_between_their_probes() {
             let seconds = round as f64 * 5.0 + node as f64 * 0.05;
             bench.report(seconds, node, 1000 + (seconds * 2.0) as u64, UNIX + seconds as u64);
             for other in 0..3.min(if round > 8 { 3 } else { 0 }) {
-                assert_eq!(bench.standing(other), Some(Standing::Fit), "{other} at {seconds}");
+                assert_eq!(bench.standing(other), Some(HeadState::Fit), "{other} at {seconds}");
             }
         }
     }
@@ -137,11 +138,11 @@ fn a_huge_head_is_implausible_late_and_at_the_start() {
     let mut bench = settled(20);
     bench.report(21.0, 1, 1 << 40, UNIX);
     bench.report(21.1, 0, 121, UNIX);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Implausible)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Implausible)));
     let mut bench = Bench::new(2);
     bench.report(0.0, 1, u64::MAX, UNIX);
     bench.report(0.1, 0, 100, UNIX);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Implausible)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Implausible)));
 }
 
 #[test]
@@ -151,9 +152,9 @@ fn a_known_liar_makes_no_node_lag_when_the_chain_stands_still() {
         // No block comes for forty seconds; one node is up to date all the while.
         bench.report(n as f64, 0, 620, UNIX + 20);
         bench.report(n as f64 + 0.01, 1, 120, UNIX + 20);
-        assert_eq!(bench.standing(1), Some(Standing::Fit), "{n}");
+        assert_eq!(bench.standing(1), Some(HeadState::Fit), "{n}");
     }
-    assert_eq!(bench.standing(0), Some(Standing::Implausible));
+    assert_eq!(bench.standing(0), Some(HeadState::Implausible));
     assert_eq!(bench.last.head, Some(120));
 }
 
@@ -163,9 +164,9 @@ fn a_lie_that_moves_with_the_chain_stays_a_lie() {
     bench.report(21.0, 1, 1_000_121, UNIX + 21);
     for n in 21..200 {
         bench.report(n as f64 + 0.1, 0, 100 + n, UNIX + n);
-        assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Implausible)), "{n}");
+        assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Implausible)), "{n}");
         bench.report(n as f64 + 0.2, 1, 1_000_100 + n, UNIX + n);
-        assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Implausible)), "{n}");
+        assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Implausible)), "{n}");
     }
 }
 
@@ -183,10 +184,10 @@ fn a_lie_right_after_the_start_evicts_nobody_who_was_there() {
         alone.report(2.0, 1, 100 + lead, UNIX);
         alone.report(2.1, 0, 101, UNIX + 1);
         for bench in [agreed, alone] {
-            assert_eq!(bench.standing(0), Some(Standing::Fit), "{lead}");
+            assert_eq!(bench.standing(0), Some(HeadState::Fit), "{lead}");
             // A few blocks too many do not count either, but are no proof of a lie while the pace
             // is not known.
-            assert_eq!(bench.standing(1) == Some(Standing::Implausible), lead > 20, "{lead}");
+            assert_eq!(bench.standing(1) == Some(HeadState::Implausible), lead > 20, "{lead}");
         }
     }
 }
@@ -195,9 +196,9 @@ fn a_lie_right_after_the_start_evicts_nobody_who_was_there() {
 fn a_head_stamped_in_the_future_does_not_count() {
     let mut bench = settled(20);
     bench.report(21.0, 1, 121, UNIX + 21 + FUTURE + 1);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Implausible)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Implausible)));
     bench.report(21.0, 0, 121, UNIX + 1_000);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Fit)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Fit)));
 }
 
 #[test]
@@ -209,8 +210,8 @@ fn a_node_that_stands_still_is_stalled_though_only_one_leads() {
             bench.report(n as f64 + node as f64 / 10.0, node, 100 + number, UNIX + number);
         }
     }
-    assert_eq!(bench.standing(0), Some(Standing::Stalled));
-    assert_eq!(bench.standing(2), Some(Standing::Fit));
+    assert_eq!(bench.standing(0), Some(HeadState::Stalled));
+    assert_eq!(bench.standing(2), Some(HeadState::Fit));
 }
 
 #[test]
@@ -219,13 +220,13 @@ fn a_survivor_keeps_its_standing_when_a_stale_node_returns() {
     bench.leave(20.5, 0);
     for n in 21..120 {
         bench.report(n as f64, 1, 100 + n, UNIX + n);
-        assert_eq!(bench.standing(1), Some(Standing::Fit), "{n}");
+        assert_eq!(bench.standing(1), Some(HeadState::Fit), "{n}");
     }
     for n in 120..140 {
         bench.report(n as f64, 0, n, UNIX + n - 100);
         bench.report(n as f64 + 0.1, 1, 100 + n, UNIX + n);
-        assert_eq!(bench.standing(1), Some(Standing::Fit), "{n}");
-        assert!(matches!(bench.standing(0), Some(Standing::Lagging(_))), "{n} {:?}", bench.standing(0));
+        assert_eq!(bench.standing(1), Some(HeadState::Fit), "{n}");
+        assert!(matches!(bench.standing(0), Some(HeadState::Lagging(_))), "{n} {:?}", bench.standing(0));
     }
 }
 
@@ -236,18 +237,18 @@ fn a_fast_chain_goes_on_with_the_node_that_follows_it() {
         let seconds = n as f64 / 10.0;
         bench.report(seconds, 0, 100, UNIX);
         bench.report(seconds + 0.01, 1, 100 + n * 2 / 3, UNIX + n / 10);
-        assert_eq!(bench.standing(1), Some(Standing::Fit), "{n}");
+        assert_eq!(bench.standing(1), Some(HeadState::Fit), "{n}");
     }
-    assert_eq!(bench.standing(0), Some(Standing::Stalled));
+    assert_eq!(bench.standing(0), Some(HeadState::Stalled));
 }
 
 #[test]
 fn a_burst_of_blocks_is_no_lie_before_others_are_asked() {
     let mut bench = settled(20);
     bench.report(21.0, 0, 500, UNIX + 21);
-    assert_eq!(bench.standing(0), Some(Standing::Fit));
+    assert_eq!(bench.standing(0), Some(HeadState::Fit));
     bench.report(21.1, 1, 500, UNIX + 21);
-    assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Fit)));
+    assert_eq!((bench.standing(0), bench.standing(1)), (Some(HeadState::Fit), Some(HeadState::Fit)));
 }
 
 #[test]
@@ -263,7 +264,7 @@ fn nodes_of_a_fast_chain_are_fit_though_its_stamps_run_ahead() {
                 for other in 0..2 {
                     let standing = bench.standing(other);
                     let is_known = second >= 6;
-                    assert!(!is_known || standing == Some(Standing::Fit), "{other} at {seconds}: {standing:?}");
+                    assert!(!is_known || standing == Some(HeadState::Fit), "{other} at {seconds}: {standing:?}");
                 }
             }
         }
@@ -345,7 +346,7 @@ proptest! {
                 }
             }
             for node in (0..=honest).filter(|&n| is_honest(n)) {
-                prop_assert_eq!(bench.standing(node), Some(Standing::Fit), "node {} at {}", node, seconds);
+                prop_assert_eq!(bench.standing(node), Some(HeadState::Fit), "node {} at {}", node, seconds);
             }
             seconds += 1.0;
         }
@@ -353,7 +354,7 @@ proptest! {
         round(&mut bench, seconds);
         prop_assert!(bench.last.head.unwrap() <= tip(seconds), "{:?} at {}", bench.last, tip(seconds));
         for node in (0..=honest).filter(|&n| is_honest(n)) {
-            prop_assert_eq!(bench.standing(node), Some(Standing::Fit));
+            prop_assert_eq!(bench.standing(node), Some(HeadState::Fit));
         }
     }
 }
@@ -367,8 +368,8 @@ fn where_slots_come_by_the_clock_a_liar_leads_no_faster() {
         bench.report(second as f64, 0, slot, UNIX);
         bench.report(second as f64 + 0.1, 1, if second < 8 { slot } else { slot + 50 }, UNIX);
         bench.report(second as f64 + 0.2, 0, slot, UNIX);
-        assert_eq!(bench.standing(0), Some(Standing::Fit), "{second}");
-        let liar = if second < 8 { Standing::Fit } else { Standing::Implausible };
+        assert_eq!(bench.standing(0), Some(HeadState::Fit), "{second}");
+        let liar = if second < 8 { HeadState::Fit } else { HeadState::Implausible };
         assert_eq!(bench.standing(1), Some(liar), "{second}");
     }
 }
@@ -396,7 +397,7 @@ fn a_node_that_rises_slowly_makes_nobody_implausible() {
             bench.report(seconds, 0, tip(seconds), UNIX + n);
             let crept = tip(seconds.min(30.0)) + ((seconds - 30.0).max(0.0) / slow) as u64;
             bench.report(seconds + 0.5, 1, crept, UNIX + n.min(30));
-            n > 12 && bench.standing(0) != Some(Standing::Fit)
+            n > 12 && bench.standing(0) != Some(HeadState::Fit)
         });
         assert_eq!(found, None, "{block} {slow}: {:?}, pace {}", bench.standing(0), bench.memory.pace());
     }
@@ -412,16 +413,16 @@ fn a_node_that_follows_too_slowly_makes_no_other_implausible() {
             let begun = (8.0 * block + 7.0) as u64 + silent;
             for second in 0..begun + 30 {
                 bench.report(second as f64 + 0.001, 1, tip(second), UNIX + second);
-                assert_eq!(bench.standing(1), Some(Standing::Fit), "{block}, {second}");
+                assert_eq!(bench.standing(1), Some(HeadState::Fit), "{block}, {second}");
                 if second >= begun {
                     bench.report(second as f64 + 0.5, 0, tip(begun - silent) + second - begun + silent, UNIX);
-                    assert_eq!(bench.standing(1), Some(Standing::Fit), "{block}, {second}");
+                    assert_eq!(bench.standing(1), Some(HeadState::Fit), "{block}, {second}");
                     let mut without =
                         Bench { memory: bench.memory.clone(), reports: bench.reports.clone(), ..Bench::new(2) };
                     without.start = bench.start;
                     without.leave(second as f64 + 1.0, 0);
                     without.report(second as f64 + 1.001, 1, tip(second + 1), UNIX + second);
-                    assert_eq!(without.standing(1), Some(Standing::Fit), "{block}, {second}");
+                    assert_eq!(without.standing(1), Some(HeadState::Fit), "{block}, {second}");
                 }
             }
         }

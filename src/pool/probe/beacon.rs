@@ -86,7 +86,7 @@ pub(super) async fn status_of(mut question: OwnQuestion<'_>, node: &Node, path: 
     match &node.upstream {
         Some(upstream) => {
             let (rank, question) = (Rank::Own, &mut question);
-            let Answer { status, wait, .. } = ask_as(rank, question, node, upstream, path).await?;
+            let BeaconReply { status, wait, .. } = ask_as(rank, question, node, upstream, path).await?;
             let refused = || refusing(node, &format!("{path}: HTTP status {status}"), wait);
             if is_refusal(status, wait) { Err(refused()) } else { Ok(status) }
         }
@@ -147,7 +147,7 @@ async fn ask_chain(clock: &ProbeClock<'_>, upstream: &Arc<Upstream>) -> Result<C
     const SPEC: &str = "/eth/v1/config/spec";
     const GENESIS: &str = "/eth/v1/beacon/genesis";
     let (node, genesis) = (clock.node, ask(clock, upstream, GENESIS));
-    let (genesis, Answer { status, wait, body }) = tokio::try_join!(genesis, ask(clock, upstream, SPEC))?;
+    let (genesis, BeaconReply { status, wait, body }) = tokio::try_join!(genesis, ask(clock, upstream, SPEC))?;
     let spec = match status {
         200 => Some(&body[..]),
         // Not offered, or not to us. Too many requests and the like are another matter.
@@ -186,14 +186,14 @@ fn says_of_genesis(body: &[u8]) -> bool {
     problem.is_ok_and(|problem| problem.code.0 == Some(404) && problem.message.to_ascii_lowercase().contains("genesis"))
 }
 
-struct Answer {
+struct BeaconReply {
     status: u16,
     /// The time that a refusal asks for.
     wait: Option<Duration>,
     body: Bytes,
 }
 
-impl Answer {
+impl BeaconReply {
     /// The body, if the status is 200.
     fn must(self, node: &Node, path: &str) -> Result<Bytes, Trouble> {
         let Self { status, wait, body } = self;
@@ -207,7 +207,7 @@ impl Answer {
 }
 
 /// The answer at `path` below the node's URL to a question of a probe.
-async fn ask(clock: &ProbeClock<'_>, upstream: &Arc<Upstream>, path: &'static str) -> Result<Answer, Trouble> {
+async fn ask(clock: &ProbeClock<'_>, upstream: &Arc<Upstream>, path: &'static str) -> Result<BeaconReply, Trouble> {
     ask_as(Rank::Probe, &mut clock.question(), clock.node, upstream, path).await
 }
 
@@ -217,9 +217,9 @@ async fn ask_as(
     node: &Node,
     upstream: &Arc<Upstream>,
     path: &'static str,
-) -> Result<Answer, Trouble> {
+) -> Result<BeaconReply, Trouble> {
     let target = Target::parse(path).expect("the paths of probes are fit for a request line");
     let mut response = upstream.get(&target, rank, question).await.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
-    Ok(Answer { status, wait, body: read(node, path, &mut response, MAX_ANSWER).await? })
+    Ok(BeaconReply { status, wait, body: read(node, path, &mut response, MAX_ANSWER).await? })
 }

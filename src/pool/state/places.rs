@@ -10,7 +10,13 @@ impl PoolState {
     }
 
     /// Has the log say once that our clock is behind all nodes.
-    pub(super) fn doubt_clock(&mut self, places: &[clock::Place], near: u64, unix: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn doubt_clock(
+        &mut self,
+        places: &[clock::SlotReport],
+        near: u64,
+        unix: u64,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(clock) = self.clock(unix) else { return };
         let least = places.iter().map(|place| place.slot.saturating_sub(clock)).min();
         let slots = least.filter(|_| places.iter().all(|place| clock::is_ahead(place, near, clock)));
@@ -21,8 +27,8 @@ impl PoolState {
     }
 
     /// Where the nodes of these reports are, and whether each is credible.
-    pub(super) fn places(&self, reports: &[Report], credible: impl Fn(usize) -> bool) -> Vec<clock::Place> {
-        let place = |(place, report): (usize, &Report)| clock::Place {
+    pub(super) fn places(&self, reports: &[Report], credible: impl Fn(usize) -> bool) -> Vec<clock::SlotReport> {
+        let place = |(place, report): (usize, &Report)| clock::SlotReport {
             slot: report.number,
             heard: report.heard,
             moved: report.moved,

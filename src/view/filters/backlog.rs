@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_without_successor_is_not_told_on_its_return() {
+    fn block_removed_without_successor_is_not_sent_on_return() {
         let mut record = Record::default();
         [1, 2].into_iter().for_each(|n| record.came(n, n.into()));
         record.0.change(3);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_and_went_behind_a_cut_is_told_neither_way() {
+    fn block_added_and_removed_behind_a_cut_is_not_sent() {
         let mut record = Record::default();
         for n in 1..=4 {
             record.came(n, n.into());
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_gives_its_bytes_back() {
+    fn forgotten_blocks_give_their_bytes_back() {
         let mut record = Record::default();
         for n in 1..=4 {
             record.came(n, n.into());

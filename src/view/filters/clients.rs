@@ -7,12 +7,12 @@ use crate::{
     domain::{client::block_of, refusal::Refusal},
 };
 
-/// The share of each client, by its address.
+/// The usage of each client, by its address.
 #[derive(Debug, Default)]
-pub(super) struct Clients(BTreeMap<IpAddr, Share>);
+pub(super) struct Clients(BTreeMap<IpAddr, Usage>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Share {
+struct Usage {
     filters: usize,
     bytes: usize,
 }
@@ -29,12 +29,12 @@ impl Clients {
         settings: &config::Filters,
     ) -> Result<(), Refusal> {
         let Some(client) = client else { return Ok(()) };
-        let share = self.0.get(&block_of(client)).copied().unwrap_or_default();
+        let usage = self.0.get(&block_of(client)).copied().unwrap_or_default();
         let (most, most_bytes) = (settings.max_per_client.get(), settings.max_bytes_per_client);
-        if share.filters >= most {
+        if usage.filters >= most {
             return Err(Refusal::Limit { name: "filters.max_per_client", limit: most });
         }
-        if share.bytes.saturating_add(bytes) > most_bytes {
+        if usage.bytes.saturating_add(bytes) > most_bytes {
             return Err(Refusal::Limit { name: "filters.max_bytes_per_client", limit: most_bytes });
         }
         Ok(())
@@ -42,18 +42,18 @@ impl Clients {
 
     pub(super) fn add(&mut self, client: Option<IpAddr>, bytes: usize) {
         if let Some(client) = client {
-            let share = self.0.entry(block_of(client)).or_default();
-            share.filters += 1;
-            share.bytes += bytes;
+            let usage = self.0.entry(block_of(client)).or_default();
+            usage.filters += 1;
+            usage.bytes += bytes;
         }
     }
 
     pub(super) fn remove(&mut self, client: Option<IpAddr>, bytes: usize) {
         let Some(client) = client.map(block_of) else { return };
-        let Some(share) = self.0.get_mut(&client) else { return };
-        share.filters -= 1;
-        share.bytes -= bytes;
-        if share.filters == 0 {
+        let Some(usage) = self.0.get_mut(&client) else { return };
+        usage.filters -= 1;
+        usage.bytes -= bytes;
+        if usage.filters == 0 {
             self.0.remove(&client);
         }
     }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a client waits until a node is known to report transactions, or none to.
-const PATIENCE: Duration = Duration::from_secs(12);
+const FIRST_FEED_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a feed runs without a filter and a client that waits.
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -74,9 +74,9 @@ impl Feed {
 }
 
 /// A client that waits for a feed. The feed runs at least as long.
-pub(super) struct Waiting<'a>(&'a Feeds, usize);
+pub(super) struct FeedWaiter<'a>(&'a Feeds, usize);
 
-impl Drop for Waiting<'_> {
+impl Drop for FeedWaiter<'_> {
     fn drop(&mut self) {
         let feed = &mut self.0.lock().feeds[self.1];
         if let Some(feed) = feed {
@@ -114,7 +114,7 @@ impl Feeds {
     ///
     /// # Errors
     /// When no node reports transactions.
-    pub(super) async fn ready(&self, full: bool) -> Result<Waiting<'_>, Refusal> {
+    pub(super) async fn ready(&self, full: bool) -> Result<FeedWaiter<'_>, Refusal> {
         let mut state = {
             let mut open = self.lock();
             let feed = self.feed(&mut open, full);
@@ -122,8 +122,8 @@ impl Feeds {
             feed.note_idleness();
             feed.state.clone()
         };
-        let waiting = Waiting(self, usize::from(full));
-        let settled = timeout(PATIENCE, state.wait_for(|state| *state != State::Asked)).await;
+        let waiting = FeedWaiter(self, usize::from(full));
+        let settled = timeout(FIRST_FEED_TIMEOUT, state.wait_for(|state| *state != State::Asked)).await;
         match settled.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Told)) => Ok(waiting),
             Ok(Ok(State::Refused(refusal))) => Err(refusal),

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_lost_is_given_again_and_what_left_is_not() {
+    fn lost_answer_is_given_again_and_a_sent_one_is_not() {
         let mut held = Held::new(Kind::Blocks, 1, 0, Instant::now(), None, 0);
         let some = || News::Hashes(vec![Hash::default()]);
         assert_eq!(held.take(some(), 3).from, 1);

@@ -8,7 +8,7 @@ use crate::{
     chain::Follower,
     domain::{layer::Layer, node_id::NodeId},
     pool::Pool,
-    view::Couriers,
+    view::WorkerJobs,
 };
 
 const NAME: Hash = Hash([7; 32]);
@@ -23,7 +23,7 @@ fn filters() -> (Arc<Filters>, impl Sized) {
     let wall = Arc::new(|| 0);
     let (pool, probing) = Pool::start("x", Layer::El, Vec::new(), &health, None, metrics.clone(), wall);
     let (follower, changes, following) = Follower::start(pool.clone(), &config::Chain::default(), metrics.clone());
-    let topics = Topics::new(pool, Duration::from_secs(1), Couriers::new(1).0, metrics.clone());
+    let topics = Topics::new(pool, Duration::from_secs(1), WorkerJobs::new(1).0, metrics.clone());
     let interest = Arc::new(Interest { follower, count: Mutex::new(0) });
     let (settings, memory) = (config::Filters::default(), Budget::new(1 << 20));
     let filters = Filters::new(interest, Arc::new(topics), &settings, &memory, [0; 32], metrics);

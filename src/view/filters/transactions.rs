@@ -27,7 +27,7 @@ use crate::{
         health::{Fault, Trouble},
     },
     route::avoided::Avoided,
-    view::{Letter, Mailbox, Topics, refused::Refused},
+    view::{Mailbox, Outbound, Topics, subscription_refusal::SubscriptionRefusal},
 };
 
 /// How often a filter at a node is polled.
@@ -109,7 +109,7 @@ impl Source {
             Ok(joined) => joined,
             Err(refused) => {
                 debug!(?refused, "no subscription to transactions");
-                if refused == Refused::NoNode {
+                if refused == SubscriptionRefusal::NoNode {
                     sleep(PAUSE).await;
                 }
                 return Ok(());
@@ -119,13 +119,13 @@ impl Source {
         self.is_told();
         loop {
             match poll_fn(|context| mailbox.poll_next(context)).await {
-                Letter::Note(note) => {
-                    if let Ok(text) = std::str::from_utf8(note.parts()[1]) {
+                Outbound::Notification(notification) => {
+                    if let Ok(text) = std::str::from_utf8(notification.parts()[1]) {
                         self.tell(text)?;
                     }
                 }
-                Letter::Answer(..) => {}
-                Letter::Close(_) => return Ok(()),
+                Outbound::Answer(..) => {}
+                Outbound::Close(_) => return Ok(()),
             }
         }
     }
@@ -244,11 +244,14 @@ impl Source {
             }
             if is_good {
                 if !std::mem::replace(&mut has_worked, true) {
-                    info!(node = name, "transactions come from a filter at a node, since none tells them by itself");
+                    info!(
+                        node = name,
+                        "pending transactions come from a filter at the node: no node offers the subscription"
+                    );
                 }
                 self.is_told();
             } else {
-                debug!(node = name, "the node tells transactions that are none");
+                debug!(node = name, "node returned entries that are no transaction hashes");
                 if barren.is_useless(pool, node) {
                     return Ok(Parted { is_useful: false, is_there: true });
                 }
@@ -275,7 +278,7 @@ struct Barren {
 }
 
 impl Barren {
-    fn refused(&mut self, node: NodeId, refused: ask::Refused) {
+    fn refused(&mut self, node: NodeId, refused: ask::NodeRefusal) {
         /// The code of "method not found".
         const NO_METHOD: i32 = -32601;
         self.avoided.add(node, Instant::now());

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_what_to_believe_is_heeded() {
+    fn trust_bloom_setting_is_obeyed() {
         let (honest, empty) = (bloom(&[log(1)]), Bloom([0; 256]));
         let mut always = Blooms::new(TrustBloom::Always);
         assert_eq!(always.evidence(Some(&empty)), Some(&empty));

@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     filter::{Filter, union},
-    log::Told,
+    log::NodeLogs,
 };
 use crate::{
     chain::{Block, Follower},
@@ -63,7 +63,7 @@ pub(super) struct Errand {
     pub(super) follower: Arc<Follower>,
     pub(super) block: Arc<Block>,
     /// Gives the filters of subscribers to the block.
-    pub(super) wishes: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
+    pub(super) wanted: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
     /// The block's bloom filter, if filters are believed.
     pub(super) bloom: Option<Bloom>,
     /// Whether the logs are fetched only to check the bloom filter, so that one round is enough.
@@ -76,7 +76,7 @@ pub(super) struct Errand {
 impl Errand {
     /// Fetches the wanted logs of the block from the first node that has them. Returns no logs when
     /// no filter wants them any more, and `None` when no node gave the logs in time.
-    pub(super) async fn run(self) -> Option<Told> {
+    pub(super) async fn run(self) -> Option<NodeLogs> {
         let said_none = AtomicBool::new(false);
         // Both arms are cancel-safe.
         tokio::select! {
@@ -84,7 +84,7 @@ impl Errand {
             told = self.hunt(&said_none) => told,
             // The patience is over: if nodes said that the block has no logs, they are believed
             // now.
-            () = self.be_patient() => said_none.load(Relaxed).then(Told::default),
+            () = self.be_patient() => said_none.load(Relaxed).then(NodeLogs::default),
         }
     }
 
@@ -121,11 +121,11 @@ impl Errand {
         }
     }
 
-    async fn hunt(&self, said_none: &AtomicBool) -> Option<Told> {
+    async fn hunt(&self, said_none: &AtomicBool) -> Option<NodeLogs> {
         let mut pauses = PAUSES;
         let mut round = 0_u32;
         // Subscribers that have left must not hold back the logs of later blocks for the others.
-        while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
+        while round == 0 || (self.wanted)().iter().any(|filter| self.may_concern(filter)) {
             if !self.is_sample && sources(&self.follower.pool(), self.block.number).is_empty() {
                 // The first node to return is asked at once, without a pause left over from earlier
                 // rounds.
@@ -140,7 +140,7 @@ impl Errand {
             }
             sleep(pauses.pause()).await;
         }
-        Some(Told::default())
+        Some(NodeLogs::default())
     }
 
     fn may_concern(&self, filter: &Filter) -> bool {
@@ -150,7 +150,7 @@ impl Errand {
     /// A round: asks the nodes one after the other. A node that fails is followed by the next at
     /// once; beside a node that is slow, the next is asked after its head start. A node that turns
     /// out to have the block only during the round is asked too.
-    async fn ask_all(&self, round: u32, said_none: &AtomicBool) -> Option<Told> {
+    async fn ask_all(&self, round: u32, said_none: &AtomicBool) -> Option<NodeLogs> {
         let pool = self.follower.pool();
         let mut asked = FuturesUnordered::new();
         let mut had_its_turn = Vec::new();
@@ -181,11 +181,11 @@ impl Errand {
     }
 
     /// Asks one node in one form after the other, for as long as the node answers.
-    async fn ask(&self, pool: &Pool, node: NodeId, round: u32, said_none: &AtomicBool) -> Option<Told> {
+    async fn ask(&self, pool: &Pool, node: NodeId, round: u32, said_none: &AtomicBool) -> Option<NodeLogs> {
         let name = &pool.nodes[node].name;
         let (network, block) = (&*pool.network, self.block.hash);
-        let wishes = (self.wishes)();
-        let concerned = wishes.iter().map(|filter| &**filter);
+        let wanted = (self.wanted)();
+        let concerned = wanted.iter().map(|filter| &**filter);
         let question = Question {
             pool,
             node,
@@ -223,7 +223,7 @@ impl Errand {
 
 /// Whether these may be all logs of the block. From round [`DISBELIEF`] on, every answer is
 /// believed.
-fn is_credible(told: &Told, block: &Block, round: u32) -> bool {
+fn is_credible(told: &NodeLogs, block: &Block, round: u32) -> bool {
     let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty() && !bloom.is_full());
     !told.logs.is_empty() || told.receipts > 0 || !should_have_some || round >= DISBELIEF
 }
@@ -246,10 +246,10 @@ mod tests {
         let silent = [None, Some(Box::new(Bloom([0; 256]))), Some(Box::new(Bloom([0xff; 256])))];
         let without = silent.map(|bloom| Block { bloom, ..block.clone() });
         let log = Log { address: None, topics: Vec::new(), text: "{}".into() };
-        assert!(!is_credible(&Told::default(), &block, 1));
-        assert!(is_credible(&Told::default(), &block, DISBELIEF));
-        assert!(is_credible(&Told { logs: vec![log], ..Told::default() }, &block, 1));
-        assert!(is_credible(&Told { receipts: 1, ..Told::default() }, &block, 1), "its transactions have none");
-        assert!(without.iter().all(|block| is_credible(&Told::default(), block, 1)));
+        assert!(!is_credible(&NodeLogs::default(), &block, 1));
+        assert!(is_credible(&NodeLogs::default(), &block, DISBELIEF));
+        assert!(is_credible(&NodeLogs { logs: vec![log], ..NodeLogs::default() }, &block, 1));
+        assert!(is_credible(&NodeLogs { receipts: 1, ..NodeLogs::default() }, &block, 1), "its transactions have none");
+        assert!(without.iter().all(|block| is_credible(&NodeLogs::default(), block, 1)));
     }
 }

@@ -101,13 +101,13 @@ pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Op
 /// The values of all filters in one list. `None` when one of the filters allows any value, or the
 /// list would be too long.
 fn any_of<'a, T: Ord + 'a>(
-    wishes: impl Iterator<Item = Option<&'a Any<T>>>,
+    lists: impl Iterator<Item = Option<&'a Any<T>>>,
     text: impl Fn(&T) -> String,
 ) -> Option<String> {
     let mut values = BTreeSet::new();
-    for wish in wishes {
-        let wish = wish.filter(|wish| !wish.0.is_empty())?;
-        values.extend(wish.0.iter().map(|(value, _)| value));
+    for list in lists {
+        let list = list.filter(|list| !list.0.is_empty())?;
+        values.extend(list.0.iter().map(|(value, _)| value));
         if values.len() > UNION {
             return None;
         }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_want_together_is_asked_for_in_one_filter() {
+    fn filters_of_all_subscribers_join_into_one_question() {
         let (a, b) = (json!(account(1)), json!(account(2)));
         let (x, y) = (json!(word(1)), json!(word(2)));
         for (filters, expected) in [

@@ -23,7 +23,7 @@ pub(in crate::view) struct Log {
 
 /// A node's answer to a request for the logs of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct NodeLogs {
     pub(super) logs: Vec<Log>,
     /// How many of the logs are not written as the API specifies.
     pub(super) odd: u64,
@@ -47,7 +47,7 @@ const NOT_CANONICAL: &str = "to the node the block is not canonical";
 const NO_LOGS: &str = "the answer is no list of logs";
 const NO_RECEIPTS: &str = "the answer is no list of receipts";
 
-impl Told {
+impl NodeLogs {
     /// Reads the answer to `eth_getLogs`.
     ///
     /// # Errors
@@ -211,8 +211,8 @@ mod tests {
 
     const BLOCK: Hash = Hash([0x33; 32]);
 
-    fn read(json: &str) -> Result<Told, &'static str> {
-        Told::read(json.as_bytes(), BLOCK, Asked::ByHash)
+    fn read(json: &str) -> Result<NodeLogs, &'static str> {
+        NodeLogs::read(json.as_bytes(), BLOCK, Asked::ByHash)
     }
 
     #[test]
@@ -222,12 +222,12 @@ mod tests {
         assert_eq!(told.logs.iter().map(|log| &*log.text).collect::<Vec<_>>(), [&one, &two]);
         assert_eq!((told.logs[0].address, &*told.logs[0].topics), (Some([0x11; 20]), &[Some(Hash([0x22; 32]))][..]));
         assert_eq!((told.odd, told.receipts), (0, 0));
-        assert_eq!(read("[]"), Ok(Told::default()));
+        assert_eq!(read("[]"), Ok(NodeLogs::default()));
     }
 
     #[test]
-    fn what_is_said_of_another_block_is_not_read() {
-        let other = Told::read(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]), Asked::ByHash);
+    fn logs_of_another_block_are_not_read() {
+        let other = NodeLogs::read(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]), Asked::ByHash);
         assert_eq!(
             other,
             Err(OTHER_BLOCK),
@@ -239,7 +239,7 @@ mod tests {
             assert_eq!(read(bad), Err(NO_LOGS), "{bad}");
         }
         let nameless = text("").replace("blockHash", "hash");
-        let by_height = Told::read(format!("[{nameless}]").as_bytes(), BLOCK, Asked::ByHeight);
+        let by_height = NodeLogs::read(format!("[{nameless}]").as_bytes(), BLOCK, Asked::ByHeight);
         assert_eq!(by_height, Err(OTHER_BLOCK), "nothing says of which block it is");
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let receipts = |hash: &str, log: &str| {
             format!(r#"[{{"blockHash":"{hash}","logs":[{log},{log}]}},{{"logs":null}},{{"logs":[{log}]}}]"#)
         };
-        let read = |json: &str, asked| Told::read_receipts(json.as_bytes(), BLOCK, asked);
+        let read = |json: &str, asked| NodeLogs::read_receipts(json.as_bytes(), BLOCK, asked);
         let told = read(&receipts(&hash, &log), Asked::ByHeight).unwrap();
         assert_eq!((told.logs.len(), told.odd, told.receipts), (3, 0, 3));
         assert_eq!(&*told.logs[2].text, log);

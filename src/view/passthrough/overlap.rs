@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_two_nodes_tell_is_told_once_in_whatever_order() {
+    async fn event_of_two_nodes_is_sent_once_in_either_order() {
         let (mut overlap, now) = overlap();
         let hear = |overlap: &mut Overlap, source, texts: &[&str]| -> Vec<String> {
             let new = texts.iter().filter(|text| overlap.hear(source, text.as_bytes(), now));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_one_node_repeats_is_told_as_often() {
+    async fn event_that_one_node_repeats_is_sent_as_often() {
         let (mut overlap, now) = overlap();
         for _ in 0..3 {
             assert!(overlap.hear(0, b"a", now));

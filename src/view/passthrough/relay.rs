@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    State, Wish,
+    State, TopicKey,
     overlap::{OVERLAP, Overlap},
 };
 use crate::{
@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Relay {
-    wish: Wish,
+    key: TopicKey,
     pool: Arc<Pool>,
     audience: Arc<Audience<()>>,
     /// Whether the notifications are states, each of which lasts until the next.
@@ -73,10 +73,15 @@ impl Drop for EndsWith {
 }
 
 impl Relay {
-    pub(super) fn new(wish: Wish, pool: Arc<Pool>, audience: Arc<Audience<()>>, state: watch::Sender<State>) -> Self {
-        let is_state = is_state(&wish);
+    pub(super) fn new(
+        key: TopicKey,
+        pool: Arc<Pool>,
+        audience: Arc<Audience<()>>,
+        state: watch::Sender<State>,
+    ) -> Self {
+        let is_state = is_state(&key);
         Self {
-            wish,
+            key,
             pool,
             audience,
             is_state,
@@ -147,7 +152,7 @@ impl Relay {
             && self.paused.is_none()
             && let Some(link) = self.pool.nodes[node].link.clone()
         {
-            let (method, params) = self.wish.clone();
+            let (method, params) = self.key.clone();
             let answer = async move {
                 let answer = timeout(LIMIT, link.subscribe(&method, params)).await;
                 answer.unwrap_or(Err(SubscribeError::Link(Error::Lost)))
@@ -174,11 +179,11 @@ impl Relay {
                 }
                 if let Some((before, _)) = &self.fading {
                     let from = &*before.pool.nodes[before.node].name;
-                    info!(method = self.wish.0, from, to = &*name, "a subscription comes from another node");
+                    info!(method = self.key.0, from, to = &*name, "a subscription comes from another node");
                 }
             }
             Err(SubscribeError::Refused(error)) => {
-                debug!(method = self.wish.0, node = &*name, "the node refuses a subscription");
+                debug!(method = self.key.0, node = &*name, "the node refuses a subscription");
                 if Arc::ptr_eq(&pool, &self.pool) {
                     self.avoided.add(node, now);
                 }
@@ -203,7 +208,7 @@ impl Relay {
             }
             Some(News::Refused(_)) => {
                 let node = &*current.pool.nodes[current.node].name;
-                warn!(method = self.wish.0, node, "the node refuses a subscription that it had granted");
+                warn!(method = self.key.0, node, "the node refuses a subscription that it had granted");
                 if Arc::ptr_eq(&current.pool, &self.pool) {
                     self.avoided.add(current.node, Instant::now());
                 }
@@ -240,7 +245,7 @@ impl Relay {
 }
 
 /// Whether a node answers each new subscription of this kind with its present state.
-fn is_state((method, params): &Wish) -> bool {
+fn is_state((method, params): &TopicKey) -> bool {
     let params: Vec<&RawValue> = serde_json::from_slice(params).unwrap_or_default();
     let kind = params.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
     method == "eth_subscribe" && kind.as_deref() == Some("syncing")

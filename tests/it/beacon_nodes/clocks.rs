@@ -34,7 +34,7 @@ async fn quick(nodes: &[&Node]) -> crate::common::proxy::Proxy {
 }
 
 #[tokio::test]
-async fn what_hangs_is_asked_of_another_node_while_the_slot_lasts() {
+async fn hung_request_goes_to_another_node_within_the_slot() {
     for (method, path) in [
         ("GET", BLOCK),
         ("GET", "/eth/v1/validator/attestation_data?slot=1&committee_index=0"),

@@ -42,7 +42,7 @@ async fn pruned_data_and_missing_routes_are_asked_of_another_node() {
 }
 
 #[tokio::test]
-async fn what_no_node_has_is_told_in_the_first_ones_words() {
+async fn data_that_no_node_has_gets_the_first_nodes_answer() {
     let without = |text: &'static str| saying(move |_| Some(json("404 Not Found", text)));
     let (a, b, c, d) = (without("\"a\"").await, without("\"b\"").await, without("\"c\"").await, without("\"d\"").await);
     // More nodes than attempts: each is asked once, which is no attempt too many.
@@ -84,7 +84,7 @@ async fn pruning_is_learnt_and_nodes_with_the_data_come_first() {
 }
 
 #[tokio::test]
-async fn what_a_node_does_not_have_yet_is_no_bound_of_it() {
+async fn missing_recent_data_teaches_no_pruning_bound() {
     let late =
         saying(|asked| asked.target.contains("/blob_sidecars/").then(|| json("404 Not Found", "\"not yet\""))).await;
     let other = saying(|_| None).await;

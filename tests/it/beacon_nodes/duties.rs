@@ -244,7 +244,7 @@ async fn a_node_that_lost_its_peers_has_restarted_and_is_told_again() {
 }
 
 #[tokio::test]
-async fn what_a_node_did_not_take_it_is_told_in_the_next_slot() {
+async fn message_that_a_node_did_not_take_is_sent_next_slot() {
     let refuses = Arc::new(AtomicUsize::new(0));
     let turn = refuses.clone();
     let a = Node::paced(1, move |exchange: Exchange| {

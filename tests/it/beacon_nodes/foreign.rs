@@ -150,7 +150,7 @@ async fn a_message_is_held_until_the_page_is_gone() {
 }
 
 #[tokio::test]
-async fn what_all_are_told_is_told_again_where_a_page_answered() {
+async fn message_for_all_is_repeated_where_a_page_answered() {
     let has_page = Arc::new(AtomicUsize::new(1));
     let first = Node::paced(1, move |exchange: Exchange| {
         let has_page = has_page.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();

@@ -194,7 +194,7 @@ async fn a_block_goes_to_a_node_that_hung_and_to_another_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_let_in_is_given_to_a_node_and_the_rest_is_refused() {
+async fn admitted_message_reaches_a_node_and_others_are_refused() {
     let hangs = Node::start(|mut exchange: Exchange| async {
         exchange.body().await;
         if exchange.asked.body == b"hang" { exchange.hang().await } else { exchange.reply(json("200 OK", "")).await }
@@ -234,7 +234,7 @@ async fn when_no_node_answers_to_a_block_its_outcome_is_unknown() {
 }
 
 #[tokio::test]
-async fn what_the_network_has_already_is_a_success() {
+async fn message_that_the_network_has_already_is_a_success() {
     let error = |message: &str| format!(r#"{{"code":400,"message":"{message}"}}"#);
     for (message, is_known_alone) in [
         ("BAD_REQUEST: BlockIsAlreadyKnown(0x12)", true),
@@ -320,7 +320,7 @@ async fn when_no_node_can_publish_the_client_hears_it_from_one() {
 }
 
 #[tokio::test]
-async fn what_may_have_arrived_is_not_sent_again() {
+async fn message_that_may_have_arrived_is_not_sent_again() {
     for (method, path) in [
         ("POST", "/eth/v1/beacon/some/thing"),
         ("POST", "/eth/v1/validator/something_new"),

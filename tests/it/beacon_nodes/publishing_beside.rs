@@ -71,7 +71,7 @@ async fn at_the_limit_a_doubtful_node_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_every_node_refuses_as_another_message_is_no_success() {
+async fn message_that_all_nodes_know_otherwise_is_no_success() {
     for more in ["", "[beacon]\npublish_to = \"all\"\n"] {
         for list in [false, true] {
             let error = if list {
@@ -151,7 +151,7 @@ async fn a_node_that_was_busy_is_asked_again_while_another_hangs() {
 }
 
 #[tokio::test]
-async fn what_all_are_told_waits_for_no_node_that_hangs() {
+async fn message_for_all_nodes_waits_for_none_that_hangs() {
     const PATH: &str = "/eth/v1/validator/register_validator";
     for (status, code) in [("400 Bad", 400), ("500 Oops", 500)] {
         let (first, second) = (after(0, json(status, "\"no\"")).await, hangs().await);
@@ -176,7 +176,7 @@ async fn a_word_in_the_apis_form_is_final_under_any_name_of_it() {
 }
 
 #[tokio::test]
-async fn what_nodes_refuse_for_a_moment_waits_for_them() {
+async fn briefly_refused_message_waits_for_the_nodes() {
     const BUSY: &str = "retry-after: 1\r\n";
     // Each node says these, one after the other, and takes the message then.
     for nodes in [

@@ -101,7 +101,7 @@ async fn a_node_that_fails_over_a_list_has_taken_none_of_it() {
 }
 
 #[tokio::test]
-async fn what_a_node_could_not_look_at_another_node_has() {
+async fn unexamined_list_items_go_to_another_node() {
     let (full, wrong, known) =
         ("the processor's queue is full", "Validation(InvalidSignature)", "PriorAttestationKnown");
     for (first, given, second, left) in [

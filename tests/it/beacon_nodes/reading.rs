@@ -17,7 +17,7 @@ async fn well() -> Node {
 }
 
 #[tokio::test]
-async fn what_one_node_cannot_answer_another_does() {
+async fn request_that_one_node_cannot_answer_goes_to_another() {
     let long = "x".repeat(20_000);
     let answers: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", vec![]),
@@ -58,7 +58,7 @@ async fn what_one_node_cannot_answer_another_does() {
 }
 
 #[tokio::test]
-async fn what_speaks_of_the_request_is_the_clients() {
+async fn errors_about_the_request_go_to_the_client() {
     for status in ["400 Bad Request", "404 Not Found", "406 Not Acceptable", "414 URI Too Long", "206 Partial Content"]
     {
         let body = r#"{"code":4,"message":"as it is"}"#;

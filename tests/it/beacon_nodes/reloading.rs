@@ -160,7 +160,7 @@ async fn removed_nodes_are_watched_until_their_requests_end() {
 }
 
 #[tokio::test]
-async fn what_all_nodes_were_told_is_known_after_a_reload() {
+async fn messages_for_all_nodes_outlive_a_reload() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
     let (a, b) = (says("\"a\"").await, says("\"b\"").await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
@@ -184,7 +184,7 @@ async fn what_all_nodes_were_told_is_known_after_a_reload() {
 }
 
 #[tokio::test]
-async fn what_a_node_was_being_told_at_a_reload_it_is_told_anew() {
+async fn message_under_way_at_a_reload_is_sent_anew() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
     let a = says("\"a\"").await;
     // The first time it hangs.
@@ -267,7 +267,7 @@ async fn a_node_that_a_reload_takes_away_may_still_take_a_message() {
 }
 
 #[tokio::test]
-async fn what_is_sent_during_a_reload_goes_to_the_new_nodes() {
+async fn message_sent_during_a_reload_goes_to_the_new_nodes() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
     const DUTIES: &str = "/eth/v1/validator/duties/attester/7";
     for (path, keeps_first) in [(PREPARE, true), (EXITS, false), (DUTIES, false)] {
@@ -304,7 +304,7 @@ async fn a_node_at_another_address_is_another_node_whatever_its_name() {
 }
 
 #[tokio::test]
-async fn what_all_were_told_is_told_to_a_node_at_another_address() {
+async fn message_for_all_is_sent_to_a_node_at_another_address() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
     let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;

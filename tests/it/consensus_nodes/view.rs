@@ -24,14 +24,14 @@ use crate::common::{
     sim::Net,
 };
 
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 const SLOT: u64 = 2;
 /// Slots of an epoch, in the devnet.
 const EPOCH: u64 = 8;
 const DATA: &str = "/eth/v1/validator/attestation_data";
 
 /// Two consensus nodes and a proxy before them.
-struct Stage {
+struct Setup {
     net: Net,
     devnet: Devnet,
     app: App,
@@ -40,26 +40,26 @@ struct Stage {
     tasks: JoinSet<()>,
 }
 
-impl Stage {
-    async fn set() -> Self {
+impl Setup {
+    async fn start() -> Self {
         let (start, net) = (Instant::now(), Net::default());
         let options = Options {
             execution: 0,
             consensus: 2,
             block_time: Some(Duration::from_secs(SLOT)),
             initial_blocks: 50,
-            now_unix: Some(DAWN),
+            now_unix: Some(START_UNIX),
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let urls: Vec<String> = devnet.nodes().map(|node| node.http_url()).collect();
-        let world = net.world(DAWN, start);
+        let world = net.world(START_UNIX, start);
         let app = App::start(proxy::config(&nodes(&urls)), world, None).await.unwrap();
         sleep(Duration::from_secs(3)).await;
-        let mut stage = Self { net, devnet, app, start, genesis: 0, tasks: JoinSet::new() };
-        let genesis = stage.get("/eth/v1/beacon/genesis").await;
-        stage.genesis = genesis["data"]["genesis_time"].as_str().unwrap().parse().unwrap();
-        stage
+        let mut setup = Self { net, devnet, app, start, genesis: 0, tasks: JoinSet::new() };
+        let genesis = setup.get("/eth/v1/beacon/genesis").await;
+        setup.genesis = genesis["data"]["genesis_time"].as_str().unwrap().parse().unwrap();
+        setup
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -110,7 +110,7 @@ impl Stage {
     }
 
     fn epoch(&self) -> u64 {
-        (DAWN + self.start.elapsed().as_secs() - self.genesis) / (SLOT * EPOCH)
+        (START_UNIX + self.start.elapsed().as_secs() - self.genesis) / (SLOT * EPOCH)
     }
 
     /// A client that listens to heads; what it heard.
@@ -131,29 +131,29 @@ impl Stage {
 
 #[tokio::test(start_paused = true)]
 async fn requests_and_events_go_home_together_when_an_epoch_ends() {
-    let mut stage = Stage::set().await;
-    let heard = stage.listen().await;
-    stage.until_view("cl-1").await;
+    let mut setup = Setup::start().await;
+    let heard = setup.listen().await;
+    setup.until_view("cl-1").await;
     for round in 0..4 {
-        assert_eq!(stage.duty().await, 1);
-        stage.devnet.cl(0).set_fault(if round % 2 == 0 { Fault::Syncing } else { Fault::Down });
-        stage.until_view("cl-2").await;
-        assert_eq!(stage.duty().await, 2);
-        let out = stage.epoch();
-        stage.devnet.cl(0).clear_faults();
-        stage.until_up(0).await;
+        assert_eq!(setup.duty().await, 1);
+        setup.devnet.cl(0).set_fault(if round % 2 == 0 { Fault::Syncing } else { Fault::Down });
+        setup.until_view("cl-2").await;
+        assert_eq!(setup.duty().await, 2);
+        let out = setup.epoch();
+        setup.devnet.cl(0).clear_faults();
+        setup.until_up(0).await;
         let home = loop {
-            let before = stage.view().await;
-            let who = stage.duty().await;
-            if before == stage.view().await && before == ("cl-2".into(), "cl-2".into()) {
+            let before = setup.view().await;
+            let who = setup.duty().await;
+            if before == setup.view().await && before == ("cl-2".into(), "cl-2".into()) {
                 assert_eq!(who, 2);
             }
-            let (requests, events) = stage.view().await;
+            let (requests, events) = setup.view().await;
             assert!(requests == events, "requests go to {requests}, and events come from {events}");
             if requests == "cl-1" {
-                break stage.epoch();
+                break setup.epoch();
             }
-            assert!(stage.epoch() <= out + 3, "it stays for ever");
+            assert!(setup.epoch() <= out + 3, "it stays for ever");
             sleep(Duration::from_millis(50)).await;
         };
         assert!(home > out, "it went home in the epoch in which it came back");
@@ -169,78 +169,78 @@ async fn requests_and_events_go_home_together_when_an_epoch_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn where_events_come_from_another_node_so_do_answers() {
-    let mut stage = Stage::set().await;
-    let _heard = stage.listen().await;
-    stage.until_view("cl-1").await;
-    assert_eq!(stage.duty().await, 1);
+    let mut setup = Setup::start().await;
+    let _heard = setup.listen().await;
+    setup.until_view("cl-1").await;
+    assert_eq!(setup.duty().await, 1);
     // The node answers, and its stream tells nothing.
-    stage.devnet.cl(0).set_fault(Fault::Mute);
-    stage.until_view("cl-2").await;
-    assert_eq!(stage.duty().await, 2);
+    setup.devnet.cl(0).set_fault(Fault::Mute);
+    setup.until_view("cl-2").await;
+    assert_eq!(setup.duty().await, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_vote_is_for_the_head_told_by_a_node_that_is_gone() {
-    let mut stage = Stage::set().await;
-    let heard = stage.listen().await;
-    stage.until_view("cl-1").await;
+    let mut setup = Setup::start().await;
+    let heard = setup.listen().await;
+    setup.until_view("cl-1").await;
     for _ in 0..2 {
-        assert_eq!(stage.duty().await, 1);
+        assert_eq!(setup.duty().await, 1);
         // The other node sees blocks a while later.
-        stage.devnet.cl(1).set_fault(Fault::lag(1));
+        setup.devnet.cl(1).set_fault(Fault::lag(1));
         let told = heard.lock().unwrap().len();
         while heard.lock().unwrap().len() == told {
             sleep(Duration::from_millis(10)).await;
         }
-        stage.devnet.cl(0).set_fault(Fault::Down);
-        let head = stage.devnet.chain().head().number;
-        let node = stage.devnet.cl(1).clone();
-        stage.tasks.spawn(async move {
+        setup.devnet.cl(0).set_fault(Fault::Down);
+        let head = setup.devnet.chain().head().number;
+        let node = setup.devnet.cl(1).clone();
+        setup.tasks.spawn(async move {
             sleep(Duration::from_millis(200)).await;
             node.clear_faults();
         });
-        let vote = stage.get(&format!("{DATA}?slot={head}&committee_index=0")).await;
-        let block = stage.get(&format!("/eth/v1/beacon/blocks/{head}/root")).await;
+        let vote = setup.get(&format!("{DATA}?slot={head}&committee_index=0")).await;
+        let block = setup.get(&format!("/eth/v1/beacon/blocks/{head}/root")).await;
         assert_eq!(vote["data"]["beacon_block_root"], block["data"]["root"]);
-        stage.devnet.cl(0).clear_faults();
-        stage.until_up(0).await;
-        stage.until_view("cl-1").await;
+        setup.devnet.cl(0).clear_faults();
+        setup.until_up(0).await;
+        setup.until_view("cl-1").await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_events_requests_go_home_when_an_epoch_ends() {
-    let stage = Stage::set().await;
-    assert_eq!(stage.duty().await, 1);
-    stage.devnet.cl(0).set_fault(Fault::Syncing);
-    while stage.duty().await == 1 {
+    let setup = Setup::start().await;
+    assert_eq!(setup.duty().await, 1);
+    setup.devnet.cl(0).set_fault(Fault::Syncing);
+    while setup.duty().await == 1 {
         sleep(Duration::from_millis(20)).await;
     }
-    let out = stage.epoch();
-    stage.devnet.cl(0).clear_faults();
-    stage.until_up(0).await;
-    while stage.duty().await == 2 {
-        assert!(stage.epoch() <= out + 2, "it stays for ever");
+    let out = setup.epoch();
+    setup.devnet.cl(0).clear_faults();
+    setup.until_up(0).await;
+    while setup.duty().await == 2 {
+        assert!(setup.epoch() <= out + 2, "it stays for ever");
         sleep(Duration::from_millis(20)).await;
     }
-    assert!(stage.epoch() > out);
+    assert!(setup.epoch() > out);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_keeps_taking_its_word_back_moves_no_client() {
     for fault in [Fault::ElOffline, Fault::Optimistic, Fault::Syncing] {
-        let stage = Stage::set().await;
-        assert_eq!(stage.view().await.0, "cl-1");
+        let setup = Setup::start().await;
+        assert_eq!(setup.view().await.0, "cl-1");
         let (mut moves, mut last) = (0, Value::from("cl-1"));
         for _ in 0..20 {
             for is_well in [false, true] {
                 match is_well {
-                    true => stage.devnet.cl(0).clear_faults(),
-                    false => stage.devnet.cl(0).set_fault(fault.clone()),
+                    true => setup.devnet.cl(0).clear_faults(),
+                    false => setup.devnet.cl(0).set_fault(fault.clone()),
                 }
                 for _ in 0..30 {
                     sleep(Duration::from_millis(100)).await;
-                    let (active, _) = stage.view().await;
+                    let (active, _) = setup.view().await;
                     moves += usize::from(active != last);
                     last = active;
                 }
@@ -249,7 +249,7 @@ async fn a_node_that_keeps_taking_its_word_back_moves_no_client() {
         assert!((1..=5).contains(&moves), "{fault:?}: {moves} moves");
         // The node is forgiven when it has kept its word for long.
         let mut waited = 0;
-        while stage.view().await.0 != "cl-1" {
+        while setup.view().await.0 != "cl-1" {
             sleep(Duration::from_secs(1)).await;
             waited += 1;
             assert!(waited < 100);

@@ -55,7 +55,7 @@ async fn a_vote_for_a_block_that_a_node_has_not_seen_is_refused() {
 }
 
 #[tokio::test]
-async fn what_a_node_was_told_is_gone_when_it_is_restarted() {
+async fn restarted_node_has_forgotten_its_messages() {
     let net = network().await;
     let node = net.cl(0);
     let recipient = format!("0x{}", "11".repeat(20));

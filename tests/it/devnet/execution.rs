@@ -137,7 +137,7 @@ async fn large_answers_are_chunked_and_small_ones_have_a_length() {
 }
 
 #[tokio::test]
-async fn what_was_asked_is_recorded_with_its_headers() {
+async fn requests_are_recorded_with_their_headers() {
     let net = devnet().await;
     let body = r#"{"id":1,"method":"eth_call","params":[{"to":"0x01"},  "latest"]}"#;
     http().post(net.el(0).http_url()).header("x-request-id", "abc").body(body).send().await.unwrap();

@@ -276,7 +276,7 @@ async fn a_cut_body_breaks_off_half_way() {
 }
 
 #[tokio::test]
-async fn what_was_half_said_when_the_hang_began_is_never_finished() {
+async fn request_half_sent_when_a_hang_began_is_never_finished() {
     let net = devnet().await;
     let node = net.el(0);
     let mut pinged = Ws::open(node).await;

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 use steadfast::devnet::Fault;
 use tokio::time::{Duration, sleep};
 
-use super::stage::{Stage, Way};
+use super::setup::{Setup, Way};
 use crate::common::{
     client::{call, post},
     until,
 };
 
-impl Stage {
+impl Setup {
     async fn count(&self, kind: &str) -> f64 {
         self.proxy.metric("steadfast_filters", &format!("kind=\"{kind}\"")).await
     }
@@ -22,164 +22,164 @@ impl Stage {
 
 #[tokio::test(start_paused = true)]
 async fn a_filter_that_is_not_polled_ends_after_its_time() {
-    let stage = Stage::new(Way::Http, "").await;
-    let (polled, left) = (stage.blocks().await, stage.blocks().await);
+    let setup = Setup::new(Way::Http, "").await;
+    let (polled, left) = (setup.blocks().await, setup.blocks().await);
     for _ in 0..10 {
         sleep(Duration::from_secs(60)).await;
-        stage.poll(&polled).await;
+        setup.poll(&polled).await;
     }
-    assert_eq!((stage.count("blocks").await, stage.dropped("timeout").await), (1.0, 1.0));
-    assert!(stage.is_gone(&left).await);
+    assert_eq!((setup.count("blocks").await, setup.dropped("timeout").await), (1.0, 1.0));
+    assert!(setup.is_gone(&left).await);
     sleep(Duration::from_secs(299)).await;
-    stage.poll(&polled).await;
+    setup.poll(&polled).await;
     sleep(Duration::from_secs(301)).await;
-    assert!(stage.is_gone(&polled).await);
-    assert_eq!(stage.result("eth_uninstallFilter", &json!([polled])).await, false);
-    assert_eq!(stage.count("blocks").await, 0.0);
+    assert!(setup.is_gone(&polled).await);
+    assert_eq!(setup.result("eth_uninstallFilter", &json!([polled])).await, false);
+    assert_eq!(setup.count("blocks").await, 0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_changes_the_limits_and_keeps_the_filters() {
-    let stage = Stage::new(Way::Http, "filters = { timeout = \"10s\" }\n").await;
-    let filter = stage.blocks().await;
-    let settings = stage.settings.replace("timeout = \"10s\"", "timeout = \"1h\", max = 1");
-    stage.proxy.reload(&settings).await;
+    let setup = Setup::new(Way::Http, "filters = { timeout = \"10s\" }\n").await;
+    let filter = setup.blocks().await;
+    let settings = setup.settings.replace("timeout = \"10s\"", "timeout = \"1h\", max = 1");
+    setup.proxy.reload(&settings).await;
     sleep(Duration::from_secs(600)).await;
-    assert_eq!(stage.poll(&filter).await, Vec::<Value>::new());
-    assert_eq!(stage.error("eth_newBlockFilter", &json!([])).await.0, -32005);
+    assert_eq!(setup.poll(&filter).await, Vec::<Value>::new());
+    assert_eq!(setup.error("eth_newBlockFilter", &json!([])).await.0, -32005);
 }
 
 #[tokio::test(start_paused = true)]
 async fn there_are_no_more_filters_than_may_be() {
     for (settings, name) in [("max = 3", "filters.max"), ("max_per_client = 3", "filters.max_per_client")] {
-        let stage = Stage::new(Way::Http, &format!("filters = {{ {settings} }}\n")).await;
+        let setup = Setup::new(Way::Http, &format!("filters = {{ {settings} }}\n")).await;
         let mut filters = Vec::new();
         for _ in 0..3 {
-            filters.push(stage.blocks().await);
+            filters.push(setup.blocks().await);
         }
-        let answer = stage.ask("eth_newFilter", &json!([{}])).await;
+        let answer = setup.ask("eth_newFilter", &json!([{}])).await;
         let error = &answer["error"];
         assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32005), &json!(name)), "{answer}");
-        stage.result("eth_uninstallFilter", &json!([filters[0]])).await;
-        stage.logs(&json!({})).await;
-        assert_eq!((stage.count("blocks").await, stage.count("logs").await), (2.0, 1.0));
+        setup.result("eth_uninstallFilter", &json!([filters[0]])).await;
+        setup.logs(&json!({})).await;
+        assert_eq!((setup.count("blocks").await, setup.count("logs").await), (2.0, 1.0));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_filter_behind_the_backlog_is_dropped_and_no_other() {
     for settings in ["max_backlog_blocks = 16", "max_backlog = \"16KiB\""] {
-        let stage = Stage::new(Way::Both, &format!("filters = {{ {settings} }}\n")).await;
-        let (behind, polled) = (stage.blocks().await, stage.blocks().await);
-        let before = stage.head();
+        let setup = Setup::new(Way::Both, &format!("filters = {{ {settings} }}\n")).await;
+        let (behind, polled) = (setup.blocks().await, setup.blocks().await);
+        let before = setup.head();
         let mut told = Vec::new();
         for _ in 0..12 {
-            stage.devnet.chain().mine(4);
+            setup.devnet.chain().mine(4);
             sleep(Duration::from_secs(1)).await;
-            told.extend(stage.poll(&polled).await);
+            told.extend(setup.poll(&polled).await);
         }
-        assert_eq!(told, stage.hashes_above(before), "{settings}");
-        assert!(stage.is_gone(&behind).await, "{settings}");
-        assert_eq!((stage.dropped("backlog").await, stage.count("blocks").await), (1.0, 1.0), "{settings}");
-        stage.devnet.chain().mine(1);
+        assert_eq!(told, setup.hashes_above(before), "{settings}");
+        assert!(setup.is_gone(&behind).await, "{settings}");
+        assert_eq!((setup.dropped("backlog").await, setup.count("blocks").await), (1.0, 1.0), "{settings}");
+        setup.devnet.chain().mine(1);
         sleep(Duration::from_secs(1)).await;
-        let kept = stage.proxy.metric("steadfast_filter_backlog_bytes", "").await;
+        let kept = setup.proxy.metric("steadfast_filter_backlog_bytes", "").await;
         assert!(kept < 4096.0, "what was told is not kept: {kept}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_for_filters_counts_as_clients_memory() {
-    let stage = Stage::new(Way::Both, "max_client_memory = \"1MiB\"\n").await;
-    let logs = stage.logs(&json!({})).await;
-    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+async fn bytes_kept_for_filters_count_as_client_memory() {
+    let setup = Setup::new(Way::Both, "max_client_memory = \"1MiB\"\n").await;
+    let logs = setup.logs(&json!({})).await;
+    let held = async || setup.proxy.metric("steadfast_client_memory_bytes", "").await;
     assert_eq!(held().await, 0.0);
-    stage.devnet.chain().mine(50);
+    setup.devnet.chain().mine(50);
     sleep(Duration::from_secs(3)).await;
     let before = held().await;
     assert!(before > 32_000.0, "{before}");
-    assert!(!stage.poll(&logs).await.is_empty());
+    assert!(!setup.poll(&logs).await.is_empty());
     for _ in 0..3 {
-        stage.devnet.chain().mine(1);
+        setup.devnet.chain().mine(1);
         sleep(Duration::from_secs(1)).await;
-        stage.poll(&logs).await;
+        setup.poll(&logs).await;
     }
     assert!(held().await < before / 2.0);
     // A filter that is left alone does not get more than there is.
     for _ in 0..60 {
-        stage.devnet.chain().mine(20);
+        setup.devnet.chain().mine(20);
         sleep(Duration::from_secs(1)).await;
     }
     assert!(held().await <= 1024.0 * 1024.0);
-    assert!(stage.is_gone(&logs).await);
-    assert_eq!(stage.dropped("backlog").await, 1.0);
+    assert!(setup.is_gone(&logs).await);
+    assert_eq!(setup.dropped("backlog").await, 1.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn clients_that_fill_the_memory_take_no_filter_its_news() {
-    let stage = Stage::new(Way::Both, "max_client_memory = \"1MiB\"\n").await;
-    let logs = stage.logs(&json!({})).await;
-    let before = stage.devnet.chain().head().number;
+    let setup = Setup::new(Way::Both, "max_client_memory = \"1MiB\"\n").await;
+    let logs = setup.logs(&json!({})).await;
+    let before = setup.devnet.chain().head().number;
     // Many bodies that never end, each smaller than the news will be.
     let body = post("/", call(1, "eth_call", &format!("[\"{}\"]", "a".repeat(20_000))).as_bytes());
     let mut clients = Vec::new();
     for _ in 0..60 {
-        let mut client = stage.proxy.client().await;
+        let mut client = setup.proxy.client().await;
         client.send(&body[..16_000]).await;
         clients.push(client);
     }
-    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    let held = async || setup.proxy.metric("steadfast_client_memory_bytes", "").await;
     until("the part for bodies is full", async || held().await >= 740_000.0).await;
     for _ in 0..4 {
-        stage.devnet.chain().mine(7);
+        setup.devnet.chain().mine(7);
         sleep(Duration::from_secs(1)).await;
     }
-    let kept = stage.proxy.metric("steadfast_filter_backlog_bytes", "").await;
+    let kept = setup.proxy.metric("steadfast_filter_backlog_bytes", "").await;
     assert!((50_000.0..128.0 * 1024.0).contains(&kept) && held().await <= 1024.0 * 1024.0, "{kept}");
     drop(clients);
     until("the memory is free", async || held().await <= kept + 32_768.0).await;
     let mut told = Vec::new();
     loop {
-        let more = stage.poll(&logs).await;
+        let more = setup.poll(&logs).await;
         if more.is_empty() {
             break;
         }
         told.extend(more);
     }
     let since = json!([{ "fromBlock": format!("{:#x}", before + 1), "toBlock": "latest" }]);
-    let all = stage.result("eth_getLogs", &since).await;
+    let all = setup.result("eth_getLogs", &since).await;
     assert!(!told.is_empty() && json!(told) == all, "{} logs of {}", told.len(), all.as_array().unwrap().len());
-    assert_eq!(stage.dropped("backlog").await, 0.0);
+    assert_eq!(setup.dropped("backlog").await, 0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn status_tells_of_the_filters() {
-    let stage = Stage::new(Way::Both, "").await;
-    stage.blocks().await;
-    stage.logs(&json!({})).await;
-    stage.result("eth_newPendingTransactionFilter", &json!([])).await;
-    stage.devnet.chain().mine(1);
+    let setup = Setup::new(Way::Both, "").await;
+    setup.blocks().await;
+    setup.logs(&json!({})).await;
+    setup.result("eth_newPendingTransactionFilter", &json!([])).await;
+    setup.devnet.chain().mine(1);
     sleep(Duration::from_secs(2)).await;
-    let status = stage.proxy.admin("/status").await.json();
+    let status = setup.proxy.admin("/status").await.json();
     let filters = &status["networks"][0]["filters"];
     assert_eq!((&filters["blocks"], &filters["logs"], &filters["transactions"]), (&json!(1), &json!(1), &json!(1)));
     assert!(filters["backlog_bytes"].as_u64().unwrap() > 0, "{filters}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_filters_want_has_a_share_of_its_own() {
+async fn filter_criteria_have_a_memory_bound_of_their_own() {
     for (settings, reason, most, count) in [
         ("[filters]\nmax_bytes_per_client = \"100KiB\"\n", "filters.max_bytes_per_client", 100 << 10, 2),
         ("max_client_memory = \"1MiB\"\n", "max_client_memory", 128 << 10, 3),
     ] {
-        let stage = Stage::new(Way::Http, settings).await;
+        let setup = Setup::new(Way::Http, settings).await;
         let wish = |filter: usize| {
             let topics: Vec<_> = (0..1000).map(|topic| format!("0x{:064x}", 1000 * filter + topic)).collect();
             json!([{ "topics": [topics] }])
         };
         let mut made = Vec::new();
         let refused = loop {
-            let mut answer = stage.ask("eth_newFilter", &wish(made.len())).await;
+            let mut answer = setup.ask("eth_newFilter", &wish(made.len())).await;
             if answer.get("result").is_none() {
                 break answer;
             }
@@ -188,71 +188,71 @@ async fn what_filters_want_has_a_share_of_its_own() {
         let error = &refused["error"];
         assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32005), &json!(reason)), "{refused}");
         assert_eq!(made.len(), count, "{reason}");
-        let bytes = stage.proxy.metric("steadfast_filter_bytes", "").await;
+        let bytes = setup.proxy.metric("steadfast_filter_bytes", "").await;
         assert!((60_000.0..=most as f64).contains(&bytes), "{bytes}");
-        assert_eq!(stage.proxy.metric("steadfast_filters_refused_total", &format!("reason=\"{reason}\"")).await, 1.0);
-        let status = stage.proxy.admin("/status").await.json();
+        assert_eq!(setup.proxy.metric("steadfast_filters_refused_total", &format!("reason=\"{reason}\"")).await, 1.0);
+        let status = setup.proxy.admin("/status").await.json();
         assert_eq!(status["networks"][0]["filters"]["bytes"].as_f64(), Some(bytes));
         // What wants little has its place, and what ends makes room.
-        stage.blocks().await;
-        stage.result("eth_uninstallFilter", &json!([made[0]])).await;
-        stage.result("eth_newFilter", &wish(made.len())).await;
+        setup.blocks().await;
+        setup.result("eth_uninstallFilter", &json!([made[0]])).await;
+        setup.result("eth_newFilter", &wish(made.len())).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn equal_wishes_are_kept_once() {
-    let stage = Stage::new(Way::Http, "").await;
+    let setup = Setup::new(Way::Http, "").await;
     let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
     let wish = json!({ "topics": [topics] });
-    let bytes = async || stage.proxy.metric("steadfast_filter_bytes", "").await;
-    let first = stage.logs(&wish).await;
+    let bytes = async || setup.proxy.metric("steadfast_filter_bytes", "").await;
+    let first = setup.logs(&wish).await;
     let one = bytes().await;
     assert!(one > 32_000.0, "{one}");
-    let second = stage.logs(&wish).await;
+    let second = setup.logs(&wish).await;
     let two = bytes().await;
     assert!(two < one + 1024.0, "{one} {two}");
-    stage.result("eth_uninstallFilter", &json!([first])).await;
+    setup.result("eth_uninstallFilter", &json!([first])).await;
     assert_eq!(bytes().await, one, "the other has it still");
-    stage.result("eth_uninstallFilter", &json!([second])).await;
+    setup.result("eth_uninstallFilter", &json!([second])).await;
     assert_eq!(bytes().await, 0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_filter_counts_while_it_is_made() {
-    let stage = Stage::new(Way::Http, "").await;
+    let setup = Setup::new(Way::Http, "").await;
     // A client was shown a block that no node tells now, so that the filter waits for it a while.
-    stage.devnet.chain().mine(1);
-    stage.result("eth_getBlockByNumber", &json!(["latest", false])).await;
-    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Hang));
-    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    setup.devnet.chain().mine(1);
+    setup.result("eth_getBlockByNumber", &json!(["latest", false])).await;
+    setup.devnet.nodes().for_each(|node| node.set_fault(Fault::Hang));
+    let held = async || setup.proxy.metric("steadfast_client_memory_bytes", "").await;
     let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
     let call = call(1, "eth_newFilter", &json!([{ "topics": [topics] }]).to_string());
     // A call of this length that makes no filter, and waits for a node.
-    let mut other = stage.proxy.client().await;
+    let mut other = setup.proxy.client().await;
     other.send(post("/", call.replace("eth_newFilter", "eth_getLogs__").as_bytes())).await;
     sleep(Duration::from_millis(200)).await;
     let body = held().await;
-    let mut client = stage.proxy.client().await;
+    let mut client = setup.proxy.client().await;
     client.send(post("/", call.as_bytes())).await;
     sleep(Duration::from_millis(200)).await;
     let both = held().await;
-    assert_eq!(stage.count("logs").await, 0.0, "the filter is there already");
+    assert_eq!(setup.count("logs").await, 0.0, "the filter is there already");
     assert!(client.response().await.json()["result"].is_string());
-    let filter = stage.proxy.metric("steadfast_filter_bytes", "").await;
+    let filter = setup.proxy.metric("steadfast_filter_bytes", "").await;
     // The first 8 KiB of a connection are not counted.
     assert!(filter > 32_000.0 && both >= 2.0 * body + filter - 8192.0, "{body} {filter} {both}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_past_of_a_long_filter_counts_while_it_is_asked_for() {
-    let stage = Stage::new(Way::Http, "max_client_memory = \"1MiB\"\n").await;
+    let setup = Setup::new(Way::Http, "max_client_memory = \"1MiB\"\n").await;
     let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
-    let filter = stage.logs(&json!({ "topics": [topics] })).await;
-    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(1_000)));
-    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    let filter = setup.logs(&json!({ "topics": [topics] })).await;
+    setup.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(1_000)));
+    let held = async || setup.proxy.metric("steadfast_client_memory_bytes", "").await;
     let before = held().await;
-    let mut client = stage.proxy.client().await;
+    let mut client = setup.proxy.client().await;
     let past = call(1, "eth_getFilterLogs", &json!([filter]).to_string());
     client.send(post("/", past.as_bytes())).await;
     sleep(Duration::from_millis(500)).await;
@@ -264,41 +264,41 @@ async fn the_past_of_a_long_filter_counts_while_it_is_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn past_logs_are_no_poll_and_keep_no_filter() {
-    let stage = Stage::new(Way::Http, "filters = { timeout = \"10s\" }\n").await;
-    let filter = stage.logs(&json!({})).await;
+    let setup = Setup::new(Way::Http, "filters = { timeout = \"10s\" }\n").await;
+    let filter = setup.logs(&json!({})).await;
     sleep(Duration::from_secs(6)).await;
-    assert!(stage.result("eth_getFilterLogs", &json!([filter])).await.is_array());
+    assert!(setup.result("eth_getFilterLogs", &json!([filter])).await.is_array());
     sleep(Duration::from_secs(5)).await;
-    assert!(stage.is_gone(&filter).await);
+    assert!(setup.is_gone(&filter).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_filter_whose_time_is_over_is_none() {
-    let stage = Stage::new(Way::Http, "[filters]\nmax = 1\n").await;
+    let setup = Setup::new(Way::Http, "[filters]\nmax = 1\n").await;
     for end in ["uninstall", "poll", "another"] {
-        let filter = stage.blocks().await;
+        let filter = setup.blocks().await;
         sleep(Duration::from_millis(300_001)).await;
         // It has not been swept out yet.
-        assert_eq!(stage.count("blocks").await, 1.0);
+        assert_eq!(setup.count("blocks").await, 1.0);
         match end {
-            "uninstall" => assert_eq!(stage.result("eth_uninstallFilter", &json!([filter])).await, false),
-            "poll" => assert!(stage.is_gone(&filter).await),
+            "uninstall" => assert_eq!(setup.result("eth_uninstallFilter", &json!([filter])).await, false),
+            "poll" => assert!(setup.is_gone(&filter).await),
             _ => {}
         }
     }
-    stage.blocks().await;
-    assert_eq!((stage.count("blocks").await, stage.dropped("timeout").await), (1.0, 3.0));
+    setup.blocks().await;
+    assert_eq!((setup.count("blocks").await, setup.dropped("timeout").await), (1.0, 3.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_would_not_hear_of_a_filter_gets_none() {
-    let stage = Stage::new(Way::Http, "").await;
+async fn notification_makes_no_filter() {
+    let setup = Setup::new(Way::Http, "").await;
     for method in ["eth_newFilter", "eth_newBlockFilter", "eth_newPendingTransactionFilter"] {
         let notification = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":[]}}"#);
-        assert_eq!(stage.proxy.post(notification).await.body, b"");
+        assert_eq!(setup.proxy.post(notification).await.body, b"");
     }
-    assert_eq!(stage.proxy.metric("steadfast_filters", "").await, 0.0);
+    assert_eq!(setup.proxy.metric("steadfast_filters", "").await, 0.0);
     let long = json!([{ "anything": "x".repeat(1 << 20) }]);
-    let answer = stage.ask("eth_newFilter", &long).await;
+    let answer = setup.ask("eth_newFilter", &long).await;
     assert_eq!(answer["error"]["data"]["reason"], "filter_params", "{answer}");
 }

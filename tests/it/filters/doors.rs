@@ -9,7 +9,7 @@ use tokio::{
     time::{Duration, sleep},
 };
 
-use super::stage::{POLL, Stage, Way};
+use super::setup::{POLL, Setup, Way};
 use crate::common::{
     client::{ROUNDABOUT, call, post, with_headers},
     ws::Ws,
@@ -63,7 +63,7 @@ impl Door {
     }
 }
 
-impl Stage {
+impl Setup {
     async fn ask_at(&self, door: Door, method: &str, params: &Value) -> Value {
         let one = call(1, method, &params.to_string());
         let batch = format!("[{},{one}]", call(0, "eth_chainId", "[]"));
@@ -92,45 +92,45 @@ impl Stage {
 
 #[tokio::test(start_paused = true)]
 async fn every_door_serves_the_filters_of_the_network() {
-    let stage = Stage::new(Way::Both, "").await;
+    let setup = Setup::new(Way::Both, "").await;
     for (place, door) in DOORS.into_iter().enumerate() {
         let next = DOORS[(place + 1) % DOORS.len()];
-        let blocks = stage.ask_at(door, "eth_newBlockFilter", &json!([])).await;
-        let logs = stage.ask_at(door, "eth_newFilter", &json!([{}])).await;
-        let before = stage.head();
-        stage.devnet.chain().mine(2);
+        let blocks = setup.ask_at(door, "eth_newBlockFilter", &json!([])).await;
+        let logs = setup.ask_at(door, "eth_newFilter", &json!([{}])).await;
+        let before = setup.head();
+        setup.devnet.chain().mine(2);
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(stage.ask_at(next, POLL, &json!([blocks])).await, json!(stage.hashes_above(before)), "{door:?}");
-        let expected = stage.logs_above(before, &json!({})).await;
-        assert_eq!(stage.ask_at(next, POLL, &json!([logs])).await, json!(expected), "{door:?}");
-        let past = stage.ask_at(next, "eth_getFilterLogs", &json!([logs])).await;
-        assert_eq!(past, stage.ask_at(door, "eth_getLogs", &json!([{}])).await, "{door:?}");
+        assert_eq!(setup.ask_at(next, POLL, &json!([blocks])).await, json!(setup.hashes_above(before)), "{door:?}");
+        let expected = setup.logs_above(before, &json!({})).await;
+        assert_eq!(setup.ask_at(next, POLL, &json!([logs])).await, json!(expected), "{door:?}");
+        let past = setup.ask_at(next, "eth_getFilterLogs", &json!([logs])).await;
+        assert_eq!(past, setup.ask_at(door, "eth_getLogs", &json!([{}])).await, "{door:?}");
         for filter in [blocks, logs] {
-            assert_eq!(stage.ask_at(next, POLL, &json!([filter])).await, json!([]), "what was told is told: {door:?}");
-            assert_eq!(stage.ask_at(door, "eth_uninstallFilter", &json!([filter])).await, true);
-            assert_eq!(stage.ask_at(next, POLL, &json!([filter])).await["error"]["code"], -32000);
+            assert_eq!(setup.ask_at(next, POLL, &json!([filter])).await, json!([]), "what was told is told: {door:?}");
+            assert_eq!(setup.ask_at(door, "eth_uninstallFilter", &json!([filter])).await, true);
+            assert_eq!(setup.ask_at(next, POLL, &json!([filter])).await["error"]["code"], -32000);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_filter_that_ends_in_a_batch_is_polled_before() {
-    let stage = Stage::new(Way::Both, "").await;
+    let setup = Setup::new(Way::Both, "").await;
     for over_websocket in [false, true] {
-        let filter = stage.logs(&json!({})).await;
-        let before = stage.head();
-        stage.devnet.el(0).set_fault(Fault::slow_over(300, &["eth_getLogs"]));
-        stage.devnet.chain().mine(2);
+        let filter = setup.logs(&json!({})).await;
+        let before = setup.head();
+        setup.devnet.el(0).set_fault(Fault::slow_over(300, &["eth_getLogs"]));
+        setup.devnet.chain().mine(2);
         // The heads are known, and their logs are on their way.
         sleep(Duration::from_millis(100)).await;
         let (poll, id) = (|n: u64| call(n, POLL, &json!([filter]).to_string()), json!([filter]).to_string());
         let batch = format!("[{},{},{}]", poll(1), poll(2), call(3, "eth_uninstallFilter", &id));
         let answers: Value = if over_websocket {
-            serde_json::from_str(&stage.proxy.ws().await.ask(batch).await).unwrap()
+            serde_json::from_str(&setup.proxy.ws().await.ask(batch).await).unwrap()
         } else {
-            stage.proxy.post(batch).await.json()
+            setup.proxy.post(batch).await.json()
         };
-        stage.devnet.el(0).clear_faults();
+        setup.devnet.el(0).clear_faults();
         let told: Vec<Value> = answers
             .as_array()
             .unwrap()
@@ -138,9 +138,9 @@ async fn a_filter_that_ends_in_a_batch_is_polled_before() {
             .take(2)
             .flat_map(|one| one["result"].as_array().unwrap().clone())
             .collect();
-        assert_eq!(told, stage.logs_above(before, &json!({})).await, "{answers}");
+        assert_eq!(told, setup.logs_above(before, &json!({})).await, "{answers}");
         assert_eq!(answers[2]["result"], true, "{answers}");
-        assert!(stage.is_gone(&filter).await);
+        assert!(setup.is_gone(&filter).await);
     }
 }
 
@@ -149,12 +149,12 @@ async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
     let limits = "max_client_memory = \"4MiB\"\n[ws]\nmax_outbound = \"64KiB\"\n[chain]\nwindow = 512\n";
     for door in DOORS {
         let most = if door.is_socket() { 16 << 10 } else { 256 << 10 };
-        let stage = Stage::new(Way::Both, limits).await;
-        let filter = stage.logs(&json!({})).await;
+        let setup = Setup::new(Way::Both, limits).await;
+        let filter = setup.logs(&json!({})).await;
         let whole = async || {
             let (mut told, mut parts) = (Vec::new(), 0);
             loop {
-                let part = stage.ask_at(door, POLL, &json!([filter])).await;
+                let part = setup.ask_at(door, POLL, &json!([filter])).await;
                 let Some(logs) = part.as_array().filter(|logs| !logs.is_empty()) else {
                     assert_eq!(part, json!([]), "{door:?}");
                     return (told, parts);
@@ -167,15 +167,15 @@ async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
         };
         let mine = async |blocks: usize| {
             for _ in 0..blocks / 50 {
-                stage.devnet.chain().mine(50);
+                setup.devnet.chain().mine(50);
                 sleep(Duration::from_secs(3)).await;
             }
         };
-        let before = stage.head();
+        let before = setup.head();
         mine(150).await;
         let (first, _) = whole().await;
-        assert_eq!(first, stage.logs_above(before, &json!({})).await, "{door:?}");
-        stage.devnet.chain().reorg_to(100, 101).unwrap();
+        assert_eq!(first, setup.logs_above(before, &json!({})).await, "{door:?}");
+        setup.devnet.chain().reorg_to(100, 101).unwrap();
         sleep(Duration::from_secs(5)).await;
         mine(150).await;
         let (told, parts) = whole().await;
@@ -186,7 +186,7 @@ async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
             log["removed"] = true.into();
             log
         });
-        let expected: Vec<Value> = gone.chain(stage.logs_above(kept, &json!({})).await).collect();
+        let expected: Vec<Value> = gone.chain(setup.logs_above(kept, &json!({})).await).collect();
         assert!(told == expected, "{door:?}: {} instead of {}", told.len(), expected.len());
         let length = json!(expected).to_string().len();
         assert!(parts > 1 && parts <= 2 * (length / most + 1), "{door:?}: {parts} parts of {length} bytes");
@@ -195,21 +195,21 @@ async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
 
 #[tokio::test(start_paused = true)]
 async fn polls_of_one_batch_leave_room_for_each_other() {
-    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"256KiB\"\n").await;
+    let setup = Setup::new(Way::Both, "[ws]\nmax_outbound = \"256KiB\"\n").await;
     let mut filters = Vec::new();
     for _ in 0..12 {
-        filters.push((stage.logs(&json!({})).await, Vec::new()));
+        filters.push((setup.logs(&json!({})).await, Vec::new()));
     }
-    let before = stage.head();
+    let before = setup.head();
     for _ in 0..3 {
-        stage.devnet.chain().mine(50);
+        setup.devnet.chain().mine(50);
         sleep(Duration::from_secs(3)).await;
     }
-    let expected = stage.logs_above(before, &json!({})).await;
+    let expected = setup.logs_above(before, &json!({})).await;
     assert!(json!(expected).to_string().len() > 128 << 10, "there is too little to tell");
     let polls = filters.iter().map(|(filter, _)| call(1, POLL, &json!([filter]).to_string()));
     let batch = format!("[{}]", polls.collect::<Vec<_>>().join(","));
-    let mut client = stage.proxy.ws().await;
+    let mut client = setup.proxy.ws().await;
     loop {
         let answers: Vec<Value> = serde_json::from_str(&client.ask(batch.clone()).await).unwrap();
         let mut is_over = true;
@@ -230,19 +230,19 @@ async fn polls_of_one_batch_leave_room_for_each_other() {
 #[tokio::test(start_paused = true)]
 async fn polls_of_a_batch_without_room_for_all_are_told_in_turn() {
     const LIMIT: usize = 8 << 10;
-    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"8KiB\"\n").await;
+    let setup = Setup::new(Way::Both, "[ws]\nmax_outbound = \"8KiB\"\n").await;
     let mut filters = Vec::new();
     for _ in 0..6 {
-        filters.push((stage.logs(&json!({})).await, Vec::new()));
+        filters.push((setup.logs(&json!({})).await, Vec::new()));
     }
-    let before = stage.head();
+    let before = setup.head();
     let polls = filters.iter().map(|(filter, _)| call(1, POLL, &json!([filter]).to_string()));
     let batch = format!("[{}]", polls.collect::<Vec<_>>().join(","));
-    let mut client = stage.proxy.ws().await;
+    let mut client = setup.proxy.ws().await;
     let (mut refused, mut rounds) = (0, 0);
     while rounds < 60 || filters.iter().any(|(_, told)| told.is_empty()) {
         // There is more to tell than a message can bring.
-        stage.devnet.chain().mine(1);
+        setup.devnet.chain().mine(1);
         sleep(Duration::from_secs(1)).await;
         let text = client.ask(batch.clone()).await;
         assert!(text.len() <= LIMIT, "{} bytes", text.len());
@@ -260,7 +260,7 @@ async fn polls_of_a_batch_without_room_for_all_are_told_in_turn() {
         assert!(rounds < 100, "some are told nothing");
     }
     assert!(refused > 0, "there was room for all");
-    let expected = stage.logs_above(before, &json!({})).await;
+    let expected = setup.logs_above(before, &json!({})).await;
     for (place, (_, told)) in filters.iter().enumerate() {
         let blocks: BTreeSet<_> = told.iter().map(|log| log["blockHash"].as_str()).collect();
         assert!(blocks.len() >= 10, "{place}: {} blocks", blocks.len());
@@ -270,52 +270,52 @@ async fn polls_of_a_batch_without_room_for_all_are_told_in_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_finds_no_room_in_a_batch_comes_again() {
-    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
-    let filter = stage.logs(&json!({})).await;
-    let before = stage.head();
-    stage.devnet.chain().mine(5);
+    let setup = Setup::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
+    let filter = setup.logs(&json!({})).await;
+    let before = setup.head();
+    setup.devnet.chain().mine(5);
     sleep(Duration::from_secs(3)).await;
     let batch = format!("[{},{}]", call(1, "dev_blob", "[64000]"), call(2, POLL, &json!([filter]).to_string()));
-    let answers: Value = serde_json::from_str(&stage.proxy.ws().await.ask(batch).await).unwrap();
+    let answers: Value = serde_json::from_str(&setup.proxy.ws().await.ask(batch).await).unwrap();
     assert!(answers[0]["result"].is_string(), "{answers}");
     assert_eq!(answers[1]["error"]["data"]["reason"], "max_outbound", "{answers}");
-    assert_eq!(stage.poll(&filter).await, stage.logs_above(before, &json!({})).await);
+    assert_eq!(setup.poll(&filter).await, setup.logs_above(before, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_block_that_no_answer_can_bring_ends_the_filter() {
-    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"1KiB\"\n").await;
-    let (there, here, blocks) = (stage.logs(&json!({})).await, stage.logs(&json!({})).await, stage.blocks().await);
-    let before = stage.head();
-    stage.devnet.chain().mine(20);
+    let setup = Setup::new(Way::Both, "[ws]\nmax_outbound = \"1KiB\"\n").await;
+    let (there, here, blocks) = (setup.logs(&json!({})).await, setup.logs(&json!({})).await, setup.blocks().await);
+    let before = setup.head();
+    setup.devnet.chain().mine(20);
     sleep(Duration::from_secs(3)).await;
-    let expected = stage.logs_above(before, &json!({})).await;
-    let of_first: Vec<_> = expected.iter().filter(|log| log["blockHash"] == stage.hash(before + 1)).collect();
+    let expected = setup.logs_above(before, &json!({})).await;
+    let of_first: Vec<_> = expected.iter().filter(|log| log["blockHash"] == setup.hash(before + 1)).collect();
     assert!(json!(of_first).to_string().len() > 1024, "a block has too few logs");
     for _ in 0..2 {
-        let answer = stage.ask_at(Door::WebSocket, POLL, &json!([there])).await;
+        let answer = setup.ask_at(Door::WebSocket, POLL, &json!([there])).await;
         assert_eq!(answer["error"]["message"], "filter not found", "{answer}");
     }
-    let dropped = stage.proxy.metric("steadfast_filters_dropped_total", "reason=\"too_long\"").await;
-    assert_eq!((dropped, stage.poll(&here).await), (1.0, expected));
+    let dropped = setup.proxy.metric("steadfast_filters_dropped_total", "reason=\"too_long\"").await;
+    assert_eq!((dropped, setup.poll(&here).await), (1.0, expected));
     let mut hashes = Vec::new();
     for _ in 0..20 {
-        hashes.extend(stage.ask_at(Door::WebSocket, POLL, &json!([blocks])).await.as_array().unwrap().clone());
+        hashes.extend(setup.ask_at(Door::WebSocket, POLL, &json!([blocks])).await.as_array().unwrap().clone());
     }
-    assert_eq!(hashes, stage.hashes_above(before));
+    assert_eq!(hashes, setup.hashes_above(before));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_method_is_refused_though_no_node_is_asked() {
-    let stage = Stage::new(Way::Http, "calls = { blocked = [\"eth_newBlockFilter\"] }\n").await;
-    assert_eq!(stage.error("eth_newBlockFilter", &json!([])).await.0, -32601);
-    stage.logs(&json!({})).await;
+    let setup = Setup::new(Way::Http, "calls = { blocked = [\"eth_newBlockFilter\"] }\n").await;
+    assert_eq!(setup.error("eth_newBlockFilter", &json!([])).await.0, -32601);
+    setup.logs(&json!({})).await;
 }
 
 /// Sends `calls`, one or a batch, over a connection that takes nearly nothing, reads nothing, and
 /// leaves.
-async fn unread(stage: &Stage, door: Door, calls: &[String]) {
-    let mut io = stage.proxy.connect_through(16).await;
+async fn unread(setup: &Setup, door: Door, calls: &[String]) {
+    let mut io = setup.proxy.connect_through(16).await;
     let request = door.request(calls);
     if door.is_socket() {
         let mut client = Ws::open(io, "/").await;
@@ -331,82 +331,82 @@ async fn unread(stage: &Stage, door: Door, calls: &[String]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lost_answer_took_is_given_again() {
-    let stage = Stage::new(Way::Both, "").await;
+async fn changes_of_a_lost_answer_are_given_again() {
+    let setup = Setup::new(Way::Both, "").await;
     for door in DOORS {
         for blocks in [1, 100] {
-            let filters = [stage.logs(&json!({})).await, stage.blocks().await];
-            let before = stage.head();
-            stage.devnet.chain().mine(blocks);
+            let filters = [setup.logs(&json!({})).await, setup.blocks().await];
+            let before = setup.head();
+            setup.devnet.chain().mine(blocks);
             sleep(Duration::from_secs(5)).await;
             let [logs, hashes] = filters.each_ref().map(|filter| call(1, POLL, &json!([filter]).to_string()));
             let (first, second) = if door.is_batch() { (vec![logs, hashes], None) } else { (vec![logs], Some(hashes)) };
-            unread(&stage, door, &first).await;
+            unread(&setup, door, &first).await;
             if let Some(second) = second {
-                unread(&stage, door, &[second]).await;
+                unread(&setup, door, &[second]).await;
             }
-            assert_eq!(stage.poll(&filters[0]).await, stage.logs_above(before, &json!({})).await, "{door:?} {blocks}");
-            assert_eq!(stage.poll(&filters[1]).await, stage.hashes_above(before), "{door:?} {blocks}");
+            assert_eq!(setup.poll(&filters[0]).await, setup.logs_above(before, &json!({})).await, "{door:?} {blocks}");
+            assert_eq!(setup.poll(&filters[1]).await, setup.hashes_above(before), "{door:?} {blocks}");
             for filter in &filters {
-                assert_eq!(stage.poll(filter).await, Vec::<Value>::new());
-                stage.result("eth_uninstallFilter", &json!([filter])).await;
+                assert_eq!(setup.poll(filter).await, Vec::<Value>::new());
+                setup.result("eth_uninstallFilter", &json!([filter])).await;
             }
         }
     }
-    assert_eq!(stage.proxy.metric("steadfast_filters_dropped_total", "").await, 0.0);
+    assert_eq!(setup.proxy.metric("steadfast_filters_dropped_total", "").await, 0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_websocket_whose_end_comes_with_its_poll_has_taken_nothing() {
-    let stage = Stage::new(Way::Both, "").await;
+    let setup = Setup::new(Way::Both, "").await;
     for door in DOORS.into_iter().filter(|door| door.is_socket()) {
-        let filter = stage.blocks().await;
-        let before = stage.head();
-        stage.devnet.chain().mine(2);
+        let filter = setup.blocks().await;
+        let before = setup.head();
+        setup.devnet.chain().mine(2);
         sleep(Duration::from_secs(2)).await;
-        let mut client = Ws::open(stage.proxy.connect_through(1 << 20).await, "/").await;
+        let mut client = Ws::open(setup.proxy.connect_through(1 << 20).await, "/").await;
         let poll = call(1, POLL, &json!([filter]).to_string());
         client.send(String::from_utf8(door.request(&[poll])).unwrap()).await;
         client.socket.get_mut().shutdown().await.unwrap();
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(stage.poll(&filter).await, stage.hashes_above(before), "{door:?}");
+        assert_eq!(setup.poll(&filter).await, setup.hashes_above(before), "{door:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn polls_that_are_lost_together_are_all_given_again() {
     for door in DOORS.into_iter().filter(|door| door.is_batch()) {
-        let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
-        let filter = stage.result("eth_newFilter", &json!([{}])).await;
-        let before = stage.head();
-        stage.devnet.chain().mine(100);
+        let setup = Setup::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
+        let filter = setup.result("eth_newFilter", &json!([{}])).await;
+        let before = setup.head();
+        setup.devnet.chain().mine(100);
         sleep(Duration::from_secs(5)).await;
         let polls: Vec<String> = (0..3).map(|n| call(n, POLL, &json!([filter]).to_string())).collect();
-        unread(&stage, door, &polls).await;
+        unread(&setup, door, &polls).await;
         let mut told = Vec::new();
         for _ in 0..20 {
-            told.extend(stage.poll(&filter).await);
+            told.extend(setup.poll(&filter).await);
         }
-        assert_eq!(told, stage.logs_above(before, &json!({})).await, "{door:?}");
+        assert_eq!(told, setup.logs_above(before, &json!({})).await, "{door:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_behind_an_answer_waits_until_that_has_left() {
-    let stage = Stage::new(Way::Both, "").await;
+async fn next_poll_waits_until_the_answer_before_has_left() {
+    let setup = Setup::new(Way::Both, "").await;
     for is_quick in [false, true] {
-        let filters = [stage.logs(&json!({})).await, stage.blocks().await];
-        let before = stage.head();
-        stage.devnet.chain().mine(3);
+        let filters = [setup.logs(&json!({})).await, setup.blocks().await];
+        let before = setup.head();
+        setup.devnet.chain().mine(3);
         sleep(Duration::from_secs(2)).await;
         let mut unread = Vec::new();
         for filter in &filters {
-            let mut io = stage.proxy.connect_through(16).await;
+            let mut io = setup.proxy.connect_through(16).await;
             io.write_all(&post("/", call(1, POLL, &json!([filter]).to_string()).as_bytes())).await.unwrap();
             unread.push(io);
         }
         sleep(Duration::from_millis(500)).await;
-        stage.devnet.chain().mine(2);
+        setup.devnet.chain().mine(2);
         sleep(Duration::from_secs(2)).await;
         let [logs, hashes] = if is_quick {
             // The connections break while the next polls wait.
@@ -414,51 +414,51 @@ async fn what_comes_behind_an_answer_waits_until_that_has_left() {
                 sleep(Duration::from_millis(50)).await;
                 drop(unread);
             };
-            let polls = async { [stage.poll(&filters[0]).await, stage.poll(&filters[1]).await] };
+            let polls = async { [setup.poll(&filters[0]).await, setup.poll(&filters[1]).await] };
             tokio::join!(polls, leave).0
         } else {
             for filter in &filters {
-                assert_eq!(stage.poll(filter).await, Vec::<Value>::new(), "it would come before what may be lost");
+                assert_eq!(setup.poll(filter).await, Vec::<Value>::new(), "it would come before what may be lost");
             }
             drop(unread);
             sleep(Duration::from_millis(1)).await;
-            [stage.poll(&filters[0]).await, stage.poll(&filters[1]).await]
+            [setup.poll(&filters[0]).await, setup.poll(&filters[1]).await]
         };
-        assert_eq!(logs, stage.logs_above(before, &json!({})).await);
-        assert_eq!(hashes, stage.hashes_above(before));
+        assert_eq!(logs, setup.logs_above(before, &json!({})).await);
+        assert_eq!(hashes, setup.hashes_above(before));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forgotten_under_a_lost_answer_ends_the_filter() {
-    let stage = Stage::new(Way::Both, "[filters]\nmax_backlog_blocks = 16\n").await;
-    let logs = stage.logs(&json!({})).await;
-    stage.devnet.chain().mine(10);
+async fn change_forgotten_under_a_lost_answer_ends_the_filter() {
+    let setup = Setup::new(Way::Both, "[filters]\nmax_backlog_blocks = 16\n").await;
+    let logs = setup.logs(&json!({})).await;
+    setup.devnet.chain().mine(10);
     sleep(Duration::from_secs(5)).await;
     let poll = format!("[{},{}]", call(1, POLL, &json!([logs]).to_string()), call(2, "dev_blob", "[8000000]"));
-    let mut client = stage.proxy.client().await;
+    let mut client = setup.proxy.client().await;
     client.send(post("/", poll.as_bytes())).await;
     sleep(Duration::from_secs(1)).await;
-    stage.devnet.chain().mine(12);
+    setup.devnet.chain().mine(12);
     sleep(Duration::from_secs(3)).await;
     drop(client);
     sleep(Duration::from_secs(1)).await;
-    assert!(stage.is_gone(&logs).await, "blocks were left out in silence");
+    assert!(setup.is_gone(&logs).await, "blocks were left out in silence");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_its_poll_waits_has_taken_nothing() {
-    let stage = Stage::new(Way::Both, "").await;
-    let logs = stage.logs(&json!({})).await;
-    let before = stage.head();
-    stage.devnet.nodes().for_each(|node| node.set_fault(super::switches::slow_logs()));
-    stage.devnet.chain().mine(1);
+    let setup = Setup::new(Way::Both, "").await;
+    let logs = setup.logs(&json!({})).await;
+    let before = setup.head();
+    setup.devnet.nodes().for_each(|node| node.set_fault(super::switches::slow_logs()));
+    setup.devnet.chain().mine(1);
     sleep(Duration::from_millis(200)).await;
-    let mut client = stage.proxy.client().await;
+    let mut client = setup.proxy.client().await;
     client.send(post("/", call(1, POLL, &json!([logs]).to_string()).as_bytes())).await;
     sleep(Duration::from_millis(100)).await;
     drop(client);
-    stage.devnet.nodes().for_each(|node| node.clear_faults());
+    setup.devnet.nodes().for_each(|node| node.clear_faults());
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.poll(&logs).await, stage.logs_above(before, &json!({})).await);
+    assert_eq!(setup.poll(&logs).await, setup.logs_above(before, &json!({})).await);
 }

@@ -7,10 +7,10 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::stage::{POLL, Stage, Way};
+use super::setup::{POLL, Setup, Way};
 use crate::common::{client::call, ws::Ws};
 
-impl Stage {
+impl Setup {
     /// A WebSocket that takes little at once.
     async fn narrow(&self) -> Ws<DuplexStream> {
         Ws::open(self.proxy.connect_through(4096).await, "/").await
@@ -25,34 +25,34 @@ async fn told(client: &mut Ws<DuplexStream>) -> Vec<Value> {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_written_behind_a_close_is_told_once() {
-    let stage = Stage::new(Way::Both, "").await;
+    let setup = Setup::new(Way::Both, "").await;
     // A close in order, a breach of the rules, and a text that is no text.
     for end in [&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8][..], &[0xf1, 0x80, 0, 0, 0, 0], &[0x81, 0x81, 0, 0, 0, 0, 0xff]] {
-        let filter = stage.logs(&json!({})).await;
-        let before = stage.head();
-        stage.devnet.chain().mine(100);
+        let filter = setup.logs(&json!({})).await;
+        let before = setup.head();
+        setup.devnet.chain().mine(100);
         sleep(Duration::from_secs(5)).await;
-        let mut client = stage.narrow().await;
+        let mut client = setup.narrow().await;
         client.send(call(1, POLL, &json!([filter]).to_string())).await;
         sleep(Duration::from_secs(1)).await;
         tokio::io::AsyncWriteExt::write_all(client.socket.get_mut(), end).await.unwrap();
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(told(&mut client).await, stage.logs_above(before, &json!({})).await);
+        assert_eq!(told(&mut client).await, setup.logs_above(before, &json!({})).await);
         assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
         client.gone().await;
-        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new(), "told again after {end:x?}");
+        assert_eq!(setup.poll(&filter).await, Vec::<Value>::new(), "told again after {end:x?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn polls_at_a_slow_websocket_that_is_closed_are_told_once() {
     for is_read in [true, false] {
-        let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"256KiB\"\n").await;
-        let filters = [stage.logs(&json!({})).await, stage.logs(&json!({})).await];
-        let before = stage.head();
-        stage.devnet.chain().mine(100);
+        let setup = Setup::new(Way::Both, "[ws]\nmax_outbound = \"256KiB\"\n").await;
+        let filters = [setup.logs(&json!({})).await, setup.logs(&json!({})).await];
+        let before = setup.head();
+        setup.devnet.chain().mine(100);
         sleep(Duration::from_secs(5)).await;
-        let mut client = stage.narrow().await;
+        let mut client = setup.narrow().await;
         client.subscribe("[\"logs\",{}]").await;
         // The first answer is half-way to the client, and the second waits behind it.
         for (n, filter) in (1..).zip(&filters) {
@@ -60,11 +60,11 @@ async fn polls_at_a_slow_websocket_that_is_closed_are_told_once() {
             sleep(Duration::from_secs(1)).await;
         }
         for round in 0.. {
-            if stage.proxy.metric("steadfast_slow_clients_closed_total", "").await > 0.0 {
+            if setup.proxy.metric("steadfast_slow_clients_closed_total", "").await > 0.0 {
                 break;
             }
             assert!(round < 100, "nothing overflows");
-            stage.devnet.chain().mine(20);
+            setup.devnet.chain().mine(20);
             sleep(Duration::from_millis(500)).await;
         }
         let mut all = [Vec::new(), Vec::new()];
@@ -77,9 +77,9 @@ async fn polls_at_a_slow_websocket_that_is_closed_are_told_once() {
         // The proxy does not wait longer for a client that reads nothing.
         sleep(Duration::from_secs(5)).await;
         drop(client);
-        let expected = stage.logs_above(before, &json!({})).await;
+        let expected = setup.logs_above(before, &json!({})).await;
         for (filter, all) in filters.iter().zip(&mut all) {
-            while let Some(more) = Some(stage.poll(filter).await).filter(|more| !more.is_empty()) {
+            while let Some(more) = Some(setup.poll(filter).await).filter(|more| !more.is_empty()) {
                 all.extend(more);
             }
             assert!(*all == expected, "read: {is_read}, {} logs instead of {}", all.len(), expected.len());
@@ -89,30 +89,30 @@ async fn polls_at_a_slow_websocket_that_is_closed_are_told_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_barely_fits_closes_nobody() {
-    let poll = async |stage: &Stage, filter: &Value| -> Value {
-        let answer = stage.proxy.ws().await.ask(call(1, POLL, &json!([filter]).to_string())).await;
+    let poll = async |setup: &Setup, filter: &Value| -> Value {
+        let answer = setup.proxy.ws().await.ask(call(1, POLL, &json!([filter]).to_string())).await;
         serde_json::from_str(&answer).unwrap()
     };
     let mined = async |settings: &str| {
-        let stage = Stage::new(Way::Both, settings).await;
-        let filter = stage.logs(&json!({})).await;
-        let before = stage.head();
-        stage.devnet.chain().mine(1);
+        let setup = Setup::new(Way::Both, settings).await;
+        let filter = setup.logs(&json!({})).await;
+        let before = setup.head();
+        setup.devnet.chain().mine(1);
         sleep(Duration::from_secs(3)).await;
-        let expected = stage.logs_above(before, &json!({})).await;
-        (stage, filter, json!(expected))
+        let expected = setup.logs_above(before, &json!({})).await;
+        (setup, filter, json!(expected))
     };
-    let (stage, filter, expected) = mined("").await;
-    let answer = poll(&stage, &filter).await;
+    let (setup, filter, expected) = mined("").await;
+    let answer = poll(&setup, &filter).await;
     assert_eq!(answer["result"], expected);
     let length = answer.to_string().len();
     let mut whole = 0;
     for room in (length..length + 64).step_by(8) {
-        let (stage, filter, expected) = mined(&format!("[ws]\nmax_outbound = \"{room}B\"\n")).await;
-        let answer = poll(&stage, &filter).await;
+        let (setup, filter, expected) = mined(&format!("[ws]\nmax_outbound = \"{room}B\"\n")).await;
+        let answer = poll(&setup, &filter).await;
         if answer["result"] == expected {
             whole += 1;
-            assert_eq!(poll(&stage, &filter).await["result"], json!([]));
+            assert_eq!(poll(&setup, &filter).await["result"], json!([]));
         } else {
             assert_eq!(answer["error"]["message"], "filter not found", "{room} of {length}");
         }

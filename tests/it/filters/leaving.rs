@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 
 use super::{
     doors::{DOORS, Door},
-    stage::POLL,
+    setup::POLL,
 };
 use crate::common::{
     client::{Client, call},
@@ -32,12 +32,12 @@ enum Parting {
     Burst,
 }
 
-struct Stage {
+struct Setup {
     net: Devnet,
     proxy: Proxy,
 }
 
-impl Stage {
+impl Setup {
     async fn new() -> Self {
         let net = devnet(Options { execution: 1, block_time: None, ..Options::default() }).await;
         let proxy = Proxy::over([net.el(0).http_url().as_str()], "").await;
@@ -107,29 +107,29 @@ impl Stage {
 
 #[tokio::test]
 async fn a_poll_lost_with_its_client_comes_again_at_every_door() {
-    let stage = Stage::new().await;
+    let setup = Setup::new().await;
     let goes = DOORS
         .into_iter()
         .flat_map(|door| [Parting::Close, Parting::Reset, Parting::Burst].map(|parting| (door, parting)));
-    let filters = stage.filters(goes).await;
-    stage.poll_and_go(&filters).await;
-    let logs = stage.logs().await;
+    let filters = setup.filters(goes).await;
+    setup.poll_and_go(&filters).await;
+    let logs = setup.logs().await;
     for (door, parting, filter) in filters {
-        assert_eq!(stage.ask(POLL, &json!([filter])).await, logs, "{door:?} {parting:?}");
-        assert_eq!(stage.ask(POLL, &json!([filter])).await, json!([]), "{door:?} {parting:?}");
+        assert_eq!(setup.ask(POLL, &json!([filter])).await, logs, "{door:?} {parting:?}");
+        assert_eq!(setup.ask(POLL, &json!([filter])).await, json!([]), "{door:?} {parting:?}");
     }
 }
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_alone_has_its_answer_once() {
-    let stage = Stage::new().await;
+    let setup = Setup::new().await;
     // A WebSocket is over with one of its sides.
     let filters = DOORS.into_iter().filter(|door| !door.is_socket()).map(|door| (door, Parting::Half));
-    let filters = stage.filters(filters).await;
-    let told = stage.poll_and_go(&filters).await;
-    let logs = stage.logs().await;
+    let filters = setup.filters(filters).await;
+    let told = setup.poll_and_go(&filters).await;
+    let logs = setup.logs().await;
     for ((door, _, filter), told) in filters.iter().zip(told) {
         assert_eq!(told, logs, "{door:?}");
-        assert_eq!(stage.ask(POLL, &json!([filter])).await, json!([]), "{door:?}");
+        assert_eq!(setup.ask(POLL, &json!([filter])).await, json!([]), "{door:?}");
     }
 }

@@ -5,175 +5,175 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tokio::time::{Duration, sleep};
 
-use super::stage::{POLL, Stage, Way};
+use super::setup::{POLL, Setup, Way};
 use crate::common::client::call;
 
 #[tokio::test(start_paused = true)]
 async fn a_block_filter_tells_hashes_since_it_was_made_once() {
     for way in [Way::Http, Way::Link, Way::Both] {
-        let stage = Stage::new(way, "").await;
-        stage.devnet.chain().mine(1);
-        stage.result("eth_blockNumber", &json!([])).await;
-        let filter = stage.blocks().await;
-        let first = stage.head();
-        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new());
+        let setup = Setup::new(way, "").await;
+        setup.devnet.chain().mine(1);
+        setup.result("eth_blockNumber", &json!([])).await;
+        let filter = setup.blocks().await;
+        let first = setup.head();
+        assert_eq!(setup.poll(&filter).await, Vec::<Value>::new());
         for count in [1, 3] {
-            let before = stage.head();
-            stage.devnet.chain().mine(count);
-            stage.result("eth_blockNumber", &json!([])).await;
+            let before = setup.head();
+            setup.devnet.chain().mine(count);
+            setup.result("eth_blockNumber", &json!([])).await;
             sleep(Duration::from_secs(2)).await;
-            assert_eq!(stage.poll(&filter).await, stage.hashes_above(before), "{way:?}");
+            assert_eq!(setup.poll(&filter).await, setup.hashes_above(before), "{way:?}");
         }
-        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new());
-        assert_eq!(stage.hashes_above(first).len(), 4);
+        assert_eq!(setup.poll(&filter).await, Vec::<Value>::new());
+        assert_eq!(setup.hashes_above(first).len(), 4);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_filter_tells_what_matches_in_order() {
-    let stage = Stage::new(Way::Both, "").await;
-    let contract = stage.devnet.chain().contracts()[0].to_string();
+    let setup = Setup::new(Way::Both, "").await;
+    let contract = setup.devnet.chain().contracts()[0].to_string();
     let wishes = [json!({}), json!({"address": contract}), json!({"fromBlock": "0x0", "toBlock": "latest"})];
     let mut filters = Vec::new();
     for wish in &wishes {
-        filters.push(stage.logs(wish).await);
+        filters.push(setup.logs(wish).await);
     }
-    let before = stage.head();
-    stage.devnet.chain().mine(5);
+    let before = setup.head();
+    setup.devnet.chain().mine(5);
     sleep(Duration::from_secs(2)).await;
     for (wish, filter) in wishes.iter().zip(&filters) {
-        let expected = stage.logs_above(before, wish).await;
+        let expected = setup.logs_above(before, wish).await;
         assert!(!expected.is_empty());
-        assert_eq!(stage.poll(filter).await, expected, "{wish}");
-        assert_eq!(stage.poll(filter).await, Vec::<Value>::new());
+        assert_eq!(setup.poll(filter).await, expected, "{wish}");
+        assert_eq!(setup.poll(filter).await, Vec::<Value>::new());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_was_shown_a_block_polls_its_logs() {
-    let stage = Stage::new(Way::Http, "").await;
-    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
+    let setup = Setup::new(Way::Http, "").await;
+    let (blocks, logs) = (setup.blocks().await, setup.logs(&json!({})).await);
     for _ in 0..5 {
-        let before = stage.head();
-        let hash = stage.devnet.chain().mine(1).hash;
+        let before = setup.head();
+        let hash = setup.devnet.chain().mine(1).hash;
         // The proxy has not heard of the block by itself, and the answer tells of it.
-        let shown = stage.result("eth_getBlockByNumber", &json!(["latest", false])).await;
+        let shown = setup.result("eth_getBlockByNumber", &json!(["latest", false])).await;
         assert_eq!(shown["hash"], hash.to_string());
-        assert_eq!(stage.poll(&logs).await, stage.logs_above(before, &json!({})).await);
-        assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before));
+        assert_eq!(setup.poll(&logs).await, setup.logs_above(before, &json!({})).await);
+        assert_eq!(setup.poll(&blocks).await, setup.hashes_above(before));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_before_its_making_is_news_to_a_filter() {
-    let stage = Stage::new(Way::Http, "").await;
+async fn new_filter_reports_no_earlier_block() {
+    let setup = Setup::new(Way::Http, "").await;
     for _ in 0..3 {
-        stage.devnet.chain().mine(2);
-        stage.result("eth_getBlockByNumber", &json!(["latest", false])).await;
-        let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({"fromBlock": "earliest"})).await);
+        setup.devnet.chain().mine(2);
+        setup.result("eth_getBlockByNumber", &json!(["latest", false])).await;
+        let (blocks, logs) = (setup.blocks().await, setup.logs(&json!({"fromBlock": "earliest"})).await);
         sleep(Duration::from_secs(3)).await;
-        assert_eq!((stage.poll(&blocks).await, stage.poll(&logs).await), (vec![], vec![]));
+        assert_eq!((setup.poll(&blocks).await, setup.poll(&logs).await), (vec![], vec![]));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn logs_that_went_come_as_removed_before_the_new_ones() {
-    let stage = Stage::new(Way::Both, "").await;
-    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
-    let before = stage.head();
-    stage.devnet.chain().mine(3);
+    let setup = Setup::new(Way::Both, "").await;
+    let (blocks, logs) = (setup.blocks().await, setup.logs(&json!({})).await);
+    let before = setup.head();
+    setup.devnet.chain().mine(3);
     sleep(Duration::from_secs(2)).await;
-    let told = stage.poll(&logs).await;
-    assert_eq!(stage.poll(&blocks).await.len(), 3);
-    stage.devnet.chain().reorg_to(2, 4).unwrap();
+    let told = setup.poll(&logs).await;
+    assert_eq!(setup.poll(&blocks).await.len(), 3);
+    setup.devnet.chain().reorg_to(2, 4).unwrap();
     sleep(Duration::from_secs(2)).await;
-    let standing = stage.logs_above(before + 1, &json!({})).await;
+    let standing = setup.logs_above(before + 1, &json!({})).await;
     let gone = told.iter().rev().filter(|log| log["blockNumber"] != json!(format!("{:#x}", before + 1)));
     let gone = gone.map(|log| {
         let mut log = log.clone();
         log["removed"] = true.into();
         log
     });
-    assert_eq!(stage.poll(&logs).await, gone.chain(standing).collect::<Vec<_>>());
-    assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before + 1), "the new chain's hashes");
+    assert_eq!(setup.poll(&logs).await, gone.chain(standing).collect::<Vec<_>>());
+    assert_eq!(setup.poll(&blocks).await, setup.hashes_above(before + 1), "the new chain's hashes");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fork_below_a_new_filters_first_block_is_told_whole() {
     // No filter and no subscription was there before, so the follower knows a single block.
     for way in [Way::Both, Way::Http] {
-        let stage = Stage::new(way, "").await;
-        let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
-        let before = stage.head();
-        stage.devnet.chain().reorg_to(4, 5).unwrap();
+        let setup = Setup::new(way, "").await;
+        let (blocks, logs) = (setup.blocks().await, setup.logs(&json!({})).await);
+        let before = setup.head();
+        setup.devnet.chain().reorg_to(4, 5).unwrap();
         sleep(Duration::from_secs(4)).await;
-        assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before - 4), "{way:?}");
-        assert_eq!(stage.poll(&logs).await, stage.logs_above(before - 4, &json!({})).await, "{way:?}");
+        assert_eq!(setup.poll(&blocks).await, setup.hashes_above(before - 4), "{way:?}");
+        assert_eq!(setup.poll(&logs).await, setup.logs_above(before - 4, &json!({})).await, "{way:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_and_went_between_two_polls_is_not_told() {
-    let stage = Stage::new(Way::Both, "").await;
-    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
-    let before = stage.head();
-    stage.devnet.chain().mine(2);
+async fn block_added_and_removed_between_polls_is_not_sent() {
+    let setup = Setup::new(Way::Both, "").await;
+    let (blocks, logs) = (setup.blocks().await, setup.logs(&json!({})).await);
+    let before = setup.head();
+    setup.devnet.chain().mine(2);
     sleep(Duration::from_secs(2)).await;
-    stage.devnet.chain().reorg_to(2, 3).unwrap();
+    setup.devnet.chain().reorg_to(2, 3).unwrap();
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(stage.poll(&logs).await, stage.logs_above(before, &json!({})).await);
-    let hashes = stage.poll(&blocks).await;
-    assert_eq!(hashes, stage.hashes_above(before));
+    assert_eq!(setup.poll(&logs).await, setup.logs_above(before, &json!({})).await);
+    let hashes = setup.poll(&blocks).await;
+    assert_eq!(hashes, setup.hashes_above(before));
     for hash in hashes {
-        assert_eq!(stage.result("eth_getBlockByHash", &json!([hash, false])).await["hash"], hash);
+        assert_eq!(setup.result("eth_getBlockByHash", &json!([hash, false])).await["hash"], hash);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn past_logs_are_those_of_the_range_that_was_asked_for() {
-    let stage = Stage::new(Way::Http, "").await;
-    stage.devnet.chain().mine(3);
-    let head = stage.head();
-    let contract = stage.devnet.chain().contracts()[0].to_string();
+    let setup = Setup::new(Way::Http, "").await;
+    setup.devnet.chain().mine(3);
+    let head = setup.head();
+    let contract = setup.devnet.chain().contracts()[0].to_string();
     let topic = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
     for wish in [
         json!({}),
         json!({"fromBlock": format!("{:#x}", head - 5), "toBlock": format!("{:#x}", head - 1)}),
         json!({"fromBlock": "earliest", "address": [contract], "topics": [null, []]}),
         json!({"fromBlock": "0x1", "toBlock": "latest", "topics": [[topic]]}),
-        json!({"blockHash": stage.hash(head - 2), "address": contract}),
+        json!({"blockHash": setup.hash(head - 2), "address": contract}),
     ] {
-        let filter = stage.logs(&wish).await;
-        let expected = stage.result("eth_getLogs", &json!([wish])).await;
+        let filter = setup.logs(&wish).await;
+        let expected = setup.result("eth_getLogs", &json!([wish])).await;
         for _ in 0..2 {
-            assert_eq!(stage.result("eth_getFilterLogs", &json!([filter])).await, expected, "{wish}");
+            assert_eq!(setup.result("eth_getFilterLogs", &json!([filter])).await, expected, "{wish}");
         }
-        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new(), "the past is no change");
+        assert_eq!(setup.poll(&filter).await, Vec::<Value>::new(), "the past is no change");
     }
-    for other in [stage.blocks().await, json!("0x1")] {
-        let error = stage.error("eth_getFilterLogs", &json!([other])).await;
+    for other in [setup.blocks().await, json!("0x1")] {
+        let error = setup.error("eth_getFilterLogs", &json!([other])).await;
         assert_eq!(error, (-32000, "filter not found".to_owned()));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_are_those_of_the_blocks_that_were_asked_for() {
-    let stage = Stage::new(Way::Both, "").await;
-    let head = stage.head();
+    let setup = Setup::new(Way::Both, "").await;
+    let head = setup.head();
     let height = |ahead: u64| format!("{:#x}", head + ahead);
-    let filter = stage.logs(&json!({"fromBlock": height(2), "toBlock": height(3)})).await;
-    let any = stage.logs(&json!({"blockHash": stage.hash(head)})).await;
-    stage.devnet.chain().mine(5);
+    let filter = setup.logs(&json!({"fromBlock": height(2), "toBlock": height(3)})).await;
+    let any = setup.logs(&json!({"blockHash": setup.hash(head)})).await;
+    setup.devnet.chain().mine(5);
     sleep(Duration::from_secs(2)).await;
     let wish = json!([{"fromBlock": height(2), "toBlock": height(3)}]);
-    assert_eq!(json!(stage.poll(&filter).await), stage.result("eth_getLogs", &wish).await);
-    assert_eq!(stage.poll(&any).await, stage.logs_above(head, &json!({})).await, "as go-ethereum has it");
+    assert_eq!(json!(setup.poll(&filter).await), setup.result("eth_getLogs", &wish).await);
+    assert_eq!(setup.poll(&any).await, setup.logs_above(head, &json!({})).await, "as go-ethereum has it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_wrongly_is_refused_in_geths_words() {
-    let stage = Stage::new(Way::Http, "").await;
-    let hash = stage.hash(1);
+async fn wrong_filter_params_are_refused_in_geths_words() {
+    let setup = Setup::new(Way::Http, "").await;
+    let hash = setup.hash(1);
     let five = json!([null, null, null, null, null]);
     for (method, params, expected) in [
         ("eth_newFilter", json!([]), "missing value for required argument 0"),
@@ -223,38 +223,38 @@ async fn what_is_asked_wrongly_is_refused_in_geths_words() {
         ("eth_uninstallFilter", json!([]), "missing value for required argument 0"),
         ("eth_newFilter", json!({}), "non-array args"),
     ] {
-        let (code, message) = stage.error(method, &params).await;
+        let (code, message) = setup.error(method, &params).await;
         assert_eq!(code, -32602, "{method} {params}: {message}");
         assert!(message.starts_with(expected), "{method} {params}: {message}");
     }
-    assert_eq!(stage.proxy.metric("steadfast_filters", "").await, 0.0);
+    assert_eq!(setup.proxy.metric("steadfast_filters", "").await, 0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn null_is_an_empty_filter_and_an_empty_id_as_in_geth() {
-    let stage = Stage::new(Way::Http, "").await;
-    let filter = stage.result("eth_newFilter", &json!([null])).await;
-    let before = stage.head();
-    stage.devnet.chain().mine(2);
+    let setup = Setup::new(Way::Http, "").await;
+    let filter = setup.result("eth_newFilter", &json!([null])).await;
+    let before = setup.head();
+    setup.devnet.chain().mine(2);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(stage.poll(&filter).await, stage.logs_above(before, &json!({})).await);
+    assert_eq!(setup.poll(&filter).await, setup.logs_above(before, &json!({})).await);
     for text in [r#"null"#, r#""\ud800""#, r#""""#] {
         for method in [POLL, "eth_getFilterLogs"] {
-            let answer = stage.proxy.post(call(1, method, &format!("[{text}]"))).await.json();
+            let answer = setup.proxy.post(call(1, method, &format!("[{text}]"))).await.json();
             let error = &answer["error"];
             assert_eq!((&error["code"], &error["message"]), (&json!(-32000), &json!("filter not found")), "{text}");
         }
-        let answer = stage.proxy.post(call(1, "eth_uninstallFilter", &format!("[{text}]"))).await.json();
+        let answer = setup.proxy.post(call(1, "eth_uninstallFilter", &format!("[{text}]"))).await.json();
         assert_eq!(answer["result"], false, "{answer}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn ids_are_128_bits_and_end_with_their_filters() {
-    let stage = Stage::new(Way::Http, "").await;
+    let setup = Setup::new(Way::Http, "").await;
     let mut ids = BTreeSet::new();
     for _ in 0..20 {
-        let id = stage.blocks().await;
+        let id = setup.blocks().await;
         let text = id.as_str().unwrap().to_owned();
         assert!(text.len() == 34 && text.starts_with("0x") && !text.starts_with("0x0"), "{text}");
         ids.insert(text);
@@ -262,24 +262,24 @@ async fn ids_are_128_bits_and_end_with_their_filters() {
     assert_eq!(ids.len(), 20);
     for id in ids {
         let id = json!(id);
-        assert_eq!(stage.result("eth_uninstallFilter", &json!([id])).await, true);
-        assert!(stage.is_gone(&id).await);
-        assert_eq!(stage.result("eth_uninstallFilter", &json!([id])).await, false);
+        assert_eq!(setup.result("eth_uninstallFilter", &json!([id])).await, true);
+        assert!(setup.is_gone(&id).await);
+        assert_eq!(setup.result("eth_uninstallFilter", &json!([id])).await, false);
     }
-    assert!(stage.is_gone(&json!("0xdeadbeef")).await && stage.is_gone(&json!("")).await);
+    assert!(setup.is_gone(&json!("0xdeadbeef")).await && setup.is_gone(&json!("")).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_node_has_a_filter_and_a_block_is_asked_for_once() {
-    let stage = Stage::new(Way::Both, "").await;
+    let setup = Setup::new(Way::Both, "").await;
     for n in 0..30 {
         let topic = format!("0x{n:064x}");
-        stage.logs(&json!({"topics": [[topic, null]]})).await;
-        stage.blocks().await;
+        setup.logs(&json!({"topics": [[topic, null]]})).await;
+        setup.blocks().await;
     }
-    stage.devnet.chain().mine(10);
+    setup.devnet.chain().mine(10);
     sleep(Duration::from_secs(2)).await;
-    let count = |method| stage.devnet.nodes().map(|node| node.count(method)).sum::<u64>();
+    let count = |method| setup.devnet.nodes().map(|node| node.count(method)).sum::<u64>();
     assert_eq!(count("eth_getLogs"), 10);
     for method in ["eth_newFilter", "eth_newBlockFilter", POLL, "eth_uninstallFilter"] {
         assert_eq!(count(method), 0, "{method}");
@@ -287,17 +287,17 @@ async fn no_node_has_a_filter_and_a_block_is_asked_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_fetched_once_the_last_filter_is_gone() {
+async fn no_block_is_fetched_once_the_last_filter_is_gone() {
     // No node pushes heads here, so every block between two probes has to be fetched for a filter.
-    let stage = Stage::new(Way::Http, "").await;
+    let setup = Setup::new(Way::Http, "").await;
     let asked = || {
-        let count = |method| stage.devnet.nodes().map(|node| node.count(method)).sum::<u64>();
+        let count = |method| setup.devnet.nodes().map(|node| node.count(method)).sum::<u64>();
         ["eth_getLogs", "eth_getBlockByHash"].map(count)
     };
     for is_left_alone in [false, true] {
-        let filters = [stage.blocks().await, stage.logs(&json!({})).await];
+        let filters = [setup.blocks().await, setup.logs(&json!({})).await];
         let before = asked();
-        stage.devnet.chain().mine(10);
+        setup.devnet.chain().mine(10);
         sleep(Duration::from_secs(10)).await;
         let [logs, blocks] = asked();
         assert!(logs > before[0] && blocks > before[1], "{before:?} {logs} {blocks}");
@@ -305,11 +305,11 @@ async fn nothing_is_fetched_once_the_last_filter_is_gone() {
             if is_left_alone {
                 sleep(Duration::from_secs(310)).await;
             } else {
-                stage.result("eth_uninstallFilter", &json!([filter])).await;
+                setup.result("eth_uninstallFilter", &json!([filter])).await;
             }
         }
         let before = asked();
-        stage.devnet.chain().mine(10);
+        setup.devnet.chain().mine(10);
         sleep(Duration::from_secs(10)).await;
         assert_eq!(asked(), before, "left alone: {is_left_alone}");
     }

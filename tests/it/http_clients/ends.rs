@@ -138,7 +138,7 @@ async fn a_stream_of_events_ends_when_its_client_closes_its_side() {
 }
 
 #[tokio::test]
-async fn who_finds_no_room_is_told_so_before_the_end() {
+async fn refused_connection_gets_an_answer_before_the_end() {
     let origin = Origin::start(|seen| match seen.method().as_str() {
         "eth_getLogs" => Reply::act(async |_io| std::future::pending().await),
         _ => Reply::result(seen, "1"),

@@ -99,7 +99,7 @@ struct Greedy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
+async fn client_that_holds_most_gives_way_to_smaller_ones() {
     const ROOM: usize = 600_000;
     let padded = |method: &str| call(7, method, &format!("[\"{}\"]", "a".repeat(ROOM)));
     let unfinished = |headers: &str| with_headers("/", headers, padded("eth_call").as_bytes())[..ROOM].to_vec();

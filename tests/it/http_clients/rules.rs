@@ -143,7 +143,7 @@ async fn a_web_page_by_another_name_gets_nothing_at_any_door() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused_in_the_same_form() {
+async fn text_that_is_no_http_is_refused_in_the_same_form() {
     let (origin, proxy) = echo("").await;
     let many = format!("POST / HTTP/1.1\r\nHost: p\r\n{}\r\n", "A: b\r\n".repeat(200));
     let long = format!("POST / HTTP/1.1\r\nHost: p\r\nA: {}\r\n\r\n", "b".repeat(400_000));

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::common::{proxy, sim::Net, until};
 
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 /// So long between probes that none comes by chance.
 const RARELY: Duration = Duration::from_secs(60);
 
@@ -31,7 +31,7 @@ impl Bench {
     /// Nodes with HTTP and WebSocket, probed every `interval`; all are up.
     async fn new(interval: Duration, options: Options) -> Self {
         let net = Net::default();
-        let options = Options { now_unix: Some(DAWN), ..options };
+        let options = Options { now_unix: Some(START_UNIX), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let settings = devnet.nodes().map(|node| {
             let (name, http, ws) = (node.name(), node.http_url(), node.ws_url());
@@ -75,7 +75,7 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
     };
     let nodes = config.networks[0].el.iter().map(node).collect();
     let health = Health { interval, ..config.health };
-    let wall: pool::Wall = Arc::new(move || DAWN + start.elapsed().as_secs());
+    let wall: pool::Wall = Arc::new(move || START_UNIX + start.elapsed().as_secs());
     let (pool, running) = Pool::start("default", Layer::El, nodes, &health, None, metrics.clone(), wall);
     (pool, running, metrics)
 }

@@ -116,7 +116,7 @@ async fn an_upload_to_the_beacon_api_keeps_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_closed_its_side_goes_before_all_that_are_idle() {
+async fn half_closed_connection_goes_before_idle_ones() {
     let (_net, origin, proxy) = small_door(2).await;
     for (round, headers) in [(1, ""), (2, ROUNDABOUT)] {
         let mut idle = proxy.client().await;
@@ -182,7 +182,7 @@ async fn stuck_door(many: usize, now: usize) -> (Net, Origin, Proxy, Vec<Client<
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_others_to_leave_holds_up_nobody() {
+async fn connection_that_waits_for_a_place_holds_up_no_other() {
     let (_net, _origin, proxy, _stuck) = stuck_door(40, 2).await;
     let begun = Instant::now();
     // All but one have to go for this one, and none for that one.
@@ -213,7 +213,7 @@ async fn a_full_waiting_room_closes_the_door_for_a_moment_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_others_to_leave_hears_of_a_shutdown() {
+async fn connection_that_waits_for_a_place_hears_of_a_shutdown() {
     let (_net, _origin, proxy, _stuck) = stuck_door(40, 2).await;
     let mut waits = proxy.client_at(2).await;
     waits.send(post("/", call(1, "eth_call", "[]").as_bytes())).await;

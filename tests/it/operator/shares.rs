@@ -73,7 +73,7 @@ async fn drip(net: &Net, proxy: &Proxy, before: &[u8], begins: &[u8], drop: &[u8
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_a_client_sends_drips_for_ever() {
+async fn request_that_drips_is_ended() {
     let net = Net::default();
     let origin = well(&net).await;
     let proxy = Proxy::launch(&net, &nodes([origin.url()])).await;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 use steadfast::{
     domain::node_id::NodeId,
-    events::{Refused, topics},
+    events::{NoStream, topics},
 };
 use tokio::time::{Instant, sleep};
 
 use super::{
-    ALL, Stage, advance,
+    ALL, Setup, advance,
     teller::{Reaction, Teller, present},
 };
 use crate::common::{sim::Net, until};
@@ -22,12 +22,12 @@ async fn a_stream_that_fails_once_takes_no_topic_from_clients() {
     for reaction in [Reaction::End, Reaction::Refuse("503 Busy", String::new())] {
         let net = Net::default();
         let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-        let stage = Stage::over(&net, &[&a, &b]).await;
-        let mut client = stage.client("head").await;
+        let setup = Setup::over(&net, &[&a, &b]).await;
+        let mut client = setup.client("head").await;
         // Each failure is the first since a stream lasted.
         for round in 1..4 {
             a.reacts_once(&more, reaction.clone());
-            let mut other = stage.client("head,attestation").await;
+            let mut other = setup.client("head,attestation").await;
             advance(&[&a, &b], slot + round);
             assert_eq!((client.head().await, other.head().await), (slot + round, slot + round));
             until("the topic is told", async || a.streams() == 1 && a.asked().last() == Some(&more)).await;
@@ -51,12 +51,12 @@ async fn a_topic_that_a_node_does_not_find_is_refused_at_once() {
     {
         let net = Net::default();
         let node = Teller::start(&net, slot).await;
-        let stage = Stage::over(&net, &[&node]).await;
-        let _client = stage.client("head").await;
+        let setup = Setup::over(&net, &[&node]).await;
+        let _client = setup.client("head").await;
         node.reacts(&format!("attestation,{ALL}"), Reaction::Refuse("404 Not Found", body.to_owned()));
         let start = Instant::now();
-        let refused = stage.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err();
-        let Some(Refused::Topic(404, body)) = refused else { panic!("{refused:?}") };
+        let refused = setup.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err();
+        let Some(NoStream::Topic(404, body)) = refused else { panic!("{refused:?}") };
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&body["code"], &body["message"]), (&404.into(), &words.into()));
         assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
@@ -68,8 +68,8 @@ async fn a_stream_that_ends_is_opened_again_at_its_node() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let stage = Stage::over(&net, &[&a, &b]).await;
-    let mut client = stage.client("head").await;
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    let mut client = setup.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     for round in 1..5 {
@@ -80,7 +80,7 @@ async fn a_stream_that_ends_is_opened_again_at_its_node() {
         assert_eq!((a.streams(), a.asked().len(), b.asked().len()), (1, 1 + round as usize, 0));
         advance(&[&a, &b], slot + 2 * round + 1);
         assert_eq!(client.head().await, slot + 2 * round + 1);
-        assert_eq!(stage.pool.snapshot().active, Some(NodeId(0)));
+        assert_eq!(setup.pool.snapshot().active, Some(NodeId(0)));
     }
     // A stream that is lost again before it told a head.
     a.end_streams();
@@ -98,8 +98,8 @@ async fn a_node_that_opens_no_stream_again_is_left() {
     for reaction in [Reaction::End, Reaction::Hang, Reaction::Refuse("503 Busy", String::new())] {
         let net = Net::default();
         let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-        let stage = Stage::over(&net, &[&a, &b]).await;
-        let mut client = stage.client("head").await;
+        let setup = Setup::over(&net, &[&a, &b]).await;
+        let mut client = setup.client("head").await;
         advance(&[&a, &b], slot + 1);
         assert_eq!(client.head().await, slot + 1);
         a.reacts(ALL, reaction);

@@ -3,19 +3,20 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use steadfast::{
     devnet::Fault,
-    view::{Closing, Letter},
+    view::{Closing, Outbound},
 };
 
 use tokio::time::{Duration, Instant, sleep};
 
-use super::stage::{Client, POLLED, Stage, a_while};
+use super::setup::{Client, POLLED, Setup, a_while};
 
 /// Says which log it is.
 fn name(log: &Value) -> (String, String) {
     (log["blockHash"].as_str().unwrap().to_owned(), log["logIndex"].as_str().unwrap().to_owned())
 }
 
-/// The logs that stand after all of what was told, in order, after checking that only the newest were taken back.
+/// The logs that stand after all of what was told, in order, after checking that only the newest
+/// were taken back.
 pub(super) fn standing(told: &[Value]) -> Vec<Value> {
     let mut stand: Vec<Value> = Vec::new();
     for log in told {
@@ -36,7 +37,7 @@ pub(super) fn standing(told: &[Value]) -> Vec<Value> {
     stand
 }
 
-impl Stage {
+impl Setup {
     /// What a node says are the logs from block `first` on.
     pub(super) async fn logs_since(&self, first: u64, filter: &Value) -> Vec<Value> {
         let head = self.devnet.chain().head().number;
@@ -65,8 +66,8 @@ pub(super) async fn to_logs(client: &mut Client, filter: &Value) {
 #[tokio::test(start_paused = true)]
 async fn clients_hear_their_filters_logs_and_blocks_are_asked_once() {
     for settings in ["", POLLED] {
-        let stage = Stage::new(settings).await;
-        let chain = stage.devnet.chain();
+        let setup = Setup::new(settings).await;
+        let chain = setup.devnet.chain();
         let contracts: Vec<String> = chain.contracts().iter().map(ToString::to_string).collect();
         let approval = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
         let filters = [
@@ -78,191 +79,191 @@ async fn clients_hear_their_filters_logs_and_blocks_are_asked_once() {
         ];
         let mut clients = Vec::new();
         for filter in &filters {
-            let mut client = stage.client();
+            let mut client = setup.client();
             to_logs(&mut client, filter).await;
             clients.push(client);
         }
-        let mut numbered = stage.client();
+        let mut numbered = setup.client();
         let first = chain.head().number + 1;
         to_logs(&mut numbered, &json!({"fromBlock": format!("{:#x}", first + 2)})).await;
         chain.mine(10);
         a_while().await;
         for (client, filter) in clients.iter().zip(&filters) {
-            let logs = stage.logs_since(first, filter).await;
+            let logs = setup.logs_since(first, filter).await;
             assert!(!logs.is_empty());
             assert_eq!(client.results(), logs, "{filter}");
         }
-        assert_eq!(numbered.results(), stage.logs_since(first + 2, &json!({})).await);
-        assert_eq!(stage.count("eth_getLogs"), 10 + clients.len() as u64 + 1);
-        assert!(stage.shows(r#"steadfast_subscriptions{kind="logs"} 6"#));
+        assert_eq!(numbered.results(), setup.logs_since(first + 2, &json!({})).await);
+        assert_eq!(setup.count("eth_getLogs"), 10 + clients.len() as u64 + 1);
+        assert!(setup.shows(r#"steadfast_subscriptions{kind="logs"} 6"#));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn blocks_whose_bloom_rules_all_out_are_not_asked_for() {
-    let stage = Stage::new("").await;
-    let mut client = stage.client();
+    let setup = Setup::new("").await;
+    let mut client = setup.client();
     to_logs(&mut client, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
-    stage.devnet.chain().mine(10);
+    setup.devnet.chain().mine(10);
     a_while().await;
-    let asked = stage.count("eth_getLogs");
+    let asked = setup.count("eth_getLogs");
     assert_eq!(client.next(), None);
     assert!((1..10).contains(&asked), "the first, and now and then one: {asked}");
     for (trust, expected) in [("always", 0), ("never", 10)] {
-        let stage = Stage::new(&format!("chain = {{ trust_bloom = \"{trust}\" }}\n")).await;
-        let mut client = stage.client();
+        let setup = Setup::new(&format!("chain = {{ trust_bloom = \"{trust}\" }}\n")).await;
+        let mut client = setup.client();
         to_logs(&mut client, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
-        stage.devnet.chain().mine(10);
+        setup.devnet.chain().mine(10);
         a_while().await;
-        assert_eq!((client.next(), stage.count("eth_getLogs")), (None, expected), "{trust}");
+        assert_eq!((client.next(), setup.count("eth_getLogs")), (None, expected), "{trust}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn removed_logs_come_first_newest_first_and_need_no_node() {
-    let stage = Stage::new(PATIENT).await;
-    let mut client = stage.client();
+    let setup = Setup::new(PATIENT).await;
+    let mut client = setup.client();
     to_logs(&mut client, &json!({})).await;
-    let first = stage.devnet.chain().mine(4).number - 3;
+    let first = setup.devnet.chain().mine(4).number - 3;
     a_while().await;
     let before = client.results();
-    stage.all_nodes(&no_logs());
-    stage.devnet.chain().reorg(2).unwrap();
+    setup.all_nodes(&no_logs());
+    setup.devnet.chain().reorg(2).unwrap();
     a_while().await;
     let removed = client.results();
     assert!(removed.iter().all(|log| log["removed"] == true));
     let lost: BTreeSet<&str> = removed.iter().filter_map(|log| log["blockHash"].as_str()).collect();
     assert_eq!(lost.len(), 2);
-    stage.heal();
+    setup.heal();
     a_while().await;
     let told = [before, removed, client.results()].concat();
-    assert_eq!(standing(&told), stage.logs_since(first, &json!({})).await);
+    assert_eq!(standing(&told), setup.logs_since(first, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_hears_of_no_removal_of_what_it_was_not_told() {
-    let stage = Stage::new("").await;
-    let mut early = stage.client();
+    let setup = Setup::new("").await;
+    let mut early = setup.client();
     to_logs(&mut early, &json!({})).await;
-    stage.devnet.chain().mine(3);
+    setup.devnet.chain().mine(3);
     a_while().await;
-    let mut late = stage.client();
+    let mut late = setup.client();
     to_logs(&mut late, &json!({})).await;
-    let height = stage.devnet.chain().head().number;
-    stage.devnet.chain().reorg(2).unwrap();
+    let height = setup.devnet.chain().head().number;
+    setup.devnet.chain().reorg(2).unwrap();
     a_while().await;
-    assert_eq!(late.results(), stage.logs_since(height - 1, &json!({})).await);
-    assert_eq!(standing(&early.results()), stage.logs_since(height - 2, &json!({})).await);
+    assert_eq!(late.results(), setup.logs_since(height - 1, &json!({})).await);
+    assert_eq!(standing(&early.results()), setup.logs_since(height - 2, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_block_that_goes_before_its_logs_were_had_is_never_told() {
-    let stage = Stage::new(PATIENT).await;
-    let mut client = stage.client();
+    let setup = Setup::new(PATIENT).await;
+    let mut client = setup.client();
     to_logs(&mut client, &json!({})).await;
-    stage.all_nodes(&no_logs());
-    let first = stage.devnet.chain().mine(2).number - 1;
+    setup.all_nodes(&no_logs());
+    let first = setup.devnet.chain().mine(2).number - 1;
     a_while().await;
-    stage.devnet.chain().reorg(2).unwrap();
+    setup.devnet.chain().reorg(2).unwrap();
     a_while().await;
-    stage.heal();
+    setup.heal();
     a_while().await;
-    assert_eq!(client.results(), stage.logs_since(first, &json!({})).await);
+    assert_eq!(client.results(), setup.logs_since(first, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn logs_come_from_another_node_that_has_the_block() {
-    let stage = Stage::new("").await;
-    let mut client = stage.client();
+    let setup = Setup::new("").await;
+    let mut client = setup.client();
     to_logs(&mut client, &json!({})).await;
-    stage.devnet.el(0).set_fault(no_logs());
-    let first = stage.devnet.chain().mine(1).number;
+    setup.devnet.el(0).set_fault(no_logs());
+    let first = setup.devnet.chain().mine(1).number;
     client.some().await;
     let told = client.results();
-    stage.heal();
-    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+    setup.heal();
+    assert_eq!(told, setup.logs_since(first, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_falls_silent_over_a_blocks_logs_costs_seconds() {
-    let stage = Stage::new("").await;
-    let (mut heads, mut client) = (stage.client(), stage.client());
+    let setup = Setup::new("").await;
+    let (mut heads, mut client) = (setup.client(), setup.client());
     heads.subscribe(r#"["newHeads"]"#).await;
     to_logs(&mut client, &json!({})).await;
-    stage.devnet.el(0).set_fault(Fault::slow(500));
-    let first = stage.devnet.chain().mine(1).number;
+    setup.devnet.el(0).set_fault(Fault::slow(500));
+    let first = setup.devnet.chain().mine(1).number;
     heads.some().await;
-    stage.devnet.el(0).set_fault(Fault::Hang);
+    setup.devnet.el(0).set_fault(Fault::Hang);
     let start = Instant::now();
     client.some().await;
     assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
     assert!(start.elapsed() > Duration::from_millis(400), "it was asked first");
     let told = client.results();
-    stage.heal();
+    setup.heal();
     a_while().await;
-    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+    assert_eq!(told, setup.logs_since(first, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_later_is_asked_for_logs_beside_one_that_hangs() {
-    let stage = Stage::new("chain = { timeout = \"2s\" }\n").await;
-    let (mut heads, mut client) = (stage.client(), stage.client());
+    let setup = Setup::new("chain = { timeout = \"2s\" }\n").await;
+    let (mut heads, mut client) = (setup.client(), setup.client());
     heads.subscribe(r#"["newHeads"]"#).await;
     to_logs(&mut client, &json!({})).await;
-    stage.devnet.el(1).set_fault(Fault::late(700));
-    stage.devnet.el(0).set_fault(Fault::slow(500));
-    let first = stage.devnet.chain().mine(1).number;
+    setup.devnet.el(1).set_fault(Fault::late(700));
+    setup.devnet.el(0).set_fault(Fault::slow(500));
+    let first = setup.devnet.chain().mine(1).number;
     heads.some().await;
-    stage.devnet.el(0).set_fault(Fault::Hang);
+    setup.devnet.el(0).set_fault(Fault::Hang);
     let start = Instant::now();
     client.some().await;
     assert!(start.elapsed() < Duration::from_millis(1000), "{:?}", start.elapsed());
     let told = client.results();
-    stage.heal();
+    setup.heal();
     a_while().await;
-    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+    assert_eq!(told, setup.logs_since(first, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_closes_only_clients_that_count_on_completeness() {
-    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
-    let (mut heads, mut logs) = (stage.client(), stage.client());
+    let setup = Setup::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let (mut heads, mut logs) = (setup.client(), setup.client());
     heads.subscribe(r#"["newHeads"]"#).await;
     to_logs(&mut logs, &json!({})).await;
-    let first = stage.devnet.chain().mine(1).number;
+    let first = setup.devnet.chain().mine(1).number;
     a_while().await;
-    stage.all_nodes(&Fault::Down);
+    setup.all_nodes(&Fault::Down);
     a_while().await;
-    stage.devnet.chain().mine(20);
-    stage.heal();
-    stage.active(0).await;
+    setup.devnet.chain().mine(20);
+    setup.heal();
+    setup.active(0).await;
     a_while().await;
     let mut told = Vec::new();
-    while let Some(Letter::Note(note)) = logs.next() {
-        told.push(note);
+    while let Some(Outbound::Notification(notification)) = logs.next() {
+        told.push(notification);
     }
     assert!(!told.is_empty() && logs.is_closed(Closing::Gap), "behind what was told before");
     assert_eq!(heads.results().len(), 2);
-    let mut newcomer = stage.client();
+    let mut newcomer = setup.client();
     to_logs(&mut newcomer, &json!({})).await;
-    stage.devnet.chain().mine(1);
+    setup.devnet.chain().mine(1);
     a_while().await;
-    assert_eq!(newcomer.results(), stage.logs_since(first + 21, &json!({})).await);
+    assert_eq!(newcomer.results(), setup.logs_since(first + 21, &json!({})).await);
     assert_eq!(heads.results().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn logs_that_cannot_be_had_for_a_whole_window_are_a_gap() {
-    let stage = Stage::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\" }\n").await;
-    let mut client = stage.client();
+    let setup = Setup::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\" }\n").await;
+    let mut client = setup.client();
     to_logs(&mut client, &json!({})).await;
-    stage.all_nodes(&no_logs());
+    setup.all_nodes(&no_logs());
     for _ in 0..4 {
-        stage.devnet.chain().mine(4);
+        setup.devnet.chain().mine(4);
         a_while().await;
     }
     assert_eq!(client.next(), None);
-    stage.devnet.chain().mine(1);
+    setup.devnet.chain().mine(1);
     a_while().await;
     assert!(client.is_closed(Closing::Gap));
 }
@@ -274,44 +275,44 @@ struct Readers {
 }
 
 impl Readers {
-    async fn of(stage: &Stage) -> Self {
+    async fn of(setup: &Setup) -> Self {
         let mut of = Vec::new();
-        for contract in stage.devnet.chain().contracts() {
-            let mut client = stage.client();
+        for contract in setup.devnet.chain().contracts() {
+            let mut client = setup.client();
             to_logs(&mut client, &json!({"address": contract.to_string()})).await;
             of.push((contract.to_string(), client));
         }
-        let mut all = stage.client();
+        let mut all = setup.client();
         to_logs(&mut all, &json!({})).await;
         Self { of, all }
     }
 
     /// Everybody has heard everything from block `first` on.
-    async fn have_heard(&self, stage: &Stage, first: u64) {
-        assert_eq!(self.all.results(), stage.logs_since(first, &json!({})).await);
+    async fn have_heard(&self, setup: &Setup, first: u64) {
+        assert_eq!(self.all.results(), setup.logs_since(first, &json!({})).await);
         for (contract, client) in &self.of {
-            assert_eq!(client.results(), stage.logs_since(first, &json!({"address": contract})).await);
+            assert_eq!(client.results(), setup.logs_since(first, &json!({"address": contract})).await);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_block_without_logs_closes_some_and_delays_no_others() {
-    let stage = Stage::new("").await;
-    let chain = stage.devnet.chain();
-    let readers = Readers::of(&stage).await;
+    let setup = Setup::new("").await;
+    let chain = setup.devnet.chain();
+    let readers = Readers::of(&setup).await;
     // A block that does not concern everybody.
     let bad = loop {
         let number = chain.head().number + 1;
-        stage.all_nodes(&Fault::missing_logs(number));
+        setup.all_nodes(&Fault::missing_logs(number));
         let block = chain.mine(1);
         let are_in: BTreeSet<bool> = chain.contracts().iter().map(|one| block.bloom.may_contain(&one.0)).collect();
         if are_in.len() == 2 {
             break block;
         }
-        stage.heal();
+        setup.heal();
         a_while().await;
-        readers.have_heard(&stage, number).await;
+        readers.have_heard(&setup, number).await;
     };
     chain.mine(3);
     sleep(Duration::from_millis(500)).await;
@@ -321,7 +322,7 @@ async fn a_block_without_logs_closes_some_and_delays_no_others() {
         if bad.bloom.may_contain(&address.0) {
             concerned.push(client);
         } else {
-            let logs = stage.logs_since(bad.number + 1, &json!({"address": contract})).await;
+            let logs = setup.logs_since(bad.number + 1, &json!({"address": contract})).await;
             assert_eq!(client.results(), logs, "at once");
         }
     }
@@ -329,24 +330,24 @@ async fn a_block_without_logs_closes_some_and_delays_no_others() {
     sleep(Duration::from_secs(2)).await;
     assert!(concerned.iter().all(|client| client.is_closed(Closing::Gap)));
     assert!(readers.of.iter().filter(|(_, client)| client.next().is_none()).count() == 4 - concerned.len());
-    assert!(stage.shows(r#"steadfast_logs_given_up_total{network="default"} 1"#));
-    assert!(stage.count("eth_getLogs") < 120, "{}", stage.count("eth_getLogs"));
+    assert!(setup.shows(r#"steadfast_logs_given_up_total{network="default"} 1"#));
+    assert!(setup.count("eth_getLogs") < 120, "{}", setup.count("eth_getLogs"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nodes_that_are_all_away_cost_no_log() {
     for fault in [Fault::Down, Fault::Hang] {
-        let stage = Stage::new("chain = { timeout = \"2s\" }\n").await;
-        let readers = Readers::of(&stage).await;
+        let setup = Setup::new("chain = { timeout = \"2s\" }\n").await;
+        let readers = Readers::of(&setup).await;
         // They are asked for the logs, and answer no more.
-        stage.all_nodes(&Fault::slow(1_000));
-        let first = stage.devnet.chain().mine(1).number;
+        setup.all_nodes(&Fault::slow(1_000));
+        let first = setup.devnet.chain().mine(1).number;
         sleep(Duration::from_millis(400)).await;
-        stage.all_nodes(&fault);
+        setup.all_nodes(&fault);
         sleep(Duration::from_secs(30)).await;
-        stage.heal();
+        setup.heal();
         sleep(Duration::from_secs(15)).await;
-        readers.have_heard(&stage, first).await;
+        readers.have_heard(&setup, first).await;
     }
 }
 
@@ -363,26 +364,26 @@ async fn logs_are_had_in_whatever_form_a_node_gives_them() {
         (vec![Fault::cut_answer(&any[..1])], 9),
         (vec![Fault::logs_limit(0), Fault::refuse(&any[1..])], 9),
     ] {
-        let stage = Stage::new("").await;
+        let setup = Setup::new("").await;
         // The second node is of no help, but for the last.
         let is_last = faults.contains(&Fault::refuse(&any[1..]));
         if !is_last {
-            stage.devnet.el(1).set_fault(Fault::lag(20));
+            setup.devnet.el(1).set_fault(Fault::lag(20));
             a_while().await;
         }
-        let readers = Readers::of(&stage).await;
-        faults.iter().for_each(|fault| stage.devnet.el(0).set_fault(fault.clone()));
-        let chain = stage.devnet.chain();
+        let readers = Readers::of(&setup).await;
+        faults.iter().for_each(|fault| setup.devnet.el(0).set_fault(fault.clone()));
+        let chain = setup.devnet.chain();
         let first = chain.mine(1).number;
         for _ in 0..9 {
             sleep(Duration::from_secs(2)).await;
             chain.mine(1);
         }
         a_while().await;
-        let asked = stage.count("eth_getLogs");
+        let asked = setup.count("eth_getLogs");
         let waits = readers.all.results();
-        stage.heal();
-        let mut logs = stage.logs_since(first, &json!({})).await;
+        setup.heal();
+        let mut logs = setup.logs_since(first, &json!({})).await;
         if faults.contains(&Fault::OddLogs) {
             let mut last = Value::Null;
             for log in &mut logs {
@@ -391,7 +392,7 @@ async fn logs_are_had_in_whatever_form_a_node_gives_them() {
                     log.as_object_mut().unwrap().remove("blockTimestamp");
                 }
             }
-            assert!(stage.shows(r#"steadfast_odd_logs_total{network="default"} 10"#), "{faults:?}");
+            assert!(setup.shows(r#"steadfast_odd_logs_total{network="default"} 10"#), "{faults:?}");
         }
         assert_eq!(waits, logs, "{faults:?}");
         assert!(asked <= often * 10 + 8, "{faults:?}: {asked}");
@@ -400,29 +401,29 @@ async fn logs_are_had_in_whatever_form_a_node_gives_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_with_null_topics_goes_unchanged_to_topicless_filters() {
-    let stage = Stage::new("").await;
-    let (mut all, mut with_topic) = (stage.client(), stage.client());
+    let setup = Setup::new("").await;
+    let (mut all, mut with_topic) = (setup.client(), setup.client());
     to_logs(&mut all, &json!({"topics": []})).await;
     to_logs(&mut with_topic, &json!({"topics": [null]})).await;
-    stage.all_nodes(&Fault::NullTopics);
-    stage.devnet.chain().mine(3);
+    setup.all_nodes(&Fault::NullTopics);
+    setup.devnet.chain().mine(3);
     a_while().await;
     let logs = all.results();
     assert_eq!(logs.iter().filter(|log| log["topics"].is_null()).count(), 3);
     let others: Vec<Value> = logs.iter().filter(|log| log["topics"].is_array()).cloned().collect();
     assert_eq!(with_topic.results(), others);
-    stage.devnet.chain().reorg(3).unwrap();
+    setup.devnet.chain().reorg(3).unwrap();
     a_while().await;
     assert_eq!(all.results().iter().filter(|log| log["removed"] == true).count(), logs.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bloom_that_a_log_contradicts_is_the_last_believed() {
-    let stage = Stage::new("").await;
-    let chain = stage.devnet.chain();
-    stage.all_nodes(&Fault::BlindBlooms);
+    let setup = Setup::new("").await;
+    let chain = setup.devnet.chain();
+    setup.all_nodes(&Fault::BlindBlooms);
     a_while().await;
-    let mut client = stage.client();
+    let mut client = setup.client();
     let filter = json!({"address": chain.contracts()[0].to_string()});
     to_logs(&mut client, &filter).await;
     let first = chain.mine(1).number;
@@ -431,58 +432,58 @@ async fn a_bloom_that_a_log_contradicts_is_the_last_believed() {
         chain.mine(1);
         a_while().await;
     }
-    assert_eq!(client.results(), stage.logs_since(first, &filter).await);
-    assert!(stage.shows(r#"steadfast_bloom_contradictions_total{network="default"} 1"#));
+    assert_eq!(client.results(), setup.logs_since(first, &filter).await);
+    assert!(setup.shows(r#"steadfast_bloom_contradictions_total{network="default"} 1"#));
     // Where they are believed at all cost, nothing is heard.
-    let stage = Stage::new("chain = { trust_bloom = \"always\" }\n").await;
-    stage.all_nodes(&Fault::BlindBlooms);
-    let mut client = stage.client();
+    let setup = Setup::new("chain = { trust_bloom = \"always\" }\n").await;
+    setup.all_nodes(&Fault::BlindBlooms);
+    let mut client = setup.client();
     to_logs(&mut client, &filter).await;
-    stage.devnet.chain().mine(10);
+    setup.devnet.chain().mine(10);
     a_while().await;
-    assert_eq!((client.next(), stage.count("eth_getLogs")), (None, 0));
+    assert_eq!((client.next(), setup.count("eth_getLogs")), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn clients_that_believed_blooms_may_have_cost_logs_are_told() {
-    let stage = Stage::new("").await;
-    let mut early = stage.client();
+    let setup = Setup::new("").await;
+    let mut early = setup.client();
     to_logs(&mut early, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
     for _ in 0..20 {
-        stage.devnet.chain().mine(1);
+        setup.devnet.chain().mine(1);
         a_while().await;
     }
     assert_eq!(early.next(), None);
-    stage.all_nodes(&Fault::BlindBlooms);
+    setup.all_nodes(&Fault::BlindBlooms);
     for _ in 0..20 {
-        stage.devnet.chain().mine(1);
+        setup.devnet.chain().mine(1);
         a_while().await;
     }
     assert!(early.is_closed(Closing::Gap), "there were blocks at which nobody looked");
-    let mut late = stage.client();
+    let mut late = setup.client();
     to_logs(&mut late, &json!({})).await;
-    let first = stage.devnet.chain().mine(1).number;
+    let first = setup.devnet.chain().mine(1).number;
     a_while().await;
-    assert_eq!(late.results(), stage.logs_since(first, &json!({})).await);
+    assert_eq!(late.results(), setup.logs_since(first, &json!({})).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn logs_no_client_awaits_are_not_asked_and_delay_none() {
-    let stage =
-        Stage::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\", trust_bloom = \"always\" }\n").await;
-    let (mut one, mut other) = (stage.client(), stage.client());
+    let setup =
+        Setup::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\", trust_bloom = \"always\" }\n").await;
+    let (mut one, mut other) = (setup.client(), setup.client());
     let id = one.subscribe(r#"["logs",{}]"#).await;
     to_logs(&mut other, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
-    stage.all_nodes(&no_logs());
-    stage.devnet.chain().mine(1);
+    setup.all_nodes(&no_logs());
+    setup.devnet.chain().mine(1);
     a_while().await;
     one.unsubscribe(&id);
     a_while().await;
-    let asked = stage.count("eth_getLogs");
+    let asked = setup.count("eth_getLogs");
     for _ in 0..8 {
-        stage.devnet.chain().mine(4);
+        setup.devnet.chain().mine(4);
         a_while().await;
     }
-    assert_eq!(stage.count("eth_getLogs"), asked);
+    assert_eq!(setup.count("eth_getLogs"), asked);
     assert_eq!(other.next(), None, "its own logs, of which there are none, wait for nothing");
 }

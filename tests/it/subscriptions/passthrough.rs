@@ -4,16 +4,16 @@ use serde_json::Value;
 use steadfast::{
     devnet::Fault,
     domain::node_id::NodeId,
-    view::{Closing, Letter, Mailbox, Refused},
+    view::{Closing, Mailbox, Outbound, SubscriptionRefusal},
 };
 use tokio::time::{Instant, sleep};
 
-use super::stage::{Client, POLLED, Stage, a_while};
+use super::setup::{Client, POLLED, Setup, a_while};
 use crate::common::until;
 
 const PENDING: &str = r#"["newPendingTransactions"]"#;
 
-impl Stage {
+impl Setup {
     /// Subscriptions of ours at a node, besides the one that listens to heads.
     fn passed(&self, node: usize) -> u64 {
         self.devnet.el(node).subscriptions().saturating_sub(1)
@@ -35,102 +35,103 @@ fn places(hashes: &[Value]) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn clients_share_one_subscription_that_ends_with_the_last() {
-    let stage = Stage::new("").await;
-    let (mut one, mut two, mut other) = (stage.client(), stage.client(), stage.client());
+    let setup = Setup::new("").await;
+    let (mut one, mut two, mut other) = (setup.client(), setup.client(), setup.client());
     let ids = [pending(&mut one).await, pending(&mut one).await];
     pending(&mut two).await;
-    assert_eq!((stage.passed(0), stage.passed(1)), (1, 0));
+    assert_eq!((setup.passed(0), setup.passed(1)), (1, 0));
     other.subscribe(r#"["newPendingTransactions",true]"#).await;
-    assert_eq!(stage.passed(0), 2);
-    let hash = stage.submit(1);
+    assert_eq!(setup.passed(0), 2);
+    let hash = setup.submit(1);
     a_while().await;
     assert_eq!(one.notes(), ids.clone().map(|id| (id, Value::from(hash.clone()))));
     assert_eq!(two.results(), std::slice::from_ref(&hash));
     assert_eq!(other.results()[0]["hash"], hash);
     one.unsubscribe(&ids[0]);
     drop((two, other));
-    stage.submit(2);
+    setup.submit(2);
     a_while().await;
     assert_eq!(one.notes().len(), 1);
-    assert_eq!(stage.passed(0), 1);
+    assert_eq!(setup.passed(0), 1);
     one.unsubscribe(&ids[1]);
-    until("it is left upstream", async || stage.passed(0) == 0).await;
+    until("it is left upstream", async || setup.passed(0) == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nodes_refuse_is_refused_in_their_words() {
-    let stage = Stage::new("").await;
-    let mut client = stage.client();
-    let Refused::Node(error) = client.try_subscribe("eth_subscribe", r#"["novelty"]"#).await.unwrap_err() else {
+async fn subscription_that_nodes_refuse_gets_their_words() {
+    let setup = Setup::new("").await;
+    let mut client = setup.client();
+    let SubscriptionRefusal::Node(error) = client.try_subscribe("eth_subscribe", r#"["novelty"]"#).await.unwrap_err()
+    else {
         panic!("not the node's");
     };
     let error: Value = serde_json::from_slice(&error).unwrap();
     assert!(error["message"].as_str().unwrap().contains("novelty"), "{error}");
-    assert_eq!([0, 1].map(|node| stage.devnet.el(node).count("eth_subscribe")), [2, 2], "both were asked");
-    assert_eq!(stage.passed(0) + stage.passed(1), 0);
+    assert_eq!([0, 1].map(|node| setup.devnet.el(node).count("eth_subscribe")), [2, 2], "both were asked");
+    assert_eq!(setup.passed(0) + setup.passed(1), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_links_none_is_made_and_a_link_that_is_down_awaited() {
-    let stage = Stage::new(POLLED).await;
-    let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
-    assert!(matches!(refused, Refused::Unsupported(_)));
+    let setup = Setup::new(POLLED).await;
+    let refused = setup.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
+    assert!(matches!(refused, SubscriptionRefusal::Unsupported(_)));
 
-    let stage = Stage::new("").await;
-    stage.all_nodes(&Fault::Down);
+    let setup = Setup::new("").await;
+    setup.all_nodes(&Fault::Down);
     a_while().await;
-    let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
-    assert_eq!(refused, Refused::NoNode);
-    let (mut client, heal) = (stage.client(), async {
+    let refused = setup.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
+    assert_eq!(refused, SubscriptionRefusal::NoNode);
+    let (mut client, heal) = (setup.client(), async {
         sleep(Duration::from_secs(1)).await;
-        stage.heal();
+        setup.heal();
     });
     tokio::join!(pending(&mut client), heal);
-    let hash = stage.submit(1);
+    let hash = setup.submit(1);
     a_while().await;
     assert_eq!(client.results(), [hash]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_subscription_goes_where_the_calls_go_and_back() {
-    let stage = Stage::new("").await;
-    let mut client = stage.client();
+    let setup = Setup::new("").await;
+    let mut client = setup.client();
     pending(&mut client).await;
-    stage.devnet.el(0).set_fault(Fault::Down);
-    stage.active(1).await;
-    until("it runs at the other node", async || stage.passed(1) == 1).await;
-    let hash = stage.submit(1);
+    setup.devnet.el(0).set_fault(Fault::Down);
+    setup.active(1).await;
+    until("it runs at the other node", async || setup.passed(1) == 1).await;
+    let hash = setup.submit(1);
     a_while().await;
     assert_eq!(client.results(), [hash]);
-    stage.heal();
-    stage.active(0).await;
-    until("it runs at home", async || stage.passed(0) == 1 && stage.passed(1) == 0).await;
-    let hash = stage.submit(2);
+    setup.heal();
+    setup.active(0).await;
+    until("it runs at home", async || setup.passed(0) == 1 && setup.passed(1) == 0).await;
+    let hash = setup.submit(2);
     a_while().await;
     assert_eq!(client.results(), [hash]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_a_switch_nothing_is_missed_and_nothing_told_twice() {
-    for stage in [Stage::new("").await, Stage::delaying().await] {
-        goes_to_and_fro(&stage).await;
+    for setup in [Setup::new("").await, Setup::delaying().await] {
+        goes_to_and_fro(&setup).await;
     }
 }
 
-async fn goes_to_and_fro(stage: &Stage) {
-    let mut client = stage.client();
+async fn goes_to_and_fro(setup: &Setup) {
+    let mut client = setup.client();
     pending(&mut client).await;
     let mut submitted = Vec::new();
     // Calls move while the links of both nodes are well, and each takes its time to answer.
-    stage.all_nodes(&Fault::slow(100));
+    setup.all_nodes(&Fault::slow(100));
     for (cordoned, node) in [(true, 1), (false, 0), (true, 1)] {
-        stage.pool.cordon("el-1", cordoned).await;
+        setup.pool.cordon("el-1", cordoned).await;
         for _ in 0..1000 {
-            submitted.push(stage.submit(submitted.len() as u64));
+            submitted.push(setup.submit(submitted.len() as u64));
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(
-            (stage.pool.snapshot().active, stage.passed(node), stage.passed(1 - node)),
+            (setup.pool.snapshot().active, setup.passed(node), setup.passed(1 - node)),
             (Some(NodeId(node)), 1, 0)
         );
     }
@@ -145,30 +146,30 @@ async fn goes_to_and_fro(stage: &Stage) {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_reload_a_node_is_awaited_as_its_settings_say() {
-    let stage = Stage::new("").await;
-    stage.all_nodes(&Fault::Down);
+    let setup = Setup::new("").await;
+    setup.all_nodes(&Fault::Down);
     a_while().await;
     for seconds in [1, 20] {
-        stage.views.move_to(stage.pool.clone(), Duration::from_secs(seconds));
+        setup.views.move_to(setup.pool.clone(), Duration::from_secs(seconds));
         let start = Instant::now();
-        let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
-        assert_eq!((refused, start.elapsed().as_secs()), (Refused::NoNode, seconds));
+        let refused = setup.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
+        assert_eq!((refused, start.elapsed().as_secs()), (SubscriptionRefusal::NoNode, seconds));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn wishes_are_bounded_in_number_and_in_length() {
-    let stage = Stage::new("").await;
+    let setup = Setup::new("").await;
     let mut clients: Vec<Client> = Vec::new();
     let wish = |number: usize| format!("[\"newPendingTransactions\",false,{number}]");
     for number in 0..1024 {
-        let mut client = stage.client();
+        let mut client = setup.client();
         client.subscribe(&wish(number)).await;
         clients.push(client);
     }
-    let mut late = stage.client();
+    let mut late = setup.client();
     let refused = late.try_subscribe("eth_subscribe", &wish(1024)).await.unwrap_err();
-    assert_eq!(refused, Refused::Limit("different_subscriptions"));
+    assert_eq!(refused, SubscriptionRefusal::Limit("different_subscriptions"));
     late.subscribe(&wish(7)).await;
     // What everybody has is there for everybody, however it is written.
     for usual in [PENDING, "[ \"newPendingTransactions\" , true ]", "[\"syncing\"]", "[ \"syncing\"]"] {
@@ -178,14 +179,14 @@ async fn wishes_are_bounded_in_number_and_in_length() {
     late.subscribe(&wish(1024)).await;
     let long = wish(0).replace('[', &format!("[{}", " ".repeat(64 << 10)));
     let refused = late.try_subscribe("eth_subscribe", &long).await.unwrap_err();
-    assert_eq!(refused, Refused::Limit("subscription_params"));
+    assert_eq!(refused, SubscriptionRefusal::Limit("subscription_params"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_client_takes_all_the_different_wishes_of_the_others() {
-    let stage = Stage::new("").await;
+    let setup = Setup::new("").await;
     let wish = |number: usize| format!("[\"newPendingTransactions\",false,{number}]");
-    let mut greedy = stage.client();
+    let mut greedy = setup.client();
     for number in 0..16 {
         greedy.subscribe(&wish(number)).await;
     }
@@ -193,11 +194,11 @@ async fn no_client_takes_all_the_different_wishes_of_the_others() {
     greedy.subscribe(&wish(3)).await;
     greedy.subscribe(PENDING).await;
     let refused = greedy.try_subscribe("eth_subscribe", &wish(16)).await.unwrap_err();
-    assert_eq!(refused, Refused::Limit("different_subscriptions"));
-    stage.client().subscribe(&wish(16)).await;
+    assert_eq!(refused, SubscriptionRefusal::Limit("different_subscriptions"));
+    setup.client().subscribe(&wish(16)).await;
     // A refused one takes no place, and one that has ended gives its place back.
     drop(greedy);
-    let mut other = stage.client();
+    let mut other = setup.client();
     for number in 0..16 {
         other.subscribe(&wish(number)).await;
     }
@@ -205,11 +206,11 @@ async fn no_client_takes_all_the_different_wishes_of_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn notifications_around_the_answer_come_in_order_and_once() {
-    let stage = Stage::new("").await;
+    let setup = Setup::new("").await;
     for (before, after) in [(0, 1), (0, 5), (5, 0), (3, 300)] {
-        stage.all_nodes(&Fault::eager(before, after));
+        setup.all_nodes(&Fault::eager(before, after));
         // Two that ask at the same time both hear it.
-        let (mut one, mut two) = (stage.client(), stage.client());
+        let (mut one, mut two) = (setup.client(), setup.client());
         tokio::join!(pending(&mut one), pending(&mut two));
         a_while().await;
         let expected: Vec<u64> = (0..before + after).collect();
@@ -217,47 +218,47 @@ async fn notifications_around_the_answer_come_in_order_and_once() {
             assert_eq!(places(&client.results()), expected, "{before} before the answer and {after} behind it");
         }
         // One that comes later is not told it again.
-        let mut late = stage.client();
+        let mut late = setup.client();
         pending(&mut late).await;
-        let hash = stage.submit(before * 1000 + after);
+        let hash = setup.submit(before * 1000 + after);
         a_while().await;
         assert_eq!(late.results(), [hash]);
         drop((one, two, late));
-        until("it is left upstream", async || stage.passed(0) == 0).await;
+        until("it is left upstream", async || setup.passed(0) == 0).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn early_notifications_wait_for_the_clients_answer() {
-    let stage = Stage::new("").await;
-    stage.all_nodes(&Fault::eager(2, 2));
-    let client = stage.client();
-    let prepare = || stage.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox);
+    let setup = Setup::new("").await;
+    setup.all_nodes(&Fault::eager(2, 2));
+    let client = setup.client();
+    let prepare = || setup.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox);
     let (early, dropped) = (prepare().await.unwrap(), prepare().await.unwrap());
-    stage.submit(1);
+    setup.submit(1);
     a_while().await;
     assert_eq!(client.next(), None, "nothing comes before the answer");
-    assert!(!stage.shows(r#"steadfast_subscriptions{kind="other"} 1"#));
+    assert!(!setup.shows(r#"steadfast_subscriptions{kind="other"} 1"#));
     drop(dropped);
     let held = early.activate();
     let told: Vec<Value> = client.notes().into_iter().map(|(_, result)| result).collect();
     assert_eq!((places(&told[..4]), told.len()), (vec![0, 1, 2, 3], 5));
-    stage.submit(2);
+    setup.submit(2);
     a_while().await;
     assert_eq!(client.notes().len(), 1);
-    assert!(stage.shows(r#"steadfast_subscriptions{kind="other"} 1"#));
+    assert!(setup.shows(r#"steadfast_subscriptions{kind="other"} 1"#));
     drop(held);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_with_too_much_waiting_for_its_answer_is_closed() {
-    let stage = Stage::new("").await;
-    stage.all_nodes(&Fault::eager(0, 1000));
-    let mut client = stage.client();
+    let setup = Setup::new("").await;
+    setup.all_nodes(&Fault::eager(0, 1000));
+    let mut client = setup.client();
     client.mailbox = Mailbox::new(100_000);
-    let prepared = stage.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox).await.unwrap();
+    let prepared = setup.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox).await.unwrap();
     a_while().await;
-    assert_eq!(client.next(), Some(Letter::Close(Closing::Slow)));
+    assert_eq!(client.next(), Some(Outbound::Close(Closing::Slow)));
     assert_eq!(client.mailbox.waiting_bytes(), 0);
     drop(prepared);
 }
@@ -266,11 +267,11 @@ const SYNCING: &str = r#"["syncing"]"#;
 
 #[tokio::test(start_paused = true)]
 async fn each_client_is_told_a_state_once_also_across_nodes() {
-    let stage = Stage::new("").await;
-    stage.all_nodes(&Fault::eager(0, 1));
+    let setup = Setup::new("").await;
+    setup.all_nodes(&Fault::eager(0, 1));
     let no = Value::Bool(false);
     for wish in [SYNCING, r#"["syncing", null]"#] {
-        let (mut one, mut two) = (stage.client(), stage.client());
+        let (mut one, mut two) = (setup.client(), setup.client());
         one.subscribe(wish).await;
         a_while().await;
         assert_eq!(one.results(), std::slice::from_ref(&no));
@@ -278,51 +279,51 @@ async fn each_client_is_told_a_state_once_also_across_nodes() {
         a_while().await;
         assert_eq!((one.results(), two.results()), (vec![], vec![no.clone()]));
         // The node says it again when its link is back, and so does another node.
-        stage.pool.nodes[0].link.as_ref().unwrap().cut("by the test");
+        setup.pool.nodes[0].link.as_ref().unwrap().cut("by the test");
         a_while().await;
-        until("it runs again", async || stage.passed(0) + stage.passed(1) == 1).await;
-        stage.pool.cordon("el-1", true).await;
-        until("it runs at the other node", async || stage.passed(1) == 1 && stage.passed(0) == 0).await;
-        stage.pool.cordon("el-1", false).await;
-        until("it runs at home", async || stage.passed(0) == 1 && stage.passed(1) == 0).await;
+        until("it runs again", async || setup.passed(0) + setup.passed(1) == 1).await;
+        setup.pool.cordon("el-1", true).await;
+        until("it runs at the other node", async || setup.passed(1) == 1 && setup.passed(0) == 0).await;
+        setup.pool.cordon("el-1", false).await;
+        until("it runs at home", async || setup.passed(0) == 1 && setup.passed(1) == 0).await;
         assert_eq!((one.results(), two.results()), (vec![], vec![]));
         // Another state is news, to those who are there and to those who come.
-        stage.all_nodes(&Fault::Syncing);
+        setup.all_nodes(&Fault::Syncing);
         a_while().await;
-        let mut three = stage.client();
+        let mut three = setup.client();
         three.subscribe(wish).await;
         for client in [&one, &two, &three] {
             let heard = client.results();
             assert_eq!((heard.len(), &heard[0]["syncing"]), (1, &Value::Bool(true)));
         }
-        stage.heal();
-        stage.all_nodes(&Fault::eager(0, 1));
+        setup.heal();
+        setup.all_nodes(&Fault::eager(0, 1));
         a_while().await;
         for client in [&one, &two, &three] {
             assert_eq!(client.results().last(), Some(&no));
         }
         drop((one, two, three));
-        until("it is left upstream", async || stage.passed(0) + stage.passed(1) == 0).await;
+        until("it is left upstream", async || setup.passed(0) + setup.passed(1) == 0).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_after_a_switch_is_told_the_new_nodes_state() {
-    let stage = Stage::new("").await;
-    let (mut one, mut early, mut late) = (stage.client(), stage.client(), stage.client());
-    stage.devnet.el(0).set_fault(Fault::eager(0, 1));
+async fn subscriber_after_a_switch_gets_the_new_nodes_state() {
+    let setup = Setup::new("").await;
+    let (mut one, mut early, mut late) = (setup.client(), setup.client(), setup.client());
+    setup.devnet.el(0).set_fault(Fault::eager(0, 1));
     one.subscribe(SYNCING).await;
     a_while().await;
     assert_eq!(one.results(), [Value::Bool(false)]);
     // The other node tells no state before it changes.
-    stage.pool.cordon("el-1", true).await;
-    until("it runs at the other node", async || stage.passed(1) == 1 && stage.passed(0) == 0).await;
+    setup.pool.cordon("el-1", true).await;
+    until("it runs at the other node", async || setup.passed(1) == 1 && setup.passed(0) == 0).await;
     early.subscribe(SYNCING).await;
     a_while().await;
     assert_eq!((one.results(), early.results()), (vec![], vec![]), "nobody knows the state of the other node");
     // Back at the first one, which says what it said before: that is news to who came meanwhile.
-    stage.pool.cordon("el-1", false).await;
-    until("it runs at home", async || stage.passed(0) == 1 && stage.passed(1) == 0).await;
+    setup.pool.cordon("el-1", false).await;
+    until("it runs at home", async || setup.passed(0) == 1 && setup.passed(1) == 0).await;
     late.subscribe(SYNCING).await;
     a_while().await;
     let no = vec![Value::Bool(false)];
@@ -330,22 +331,22 @@ async fn who_comes_after_a_switch_is_told_the_new_nodes_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_after_a_loss_is_not_told_the_state_of_before() {
-    let stage = Stage::new("").await;
-    let (mut one, mut late) = (stage.client(), stage.client());
-    stage.all_nodes(&Fault::eager(0, 1));
+async fn subscriber_after_a_loss_does_not_get_the_old_state() {
+    let setup = Setup::new("").await;
+    let (mut one, mut late) = (setup.client(), setup.client());
+    setup.all_nodes(&Fault::eager(0, 1));
     one.subscribe(SYNCING).await;
     a_while().await;
     assert_eq!(one.results(), [Value::Bool(false)]);
-    stage.heal();
-    stage.devnet.el(1).set_fault(Fault::Down);
-    stage.pool.nodes[0].link.as_ref().unwrap().cut("by the test");
-    until("it is away", async || stage.passed(0) == 0).await;
-    until("it runs again", async || stage.passed(0) == 1).await;
+    setup.heal();
+    setup.devnet.el(1).set_fault(Fault::Down);
+    setup.pool.nodes[0].link.as_ref().unwrap().cut("by the test");
+    until("it is away", async || setup.passed(0) == 0).await;
+    until("it runs again", async || setup.passed(0) == 1).await;
     late.subscribe(SYNCING).await;
     a_while().await;
     assert_eq!((one.results(), late.results()), (vec![], vec![]));
-    stage.devnet.el(0).set_fault(Fault::Syncing);
+    setup.devnet.el(0).set_fault(Fault::Syncing);
     a_while().await;
     for client in [&one, &late] {
         assert_eq!(client.results()[0]["syncing"], true);
@@ -354,14 +355,14 @@ async fn who_comes_after_a_loss_is_not_told_the_state_of_before() {
 
 #[tokio::test(start_paused = true)]
 async fn the_state_of_a_node_that_is_left_is_told_to_nobody() {
-    let stage = Stage::new("").await;
-    let mut one = stage.client();
-    stage.all_nodes(&Fault::eager(0, 1));
+    let setup = Setup::new("").await;
+    let mut one = setup.client();
+    setup.all_nodes(&Fault::eager(0, 1));
     one.subscribe(SYNCING).await;
     a_while().await;
-    stage.pool.cordon("el-1", true).await;
-    until("both run", async || stage.passed(1) == 1 && stage.passed(0) == 1).await;
-    stage.devnet.el(0).set_fault(Fault::Syncing);
-    until("the first one is left", async || stage.passed(0) == 0).await;
+    setup.pool.cordon("el-1", true).await;
+    until("both run", async || setup.passed(1) == 1 && setup.passed(0) == 1).await;
+    setup.devnet.el(0).set_fault(Fault::Syncing);
+    until("the first one is left", async || setup.passed(0) == 0).await;
     assert_eq!(one.results(), [Value::Bool(false)]);
 }

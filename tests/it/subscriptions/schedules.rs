@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::{
     logs::{PATIENT, standing, to_logs},
-    stage::{Client, Stage},
+    setup::{Client, Setup},
 };
 
 struct Subscriber {
@@ -47,11 +47,11 @@ fn height(header: &Value) -> u64 {
 async fn run(seed: u64) {
     let mut random = Rng::with_seed(seed);
     // Logs that no node gives for four block times would be given up: that has tests of its own.
-    let stage = Stage::new(PATIENT).await;
-    let chain = stage.devnet.chain();
+    let setup = Setup::new(PATIENT).await;
+    let chain = setup.devnet.chain();
     let contracts: Vec<String> = chain.contracts().iter().map(ToString::to_string).collect();
     let mut subscribers: Vec<Subscriber> = Vec::new();
-    let (mut heads, mut headers) = (stage.client(), Vec::new());
+    let (mut heads, mut headers) = (setup.client(), Vec::new());
     heads.subscribe(r#"["newHeads"]"#).await;
     for _ in 0..40 {
         match random.u8(0..20) {
@@ -71,16 +71,16 @@ async fn run(seed: u64) {
                     Fault::slow(300),
                 ];
                 let node = random.usize(0..2);
-                stage.devnet.el(node).set_fault(faults[random.usize(..faults.len())].clone());
+                setup.devnet.el(node).set_fault(faults[random.usize(..faults.len())].clone());
             }
-            14..=16 => stage.devnet.el(random.usize(0..2)).clear_faults(),
+            14..=16 => setup.devnet.el(random.usize(0..2)).clear_faults(),
             17..=18 => {
                 let filter = match random.u8(0..3) {
                     0 => json!({}),
                     1 => json!({"address": contracts[random.usize(..3)]}),
                     _ => json!({"topics": ["0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925"]}),
                 };
-                let mut client = stage.client();
+                let mut client = setup.client();
                 to_logs(&mut client, &filter).await;
                 let since = chain.head().number;
                 subscribers.push(Subscriber { client, filter, since, told: Vec::new() });
@@ -93,7 +93,7 @@ async fn run(seed: u64) {
             one.told.extend(one.client.results());
         }
     }
-    stage.heal();
+    setup.heal();
     sleep(Duration::from_secs(40)).await;
     chain.mine(1);
     sleep(Duration::from_secs(20)).await;
@@ -105,15 +105,15 @@ async fn run(seed: u64) {
         one.told.extend(one.client.results());
         let stand = standing(&one.told);
         // From when on it hears depends on what nodes had told when it came; from there on, it is everything.
-        let canonical = stage.logs_since(0, &one.filter).await;
+        let canonical = setup.logs_since(0, &one.filter).await;
         assert!(canonical.ends_with(&stand), "seed {seed}: not the canonical logs");
-        let due = stage.logs_since(one.since + 1, &one.filter).await;
+        let due = setup.logs_since(one.since + 1, &one.filter).await;
         assert!(stand.len() >= due.len(), "seed {seed}: {} of {} logs", stand.len(), due.len());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_logs_add_up() {
+async fn logs_add_up_under_random_schedules() {
     let first = std::env::var("STEADFAST_SEED").ok().map_or(1, |seed| seed.parse().unwrap());
     let count = std::env::var("STEADFAST_SEEDS").ok().map_or(30, |count| count.parse().unwrap());
     for seed in first..first + count {

@@ -63,7 +63,7 @@ async fn a_binary_message_is_a_call_and_its_answer_is_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_call_gets_the_error_that_says_so() {
+async fn message_that_is_no_call_gets_its_error() {
     let (_net, origin, proxy) = echo("").await;
     let mut ws = proxy.ws().await;
     for (text, code, id) in [

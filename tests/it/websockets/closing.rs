@@ -74,7 +74,7 @@ fn bad_closes() -> Vec<(Vec<u8>, u16, &'static str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_breaks_the_rules_is_closed_with_the_code_for_it() {
+async fn client_that_breaks_the_rules_is_closed_with_its_code() {
     let (_net, origin, proxy) = echo("[ws]\nmax_message = \"1kB\"\n").await;
     for (bytes, code, why) in breaches() {
         let mut client = proxy.client().await.upgraded("/").await;

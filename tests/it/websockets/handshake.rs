@@ -64,7 +64,7 @@ async fn the_handshake_is_that_of_the_standard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_proper_request_for_a_websocket_is_told_why() {
+async fn improper_upgrade_request_is_refused_with_a_reason() {
     let (_net, _origin, proxy) = echo("").await;
     let good = upgrade("/", "");
     for (from, to, status) in [
@@ -125,7 +125,7 @@ async fn frames_that_come_with_the_request_are_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_upgrade_brought_goes_along_with_its_calls() {
+async fn headers_of_the_upgrade_are_forwarded_with_its_calls() {
     let (_net, origin, proxy) = echo("[calls]\nforward_headers = [\"x-team\"]\n").await;
     let mut client = proxy.client().await;
     client.send(upgrade("/", "X-Team: blue\r\nX-Request-Id: r1\r\nCookie: secret\r\n")).await;

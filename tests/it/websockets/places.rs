@@ -163,7 +163,7 @@ async fn an_answer_that_is_on_its_way_comes_before_the_farewell() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_becomes_a_websocket_leaves_its_place_among_http_at_once() {
+async fn websocket_leaves_its_place_among_http_at_once() {
     let net = Net::default();
     let origin = Origin::within(&net, |seen| Reply::result(seen, "[]")).await;
     let settings = format!("max_connections = 1\n{}[ws]\nmax_connections = 10\n", nodes([origin.url()]));

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use steadfast::devnet::{Earned, Fault, Proposals, Tally};
 
-use super::stage::{Before, SLOT, Stage};
-use crate::common::scene::play;
+use super::setup::{Before, SLOT, Setup};
+use crate::common::simulation::run_simulated;
 
 /// What a client before the first node earned in twelve slots, while `trouble` did its worst.
-fn earned(seed: u64, delays: [u64; 2], trouble: impl AsyncFnOnce(&Stage)) -> Earned {
-    play(seed, async {
-        let stage = Stage::set(Before::Node(0), delays).await;
-        let validator = stage.validator(Before::Node(0), &Vec::from_iter(0..64));
-        trouble(&stage).await;
-        stage.at(13, Duration::from_secs(1)).await;
+fn earned(seed: u64, delays: [u64; 2], trouble: impl AsyncFnOnce(&Setup)) -> Earned {
+    run_simulated(seed, async {
+        let setup = Setup::start(Before::Node(0), delays).await;
+        let validator = setup.validator(Before::Node(0), &Vec::from_iter(0..64));
+        trouble(&setup).await;
+        setup.at(13, Duration::from_secs(1)).await;
         validator.earned()
     })
 }
@@ -37,44 +37,44 @@ fn a_validator_at_a_node_that_is_well_earns_all_there_is() {
 }
 
 #[test]
-fn what_a_validator_loses_with_its_node_is_counted() {
+fn duties_lost_with_a_node_are_counted() {
     // Down from before slot 4 until behind slot 5.
-    let down = earned(1, [0, 0], async |stage| {
-        stage.at(3, SLOT * 5 / 6).await;
-        stage.devnet.cl(0).set_fault(Fault::Down);
-        stage.at(5, SLOT * 5 / 6).await;
-        stage.devnet.cl(0).clear_faults();
+    let down = earned(1, [0, 0], async |setup| {
+        setup.at(3, SLOT * 5 / 6).await;
+        setup.devnet.cl(0).set_fault(Fault::Down);
+        setup.at(5, SLOT * 5 / 6).await;
+        setup.devnet.cl(0).clear_faults();
     });
     assert_eq!((down.votes.missed, down.votes.right, down.proposals.missed), (16, 80, 2), "{down}");
     // Restarted in slot 28: until the epoch that begins with slot 32, nobody tells it again who is paid.
-    let restarted = earned(1, [0, 0], async |stage| {
-        stage.at(3, SLOT / 2).await;
-        stage.devnet.cl(0).restart().await;
+    let restarted = earned(1, [0, 0], async |setup| {
+        setup.at(3, SLOT / 2).await;
+        setup.devnet.cl(0).restart().await;
     });
     assert_eq!((restarted.proposals.unpaid, restarted.proposals.paid), (4, 8), "{restarted}");
     assert!(restarted.aggregates.missed > 0, "nor for whom to listen: {restarted}");
     // A signed message that no node takes is lost.
-    let refused = earned(1, [0, 0], async |stage| {
-        stage.at(3, SLOT / 2).await;
-        stage.devnet.cl(0).set_fault(Fault::http_status(500, &["POST /eth/v2/beacon/pool/attestations"]));
-        stage.at(4, SLOT * 5 / 6).await;
-        stage.devnet.cl(0).clear_faults();
+    let refused = earned(1, [0, 0], async |setup| {
+        setup.at(3, SLOT / 2).await;
+        setup.devnet.cl(0).set_fault(Fault::http_status(500, &["POST /eth/v2/beacon/pool/attestations"]));
+        setup.at(4, SLOT * 5 / 6).await;
+        setup.devnet.cl(0).clear_faults();
     });
     assert_eq!((refused.votes.missed, refused.lost), (8, 8), "{refused}");
     // A node that stands still is voted at, for a head that is old.
-    let frozen = earned(1, [0, 0], async |stage| {
-        stage.at(3, SLOT / 2).await;
-        stage.devnet.cl(0).set_fault(Fault::Freeze);
-        stage.at(4, SLOT * 5 / 6).await;
-        stage.devnet.cl(0).clear_faults();
+    let frozen = earned(1, [0, 0], async |setup| {
+        setup.at(3, SLOT / 2).await;
+        setup.devnet.cl(0).set_fault(Fault::Freeze);
+        setup.at(4, SLOT * 5 / 6).await;
+        setup.devnet.cl(0).clear_faults();
     });
     assert_eq!((frozen.votes.wrong, frozen.votes.right, frozen.proposals.orphaned), (8, 88, 0), "{frozen}");
     // Its answers are slow.
-    let slow = earned(1, [0, 0], async |stage| {
-        stage.at(3, SLOT * 5 / 6).await;
-        stage.devnet.cl(0).set_fault(Fault::slow(5_000));
-        stage.at(4, SLOT * 11 / 12).await;
-        stage.devnet.cl(0).clear_faults();
+    let slow = earned(1, [0, 0], async |setup| {
+        setup.at(3, SLOT * 5 / 6).await;
+        setup.devnet.cl(0).set_fault(Fault::slow(5_000));
+        setup.at(4, SLOT * 11 / 12).await;
+        setup.devnet.cl(0).clear_faults();
     });
     // Its own block comes late by that, and so it votes for the one before.
     assert_eq!((slow.votes.wrong, slow.proposals.late), (8, 1), "{slow}");

@@ -7,26 +7,26 @@ use tokio::task::JoinSet;
 
 use super::{
     events::listen,
-    stage::{Before, PAST, SLOT, Stage},
+    setup::{Before, PAST, SLOT, Setup},
 };
-use crate::common::{client::Client, scene::play};
+use crate::common::{client::Client, simulation::run_simulated};
 
 /// What a client before a proxy earned in eight slots, while the first of the nodes with these delays had this fault in the last six.
 fn earned(delays: [u64; 2], fault: Fault) -> Earned {
-    play(1, async {
-        let stage = Stage::set(Before::Proxy, delays).await;
-        let validator = stage.validator(Before::Proxy, &Vec::from_iter(0..64));
-        stage.at(1, SLOT * 11 / 12).await;
-        stage.devnet.cl(0).set_fault(fault);
-        stage.at(9, Duration::from_secs(1)).await;
+    run_simulated(1, async {
+        let setup = Setup::start(Before::Proxy, delays).await;
+        let validator = setup.validator(Before::Proxy, &Vec::from_iter(0..64));
+        setup.at(1, SLOT * 11 / 12).await;
+        setup.devnet.cl(0).set_fault(fault);
+        setup.at(9, Duration::from_secs(1)).await;
         let earned = validator.earned();
-        stage.end().await;
+        setup.end().await;
         earned
     })
 }
 
 #[test]
-fn what_a_node_hangs_over_is_done_in_its_time() {
+fn duties_are_done_in_time_when_a_node_hangs_over_one() {
     for route in [
         "GET /eth/v3/validator/blocks/*",
         "GET /eth/v1/validator/attestation_data",
@@ -43,7 +43,7 @@ fn what_a_node_hangs_over_is_done_in_its_time() {
 }
 
 #[test]
-fn what_is_signed_waits_for_a_node_that_is_a_little_behind() {
+fn signed_messages_wait_for_a_node_slightly_behind() {
     let route = "POST /eth/v2/beacon/pool/attestations";
     // One that hangs over votes is asked last after a while, and so has a vote beside the other.
     for fault in [Fault::http_status(502, &[route]), Fault::gateway(502, &[route]), Fault::hang_over(&[route])] {
@@ -56,20 +56,20 @@ fn what_is_signed_waits_for_a_node_that_is_a_little_behind() {
 #[test]
 fn a_head_that_was_told_is_the_head_wherever_it_is_asked_for() {
     for path in ["headers/head", "headers", "blocks/head/root", "states/head/finality_checkpoints"] {
-        play(3, async {
-            let stage = Stage::set(Before::Proxy, [0, 900]).await;
-            let port = stage.app.as_ref().unwrap().addr().port();
+        run_simulated(3, async {
+            let setup = Setup::start(Before::Proxy, [0, 900]).await;
+            let port = setup.app.as_ref().unwrap().addr().port();
             let mut listening = JoinSet::new();
-            listening.spawn(listen(stage.net.clone(), port, "head", 60_000));
-            stage.at(2, Duration::from_millis(100)).await;
+            listening.spawn(listen(setup.net.clone(), port, "head", 60_000));
+            setup.at(2, Duration::from_millis(100)).await;
             // The stream has told the block. The node that told it is gone, and the other one will see it in a moment.
-            stage.devnet.cl(0).set_fault(Fault::Down);
-            stage.devnet.cl(0).settled().await;
-            let mut client = Client::over(stage.net.connect(port).await.unwrap());
+            setup.devnet.cl(0).set_fault(Fault::Down);
+            setup.devnet.cl(0).settled().await;
+            let mut client = Client::over(setup.net.connect(port).await.unwrap());
             client.send(format!("GET /eth/v1/beacon/{path} HTTP/1.1\r\nHost: proxy\r\n\r\n")).await;
             assert_eq!(client.response().await.status, 200, "{path}");
-            assert_eq!(stage.devnet.cl(1).head_number(), PAST + 3, "{path}");
-            stage.end().await;
+            assert_eq!(setup.devnet.cl(1).head_number(), PAST + 3, "{path}");
+            setup.end().await;
         });
     }
 }

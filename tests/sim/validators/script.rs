@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use fastrand::Rng;
 use steadfast::devnet::{Fault, Turn};
 
-use super::stage::{PAST, SLOT};
+use super::setup::{PAST, SLOT};
 
 /// Slots of a run.
 pub const SLOTS: u64 = 30;

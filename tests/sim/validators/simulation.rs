@@ -7,37 +7,37 @@ use tokio::time::Duration;
 
 use super::{
     script::{SLOTS, Script},
-    stage::{Before, PAST, Stage},
+    setup::{Before, PAST, Setup},
 };
 use crate::common::{
-    scene::play,
     seeds::{each, seeds},
+    simulation::run_simulated,
 };
 
 /// One run: the same happens for the same seed, whatever the client is before.
 fn run(seed: u64, before: Before, mut look: impl FnMut(Earned)) -> Earned {
-    play(seed, async {
+    run_simulated(seed, async {
         let script = Script::of(seed);
-        let stage = Stage::set(before, script.delays).await;
+        let setup = Setup::start(before, script.delays).await;
         for (slot, turn) in &script.turns {
-            stage.devnet.chain().arrange(*slot, *turn);
+            setup.devnet.chain().arrange(*slot, *turn);
         }
-        let validator = stage.validator(before, &script.validators);
+        let validator = setup.validator(before, &script.validators);
         let changes = async {
             for change in script.changes {
-                stage.change(change).await;
+                setup.change(change).await;
             }
         };
         let looks = async {
             for slot in 0..=SLOTS + 2 {
-                stage.at(slot, Duration::from_secs(1)).await;
+                setup.at(slot, Duration::from_secs(1)).await;
                 look(validator.earned());
             }
         };
         tokio::join!(changes, looks);
         let earned = validator.earned();
         drop(validator);
-        stage.end().await;
+        setup.end().await;
         earned
     })
 }

@@ -167,7 +167,7 @@ impl World {
         let (before, full, floor) = (tip(&self.follow), self.follow.window.is_full, self.follow.window.floor());
         let others = if let Input::Head(_, others) = input { others } else { self.follow.others };
         let hold = others == Others::Hold;
-        let patient = self.now >= self.follow.abreast + if hold { PATIENCE } else { Duration::ZERO };
+        let patient = self.now >= self.follow.abreast + if hold { LAG_TIMEOUT } else { Duration::ZERO };
         // The pace may be known better by the end of the step.
         let patience = SETTINGS.patience(Some(Duration::ZERO));
         let stuck = self.follow.stuck.is_some_and(|(_, since)| self.now >= since + patience);
@@ -180,7 +180,7 @@ impl World {
                 }
                 Effect::Tell(change) => {
                     self.skips += u32::from(change.skipped);
-                    let is_late = self.now >= self.judged_since + PATIENCE;
+                    let is_late = self.now >= self.judged_since + LAG_TIMEOUT;
                     assert!(self.counts || is_late || !hold, "a node that is behind is believed: {change:?}");
                     assert_eq!(Some(change.node), self.active);
                     let client = self.client.as_mut().expect("somebody listens");
@@ -395,7 +395,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_told_is_the_chain(seed: u64, steps in 10_usize..300) {
+    fn reported_changes_are_the_chain(seed: u64, steps in 10_usize..300) {
         let mut world = World::new(seed);
         world.switch(Some(NodeId(0)));
         for _ in 0..steps {

@@ -170,7 +170,7 @@ fn blocks_between_are_told_whatever_becomes_of_those_above() {
 }
 
 #[test]
-fn what_stands_at_a_height_is_told_only_if_it_joins() {
+fn block_fetched_by_height_is_reported_only_if_it_joins() {
     let mut scene = Scene::new();
     scene.grow_all(&["a11", "a12"]);
     scene.push(0, "a15");
@@ -250,7 +250,7 @@ fn a_way_that_breaks_off_is_taken_up_with_the_next_node() {
 }
 
 #[test]
-fn what_fails_is_asked_for_again_after_pauses_that_double() {
+fn failed_fetch_is_repeated_after_pauses_that_double() {
     let mut scene = Scene::new();
     scene.follow.settings.timeout = Some(Duration::from_secs(60));
     scene.head(0, "a11");
@@ -268,7 +268,7 @@ fn what_fails_is_asked_for_again_after_pauses_that_double() {
 }
 
 #[test]
-fn what_was_not_asked_for_is_no_answer() {
+fn header_of_another_block_is_no_answer() {
     let mut scene = Scene::new();
     scene.head(0, "a12");
     assert_eq!(scene.answer(0, "a12", Some(block("b12"))), "");
@@ -306,7 +306,7 @@ fn a_node_that_is_behind_for_a_minute_is_believed() {
     scene.grow_all(&["a11", "a12", "a13", "a14"]);
     scene.push(1, "b13");
     assert_eq!(scene.head(1, "b13"), "");
-    assert_eq!(scene.follow.wake_at(), Some(scene.now + PATIENCE));
+    assert_eq!(scene.follow.wake_at(), Some(scene.now + LAG_TIMEOUT));
     assert_eq!(scene.wait(59_999), "");
     assert_eq!(scene.wait(1), "depth 2; 1: -a14 -a13 +b13");
     assert_eq!(scene.head(0, "a12"), "");
@@ -387,18 +387,18 @@ fn a_head_below_the_window_is_waited_for_a_minute() {
     assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12", "nothing is skipped when the node is back");
     assert_eq!(scene.head(0, "a18"), "0? a18");
     scene.head(0, "a17");
-    scene.now += PATIENCE;
+    scene.now += LAG_TIMEOUT;
     assert_eq!(scene.answer(0, "a18", Some(block("a18"))), "from 12 to 18; 0: +a18 over a gap");
     assert_eq!(scene.head(0, "a17"), "", "a minute from when it was last there");
     let mut scene = Scene::new();
     let effects = scene.head(0, "a12");
-    scene.now += PATIENCE;
+    scene.now += LAG_TIMEOUT;
     assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12");
     assert_eq!(scene.head(0, "c9"), "", "from when it was last followed");
 }
 
 #[test]
-fn nothing_is_fetched_while_nobody_listens() {
+fn no_header_is_fetched_without_listeners() {
     let mut scene = Scene::dozing();
     for name in ["a11", "a14", "a17", "b18"] {
         assert_eq!(scene.head(0, name), "", "{name}");
@@ -431,7 +431,7 @@ fn the_window_is_bounded() {
 }
 
 #[test]
-fn who_begins_to_listen_misses_nothing() {
+fn new_listener_misses_no_block() {
     let mut scene = Scene::dozing();
     // The head of that moment was a13, which the follower has not seen; by now the head is a15.
     assert_eq!(scene.give(Input::Wanted(Some((NodeId(0), head("a13"))))), "");

@@ -58,7 +58,7 @@ const REASONS = {
   el_offline: 'It lost its execution node',
   syncing: 'It is syncing',
   resting: 'It refuses calls for quota',
-  suspect: 'It tells a head that nothing bears out',
+  suspect: 'It reports a head that no other node confirms',
   wrong_chain: 'It is on another chain',
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Client, Network, Reply,
-    share::{Part, Share},
+    reply_budget::{ReplyBudget, ReplyPart},
 };
 use crate::{
     call::{
@@ -44,8 +44,8 @@ impl Client {
         mut line: Option<Box<Line>>,
     ) -> Result<(), Closing> {
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
-        let mut share = Share::new(self.mailbox.memory(), line.as_deref());
-        share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
+        let mut budget = ReplyBudget::new(self.mailbox.memory(), line.as_deref());
+        budget.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
         let kept: usize = entries.iter().map(|entry| self.least(entry)).sum();
         if kept >= self.max_outbound {
             self.send(self.too_long().body(None).into(), Vec::new(), None, &mut line).await;
@@ -53,20 +53,20 @@ impl Client {
         }
         let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
         // A part of the room is left to the calls that are no polls.
-        share.part = (self.max_outbound - kept) / (polls.len() + 1);
-        share.first = (polls.len() > 1).then(|| polls[self.turn.fetch_add(1, Relaxed) % polls.len()]);
-        let share = share;
-        let first = share.first;
+        budget.part = (self.max_outbound - kept) / (polls.len() + 1);
+        budget.first = (polls.len() > 1).then(|| polls[self.turn.fetch_add(1, Relaxed) % polls.len()]);
+        let budget = budget;
+        let first = budget.first;
         // The calls in the order in which they begin, at most `WIDTH` at once.
         let mut left = first.into_iter().chain((0..entries.len()).filter(|place| Some(*place) != first));
         let mut begin = |running: &mut FuturesOrdered<_>| {
             running.extend(left.by_ref().take(WIDTH - running.len()).map(|place| {
-                let part = Part { client: self, share: &share, place, is_batch: true };
+                let part = ReplyPart { client: self, budget: &budget, place, is_batch: true };
                 self.entry(network, &entries[place], arrived, part)
             }));
         };
         let mut running = FuturesOrdered::new();
-        let mut answers = Answers { client: self, share: &share, kept, text: BytesMut::new(), begins: Vec::new() };
+        let mut answers = Answers { client: self, budget: &budget, kept, text: BytesMut::new(), begins: Vec::new() };
         let mut early = None;
         if let Some(place) = first {
             begin(&mut running);
@@ -88,18 +88,24 @@ impl Client {
                 }
             };
             answers.put(reply).map_err(full)?;
-            share.placed.fetch_add(1, Relaxed);
-            share.next.notify_waiters();
+            budget.placed.fetch_add(1, Relaxed);
+            budget.next.notify_waiters();
         }
         let Answers { mut text, begins, .. } = answers;
         if !text.is_empty() {
             text.put_u8(b']');
-            self.send(text.freeze(), share.take_receipts(), begins, &mut line).await;
+            self.send(text.freeze(), budget.take_receipts(), begins, &mut line).await;
         }
         Ok(())
     }
 
-    async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
+    async fn entry<'c>(
+        &'c self,
+        network: &Network,
+        entry: &Entry<'_>,
+        arrived: Instant,
+        part: ReplyPart<'_, 'c>,
+    ) -> Reply {
         match entry {
             Ok(request) => self.reply(network, request, arrived, &mut Alarm::default(), part).await,
             Err(wrong) => Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)),
@@ -115,7 +121,7 @@ impl Client {
 /// The message with the answers, while it grows.
 struct Answers<'s, 'c> {
     client: &'c Client,
-    share: &'s Share<'c>,
+    budget: &'s ReplyBudget<'c>,
     /// Bytes that are kept for the entries that have no place in `text` yet.
     kept: usize,
     /// The answers so far, without the closing bracket.
@@ -130,8 +136,8 @@ impl Answers<'_, '_> {
         self.kept -= self.client.least(entry);
         match reply {
             Reply::Text(text, held) if self.text.len() + text.len() + 2 + self.kept > self.client.max_outbound => {
-                self.share.receipts().retain(|(of, _)| *of != place);
-                self.share.give_back(held);
+                self.budget.receipts().retain(|(of, _)| *of != place);
+                self.budget.give_back(held);
                 Reply::text(self.client.too_long().body(id_of(entry)))
             }
             reply => reply,
@@ -150,7 +156,7 @@ impl Answers<'_, '_> {
         };
         // The memory of longer replies is counted while they come.
         if reply.len() <= SMALL {
-            self.share.hold(reply.len())?;
+            self.budget.hold(reply.len())?;
         }
         self.text.put_u8(if self.text.is_empty() { b'[' } else { b',' });
         self.text.put_slice(&reply);

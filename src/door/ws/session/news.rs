@@ -1,12 +1,12 @@
-//! Events of a session other than messages and letters.
+//! Events of a session other than messages from and to the client.
 
 use std::future::pending;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Closing, Session, Signals, Standing, State};
+use super::{Closing, SeatState, Session, Signals, State};
 
-/// An event other than a message or a letter.
+/// An event other than a message from or to the client.
 pub(super) enum Event {
     /// A message of so many calls and bytes was served.
     Served(usize, usize, Result<(), Closing>),
@@ -31,7 +31,7 @@ impl Session {
     /// an idle client's memory; after each event a new future waits. Behind the close frame, only
     /// [`Event::Crowded`] is still waited for.
     pub(super) fn hear(&mut self) {
-        let seated = if let Standing::Seated(place) = &self.standing { Some(place.seated()) } else { None };
+        let seated = if let SeatState::Seated(place) = &self.standing { Some(place.seated()) } else { None };
         let is_open = matches!(self.state, State::Open | State::Leaving(_));
         let (is_up, tick) = (is_open && !self.is_going_down, self.tick);
         let Signals { mut closing, mut reloads } = self.signals.clone();

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{CROWDED, Event, FAREWELL, GONE, Session, Standing, State};
+use super::{CLOSE_TIMEOUT, CROWDED, Event, GONE, SeatState, Session, State};
 use crate::{
     domain::refusal::Refusal,
     door::ws::{
@@ -112,17 +112,17 @@ impl Session {
     /// Leaves its place to another connection. The client is sent a close frame behind its waiting
     /// messages, if the client takes them at once, or soon while few others do so.
     pub(super) fn make_room(&mut self) {
-        let standing = std::mem::replace(&mut self.standing, Standing::Left);
-        let Standing::Seated(place) = standing else { return };
+        let standing = std::mem::replace(&mut self.standing, SeatState::Left);
+        let SeatState::Seated(place) = standing else { return };
         if let Some(linger) = place.lingers(self.writer.waiting() + self.mailbox.waiting_bytes()) {
-            self.standing = Standing::Lingers(linger);
+            self.standing = SeatState::Lingers(linger);
         }
         match self.state {
             // A call may have begun in the same moment.
             State::Open | State::Leaving(_) if self.served > 0 || !self.queue.is_empty() => self.close(&CROWDED),
             State::Open | State::Leaving(_) => {
                 self.state = State::Leaving(CROWDED);
-                self.at(Instant::now() + FAREWELL, || Event::Farewell);
+                self.at(Instant::now() + CLOSE_TIMEOUT, || Event::Farewell);
             }
             // The client's close frame is not waited for any longer.
             State::Closing | State::Answering => self.state = State::Answering,
@@ -133,7 +133,7 @@ impl Session {
     pub(super) fn cut(&mut self) {
         self.metrics.client_ended(Ended::Memory);
         // Bytes that the client does not take at once are dropped.
-        self.standing = Standing::Left;
+        self.standing = SeatState::Left;
         self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
         self.reader = Reader::new(Bytes::new(), self.limits.max_message);
         if matches!(self.state, State::Closing) {
@@ -145,7 +145,7 @@ impl Session {
     /// end would cost.
     pub(super) fn note_idleness(&mut self) {
         let is_idle = self.served == 0 && self.queue.is_empty() && self.client.subscriptions.is_empty();
-        let Standing::Seated(place) = &self.standing else { return };
+        let SeatState::Seated(place) = &self.standing else { return };
         match (self.is_idle, is_idle) {
             // A connection that has to go already will see [`Event::Crowded`].
             (true, false) => self.is_idle = !place.begins(),
@@ -160,7 +160,7 @@ impl Session {
     /// Notes at the connection's place that the client moves bytes, and counts as idle only since
     /// then.
     pub(super) fn refreshes(&self, since: Instant) {
-        if let (true, Standing::Seated(place)) = (self.is_idle, &self.standing) {
+        if let (true, SeatState::Seated(place)) = (self.is_idle, &self.standing) {
             place.refreshes(since);
         }
     }

@@ -224,23 +224,23 @@ impl World {
     fn answer(&mut self) {
         let Some(question) = self.question.take() else { return };
         let head = self.nodes[self.active].head;
-        let known = |root: Hash| self.tree.blocks.get(&root).map(|header| Answer::Header(root, *header));
+        let known = |root: Hash| self.tree.blocks.get(&root).map(|header| ChainAnswer::Header(root, *header));
         let answer = match question {
             Question::Head => known(head),
             Question::Header(root) => known(root),
             Question::Finalized(state) => {
                 let of = |state: Hash| self.tree.blocks.iter().find(|(_, header)| header.state == state);
                 let root = state.map_or(Some(head), |state| of(state).map(|(root, _)| *root));
-                root.map(|root| Answer::Finalized(self.tree.finalized(root)))
+                root.map(|root| ChainAnswer::Finalized(self.tree.finalized(root)))
             }
             // Of its own chain only, as nodes answer.
             Question::Duties { root, .. } => {
                 let is_canonical = self.tree.line(head).any(|at| at == root);
-                Some(if is_canonical { Answer::Duties(self.tree.duties(root)) } else { Answer::Left })
+                Some(if is_canonical { ChainAnswer::Duties(self.tree.duties(root)) } else { ChainAnswer::Left })
             }
         };
         self.unanswered += u32::from(answer.is_none());
-        if matches!(answer, Some(Answer::Left)) {
+        if matches!(answer, Some(ChainAnswer::Left)) {
             // The node left that head, and will report its new one.
             self.owed.clear();
         }
@@ -342,7 +342,8 @@ impl World {
 
     fn speak(&mut self) {
         if let Some(event) = self.nodes[self.active].unsaid.pop_front() {
-            if let (Some(Said::Head { slot, root, .. }), Some(now)) = (Said::read(&event.topic, &event.data), self.now)
+            if let (Some(ChainEvent::Head { slot, root, .. }), Some(now)) =
+                (ChainEvent::read(&event.topic, &event.data), self.now)
                 && !self.client.chain.contains(&root)
             {
                 self.owed.push(Debt { root, slot, since: now, is_carried: false });
@@ -395,7 +396,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_a_client_hears_is_the_chain(seed: u64, steps in 10_usize..400) {
+    fn client_receives_the_chain(seed: u64, steps in 10_usize..400) {
         let mut world = World::new(seed, None);
         world.give(Input::Opened);
         for _ in 0..steps {

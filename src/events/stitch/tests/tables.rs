@@ -48,35 +48,36 @@ impl Node {
         Self::new(&blocks, head)
     }
 
-    fn header(&self, name: u64) -> Option<Answer> {
+    fn header(&self, name: u64) -> Option<ChainAnswer> {
         let (slot, parent) = *self.blocks.get(&name)?;
         let header = Header { slot, parent: root(parent), state: root(name + 1000), optimistic: false };
-        Some(Answer::Header(root(name), header))
+        Some(ChainAnswer::Header(root(name), header))
     }
 
-    pub(super) fn answer(&self, question: Question) -> Option<Answer> {
+    pub(super) fn answer(&self, question: Question) -> Option<ChainAnswer> {
         match question {
             Question::Head => self.header(self.head).filter(|_| !self.hides_head),
             Question::Header(wanted) => {
                 self.blocks.keys().find(|name| root(**name) == wanted).and_then(|name| self.header(*name))
             }
-            Question::Finalized(_) => {
-                Some(Answer::Finalized(Checkpoint { epoch: self.finalized, root: root(self.finalized * SLOTS + 1) }))
-            }
+            Question::Finalized(_) => Some(ChainAnswer::Finalized(Checkpoint {
+                epoch: self.finalized,
+                root: root(self.finalized * SLOTS + 1),
+            })),
             Question::Duties { epoch, .. } => (!self.is_ignorant)
-                .then_some(Answer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) })),
+                .then_some(ChainAnswer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) })),
         }
     }
 }
 
 /// A stitcher, and the events that its clients got, in short.
-pub(super) struct Stage {
+pub(super) struct Setup {
     pub(super) stitcher: Stitcher,
     heard: Vec<String>,
     pub(super) asked: Vec<Question>,
 }
 
-impl Stage {
+impl Setup {
     fn new() -> Self {
         Self::of_slots(SLOT)
     }
@@ -91,9 +92,9 @@ impl Stage {
 
     /// Of a chain with slots of this length.
     pub(super) fn opened_at(node: &Node, slot: Duration) -> Self {
-        let mut stage = Self::of_slots(slot);
-        stage.open(node);
-        stage
+        let mut setup = Self::of_slots(slot);
+        setup.open(node);
+        setup
     }
 
     pub(super) fn open(&mut self, node: &Node) {
@@ -165,84 +166,84 @@ fn short(topic: &str, bytes: &Bytes) -> String {
 
 #[test]
 fn a_steady_stream_passes_as_it_is_with_one_question_a_block() {
-    let mut stage = Stage::opened(&Node::line(5));
-    assert_eq!(stage.heard(), [""; 0], "nothing has happened since the client came");
-    stage.asked.clear();
+    let mut setup = Setup::opened(&Node::line(5));
+    assert_eq!(setup.heard(), [""; 0], "nothing has happened since the client came");
+    setup.asked.clear();
     let node = Node::line(7);
     for name in [6, 7] {
-        stage.block(&node, name);
-        stage.head(&node, name);
+        setup.block(&node, name);
+        setup.head(&node, name);
     }
-    assert_eq!(stage.heard(), ["block 6", "head 6", "block 7", "head 7"]);
-    assert_eq!(stage.asked, [Question::Header(root(6)), Question::Header(root(7))]);
+    assert_eq!(setup.heard(), ["block 6", "head 6", "block 7", "head 7"]);
+    assert_eq!(setup.asked, [Question::Header(root(6)), Question::Header(root(7))]);
 }
 
 #[test]
-fn what_is_said_twice_is_told_once() {
+fn repeated_event_is_sent_once() {
     let node = Node::line(7);
-    let mut stage = Stage::opened(&Node::line(5));
+    let mut setup = Setup::opened(&Node::line(5));
     for name in [6, 6, 7, 6, 7] {
-        stage.block(&node, name);
-        stage.head(&node, name);
+        setup.block(&node, name);
+        setup.head(&node, name);
     }
     for data in ["1", "1", "2", "1"] {
-        stage.say(&node, "attestation", data);
+        setup.say(&node, "attestation", data);
     }
-    stage.say(&node, "novelty", "1");
+    setup.say(&node, "novelty", "1");
     let passed = ["attestation 1", "attestation 2", "novelty 1"];
-    assert_eq!(stage.heard(), [&["block 6", "head 6", "block 7", "head 7"], &passed[..]].concat());
+    assert_eq!(setup.heard(), [&["block 6", "head 6", "block 7", "head 7"], &passed[..]].concat());
 }
 
 #[test]
 fn the_head_told_before_its_node_was_asked_is_the_first() {
     let node = Node::line(6);
-    let mut stage = Stage::new();
-    assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
+    let mut setup = Setup::new();
+    assert_eq!(setup.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
     let head = format!(r#"{{"slot":"6","block":"{}","by":"node"}}"#, root(6));
-    assert_eq!(stage.stitcher.step(Input::Event(event("head", &head))), []);
-    stage.give(&node, Input::Answered(Question::Head, node.answer(Question::Head)));
-    assert_eq!(stage.heard(), ["head 6"]);
+    assert_eq!(setup.stitcher.step(Input::Event(event("head", &head))), []);
+    setup.give(&node, Input::Answered(Question::Head, node.answer(Question::Head)));
+    assert_eq!(setup.heard(), ["head 6"]);
     // The node went on in the meantime: the stream's own events come first all the same.
-    let mut stage = Stage::new();
+    let mut setup = Setup::new();
     let later = Node::line(7);
-    stage.stitcher.step(Input::Opened);
-    stage.stitcher.step(Input::Event(event("head", &head)));
-    stage.give(&later, Input::Answered(Question::Head, later.answer(Question::Head)));
-    stage.head(&later, 7);
-    assert_eq!(stage.heard(), ["head 6", "block* 7", "head 7"]);
+    setup.stitcher.step(Input::Opened);
+    setup.stitcher.step(Input::Event(event("head", &head)));
+    setup.give(&later, Input::Answered(Question::Head, later.answer(Question::Head)));
+    setup.head(&later, 7);
+    assert_eq!(setup.heard(), ["head 6", "block* 7", "head 7"]);
     // The same if the answer comes first.
-    let mut stage = Stage::opened(&node);
-    stage.head(&node, 6);
-    stage.head(&node, 6);
-    assert_eq!(stage.heard(), ["head 6"]);
+    let mut setup = Setup::opened(&node);
+    setup.head(&node, 6);
+    setup.head(&node, 6);
+    assert_eq!(setup.heard(), ["head 6"]);
 }
 
 #[test]
 fn missed_blocks_are_made_up_at_once_at_a_takeover() {
-    let mut stage = Stage::opened(&Node::line(5));
+    let mut setup = Setup::opened(&Node::line(5));
     let node = Node::line(7);
-    stage.open(&node);
-    assert_eq!(stage.heard(), ["block* 6", "head* 6", "block* 7", "head* 7"]);
+    setup.open(&node);
+    assert_eq!(setup.heard(), ["block* 6", "head* 6", "block* 7", "head* 7"]);
     for name in [6, 7] {
-        stage.block(&node, name);
-        stage.head(&node, name);
+        setup.block(&node, name);
+        setup.head(&node, name);
     }
-    assert_eq!(stage.heard(), [""; 0], "the stream tells late what was made up");
+    assert_eq!(setup.heard(), [""; 0], "the stream tells late what was made up");
     let behind = Node::line(6);
-    stage.open(&behind);
-    stage.head(&behind, 6);
-    assert_eq!(stage.heard(), [""; 0], "a node that is behind is no reorganisation");
+    setup.open(&behind);
+    setup.head(&behind, 6);
+    assert_eq!(setup.heard(), [""; 0], "a node that is behind is no reorganisation");
 }
 
 #[test]
 fn a_stream_that_skips_heads_is_filled() {
     let node = Node::line(9);
-    let mut stage = Stage::opened(&Node::line(5));
-    stage.block(&node, 7);
-    stage.head(&node, 7);
-    stage.head(&node, 9);
+    let mut setup = Setup::opened(&Node::line(5));
+    setup.block(&node, 7);
+    setup.head(&node, 7);
+    setup.head(&node, 9);
     assert_eq!(
-        stage.heard(),
+        setup.heard(),
         ["block* 6", "block 7", "head* 6", "head 7", "block* 8", "head* 8", "block* 9", "head 9"]
     );
 }
@@ -256,52 +257,52 @@ fn a_reorganisation_is_told_once_by_the_node_or_by_us() {
         root(6),
         root(9)
     );
-    let mut stage = Stage::opened(&node);
-    stage.say(&node, "chain_reorg", &said);
-    stage.head(&node, 9);
-    stage.say(&node, "chain_reorg", &said);
-    stage.head(&node, 10);
+    let mut setup = Setup::opened(&node);
+    setup.say(&node, "chain_reorg", &said);
+    setup.head(&node, 9);
+    setup.say(&node, "chain_reorg", &said);
+    setup.head(&node, 10);
     let new = ["block* 8", "head* 8", "block* 9", "head 9", "block* 10", "head 10"];
-    assert_eq!(stage.heard(), [&["reorg 6 to 9"], &new[..]].concat());
-    let mut stage = Stage::opened(&node);
-    stage.head(&node, 9);
-    stage.say(&node, "chain_reorg", &said);
-    stage.head(&node, 10);
-    assert_eq!(stage.heard(), [&["reorg* 6 to 9"], &new[..]].concat());
+    assert_eq!(setup.heard(), [&["reorg 6 to 9"], &new[..]].concat());
+    let mut setup = Setup::opened(&node);
+    setup.head(&node, 9);
+    setup.say(&node, "chain_reorg", &said);
+    setup.head(&node, 10);
+    assert_eq!(setup.heard(), [&["reorg* 6 to 9"], &new[..]].concat());
     // The reorganisation fell into a switch.
-    let mut stage = Stage::opened(&node);
-    stage.open(&Node { head: 9, ..node });
-    assert_eq!(stage.heard(), ["reorg* 6 to 9", "block* 8", "head* 8", "block* 9", "head* 9"]);
+    let mut setup = Setup::opened(&node);
+    setup.open(&Node { head: 9, ..node });
+    assert_eq!(setup.heard(), ["reorg* 6 to 9", "block* 8", "head* 8", "block* 9", "head* 9"]);
 }
 
 #[test]
 fn a_block_that_returns_is_a_head_but_no_new_block() {
     let node = Node::new(&[(4, 4, 3), (5, 5, 4), (6, 5, 4), (7, 6, 5)], 4);
-    let mut stage = Stage::opened(&node);
+    let mut setup = Setup::opened(&node);
     for name in [5, 6, 7] {
-        stage.block(&node, name);
-        stage.head(&node, name);
+        setup.block(&node, name);
+        setup.head(&node, name);
     }
     let back = ["block 7", "reorg* 6 to 7", "head* 5", "head 7"];
-    assert_eq!(stage.heard(), [&["block 5", "head 5", "block 6", "reorg* 5 to 6", "head 6"], &back[..]].concat());
+    assert_eq!(setup.heard(), [&["block 5", "head 5", "block 6", "reorg* 5 to 6", "head 6"], &back[..]].concat());
 }
 
 #[test]
 fn a_checkpoint_is_told_once_and_made_up_if_it_was_missed() {
-    let say = |stage: &mut Stage, node: &Node, epoch: u64| {
-        stage.say(node, "finalized_checkpoint", &format!(r#"{{"epoch":"{epoch}","by":"node"}}"#));
+    let say = |setup: &mut Setup, node: &Node, epoch: u64| {
+        setup.say(node, "finalized_checkpoint", &format!(r#"{{"epoch":"{epoch}","by":"node"}}"#));
     };
     let node = Node { finalized: 1, ..Node::line(13) };
-    let mut stage = Stage::opened(&node);
+    let mut setup = Setup::opened(&node);
     for epoch in [1, 1, 2, 1, 2] {
-        say(&mut stage, &node, epoch);
+        say(&mut setup, &node, epoch);
     }
-    assert_eq!(stage.heard(), ["final 1", "final 2"]);
+    assert_eq!(setup.heard(), ["final 1", "final 2"]);
     let node = Node { finalized: 3, ..Node::line(18) };
-    stage.open(&node);
-    say(&mut stage, &node, 3);
-    say(&mut stage, &node, 4);
-    let heard = stage.heard();
+    setup.open(&node);
+    say(&mut setup, &node, 3);
+    say(&mut setup, &node, 4);
+    let heard = setup.heard();
     let finals: Vec<_> = heard.iter().filter(|told| told.starts_with("final")).collect();
     assert_eq!(finals, ["final* 3", "final 4"]);
     let at = |told: &str| heard.iter().position(|other| other == told).unwrap();
@@ -310,11 +311,11 @@ fn a_checkpoint_is_told_once_and_made_up_if_it_was_missed() {
 
 #[test]
 fn finality_is_asked_again_after_a_switch_left_it_open() {
-    let mut stage = Stage::opened(&Node { finalized: 1, ..Node::line(11) });
+    let mut setup = Setup::opened(&Node { finalized: 1, ..Node::line(11) });
     let (mut inputs, node) = (VecDeque::from([Input::Opened]), Node { finalized: 2, ..Node::line(12) });
     // The node reports the first block of the epoch, and not the checkpoint that became final.
     while let Some(input) = inputs.pop_front() {
-        for effect in stage.stitcher.step(input) {
+        for effect in setup.stitcher.step(input) {
             match effect {
                 Effect::Ask(Question::Finalized(Some(_))) => {}
                 Effect::Ask(question) => inputs.push_back(Input::Answered(question, node.answer(question))),
@@ -325,69 +326,69 @@ fn finality_is_asked_again_after_a_switch_left_it_open() {
     // The next node is behind, and catches up without a `finalized_checkpoint` event.
     let mut behind = Node { finalized: 1, ..Node::line(13) };
     behind.head = 11;
-    stage.open(&behind);
-    assert_eq!(stage.heard(), [""; 0]);
+    setup.open(&behind);
+    assert_eq!(setup.heard(), [""; 0]);
     behind.finalized = 2;
-    stage.head(&behind, 13);
-    assert_eq!(stage.heard(), ["block* 13", "head 13", "final* 2"]);
+    setup.head(&behind, 13);
+    assert_eq!(setup.heard(), ["block* 13", "head 13", "final* 2"]);
 }
 
 #[test]
 fn a_gap_that_stays_breaks_the_stream_and_is_then_skipped() {
-    let mut stage = Stage::opened(&Node::line(5));
+    let mut setup = Setup::opened(&Node::line(5));
     let mut node = Node::line(9);
     node.blocks.remove(&7);
     for _ in 0..ATTEMPTS {
-        stage.open(&node);
+        setup.open(&node);
     }
-    stage.head(&node, 9);
-    let heard = stage.heard();
+    setup.head(&node, 9);
+    let heard = setup.heard();
     let (broken, skipped) = heard.split_at(ATTEMPTS as usize - 1);
     assert!(broken.iter().all(|told| told == "broken"), "{heard:?}");
     assert_eq!(skipped, ["skipped 5 to 9", "head 9"]);
     let node = Node::line(9 + MAX_GAP + 1);
-    stage.open(&node);
-    stage.head(&node, 9 + MAX_GAP + 1);
-    assert_eq!(stage.heard(), [format!("skipped 9 to {}", 10 + MAX_GAP), format!("head {}", 10 + MAX_GAP)]);
+    setup.open(&node);
+    setup.head(&node, 9 + MAX_GAP + 1);
+    assert_eq!(setup.heard(), [format!("skipped 9 to {}", 10 + MAX_GAP), format!("head {}", 10 + MAX_GAP)]);
     let node = Node::line(node.head + MAX_GAP);
-    stage.head(&node, node.head);
-    assert_eq!(stage.heard().len() as u64, 2 * MAX_GAP, "the longest gap that is filled");
+    setup.head(&node, node.head);
+    assert_eq!(setup.heard().len() as u64, 2 * MAX_GAP, "the longest gap that is filled");
 }
 
 #[test]
 fn a_node_that_never_tells_its_head_is_heard_in_the_end() {
-    let mut stage = Stage::opened(&Node::line(5));
+    let mut setup = Setup::opened(&Node::line(5));
     let mut node = Node::line(6);
     node.hides_head = true;
     for _ in 1..ATTEMPTS {
-        stage.open(&node);
-        assert_eq!(stage.heard(), ["broken"]);
+        setup.open(&node);
+        assert_eq!(setup.heard(), ["broken"]);
     }
-    stage.open(&node);
-    stage.head(&node, 6);
-    assert_eq!(stage.heard(), ["block* 6", "head 6"]);
+    setup.open(&node);
+    setup.head(&node, 6);
+    assert_eq!(setup.heard(), ["block* 6", "head 6"]);
 }
 
 #[test]
 fn a_gap_half_filled_is_filled_on_from_there_by_the_next_node() {
-    let mut stage = Stage::opened(&Node::line(5));
+    let mut setup = Setup::opened(&Node::line(5));
     let node = Node::line(9);
     let mut deaf = Node::line(9);
     deaf.blocks.remove(&7);
-    stage.open(&deaf);
-    stage.asked.clear();
-    stage.open(&node);
-    assert_eq!(stage.heard().len(), 9, "broken once, then four blocks and four heads");
-    assert!(!stage.asked.contains(&Question::Header(root(8))), "what was learnt stays known");
+    setup.open(&deaf);
+    setup.asked.clear();
+    setup.open(&node);
+    assert_eq!(setup.heard().len(), 9, "broken once, then four blocks and four heads");
+    assert!(!setup.asked.contains(&Question::Header(root(8))), "what was learnt stays known");
 }
 
 #[test]
 fn made_up_heads_have_true_duties_or_none() {
-    let heads = |stage: &mut Stage, node: &Node| {
+    let heads = |setup: &mut Setup, node: &Node| {
         let mut told = Vec::new();
         let mut inputs = VecDeque::from([Input::Opened]);
         while let Some(input) = inputs.pop_front() {
-            for effect in stage.stitcher.step(input) {
+            for effect in setup.stitcher.step(input) {
                 match effect {
                     Effect::Ask(question) => inputs.push_back(Input::Answered(question, node.answer(question))),
                     Effect::Tell { topic, bytes } if topic == "head" => {
@@ -400,8 +401,8 @@ fn made_up_heads_have_true_duties_or_none() {
         told
     };
     let node = Node::new(&[(20, 6, 0), (21, 7, 20), (22, 9, 21), (23, 12, 22)], 20);
-    let mut stage = Stage::opened(&node);
-    let told = heads(&mut stage, &Node { head: 23, ..node });
+    let mut setup = Setup::opened(&node);
+    let told = heads(&mut setup, &Node { head: 23, ..node });
     let expected = [(501, 601), (601, 21), (21, 22)];
     assert_eq!(told.len(), expected.len());
     for (head, (previous, current)) in told.iter().zip(expected) {
@@ -418,44 +419,44 @@ fn made_up_heads_have_true_duties_or_none() {
 #[test]
 fn old_answers_and_floods_do_no_harm() {
     let node = Node::line(5);
-    let mut stage = Stage::opened(&node);
-    stage.give(&node, Input::Answered(Question::Head, None));
+    let mut setup = Setup::opened(&node);
+    setup.give(&node, Input::Answered(Question::Head, None));
     let slots = |n: u64| format!(r#"{{"slot":"6","block":"{}"}}"#, root(n));
-    assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
-    assert_eq!(stage.stitcher.step(Input::Answered(Question::Header(root(5)), None)), [], "nobody asks that now");
-    let mut effects = (0..MAX_WAITING as u64).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &slots(n)))));
+    assert_eq!(setup.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
+    assert_eq!(setup.stitcher.step(Input::Answered(Question::Header(root(5)), None)), [], "nobody asks that now");
+    let mut effects = (0..MAX_WAITING as u64).flat_map(|n| setup.stitcher.step(Input::Event(event("head", &slots(n)))));
     assert!(effects.any(|effect| matches!(effect, Effect::Broken(_))));
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes_too() {
+fn waiting_events_are_bounded_in_bytes_too() {
     let long = |n: u64| format!(r#"{{"slot":"6","block":"{}","more":"{}"}}"#, root(n), "x".repeat(60_000));
-    let mut stage = Stage::new();
-    assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
+    let mut setup = Setup::new();
+    assert_eq!(setup.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
     let most = MAX_WAITING_BYTES as u64 / 60_000;
     for n in 0..most - 1 {
-        assert_eq!(stage.stitcher.step(Input::Event(event("head", &long(n)))), []);
+        assert_eq!(setup.stitcher.step(Input::Event(event("head", &long(n)))), []);
     }
-    let mut effects = (0..2).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &long(n)))));
+    let mut effects = (0..2).flat_map(|n| setup.stitcher.step(Input::Event(event("head", &long(n)))));
     assert!(effects.any(|effect| matches!(effect, Effect::Broken(_))));
     // Dropped work takes no room.
-    stage.stitcher.step(Input::Opened);
-    assert_eq!(stage.stitcher.step(Input::Event(event("head", &long(0)))), []);
+    setup.stitcher.step(Input::Opened);
+    assert_eq!(setup.stitcher.step(Input::Event(event("head", &long(0)))), []);
 }
 
 #[test]
 fn an_event_of_the_chain_that_is_too_long_is_made_up() {
     let node = Node::line(6);
-    let mut stage = Stage::opened(&Node::line(5));
+    let mut setup = Setup::opened(&Node::line(5));
     let long = |rest: &str| format!(r#"{{{rest},"by":"node","more":"{}"}}"#, "x".repeat(MAX_EVENT));
     let about = |name: u64| format!(r#""slot":"{name}","block":"{}""#, root(name));
-    stage.say(&node, "block", &long(&about(6)));
-    assert_eq!(stage.heard, ["block* 6"]);
-    stage.say(&node, "head", &long(&about(6)));
-    assert_eq!(stage.heard, ["block* 6", "head* 6"]);
+    setup.say(&node, "block", &long(&about(6)));
+    assert_eq!(setup.heard, ["block* 6"]);
+    setup.say(&node, "head", &long(&about(6)));
+    assert_eq!(setup.heard, ["block* 6", "head* 6"]);
     let node = Node { finalized: 1, ..Node::line(7) };
-    stage.say(&node, "finalized_checkpoint", &long(r#""epoch":"1""#));
-    stage.say(&node, "chain_reorg", &long(&format!(r#""old_head_block":"{}""#, root(6))));
-    stage.say(&node, "head", &long(&about(7)));
-    assert_eq!(stage.heard[2..], ["final* 1", "block* 7", "head* 7"]);
+    setup.say(&node, "finalized_checkpoint", &long(r#""epoch":"1""#));
+    setup.say(&node, "chain_reorg", &long(&format!(r#""old_head_block":"{}""#, root(6))));
+    setup.say(&node, "head", &long(&about(7)));
+    assert_eq!(setup.heard[2..], ["final* 1", "block* 7", "head* 7"]);
 }

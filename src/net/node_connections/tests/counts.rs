@@ -50,7 +50,7 @@ fn an_idle_connection_is_counted_before_it_is_asked_who_waits() {
 }
 
 #[test]
-fn who_waits_is_counted_before_it_counts_what_lies_idle() {
+fn waiter_is_counted_before_it_counts_idle_connections() {
     let (mut used, mut needed) = (Used::new(), 0);
     while !used.may() {
         used.lay_by();

@@ -97,7 +97,7 @@ async fn questions_of_our_own_do_not_starve_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lies_idle_beyond_a_bound_makes_room() {
+async fn idle_connections_beyond_a_bound_make_room() {
     let connections = NodeConnections::new(None, 0);
     let mut conns: Vec<_> = (0..6).map(|_| take(&connections, Rank::Call).unwrap()).collect();
     conns.drain(3..).for_each(|conn| connections.give_back(conn));
@@ -130,7 +130,7 @@ async fn a_stream_without_an_end_uses_nothing_that_is_kept() {
 /// At each moment of random runs, no request waits that may have a connection, and no rank has more
 /// than its part.
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_who_may_have_a_connection() {
+async fn no_request_waits_that_may_have_a_connection() {
     const RANKS: [Rank; 3] = [Rank::Probe, Rank::Own, Rank::Call];
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..200 {

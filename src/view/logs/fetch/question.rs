@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    super::log::{Asked, Told},
+    super::log::{Asked, NodeLogs},
     forms::Form,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) enum Lack {
 }
 
 impl Question<'_> {
-    pub(super) async fn ask(&self, form: Form) -> Result<Told, Lack> {
+    pub(super) async fn ask(&self, form: Form) -> Result<NodeLogs, Lack> {
         let union = match (form, &self.union) {
             (Form::HashUnion | Form::HeightUnion, None) => return Err(Lack::Inapplicable),
             (Form::HashUnion | Form::HeightUnion, Some(union)) => union,
@@ -56,12 +56,12 @@ impl Question<'_> {
         }
     }
 
-    async fn by_hash(&self, union: &str) -> Result<Told, Lack> {
+    async fn by_hash(&self, union: &str) -> Result<NodeLogs, Lack> {
         let params = format!(r#"[{{"blockHash":"{}"{union}}}]"#, self.block.hash);
         self.read(&self.call("eth_getLogs", &params).await?, Asked::ByHash)
     }
 
-    async fn by_height(&self, union: &str) -> Result<Told, Lack> {
+    async fn by_height(&self, union: &str) -> Result<NodeLogs, Lack> {
         let height = format!("{:#x}", self.block.number);
         let params = format!(r#"[{{"fromBlock":"{height}","toBlock":"{height}"{union}}}]"#);
         let logs = async || self.read(&self.call("eth_getLogs", &params).await?, Asked::ByHeight);
@@ -85,20 +85,20 @@ impl Question<'_> {
         is_it.then_some(()).ok_or_else(|| Lack::Refused("to the node the block is not canonical".to_owned()))
     }
 
-    async fn receipts(&self) -> Result<Told, Lack> {
+    async fn receipts(&self) -> Result<NodeLogs, Lack> {
         let json = self.call("eth_getBlockReceipts", &format!(r#"["{}"]"#, self.block.hash)).await?;
         if &json[..] == b"null" {
             return Err(Lack::Refused("eth_getBlockReceipts: the node does not have the block".to_owned()));
         }
-        let told = Told::read_receipts(&json, self.block.hash, Asked::ByHash);
+        let told = NodeLogs::read_receipts(&json, self.block.hash, Asked::ByHash);
         told.map_err(|why| Lack::Refused(format!("eth_getBlockReceipts: {why}")))
     }
 
-    fn read(&self, json: &Bytes, asked: Asked) -> Result<Told, Lack> {
+    fn read(&self, json: &Bytes, asked: Asked) -> Result<NodeLogs, Lack> {
         if &json[..] == b"null" {
             return Err(Lack::Empty);
         }
-        Told::read(json, self.block.hash, asked).map_err(|why| Lack::Refused(format!("eth_getLogs: {why}")))
+        NodeLogs::read(json, self.block.hash, asked).map_err(|why| Lack::Refused(format!("eth_getLogs: {why}")))
     }
 
     async fn call(&self, method: &str, params: &str) -> Result<Bytes, Lack> {

@@ -136,12 +136,12 @@ impl World {
         while let Some(telling) = self.ledger.next() {
             self.tell(&telling);
         }
-        self.nobody_waits_in_vain();
+        self.has_all_logs_that_are_due();
     }
 
     /// Every client has the logs of all blocks below the lowest one that may concern it and whose
     /// logs are not found.
-    fn nobody_waits_in_vain(&self) {
+    fn has_all_logs_that_are_due(&self) {
         for client in &self.clients {
             let missing = self.ledger.wanted().find(|block| client.may_concern(block));
             let due = self.canonical.iter().take_while(|block| Some(*block) != missing);

@@ -23,14 +23,14 @@ pub(super) enum Way {
     Both,
 }
 
-pub(super) struct Stage {
+pub(super) struct Setup {
     _net: Net,
     pub(super) devnet: Devnet,
     pub(super) proxy: Proxy,
     pub(super) settings: String,
 }
 
-impl Stage {
+impl Setup {
     /// `settings` come before the nodes.
     pub(super) async fn new(way: Way, settings: &str) -> Self {
         let net = Net::default();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// Why a subscription is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum SubscriptionRefusal {
     /// The params are wrong; the text is the error's message.
     Params(String),
     /// No node offers this subscription; the text is the error's message.
@@ -21,7 +21,7 @@ pub enum Refused {
     Node(Bytes),
 }
 
-impl Refused {
+impl SubscriptionRefusal {
     /// The response, answering `id`.
     pub fn body(&self, id: &[u8]) -> Vec<u8> {
         let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
@@ -64,19 +64,19 @@ mod tests {
 
     #[test]
     fn a_refusal_carries_the_id_and_the_nodes_error_unchanged() {
-        let body = |refused: Refused| String::from_utf8(refused.body(b"1.50")).unwrap();
+        let body = |refused: SubscriptionRefusal| String::from_utf8(refused.body(b"1.50")).unwrap();
         for (refused, code) in [
-            (Refused::Params("\"quoted\"".into()), -32602),
-            (Refused::Unsupported("no"), -32601),
-            (Refused::NoNode, -32002),
-            (Refused::NotGranted, -32002),
-            (Refused::Limit("x"), -32005),
+            (SubscriptionRefusal::Params("\"quoted\"".into()), -32602),
+            (SubscriptionRefusal::Unsupported("no"), -32601),
+            (SubscriptionRefusal::NoNode, -32002),
+            (SubscriptionRefusal::NotGranted, -32002),
+            (SubscriptionRefusal::Limit("x"), -32005),
         ] {
             let json: serde_json::Value = serde_json::from_str(&body(refused)).unwrap();
             assert_eq!((&json["error"]["code"], &json["id"]), (&code.into(), &1.5.into()));
         }
         let error = r#"{ "code":-1, "message":"x" }"#;
         let expected = format!(r#"{{"jsonrpc":"2.0","id":1.50,"error":{error}}}"#);
-        assert_eq!(body(Refused::Node(error.into())), expected);
+        assert_eq!(body(SubscriptionRefusal::Node(error.into())), expected);
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 /// Blocks at the start.
 const INITIAL_BLOCKS: u64 = 50;
 /// Blocks that every node has, however far it lags.
@@ -44,14 +44,14 @@ pub const EACH: [Reach; 3] = [Reach::Both, Reach::Http, Reach::Ws];
 /// The same, with as many that can be reached in both ways as in one of them.
 pub const MOSTLY_BOTH: [Reach; 4] = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
 
-/// Two or three nodes that can be reached in some of these ways, as the dice fall.
+/// Two or three nodes, each reached in one of these ways, chosen at random.
 pub fn some_nodes(rng: &mut Rng, ways: &[Reach]) -> Vec<Reach> {
     let nodes = rng.usize(2..=3);
     (0..nodes).map(|_| ways[rng.usize(..ways.len())]).collect()
 }
 
-/// The stage.
-pub struct Scene {
+/// A proxy, its nodes and its clients in one simulated network.
+pub struct Simulation {
     pub net: Net,
     pub devnet: Arc<Devnet>,
     pub app: App,
@@ -60,17 +60,17 @@ pub struct Scene {
     seed: u64,
 }
 
-/// Runs `scene` on a runtime of its own, with a paused clock, no I/O, and dice that fall as `seed`
-/// says: tokio throws them to be fair among tasks that wait for one thing.
-pub fn play<T>(seed: u64, scene: impl Future<Output = T>) -> T {
+/// Runs `simulation` on a runtime of its own, with a paused clock, no I/O, and random numbers from
+/// `seed`: tokio draws them to be fair among tasks that wait for one thing.
+pub fn run_simulated<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
     let seed = RngSeed::from_bytes(&seed.to_le_bytes());
     let mut runtime = runtime::Builder::new_current_thread();
-    runtime.enable_time().start_paused(true).rng_seed(seed).build().unwrap().block_on(scene)
+    runtime.enable_time().start_paused(true).rng_seed(seed).build().unwrap().block_on(simulation)
 }
 
-impl Scene {
+impl Simulation {
     /// The first node is the primary, the others are backups. `more` is appended to the settings.
-    pub async fn set(seed: u64, reaches: &[Reach], more: &str) -> Self {
+    pub async fn start(seed: u64, reaches: &[Reach], more: &str) -> Self {
         Self::with(seed, reaches, |index| if index == 0 { "primary" } else { "backup" }, more).await
     }
 
@@ -82,12 +82,12 @@ impl Scene {
             execution: reaches.len(),
             initial_blocks: INITIAL_BLOCKS,
             seed,
-            now_unix: Some(DAWN),
+            now_unix: Some(START_UNIX),
             small_ids: seed % 2 == 1,
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-        let world = net.world(DAWN, start);
+        let world = net.world(START_UNIX, start);
         let mut settings = String::new();
         for (index, (node, reach)) in devnet.nodes().zip(reaches).enumerate() {
             let tier = tier(index);

@@ -13,7 +13,7 @@ use crate::domain::beacon_route::Class;
 
 /// The limit of a kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum TimeLimit {
     /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates
     /// have a third of a slot each until they are too late, so a part is left to the other node.
     /// With slots of 12 s this is also more than the two seconds after which a silent node is found
@@ -27,7 +27,7 @@ pub(super) enum Patience {
     Long,
 }
 
-impl Patience {
+impl TimeLimit {
     pub(super) fn of(request: &Request) -> Self {
         let route = &request.route;
         if route.class != Class::Read {
@@ -56,11 +56,11 @@ pub(super) fn is_wanted_whole(request: &Request) -> bool {
 
 impl Requests {
     /// How long a node has before another is asked beside that one; `None` where no other is.
-    pub(super) fn patience_before_second_node(&self, request: &Request) -> Option<Duration> {
-        match Patience::of(request) {
-            Patience::Due => Some(self.pool.slot() / 5),
-            Patience::Soon => Some(self.pool.slot() / 3),
-            Patience::Usual | Patience::Long => None,
+    pub(super) fn time_before_second_node(&self, request: &Request) -> Option<Duration> {
+        match TimeLimit::of(request) {
+            TimeLimit::Due => Some(self.pool.slot() / 5),
+            TimeLimit::Soon => Some(self.pool.slot() / 3),
+            TimeLimit::Usual | TimeLimit::Long => None,
         }
     }
 }
@@ -73,25 +73,25 @@ mod tests {
     use crate::domain::{beacon_route::Route, target::Target};
 
     #[test]
-    fn each_kind_of_request_has_its_patience() {
+    fn each_kind_of_request_has_its_time_limit() {
         for (method, path, patience, whole) in [
-            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Patience::Due, true),
-            ("GET", "/eth/v1/validator/attestation_data?slot=1", Patience::Due, true),
-            ("GET", "/eth/v2/validator/aggregate_attestation?slot=1", Patience::Due, true),
-            ("GET", "/eth/v1/validator/sync_committee_contribution?slot=1", Patience::Due, true),
-            ("POST", "/eth/v1/validator/duties/attester/1", Patience::Soon, true),
-            ("POST", "/eth/v1/validator/beacon_committee_selections", Patience::Long, true),
-            ("GET", "/eth/v1/beacon/blocks/head/root", Patience::Due, true),
-            ("GET", "/eth/v1/beacon/headers/head", Patience::Soon, false),
-            ("GET", "/eth/v1/beacon/states/head/fork", Patience::Soon, false),
-            ("GET", "/eth/v1/node/syncing", Patience::Usual, false),
-            ("GET", "/eth/v2/beacon/blocks/head", Patience::Long, true),
-            ("GET", "/eth/v1/beacon/blobs/7", Patience::Long, true),
-            ("GET", "/eth/v2/debug/beacon/states/head", Patience::Long, false),
-            ("GET", "/eth/v1/beacon/states/head/validators", Patience::Long, false),
-            ("GET", "/eth/v2/beacon/pool/attestations", Patience::Usual, false),
-            ("POST", "/eth/v1/validator/prepare_beacon_proposer", Patience::Usual, false),
-            ("POST", "/eth/v2/beacon/blocks", Patience::Long, false),
+            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", TimeLimit::Due, true),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1", TimeLimit::Due, true),
+            ("GET", "/eth/v2/validator/aggregate_attestation?slot=1", TimeLimit::Due, true),
+            ("GET", "/eth/v1/validator/sync_committee_contribution?slot=1", TimeLimit::Due, true),
+            ("POST", "/eth/v1/validator/duties/attester/1", TimeLimit::Soon, true),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", TimeLimit::Long, true),
+            ("GET", "/eth/v1/beacon/blocks/head/root", TimeLimit::Due, true),
+            ("GET", "/eth/v1/beacon/headers/head", TimeLimit::Soon, false),
+            ("GET", "/eth/v1/beacon/states/head/fork", TimeLimit::Soon, false),
+            ("GET", "/eth/v1/node/syncing", TimeLimit::Usual, false),
+            ("GET", "/eth/v2/beacon/blocks/head", TimeLimit::Long, true),
+            ("GET", "/eth/v1/beacon/blobs/7", TimeLimit::Long, true),
+            ("GET", "/eth/v2/debug/beacon/states/head", TimeLimit::Long, false),
+            ("GET", "/eth/v1/beacon/states/head/validators", TimeLimit::Long, false),
+            ("GET", "/eth/v2/beacon/pool/attestations", TimeLimit::Usual, false),
+            ("POST", "/eth/v1/validator/prepare_beacon_proposer", TimeLimit::Usual, false),
+            ("POST", "/eth/v2/beacon/blocks", TimeLimit::Long, false),
         ] {
             let request = Request {
                 route: Route::of(method, path.split('?').next().unwrap()),
@@ -101,7 +101,7 @@ mod tests {
                 caller: None,
                 trace: None,
             };
-            assert_eq!((Patience::of(&request), is_wanted_whole(&request)), (patience, whole), "{method} {path}");
+            assert_eq!((TimeLimit::of(&request), is_wanted_whole(&request)), (patience, whole), "{method} {path}");
         }
     }
 }

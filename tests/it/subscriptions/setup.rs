@@ -17,7 +17,7 @@ use steadfast::{
     metrics::Metrics,
     net::{Dial, Listen},
     pool::{self, Pool, node::Node},
-    view::{Closing, Couriers, Letter, Mailbox, Refused, Running, Settings, Subscription, Views},
+    view::{Closing, Mailbox, Outbound, Running, Settings, Subscription, SubscriptionRefusal, Views, WorkerJobs},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, split},
@@ -29,12 +29,13 @@ use tokio::{
 use crate::common::{proxy::config, sim::Net, until};
 
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 /// Long enough for whatever is under way when nodes are well.
 pub(super) const A_WHILE: Duration = Duration::from_secs(2);
 
-/// Pretend execution nodes with a pool and the views of it. The first node is the primary, the others are backups.
-pub(super) struct Stage {
+/// Pretend execution nodes with a pool and the views of it. The first node is the primary, the
+/// others are backups.
+pub(super) struct Setup {
     pub(super) net: Net,
     pub(super) devnet: Devnet,
     pub(super) pool: Arc<Pool>,
@@ -47,7 +48,8 @@ pub(super) struct Stage {
     _workers: JoinSet<()>,
 }
 
-/// What nodes tell comes to us so much later, from the node whose index this is; see [`Stage::delaying`].
+/// What nodes tell comes to us so much later, from the node whose index this is; see
+/// [`Setup::delaying`].
 const DELAY: (usize, Duration) = (0, Duration::from_millis(500));
 const DELAYED_PORT: u16 = 9999;
 const DELAYED: &str = "# delayed\n";
@@ -77,11 +79,11 @@ pub(super) fn start_pool(
     let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
     let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, 7).unwrap());
     let start = Instant::now();
-    let wall: pool::Wall = Arc::new(move || DAWN + start.elapsed().as_secs());
+    let wall: pool::Wall = Arc::new(move || START_UNIX + start.elapsed().as_secs());
     Pool::start("default", Layer::El, nodes.collect(), &config.health, None, metrics.clone(), wall)
 }
 
-impl Stage {
+impl Setup {
     pub(super) async fn new(settings: &str) -> Self {
         Self::with(Options::default(), settings).await
     }
@@ -93,7 +95,7 @@ impl Stage {
 
     pub(super) async fn with(options: Options, settings: &str) -> Self {
         let net = Net::default();
-        let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
+        let options = Options { initial_blocks: 30, now_unix: Some(START_UNIX), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let mut workers = JoinSet::new();
         if settings.starts_with(DELAYED) {
@@ -107,7 +109,7 @@ impl Stage {
             until("nodes are listened to", async || devnet.nodes().all(|node| node.subscriptions() == 1)).await;
         }
         let chain = config(&format!("{settings}[[el.primary]]\nname = \"x\"\nhttp = \"http://x\"\n")).chain;
-        let (couriers, ways) = Couriers::new(1);
+        let (worker_jobs, ways) = WorkerJobs::new(1);
         for mut jobs in ways {
             workers.spawn(async move {
                 while let Some(job) = jobs.recv().await {
@@ -123,7 +125,7 @@ impl Stage {
             seed: 1,
             secret: [1; 32],
         };
-        let (views, viewing) = Views::start(pool.clone(), &wishes, couriers, metrics.clone());
+        let (views, viewing) = Views::start(pool.clone(), &wishes, worker_jobs, metrics.clone());
         let settings = settings.to_owned();
         Self {
             net,
@@ -186,12 +188,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
+    pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, SubscriptionRefusal> {
         let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox).await?;
         let id = prepared.id.to_string();
         self.mailbox.push_answer(id.clone().into());
         self.held.insert(id.clone(), prepared.activate());
-        assert_eq!(self.next(), Some(Letter::Answer(id.clone().into(), None)));
+        assert_eq!(self.next(), Some(Outbound::Answer(id.clone().into(), None)));
         Ok(id)
     }
 
@@ -203,9 +205,9 @@ impl Client {
         self.held.remove(id).unwrap();
     }
 
-    pub(super) fn next(&self) -> Option<Letter> {
+    pub(super) fn next(&self) -> Option<Outbound> {
         match self.mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(letter) => Some(letter),
+            Poll::Ready(message) => Some(message),
             Poll::Pending => None,
         }
     }
@@ -213,10 +215,10 @@ impl Client {
     /// The notifications that have come, each with the subscription's id.
     pub(super) fn notes(&self) -> Vec<(String, Value)> {
         let mut notes = Vec::new();
-        while let Some(letter) = self.next() {
-            let Letter::Note(note) = letter else { panic!("{letter:?}") };
+        while let Some(message) = self.next() {
+            let Outbound::Notification(notification) = message else { panic!("{message:?}") };
             let mut text = Vec::new();
-            note.write(&mut text);
+            notification.write(&mut text);
             let mut json: Value = serde_json::from_slice(&text).unwrap();
             assert_eq!((&json["jsonrpc"], &json["method"]), (&"2.0".into(), &"eth_subscription".into()));
             assert_eq!(json.as_object().unwrap().len(), 3);
@@ -237,7 +239,7 @@ impl Client {
     }
 
     pub(super) fn is_closed(&self, why: Closing) -> bool {
-        self.next() == Some(Letter::Close(why))
+        self.next() == Some(Outbound::Close(why))
     }
 
     /// Waits until something has come.

@@ -34,7 +34,7 @@ impl Word {
 
 /// A node's knowledge of a request, and the node's failures to take the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct NodeRecord {
     pub(super) knows: Knows,
     failures: u32,
     /// Until when the node is not told.
@@ -53,7 +53,7 @@ pub(super) enum Knows {
     All(u64),
 }
 
-impl Standing {
+impl NodeRecord {
     /// Whether the node, which is in this life, is to be told now.
     pub(super) fn is_due(&self, life: u64, now: Instant) -> bool {
         let knows = matches!(self.knows, Knows::IsTold(of) | Knows::All(of) if of == life);

@@ -20,7 +20,7 @@ use super::script::{Change, What};
 use crate::common::{proxy, sim::Net};
 
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 pub const SLOT: Duration = Duration::from_secs(12);
 /// Slots at the start: three epochs.
 pub const PAST: u64 = 24;
@@ -34,23 +34,23 @@ pub enum Before {
     RoundRobin,
 }
 
-pub struct Stage {
+pub struct Setup {
     pub devnet: Devnet,
     pub net: Net,
     pub app: Option<App>,
     pub start: Instant,
 }
 
-impl Stage {
+impl Setup {
     /// Two nodes that see each block after these delays; a proxy in front of them if the client is to be before one.
-    pub async fn set(before: Before, delays: [u64; 2]) -> Self {
+    pub async fn start(before: Before, delays: [u64; 2]) -> Self {
         let (net, start) = (Net::default(), Instant::now());
         let options = Options {
             execution: 0,
             consensus: 2,
             block_time: Some(SLOT),
             initial_blocks: PAST,
-            now_unix: Some(DAWN),
+            now_unix: Some(START_UNIX),
             state_bytes: 1000,
             ..Options::default()
         };
@@ -66,7 +66,7 @@ impl Stage {
         }
         let mut app = None;
         if before == Before::Proxy {
-            let world = net.world(DAWN, start);
+            let world = net.world(START_UNIX, start);
             // Each time that they are read, they are others.
             let turn = AtomicUsize::new(1);
             let text = settings.clone();

@@ -1,4 +1,5 @@
-//! The part that the calls of one message share until the whole answer is in the mailbox.
+//! The memory and the receipts of the answer to one message, until the whole answer is in the
+//! mailbox. The calls of a batch have them in common.
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 
@@ -14,9 +15,9 @@ use crate::{
     metrics::CallOutcome,
 };
 
-/// A message's share of the room for long answers, from its first long answer until its whole
+/// A message's part of the memory for long answers, from its first long answer until its whole
 /// answer is in the mailbox.
-pub(super) struct Share<'c> {
+pub(super) struct ReplyBudget<'c> {
     room: Mutex<Option<SemaphorePermit<'c>>>,
     /// The bytes to which the answer to a poll of a filter keeps, as far as the answer can be cut.
     pub(super) part: usize,
@@ -33,7 +34,7 @@ pub(super) struct Share<'c> {
     pub(super) trace: Option<Arc<Trace>>,
 }
 
-impl<'c> Share<'c> {
+impl<'c> ReplyBudget<'c> {
     pub(super) fn new(memory: &Arc<Account>, line: Option<&Line>) -> Self {
         let claim = Mutex::new(memory.outgoing());
         Self {
@@ -88,11 +89,11 @@ impl<'c> Share<'c> {
     }
 }
 
-/// A call's part of the share, by the call's place in a batch.
+/// A call's part of the budget, by the call's place in a batch.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'s, 'c> {
+pub(super) struct ReplyPart<'s, 'c> {
     pub(super) client: &'c Client,
-    pub(super) share: &'s Share<'c>,
+    pub(super) budget: &'s ReplyBudget<'c>,
     pub(super) place: usize,
     pub(super) is_batch: bool,
 }

@@ -15,9 +15,9 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// The job queues of all workers. Waking a task is cheap on its own thread only; from any other
 /// thread a wake takes a system call.
 #[derive(Clone)]
-pub struct Couriers(Arc<[mpsc::Sender<Job>]>);
+pub struct WorkerJobs(Arc<[mpsc::Sender<Job>]>);
 
-impl Couriers {
+impl WorkerJobs {
     /// The queues of `workers` workers, at least one, and the receiving end for each worker.
     pub fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Job>>) {
         let (ways, ends) = (0..workers.max(1)).map(|_| mpsc::channel(BACKLOG)).unzip::<_, _, Vec<_>, _>();

@@ -20,7 +20,7 @@ use crate::domain::refusal::Refusal;
 type Who = Option<task::Id>;
 
 /// The places of one queue.
-pub(super) struct Shares {
+pub(super) struct ClientQuotas {
     state: Mutex<State>,
     /// The number of calls, to be read without the lock.
     calls: AtomicUsize,
@@ -34,7 +34,7 @@ struct State {
     /// Over all clients.
     total: Amount,
     clients: BTreeMap<Who, Client>,
-    /// The clients in the order of their shares: of calls, and of bytes.
+    /// The clients in the order of their amounts: of calls, and of bytes.
     by_calls: BTreeSet<(usize, Who)>,
     by_bytes: BTreeSet<(usize, Who)>,
 }
@@ -69,31 +69,31 @@ struct Amount {
 }
 
 /// A call's place, given up on drop.
-pub(super) struct Place<'a> {
-    shares: &'a Shares,
+pub(super) struct HeldPlace<'a> {
+    quotas: &'a ClientQuotas,
     client: Who,
     number: u64,
     bell: Arc<Bell>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for HeldPlace<'_> {
     fn drop(&mut self) {
-        let mut state = self.shares.lock();
+        let mut state = self.quotas.lock();
         state.remove(self.client, self.number);
-        self.shares.calls.store(state.total.calls, Relaxed);
+        self.quotas.calls.store(state.total.calls, Relaxed);
     }
 }
 
-impl Place<'_> {
+impl HeldPlace<'_> {
     /// Completes when the place has to be given up to another client, with the refusal for the
     /// call.
     pub(super) async fn lost(&self) -> Refusal {
         self.bell.rung.notified().await;
-        self.shares.full(if self.bell.is_for_bytes.load(Acquire) { Short::Bytes } else { Short::Calls })
+        self.quotas.full(if self.bell.is_for_bytes.load(Acquire) { Short::Bytes } else { Short::Calls })
     }
 }
 
-impl Shares {
+impl ClientQuotas {
     pub(super) fn new(max_calls: usize, max_bytes: usize) -> Self {
         Self { state: Mutex::default(), calls: AtomicUsize::new(0), max_calls, max_bytes }
     }
@@ -114,11 +114,11 @@ impl Shares {
     ///
     /// # Errors
     /// When the queue is full, and no client has more of the queue than this one would have.
-    pub(super) fn enter(&self, bytes: usize) -> Result<Place<'_>, Refusal> {
+    pub(super) fn enter(&self, bytes: usize) -> Result<HeldPlace<'_>, Refusal> {
         self.enter_as(task::try_id(), bytes)
     }
 
-    fn enter_as(&self, client: Who, bytes: usize) -> Result<Place<'_>, Refusal> {
+    fn enter_as(&self, client: Who, bytes: usize) -> Result<HeldPlace<'_>, Refusal> {
         let mut state = self.lock();
         // No call is cut unless the cuts make room enough.
         let in_the_way = self.in_the_way(&state, client, bytes).map_err(|short| self.full(short))?;
@@ -127,14 +127,14 @@ impl Shares {
         }
         let (number, bell) = state.add(client, bytes);
         self.calls.store(state.total.calls, Relaxed);
-        Ok(Place { shares: self, client, number, bell })
+        Ok(HeldPlace { quotas: self, client, number, bell })
     }
 
     /// The calls that have to go for another one: of the client that has most, the newest.
     fn in_the_way(&self, state: &State, client: Who, bytes: usize) -> Result<Vec<(Who, u64, Short)>, Short> {
         let has = state.clients.get(&client).map_or(Amount::default(), |client| client.has);
         let mut total = state.total;
-        // The shares of these clients after the cuts, and the calls that each could still give up.
+        // The amounts of these clients after the cuts, and the calls that each could still give up.
         let mut left = BTreeMap::new();
         let mut in_the_way = Vec::new();
         loop {
@@ -239,53 +239,53 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_has_room_for_who_has_less_of_it() {
-        let shares = Shares::new(4, 1000);
+        let quotas = ClientQuotas::new(4, 1000);
         let [greedy, other] = clients().await;
-        let places: Vec<_> = (0..4).map(|_| shares.enter_as(greedy, 10).ok()).collect();
-        assert!(shares.enter_as(greedy, 10).is_err());
-        let (first, second) = (shares.enter_as(other, 10), shares.enter_as(other, 10));
+        let places: Vec<_> = (0..4).map(|_| quotas.enter_as(greedy, 10).ok()).collect();
+        assert!(quotas.enter_as(greedy, 10).is_err());
+        let (first, second) = (quotas.enter_as(other, 10), quotas.enter_as(other, 10));
         assert!(first.is_ok() && second.is_ok());
         let lost =
-            |place: &Option<Place<'_>>| place.as_ref().is_some_and(|place| place.lost().now_or_never().is_some());
+            |place: &Option<HeldPlace<'_>>| place.as_ref().is_some_and(|place| place.lost().now_or_never().is_some());
         // The newest go, and only as many as the other is behind.
         assert_eq!(places.iter().map(lost).collect::<Vec<_>>(), [false, false, true, true]);
-        assert!(shares.enter_as(other, 10).is_err() && shares.enter_as(greedy, 10).is_err());
+        assert!(quotas.enter_as(other, 10).is_err() && quotas.enter_as(greedy, 10).is_err());
         drop(places);
-        assert!(!shares.is_empty());
+        assert!(!quotas.is_empty());
         drop((first, second));
-        assert!(shares.is_empty() && shares.lock().clients.is_empty() && shares.lock().by_bytes.is_empty());
+        assert!(quotas.is_empty() && quotas.lock().clients.is_empty() && quotas.lock().by_bytes.is_empty());
     }
 
     #[tokio::test]
-    async fn nobody_gives_way_to_one_that_finds_no_room() {
-        let shares = Shares::new(3, 1000);
+    async fn no_call_gives_way_to_one_that_still_finds_no_room() {
+        let quotas = ClientQuotas::new(3, 1000);
         let [small, large, other, late] = clients().await;
-        let places = [(large, 400), (other, 300), (other, 300)].map(|(who, bytes)| shares.enter_as(who, bytes).ok());
+        let places = [(large, 400), (other, 300), (other, 300)].map(|(who, bytes)| quotas.enter_as(who, bytes).ok());
         let lost = || places.each_ref().map(|place| place.as_ref().and_then(|place| place.lost().now_or_never()));
         // A place would be free for this call, but not the bytes.
-        assert!(matches!(shares.enter_as(late, 700), Err(Refusal::Limit { name: "max_held_bytes", .. })));
+        assert!(matches!(quotas.enter_as(late, 700), Err(Refusal::Limit { name: "max_held_bytes", .. })));
         assert_eq!(lost(), [None, None, None]);
-        let place = shares.enter_as(small, 50);
+        let place = quotas.enter_as(small, 50);
         assert!(place.is_ok());
         assert_eq!(lost(), [None, None, Some(Refusal::Limit { name: "max_held", limit: 3 })]);
         drop(place);
         // Where bytes are short, the refusal names the limit on bytes.
-        let more = shares.enter_as(late, 350);
+        let more = quotas.enter_as(late, 350);
         assert!(more.is_ok());
         assert_eq!(lost(), [Some(Refusal::Limit { name: "max_held_bytes", limit: 1000 }), None, None]);
     }
 
     #[tokio::test]
     async fn a_small_call_finds_room_beside_large_ones() {
-        let shares = Shares::new(100, 1000);
+        let quotas = ClientQuotas::new(100, 1000);
         let [small, large @ ..] = clients::<5>().await;
-        let places: Vec<_> = large.into_iter().map(|client| shares.enter_as(client, 250).ok()).collect();
+        let places: Vec<_> = large.into_iter().map(|client| quotas.enter_as(client, 250).ok()).collect();
         assert!(places.iter().all(Option::is_some));
-        assert!(matches!(shares.enter_as(small, 251), Err(Refusal::Limit { name: "max_held_bytes", .. })));
-        let place = shares.enter_as(small, 10);
+        assert!(matches!(quotas.enter_as(small, 251), Err(Refusal::Limit { name: "max_held_bytes", .. })));
+        let place = quotas.enter_as(small, 10);
         assert!(place.is_ok());
-        assert_eq!(shares.lock().total.bytes, 760);
+        assert_eq!(quotas.lock().total.bytes, 760);
         drop(places);
-        assert_eq!(shares.lock().total.bytes, 10);
+        assert_eq!(quotas.lock().total.bytes, 10);
     }
 }

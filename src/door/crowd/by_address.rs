@@ -7,19 +7,19 @@ use std::{
 
 use super::seat::Seat;
 
-/// An address has clearly more than another with at least so many times as many.
+/// An address has clearly more than another when it has twice as many.
 const CLEARLY: usize = 2;
 
 /// The seats of connections, by addresses. Addresses without a connection are left out.
 #[derive(Default)]
-pub(super) struct Shares {
+pub(super) struct SeatsByAddress {
     of: BTreeMap<u64, BTreeMap<u64, Arc<Seat>>>,
     /// The addresses in the order of their numbers of seats.
     by_count: BTreeSet<(usize, u64)>,
     all: usize,
 }
 
-impl Shares {
+impl SeatsByAddress {
     /// The seats of all addresses.
     pub(super) fn len(&self) -> usize {
         self.all
@@ -138,12 +138,14 @@ mod tests {
         assert!(many.iter().chain(&few[1..]).all(|busy| busy.0.begins()));
         drop((many, few, third));
         let list = crowd.lock();
-        assert!(list.seats.is_empty() && list.cut.is_empty() && list.shares.len() == 0 && list.shares.of.is_empty());
-        assert_eq!((list.leaving, list.shares.by_count.len()), (0, 0));
+        assert!(
+            list.seats.is_empty() && list.cut.is_empty() && list.by_address.len() == 0 && list.by_address.of.is_empty()
+        );
+        assert_eq!((list.leaving, list.by_address.by_count.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_go_in_time_is_seen_off() {
+    async fn connection_that_does_not_leave_in_time_is_ended() {
         let crowd = Crowd::new();
         let many: Vec<_> = (0..4).filter_map(|_| enter(&crowd, 4, 1).0).collect();
         let task = tokio::spawn(std::future::pending::<()>());

@@ -8,7 +8,7 @@ from queries import ROOT
 from test_manifests import starts
 
 SECURITY = (ROOT / "docs" / "SECURITY.md").read_text()
-PAGES = [ROOT / "docs" / name for name in ("OPERATIONS.md", "SECURITY.md", "QUICKSTART.md", "MIGRATION.md")]
+PAGES = [ROOT / "docs" / name for name in ("OPERATIONS.md", "SECURITY.md", "QUICKSTART.md", "MIGRATION.md", "ERRORS.md")]
 PAGES += [ROOT / "deploy" / "README.md", ROOT / "README.md"]
 
 

@@ -99,7 +99,6 @@ Feature: What is promised holds before real nodes too
     And the proxy runs
     And alice has a WebSocket
     And alice subscribes to newHeads
-    And alice subscribes to logs
     And alice fetches every block that it hears of
     When alice begins to call 100 times, once every 20 ms
     And alice has heard of 2 more blocks
@@ -112,14 +111,14 @@ Feature: What is promised holds before real nodes too
     And every call of alice is answered with a result
     And alice has missed nothing, and heard nothing twice
 
-  Scenario: The operator takes a node out while clients are subscribed
+  Scenario Outline: The operator takes a node out while a client is subscribed to newHeads and <more>
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
     And a block every 250 ms
     And the proxy runs
     And alice has a WebSocket
     And alice subscribes to newHeads
-    And alice subscribes to logs
+    And alice subscribes to <more>
     When the operator cordons geth
     Then calls go to provider
     And alice hears of 3 more blocks
@@ -127,6 +126,11 @@ Feature: What is promised holds before real nodes too
     Then calls go to geth
     And alice hears of 3 more blocks
     And alice has missed nothing, and heard nothing twice
+
+    Examples:
+      | more     |
+      | newHeads |
+      | logs     |
 
   Scenario: A transaction that is sent while the primary is dead is in the chain once
     Given a primary geth
@@ -178,11 +182,11 @@ Feature: What is promised holds before real nodes too
     When 1 block is mined
     Then the transaction is in the chain exactly once
 
-  Scenario: Filters outlive the time in which no node is there
+  Scenario Outline: Filters of <what> outlive the time in which no node is there
     Given a primary geth
     And a backup provider
     And the proxy runs
-    And the client polls a filter of blocks and one of logs
+    And the client polls filters of <what>
     When geth goes down
     And provider goes down
     Then geth is found down
@@ -190,7 +194,12 @@ Feature: What is promised holds before real nodes too
     When 3 blocks are mined
     And geth is well again
     Then calls go to geth
-    And the polls tell every block and log since then once
+    And the polls tell all <what> since then, each once
+
+    Examples:
+      | what            |
+      | blocks          |
+      | blocks and logs |
 
   Scenario: Status and metrics tell of a failover, and that it is over
     Given a primary geth

@@ -87,7 +87,7 @@ pub struct Options {
     /// Execution nodes give out small subscription ids, `0x1`, as Besu does; see also
     /// [`Node::set_small_ids`].
     pub small_ids: bool,
-    /// Bytes of a consensus node's debug state.
+    /// Bytes of a consensus node's debug state, if that is not longer anyway.
     pub state_bytes: u64,
 }
 

@@ -12,8 +12,8 @@ missing=()
 for tool in curl npm python3; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
-# Without this, Debian's Python makes no environment.
-python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+# Without this, Debian's Python makes no environment. A Python that is not there yet has it neither.
+command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 # A browser for the dashboard, and the font that its images in the docs are set in.
 command -v chromium >/dev/null || missing+=(chromium fonts-inter)
 # It checks the unit of deploy/systemd; nothing here is started by it.

@@ -17,6 +17,16 @@ environment() {
     fi
 }
 
+# Debian's lists of packages, anew; only root may write them.
+update_lists() {
+    local root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || fail "prometheus must be installed, or Debian's lists of packages updated, which needs root or sudo"
+        root=(sudo)
+    fi
+    "${root[@]}" apt-get update -q
+}
+
 # Unpacked and not installed: Debian's package would start a Prometheus of its own.
 unpack_prometheus() {
     rm -rf deploy/check/prometheus
@@ -33,7 +43,7 @@ find_prometheus() {
         else
             command -v apt-get >/dev/null || fail "prometheus and promtool must be installed, and this is not a Debian to get them from"
             # Debian's lists may be missing, or too old.
-            unpack_prometheus || { apt-get update -q && unpack_prometheus; } || fail "prometheus could not be downloaded"
+            unpack_prometheus || { update_lists && unpack_prometheus; } || fail "prometheus could not be downloaded"
         fi
     fi
     export PROMTOOL=$programs/promtool PROMETHEUS=$programs/prometheus

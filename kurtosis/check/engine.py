@@ -1,5 +1,6 @@
 """Interprets main.star without Kurtosis, up to the plan of services."""
 
+import fnmatch
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,18 @@ PACKAGE = CHECK.parent
 ETHEREUM_PACKAGE = f"github.com/ethpandaops/ethereum-package/main.star@{TABLE['version']}"
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 PLACE = re.compile(r"\{\{ \.(\w+) \}\}")
+
+
+def ignored(path):
+    """Whether Kurtosis leaves out the file, by .kurtosisignore: a line is a pattern of names, and
+    with / at its end of folders, anywhere in the package."""
+    lines = [line.strip() for line in (PACKAGE / ".kurtosisignore").read_text().splitlines()]
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    return any(
+        fnmatch.fnmatchcase(name, pattern.rstrip("/"))
+        for pattern in patterns
+        for name in (path.parts[:-1] if pattern.endswith("/") else path.parts)
+    )
 
 
 class Refused(Exception):
@@ -55,6 +68,8 @@ def interpret(args, addresses=None):
         path = (PACKAGE / src).resolve()
         if not path.is_relative_to(PACKAGE.resolve()) or not path.is_file():
             raise Refused(f"{src}: is not a file of this package")
+        if ignored(path.relative_to(PACKAGE.resolve())):
+            raise Refused(f"{src}: .kurtosisignore keeps it out of the package")
         return path
 
     def artifact(name, files):

@@ -47,6 +47,12 @@ def unknown_or_wrong(args):
             for service in value:
                 if service not in TABLE["additional_services"]:
                     yield f"additional_services: {service!r} is not one of the package's services"
+        elif key == "port_publisher":
+            rules = TABLE[key]
+            yield from section(key, value, dict.fromkeys(rules["all"] + rules["kinds"], "any"))
+            for kind in rules["kinds"]:
+                if isinstance(value, dict) and kind in value:
+                    yield from section(f"{key}.{kind}", value[kind], dict.fromkeys(rules["each"], "any"))
         elif key in TABLE["sections"]:
             yield from section(key, value, dict.fromkeys(TABLE["sections"][key], "any"))
         elif key in TABLE["root"]:

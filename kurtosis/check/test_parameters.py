@@ -101,6 +101,13 @@ class Parameters(unittest.TestCase):
             (put("mev_type", "full"), "mev_type: 'full' is not one of"),
             (put("wait_for_finalization", "no"), "wait_for_finalization: 'no' is not of type bool"),
             (put("grafana_params", {"dashboards": []}), "grafana_params.dashboards: is not a known key"),
+            (put("port_publisher", {"ell": {}}), "port_publisher.ell: is not a known key"),
+            (
+                put("port_publisher", {"el": {"enable": True}}),
+                "port_publisher.el.enable: is not a known key",
+            ),
+            (put("port_publisher", {"el": True}), "port_publisher.el: must be a map"),
+            (put("port_publisher", []), "port_publisher: must be a map"),
             (put("steadfast_params", {}), "steadfast_params: is not a known key"),
         ]:
             with self.subTest(expected):
@@ -122,6 +129,18 @@ class Parameters(unittest.TestCase):
             args["network_params"]["num_validator_keys_per_node"] = 128
 
         self.assertEqual(problems(changed(many_validators)), [])
+
+    def test_each_section_takes_its_keys_and_no_other(self):
+        ports = {kind: dict.fromkeys(TABLE["port_publisher"]["each"]) for kind in TABLE["port_publisher"]["kinds"]}
+        sections = TABLE["sections"] | {"port_publisher": ports | {"nat_exit_ip": "127.0.0.1"}}
+        for name, keys in sections.items():
+            with self.subTest(name):
+                given = keys if isinstance(keys, dict) else dict.fromkeys(keys)
+                self.assertEqual(problems(changed(put(name, given))), [])
+                found = problems(changed(put(name, given | {"no_such_key": 1})))
+                self.assertEqual(found, [f"{name}.no_such_key: is not a known key"])
+        for service in TABLE["additional_services"]:
+            self.assertEqual(problems(changed(put("additional_services", [service]))), [])
 
     def test_every_type_of_the_table_is_one(self):
         for section in ("root", "participants", "network_params"):

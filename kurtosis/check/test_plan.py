@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from engine import PACKAGE, Refused, fill, interpret, network_params
+from engine import PACKAGE, Refused, fill, ignored, interpret, network_params
 
 ROOT = PACKAGE.parent
 
@@ -25,6 +25,27 @@ class PlanOfServices(unittest.TestCase):
     def mounted(self, service, path):
         mount, name = path.rsplit("/", 1)
         return self.plan.artifacts[self.plan.services[service]["files"][mount]][name]
+
+    def test_the_package_is_what_is_read_and_no_checks(self):
+        files = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*") if path.is_file()]
+        kept = {str(path) for path in files if not ignored(path)} - {"grafana/steadfast.json"}
+        self.assertEqual(
+            kept,
+            {
+                ".kurtosisignore",
+                "grafana/dashboards.yml",
+                "grafana/datasource.yml.tmpl",
+                "kurtosis.yml",
+                "main.star",
+                "network_params.yaml",
+                "prometheus.yml.tmpl",
+                "run.sh",
+                "steadfast.toml.tmpl",
+            },
+        )
+        with unittest.mock.patch("engine.ignored", lambda path: path.name == "main.star" or path.suffix == ".tmpl"):
+            with self.assertRaisesRegex(Refused, "tmpl: .kurtosisignore keeps it out"):
+                interpret(network_params())
 
     def test_the_services_are_ours_in_order(self):
         self.assertEqual(list(self.plan.services), ["steadfast", "prometheus", "grafana"])

@@ -10,7 +10,18 @@ use super::{
 };
 
 /// How many accounts the pretend traffic moves tokens between.
-const ACCOUNTS: u64 = 16;
+pub(super) const ACCOUNTS: usize = 16;
+
+/// How many transactions of each of these accounts are in the chain up to a block.
+pub(super) type Sent = [u64; ACCOUNTS];
+
+/// A transaction that a caller has a node sign and send.
+pub(super) struct Unlocked {
+    pub(super) from: Address,
+    pub(super) to: Address,
+    pub(super) value: u64,
+    pub(super) input: Vec<u8>,
+}
 
 /// Writes the contents of blocks.
 pub(super) struct Author {
@@ -29,7 +40,7 @@ impl Author {
             seed,
             chain_id,
             contracts: [0, 1, 2].map(|n| account("contract", n)),
-            accounts: (0..ACCOUNTS).map(|n| account("account", n)).collect(),
+            accounts: (0..ACCOUNTS as u64).map(|n| account("account", n)).collect(),
             transfer: Hash::of(b"Transfer(address,address,uint256)"),
             approval: Hash::of(b"Approval(address,address,uint256)"),
         }
@@ -44,10 +55,16 @@ impl Author {
         Hash::derived("block", &[self.seed, self.chain_id, number, branch].map(u64::to_be_bytes).concat())
     }
 
-    /// The block's contents: its filler, then the transactions that were `waiting`.
-    pub(super) fn fill(&self, salt: Hash, waiting: Vec<Arc<Transaction>>) -> Vec<Mined> {
+    /// The block's contents: its filler, then the transactions that were `waiting`. All are counted
+    /// in `sent`.
+    pub(super) fn fill(&self, salt: Hash, waiting: Vec<Arc<Transaction>>, sent: &mut Sent) -> Vec<Mined> {
         let mut rng = Rng::with_seed(salt.seed());
-        let filler: Vec<_> = (0..rng.u64(2..=4)).map(|i| Arc::new(self.draw(&mut rng, salt, i))).collect();
+        let filler: Vec<_> = (0..rng.u64(2..=4)).map(|i| Arc::new(self.draw(&mut rng, salt, i, sent))).collect();
+        for transaction in &waiting {
+            if let Some(count) = self.index(transaction.from).and_then(|index| sent.get_mut(index)) {
+                *count += 1;
+            }
+        }
         let (mut first_log, mut cumulative_gas) = (0, 0);
         let mined = filler.into_iter().chain(waiting).map(|transaction| {
             let logs = self.logs(&transaction);
@@ -59,7 +76,7 @@ impl Author {
         mined.collect()
     }
 
-    /// A transaction that a client submitted as `raw` bytes.
+    /// A transaction that a client submitted as `raw` bytes, the first and only one of its sender.
     pub(super) fn raw(&self, raw: Vec<u8>) -> Transaction {
         let hash = Hash::of(&raw);
         let mut rng = Rng::with_seed(hash.seed());
@@ -67,7 +84,7 @@ impl Author {
             hash,
             from: Hash::derived("sender", &hash.0).address(),
             to: self.contract(&mut rng),
-            nonce: rng.u64(0..1000),
+            nonce: 0,
             value: 0,
             input: raw,
             submitted: true,
@@ -75,11 +92,13 @@ impl Author {
         }
     }
 
-    /// A transaction made by an unlocked account: each is new, however equal the calls.
-    pub(super) fn unlocked(&self, count: u64, from: Address, to: Address, value: u64, input: Vec<u8>) -> Transaction {
+    /// A transaction made by an unlocked account, the `count`th of all: each is new, however equal
+    /// the calls.
+    pub(super) fn unlocked(&self, count: u64, nonce: u64, call: Unlocked) -> Transaction {
+        let Unlocked { from, to, value, input } = call;
         let unique = [self.seed, count].map(u64::to_be_bytes).concat();
         let hash = Hash::derived("unlocked", &[&unique[..], &from.0, &to.0, &input].concat());
-        Transaction { hash, from, to, nonce: count, value, input, submitted: true, chain_id: self.chain_id }
+        Transaction { hash, from, to, nonce, value, input, submitted: true, chain_id: self.chain_id }
     }
 
     /// The account that `eth_accounts` lists first.
@@ -87,16 +106,25 @@ impl Author {
         self.accounts[index % self.accounts.len()]
     }
 
-    fn draw(&self, rng: &mut Rng, salt: Hash, index: u64) -> Transaction {
+    /// The place of an account among those that the pretend traffic moves tokens between.
+    pub(super) fn index(&self, account: Address) -> Option<usize> {
+        self.accounts.iter().position(|known| *known == account)
+    }
+
+    /// A transaction of an account that no client has: of any but the first.
+    fn draw(&self, rng: &mut Rng, salt: Hash, index: u64, sent: &mut Sent) -> Transaction {
         let mut input = vec![0xa9, 0x05, 0x9c, 0xbb];
         let to = self.account(rng.usize(..));
         input.extend_from_slice(&to.topic().0);
         input.extend_from_slice(&amount(rng));
+        let sender = rng.usize(1..ACCOUNTS);
+        let nonce = sent[sender];
+        sent[sender] += 1;
         Transaction {
             hash: Hash::derived("transaction", &[&salt.0[..], &index.to_be_bytes()].concat()),
-            from: self.account(rng.usize(..)),
+            from: self.account(sender),
             to: self.contract(rng),
-            nonce: rng.u64(0..1000),
+            nonce,
             value: 0,
             input,
             submitted: false,

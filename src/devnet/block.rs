@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value, json};
 
 use super::{
+    author::Sent,
     bloom::Bloom,
+    cl::VALIDATORS,
     hash::{Address, Hash},
     hex::{self, quantity},
     rlp,
@@ -18,8 +20,15 @@ use super::{
 
 const EMPTY_UNCLES: &str = "0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347";
 const EMPTY_TRIE: &str = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421";
+/// Gwei of each withdrawal.
+pub(super) const WITHDRAWN: u64 = 12_345;
 const EMPTY_REQUESTS: &str = "0xe3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const GAS_LIMIT: u64 = 30_000_000;
+/// Blobs of a block, if the block has any.
+const BLOBS: u64 = 3;
+/// Electra's limit.
+const MOST_BLOBS: u64 = 9;
+const GAS_PER_BLOB: u64 = 1 << 17;
 /// Also the pretend gas price of every transaction.
 pub(super) const BASE_FEE: u64 = 1_000_000_000;
 const EXTRA: &[u8] = b"steadfast devnet";
@@ -48,10 +57,19 @@ pub struct Block {
     pub(super) root: Hash,
     /// The fee recipient that a validator client named; none: no client proposed the block.
     pub(super) paid: Option<Address>,
+    /// Transactions of the chain's accounts up to this block: their next nonces.
+    pub(super) sent: Sent,
     miner: Address,
     state_root: Hash,
     gas_used: u64,
     texts: Texts,
+}
+
+/// A payment to a validator's account.
+pub(super) struct Withdrawal {
+    pub(super) index: u64,
+    pub(super) validator: u64,
+    pub(super) address: Address,
 }
 
 /// When a block is made, and for which fee recipient.
@@ -63,6 +81,7 @@ pub(super) struct Origin {
     /// How many blocks had been made on all branches, this one included.
     pub(super) made: u64,
     pub(super) paid: Option<Address>,
+    pub(super) sent: Sent,
 }
 
 /// JSON that many clients ask for, written once.
@@ -76,7 +95,7 @@ struct Texts {
 impl Block {
     /// Seals a block on `parent` (none for genesis).
     pub(super) fn seal(parent: Option<&Block>, salt: Hash, origin: Origin, transactions: Vec<Mined>) -> Block {
-        let Origin { slot, timestamp, made, paid } = origin;
+        let Origin { slot, timestamp, made, paid, sent } = origin;
         let mut bloom = Bloom::default();
         for log in transactions.iter().flat_map(|mined| &mined.logs) {
             bloom.insert(&log.address.0);
@@ -95,6 +114,7 @@ impl Block {
             made,
             root: Hash::default(),
             paid,
+            sent,
             miner: paid.unwrap_or_else(|| Hash::derived("miner", &salt.0).address()),
             state_root: Hash::derived("state", &[parent_hash.0, salt.0].concat()),
             texts: Texts::default(),
@@ -111,6 +131,20 @@ impl Block {
             .iter()
             .enumerate()
             .flat_map(|(tx, mined)| mined.logs.iter().enumerate().map(move |(i, log)| (tx, mined.first_log + i, log)))
+    }
+
+    /// How many blobs the consensus block commits to: those of even slots have some.
+    pub(super) fn blobs(&self) -> u64 {
+        if self.slot > 0 && self.slot.is_multiple_of(2) { BLOBS } else { 0 }
+    }
+
+    fn blob_gas_used(&self) -> u64 {
+        self.blobs() * GAS_PER_BLOB
+    }
+
+    /// The parts of its limits of gas and of blob gas that the block uses.
+    pub(super) fn used(&self) -> (f64, f64) {
+        (self.gas_used as f64 / GAS_LIMIT as f64, self.blobs() as f64 / MOST_BLOBS as f64)
     }
 
     /// The header as `newHeads` pushes it.
@@ -197,8 +231,8 @@ impl Block {
         set("timestamp", quantity(self.timestamp));
         set("mixHash", self.randao().to_string());
         set("baseFeePerGas", quantity(BASE_FEE));
-        set("withdrawalsRoot", EMPTY_TRIE.to_owned());
-        set("blobGasUsed", "0x0".to_owned());
+        set("withdrawalsRoot", self.withdrawals_root().to_string());
+        set("blobGasUsed", quantity(self.blob_gas_used()));
         set("excessBlobGas", "0x0".to_owned());
         set("parentBeaconBlockRoot", self.parent_beacon_root().to_string());
         set("requestsHash", EMPTY_REQUESTS.to_owned());
@@ -212,7 +246,15 @@ impl Block {
         });
         body.insert("transactions".to_owned(), transactions.collect());
         body.insert("uncles".to_owned(), json!([]));
-        body.insert("withdrawals".to_owned(), json!([]));
+        let withdrawals = self.withdrawals().map(|withdrawal| {
+            json!({
+                "index": quantity(withdrawal.index),
+                "validatorIndex": quantity(withdrawal.validator),
+                "address": withdrawal.address.to_string(),
+                "amount": quantity(WITHDRAWN),
+            })
+        });
+        body.insert("withdrawals".to_owned(), withdrawals.collect());
         let bytes = self.transactions.iter().map(|mined| mined.transaction.input.len() + 120).sum::<usize>();
         body.insert("size".to_owned(), Value::String(format!("0x{:x}", 620 + bytes)));
         body
@@ -224,8 +266,12 @@ impl Block {
         list.bytes(&self.parent_hash.0).bytes(&constant(EMPTY_UNCLES)).bytes(&self.miner.0).bytes(&self.state_root.0);
         list.bytes(&self.transactions_root().0).bytes(&self.receipts_root().0).bytes(&self.bloom.0);
         list.number(0).number(self.number).number(GAS_LIMIT).number(self.gas_used).number(self.timestamp);
-        list.bytes(EXTRA).bytes(&self.randao().0).bytes(&[0; 8]).number(BASE_FEE).bytes(&constant(EMPTY_TRIE));
-        list.number(0).number(0).bytes(&self.parent_beacon_root().0).bytes(&constant(EMPTY_REQUESTS));
+        list.bytes(EXTRA).bytes(&self.randao().0).bytes(&[0; 8]).number(BASE_FEE);
+        list.bytes(&self.withdrawals_root().0);
+        list.number(self.blob_gas_used())
+            .number(0)
+            .bytes(&self.parent_beacon_root().0)
+            .bytes(&constant(EMPTY_REQUESTS));
         list.finish()
     }
 
@@ -240,6 +286,24 @@ impl Block {
     fn root(&self, of: &str) -> Hash {
         let hashes: Vec<u8> = self.transactions.iter().flat_map(|mined| mined.transaction.hash.0).collect();
         if hashes.is_empty() { Hash::parse(EMPTY_TRIE).unwrap_or_default() } else { Hash::derived(of, &hashes) }
+    }
+
+    fn withdrawals_root(&self) -> Hash {
+        let indices: Vec<u8> = self.withdrawals().flat_map(|withdrawal| withdrawal.index.to_be_bytes()).collect();
+        if indices.is_empty() {
+            Hash::parse(EMPTY_TRIE).unwrap_or_default()
+        } else {
+            Hash::derived("withdrawals", &indices)
+        }
+    }
+
+    /// A withdrawal in each block but the first, to a validator after another.
+    pub(super) fn withdrawals(&self) -> impl Iterator<Item = Withdrawal> + use<> {
+        self.number.checked_sub(1).into_iter().map(|index| {
+            let validator = index % VALIDATORS;
+            let address = Hash::derived("withdrawal", &validator.to_be_bytes()).address();
+            Withdrawal { index, validator, address }
+        })
     }
 
     fn randao(&self) -> Hash {

@@ -17,7 +17,7 @@ use self::slots::Slots;
 pub use self::slots::Turn;
 pub(super) use self::slots::{Proposal, beat};
 use super::{
-    author::Author,
+    author::{Author, Unlocked},
     block::{Block, Origin},
     clock::Clock,
     gossip::{Gossip, Taken},
@@ -66,7 +66,8 @@ struct State {
     branches: u64,
     /// Branches that were ever begun beside the canonical one.
     rivals: u64,
-    unlocked: Vec<Hash>,
+    /// Senders and hashes.
+    unlocked: Vec<(Address, Hash)>,
     slots: Slots,
 }
 
@@ -270,18 +271,20 @@ impl Chain {
     /// When the mempool is full.
     pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<Hash, ChainError> {
         let mut state = self.state();
-        let count = u64::try_from(state.unlocked.len()).unwrap_or(u64::MAX);
-        let transaction = Arc::new(self.author.unlocked(count, from, to, value, input));
+        // None of them is ever lost, so they are the sender's only ones.
+        let nonce = state.unlocked.iter().filter(|(sender, _)| *sender == from).count() as u64;
+        let call = Unlocked { from, to, value, input };
+        let transaction = Arc::new(self.author.unlocked(state.unlocked.len() as u64, nonce, call));
         let hash = transaction.hash;
         self.enqueue(&mut state, transaction)?;
-        state.unlocked.push(hash);
+        state.unlocked.push((from, hash));
         Ok(hash)
     }
 
     /// Every transaction that `eth_sendTransaction` made, in order: a double send shows as two.
     #[must_use]
     pub fn unlocked_transactions(&self) -> Vec<Hash> {
-        self.state().unlocked.clone()
+        self.state().unlocked.iter().map(|(_, hash)| *hash).collect()
     }
 
     /// Hashes of the transactions that wait for a block, in order.
@@ -300,6 +303,10 @@ impl Chain {
     #[must_use]
     pub fn account(&self, index: usize) -> Address {
         self.author.account(index)
+    }
+
+    pub(super) fn account_index(&self, account: Address) -> Option<usize> {
+        self.author.index(account)
     }
 
     /// A block of any branch.
@@ -322,8 +329,8 @@ impl Chain {
         self.state().mempool.iter().find(|transaction| transaction.hash == hash).cloned()
     }
 
-    pub(super) fn waiting_from(&self, account: Address) -> usize {
-        self.state().mempool.iter().filter(|transaction| transaction.from == account).count()
+    pub(super) fn waiting_from(&self, account: Address) -> u64 {
+        self.state().mempool.iter().filter(|transaction| transaction.from == account).count() as u64
     }
 
     /// Announces each transaction that enters the mempool.
@@ -434,8 +441,9 @@ impl State {
         let Some(parent) = blocks.last() else { return };
         self.made += 1;
         let salt = author.salt(origin.slot, branch);
-        let contents = author.fill(salt, waiting);
-        let origin = Origin { timestamp: origin.timestamp.max(parent.timestamp), made: self.made, ..origin };
+        let mut sent = parent.sent;
+        let contents = author.fill(salt, waiting, &mut sent);
+        let origin = Origin { timestamp: origin.timestamp.max(parent.timestamp), made: self.made, sent, ..origin };
         let block = Arc::new(Block::seal(Some(parent), salt, origin, contents));
         self.index(&block);
         blocks.push(block);

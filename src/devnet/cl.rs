@@ -6,34 +6,34 @@ mod blobs;
 mod blocks;
 mod events;
 mod pool;
+mod spec;
+mod state;
 mod topics;
 mod validator;
 
-pub(super) use self::validator::{proposer, pubkey};
+pub(super) use self::validator::{VALIDATORS, proposer, pubkey};
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use self::blocks::BlockId;
 use super::{
-    fault::{Fault, Faults, Store},
+    fault::{Fault, Faults},
     gate::Gate,
     hash::Hash,
     http::{self as answers, Body},
     node::{Dropped, Node},
     record::Transport,
-    rpc,
-    view::{FINALIZED, JUSTIFIED, SLOTS_PER_EPOCH, View},
+    view::{FINALIZED, SLOTS_PER_EPOCH, View},
 };
 
 /// The fork that all blocks are of.
 const FORK: &str = "electra";
+const GENESIS_FORK_VERSION: &str = "0x10000038";
 const FORK_VERSION: &str = "0x60000038";
 /// The version before, by the numbers that test networks count with.
 const PREVIOUS_FORK_VERSION: &str = "0x50000038";
@@ -121,9 +121,6 @@ struct Api<'a> {
 impl Api<'_> {
     fn route(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap, body: &Bytes) -> Outcome {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let wants_bytes = headers
-            .get(header::ACCEPT)
-            .is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.starts_with("application/octet-stream")));
         match (method.as_str(), segments.as_slice()) {
             ("GET", ["eth", "v1", "node", "version"]) => {
                 Ok(data(json!({"version": format!("SteadfastDevnet/v1/{}", self.node.name())})))
@@ -141,14 +138,16 @@ impl Api<'_> {
             ("GET", ["eth", "v1", "beacon", "headers"]) => self.headers(query),
             ("GET", ["eth", "v1", "beacon", "headers", id]) => self.header(id),
             ("GET", ["eth", "v1", "beacon", "blocks", id, "root"]) => self.block_root(id),
-            ("GET", ["eth", "v2", "beacon", "blocks", id]) => self.block(id, wants_bytes),
+            ("GET", ["eth", "v2", "beacon", "blocks", id]) => takes_json(headers).and_then(|()| self.block(id)),
             ("POST", ["eth", "v1" | "v2", "beacon", "blocks" | "blinded_blocks"]) => self.publish(headers, body),
             ("GET", ["eth", "v1", "beacon", "blob_sidecars", id]) => self.blob_sidecars(id, query),
             ("GET", ["eth", "v1", "beacon", "blobs", id]) => self.blobs(id, query),
             ("GET", ["eth", "v1", "debug", "beacon", "data_column_sidecars", id]) => self.data_columns(id),
             ("GET", ["eth", "v1", "beacon", "states", id, "finality_checkpoints"]) => self.checkpoints(id),
             ("GET", ["eth", "v1", "beacon", "states", id, "fork"]) => self.fork(id),
-            ("GET", ["eth", "v2", "debug", "beacon", "states", id]) => self.state(id),
+            ("GET", ["eth", "v2", "debug", "beacon", "states", id]) => {
+                takes_json(headers).and_then(|()| self.state(id))
+            }
             ("GET", ["eth", "v1", "events"]) => self.events(query),
             ("GET", ["eth", "v1", "beacon", "states", id, "validators"]) => self.validators_in_query(id, query),
             ("POST", ["eth", "v1", "beacon", "states", id, "validators"]) => self.validators_in_body(id, body),
@@ -198,61 +197,19 @@ impl Api<'_> {
     }
 
     fn genesis(&self) -> Response<Body> {
-        let chain_id = self.chain_id();
         data(json!({
             "genesis_time": self.view.genesis().timestamp.to_string(),
-            "genesis_validators_root": Hash::derived("validators", &chain_id.to_be_bytes()).to_string(),
-            "genesis_fork_version": "0x10000038",
+            "genesis_validators_root": self.validators_root().to_string(),
+            "genesis_fork_version": GENESIS_FORK_VERSION,
         }))
     }
 
-    fn spec(&self) -> Response<Body> {
-        let chain_id = self.chain_id().to_string();
-        data(json!({
-            "CONFIG_NAME": "devnet",
-            "PRESET_BASE": "minimal",
-            "SECONDS_PER_SLOT": self.node.settings.seconds_per_slot.to_string(),
-            "SLOTS_PER_EPOCH": SLOTS_PER_EPOCH.to_string(),
-            "DEPOSIT_CHAIN_ID": chain_id,
-            "DEPOSIT_NETWORK_ID": chain_id,
-            "DEPOSIT_CONTRACT_ADDRESS": "0x4242424242424242424242424242424242424242",
-            "GENESIS_FORK_VERSION": "0x10000038",
-            "ELECTRA_FORK_VERSION": FORK_VERSION,
-            "ELECTRA_FORK_EPOCH": "0",
-        }))
+    fn validators_root(&self) -> Hash {
+        Hash::derived("validators", &self.chain_id().to_be_bytes())
     }
 
     fn chain_id(&self) -> u64 {
         self.faults.chain_id().unwrap_or_else(|| self.node.chain.id())
-    }
-
-    fn checkpoints(&self, id: &str) -> Outcome {
-        let at = self.view.at(self.find_state(id)?.number);
-        let checkpoint = |behind: u64| {
-            let block = at.checkpoint(behind);
-            json!({"epoch": (block.slot / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
-        };
-        Ok(self.described(
-            None,
-            json!({
-                "previous_justified": checkpoint(FINALIZED),
-                "current_justified": checkpoint(JUSTIFIED),
-                "finalized": checkpoint(FINALIZED),
-            }),
-        ))
-    }
-
-    /// The fork of a state: every state is of the one fork, from the first epoch on.
-    fn fork(&self, id: &str) -> Outcome {
-        let slot = self.find_state(id)?.slot;
-        let fork = json!({"previous_version": PREVIOUS_FORK_VERSION, "current_version": FORK_VERSION, "epoch": "0"});
-        Ok(self.described(Some(slot), fork))
-    }
-
-    fn state(&self, id: &str) -> Outcome {
-        self.find_state(id)?;
-        let pieces = rpc::blob(self.node.settings.state_bytes).map(Ok);
-        Ok(with_fork(answers::streamed("application/octet-stream", stream::iter(pieces))))
     }
 
     /// An answer about a block or state of `slot`; without a slot about data as new as the head.
@@ -265,23 +222,23 @@ impl Api<'_> {
         let optimistic = self.faults.has(&Fault::Optimistic);
         json!({"execution_optimistic": optimistic, "finalized": finalized, "data": about})
     }
+}
 
-    fn find_state(&self, id: &str) -> Result<Arc<super::Block>, Problem> {
-        let id =
-            BlockId::parse(id).ok_or_else(|| Problem(StatusCode::BAD_REQUEST, format!("Invalid state ID: {id}")))?;
-        let found = match id {
-            BlockId::Root(root) => (self.view.base()..=self.view.head().number)
-                .rev()
-                .filter_map(|slot| self.view.block(slot))
-                .find(|block| block.beacon_state_root() == root)
-                .cloned(),
-            // An empty slot has a state, too: that of the block before.
-            BlockId::Slot(slot) if slot <= self.view.head().slot => Some(self.view.as_of(slot).head().clone()),
-            id => id.find(&self.node.chain, &self.view),
-        };
-        let found = found.filter(|block| self.keeps(Store::States, block));
-        found.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "State not found".to_owned()))
+/// Whether the client takes JSON, the one form in which the node has blocks and states.
+fn takes_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut ranges = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let takes = |range: &str| {
+        let (kind, parameters) = range.split_once(';').unwrap_or((range, ""));
+        let is_refused = parameters.split(';').any(|parameter| {
+            let weight = parameter.trim().strip_prefix("q=");
+            weight.and_then(|weight| weight.parse::<f32>().ok()) == Some(0.0)
+        });
+        !is_refused && ["application/json", "application/*", "*/*"].contains(&kind.trim())
+    };
+    if !headers.contains_key(header::ACCEPT) || ranges.any(|accept| accept.split(',').any(takes)) {
+        return Ok(());
     }
+    Err(Problem(StatusCode::NOT_ACCEPTABLE, "Accepted media type is not supported".to_owned()))
 }
 
 fn not_found() -> Outcome {

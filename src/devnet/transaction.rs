@@ -1,7 +1,7 @@
 //! Pretend transactions and their logs.
 //!
-//! Raw transactions are opaque: any bytes are taken, the hash is keccak of the bytes as on a real
-//! chain, and sender and receiver are derived from that hash.
+//! Raw transactions are opaque: any two bytes or more are taken, the hash is keccak of the bytes as
+//! on a real chain, and sender and receiver are derived from that hash.
 
 use serde_json::{Value, json};
 

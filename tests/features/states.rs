@@ -1,13 +1,18 @@
 //! States: bodies that are longer than what a proxy may keep.
 
-use cucumber::{given, then};
-use reqwest::Method;
-use steadfast::devnet::Fault;
+use std::hash::{DefaultHasher, Hasher};
 
-use crate::{nodes::befalls, world::Proxy};
+use cucumber::{given, then};
+use reqwest::{Method, Response};
+use steadfast::{devnet::Fault, domain::layer::Layer};
+
+use crate::{
+    network::{At, Port, here},
+    nodes::befalls,
+    world::Proxy,
+};
 
 const STATE: &str = "/eth/v2/debug/beacon/states/head";
-const LINE: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
 
 #[given(expr = "states of {int} MiB")]
 async fn states(proxy: &mut Proxy, mebibytes: u64) {
@@ -21,22 +26,31 @@ fn peak(process: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// How many bytes a body has, and what they hash to.
+async fn digest(mut response: Response) -> (u64, u64) {
+    let (mut length, mut hasher) = (0, DefaultHasher::new());
+    while let Some(piece) = response.chunk().await.unwrap() {
+        length += piece.len() as u64;
+        hasher.write(&piece);
+    }
+    (length, hasher.finish())
+}
+
 #[then(expr = "a client gets a whole state, while the process grows by less than {int} MiB")]
 async fn flat(proxy: &mut Proxy, mebibytes: u64) {
     let process = proxy.process.as_ref().expect("a process").id();
     std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
     let before = peak(process);
-    let mut response = proxy.beacon(Method::GET, STATE).send().await.unwrap();
+    let response = proxy.beacon(Method::GET, STATE).send().await.unwrap();
     assert_eq!(response.status(), 200);
-    let (mut at, pattern) = (0, LINE.repeat(1 << 14));
-    while let Some(piece) = response.chunk().await.unwrap() {
-        let start = at % LINE.len();
-        assert!(piece[..] == pattern[start..start + piece.len()], "at {at}");
-        at += piece.len();
-    }
-    assert_eq!(at as u64, proxy.state_bytes);
+    let through = digest(response).await;
     let grown = peak(process) - before;
     assert!(grown < mebibytes << 20, "{grown} bytes");
+    assert_eq!(through.0, proxy.state_bytes);
+    let at = At { layer: Layer::Cl, place: 0 };
+    let node = here(proxy.net().addr(at, Port::Http));
+    let own = proxy.client.get(format!("http://{node}{STATE}")).send().await.unwrap();
+    assert_eq!(through, digest(own).await, "bytes, and what they hash to: through the proxy, and of the node");
 }
 
 #[then(expr = "a client that has begun a state when {word} goes down sees that it is not whole")]

@@ -2,8 +2,8 @@
 # Checks the Dockerfile without a container engine: by rules (dockerfile.py), and by its last
 # stage's steps, by hand, in a Debian 12 that debootstrap makes. There the binary runs as the
 # image's user without rights, over a file system that is only read, and its health check answers.
-# Needs root and apt-get, and the first time a minute or two and 250 MB: the Debian is kept in
-# target/image.
+# Needs root (or sudo) and apt-get, and the first time a minute or two and 250 MB: the Debian is kept
+# in target/image.
 #
 #   tests/image/check.sh [BINARY]     without it, target/release/steadfast
 #   tests/image/check.sh --rules      the rules alone
@@ -25,7 +25,10 @@ fail() {
 }
 
 [[ -x $binary ]] || fail "$binary is not a program (cargo build --release)"
-((EUID == 0)) || fail "a chroot needs root"
+if ((EUID != 0)); then
+    command -v sudo >/dev/null || fail "a chroot needs root or sudo"
+    exec sudo -- "$image/check.sh" "$binary"
+fi
 
 # ---- By rules
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The Debian release that each runtime image is made of.
 RELEASES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # What must not get into a build, nor slow it down.
 KEPT_OUT = [
     "rust-toolchain.toml",
@@ -96,12 +97,19 @@ def problems(dockerfile, dockerignore):
 
     # ---- Images
 
-    names = {stage[2] for stage in stages if len(stage) == 3 and stage[1].upper() == "AS"}
-    for image, *_ in stages:
-        tag = image.rpartition("/")[2].partition(":")[2]
-        if image not in names and (not tag or tag.startswith("latest")):
+    names = [stage[2] if len(stage) == 3 and stage[1].upper() == "AS" else "" for stage in stages]
+    bases = [stage[0] for place, stage in enumerate(stages) if stage[0] not in names[:place]]
+    for image in bases:
+        name, _, digest = image.partition("@")
+        tag = name.rpartition("/")[2].partition(":")[2]
+        if not tag or tag.startswith("latest"):
             found.append(f"FROM {image}: the tag must say which version")
-    builder = re.fullmatch(r"rust:(\d+\.\d+)-slim-(\w+)", stages[0][0])
+        if digest and not DIGEST.fullmatch(digest):
+            found.append(f"FROM {image}: a digest is sha256: and 64 digits")
+    # One image that cannot change beside one that can is pinned in name only.
+    if len({"@" in image for image in bases}) == 2:
+        found.append("FROM: every base image must have a digest, or none")
+    builder = re.fullmatch(r"rust:(\d+\.\d+)-slim-(\w+)", stages[0][0].partition("@")[0])
     runtime = re.search(r"debian\d+", stages[-1][0])
     if not builder or not runtime or RELEASES.get(runtime[0]) != builder[2]:
         found.append("FROM: the builder's Debian release must be the runtime's")
@@ -111,7 +119,12 @@ def problems(dockerfile, dockerignore):
 
     # ---- Building
 
+    place, folder = -1, None
     for one in instructions:
+        if one.word == "FROM":
+            place, folder = place + 1, None
+        if one.word == "WORKDIR":
+            folder = one.rest
         if one.word == "ADD":
             found.append("ADD: use COPY")
         if one.word == "WORKDIR" and not one.rest.startswith("/"):
@@ -128,10 +141,16 @@ def problems(dockerfile, dockerignore):
             found.append(f"{one.word}: a secret would be in the image")
         if one.word == "COPY":
             flags = [word for word in one.rest.split() if word.startswith("--")]
-            *sources, _ = [word for word in one.rest.split() if not word.startswith("--")]
+            *sources, target = [word for word in one.rest.split() if not word.startswith("--")]
             for flag in flags:
-                if flag.startswith("--from=") and flag.removeprefix("--from=") not in names:
-                    found.append(f"COPY {flag}: there is no such stage")
+                if flag.startswith("--from=") and flag.removeprefix("--from=") not in names[:place]:
+                    found.append(f"COPY {flag}: there is no such stage before this one")
+            if not sources:
+                found.append(f"COPY {target}: must say where to")
+            if len(sources) > 1 and not target.endswith("/"):
+                found.append(f"COPY {target}: several files need a folder, with / at its end")
+            if not target.startswith("/") and folder is None:
+                found.append(f"COPY {target}: must be absolute, or after a WORKDIR")
             if not any(flag.startswith("--from=") for flag in flags):
                 for source in sources:
                     if not (ROOT / source).exists():
@@ -160,6 +179,9 @@ def problems(dockerfile, dockerignore):
             found.append(f"{word}: must be a JSON list, for there is no shell")
     if entrypoint and health and health[0] != entrypoint[0]:
         found.append("HEALTHCHECK: must call the image's program")
+    copied = [one.rest.split()[-1] for one in those("COPY") if "--from=" in one.rest]
+    if entrypoint and entrypoint[0] not in copied:
+        found.append(f"ENTRYPOINT {entrypoint[0]}: must be copied from an earlier stage")
     if those("EXPOSE")[0].rest.split() != documented_ports():
         found.append(f"EXPOSE {those('EXPOSE')[0].rest}: docs/CONFIG.md says {' '.join(documented_ports())}")
 

@@ -11,6 +11,12 @@ class Dockerfile(unittest.TestCase):
     def test_ours_keeps_the_rules(self):
         self.assertEqual(problems(DOCKERFILE, DOCKERIGNORE), [])
 
+    def test_base_images_may_have_digests(self):
+        pinned = DOCKERFILE.replace("bookworm AS", f"bookworm@sha256:{'b' * 64} AS")
+        pinned = pinned.replace(":nonroot", f":nonroot@sha256:{'c' * 64}")
+        self.assertEqual(pinned.count("@sha256:"), 2)
+        self.assertEqual(problems(pinned, DOCKERIGNORE), [])
+
     def test_each_rule_can_be_broken(self):
         for old, new, expected in [
             ("FROM rust:1.95-slim-bookworm AS", "FROM rust AS", "FROM rust: the tag must say"),
@@ -24,6 +30,13 @@ class Dockerfile(unittest.TestCase):
             ("WORKDIR /src", "WORKDIR /src\nENV API_KEY=1", "ENV: a secret would be in the image"),
             ("LICENSE-MIT", "LICENSE-GPL", "COPY LICENSE-GPL: is not there"),
             ("--from=build", "--from=builder", "there is no such stage"),
+            ("FROM gcr.io", "COPY --from=build /a /b\nFROM gcr.io", "there is no such stage before this one"),
+            ("COPY . .\n", "COPY .\n", "COPY .: must say where to"),
+            ("WORKDIR /src\n", "", "COPY .: must be absolute, or after a WORKDIR"),
+            ("LICENSE-MIT /licenses/", "LICENSE-MIT /licenses", "COPY /licenses: several files need a folder"),
+            ("/steadfast /steadfast", "/steadfast /bin/", "ENTRYPOINT /steadfast: must be copied"),
+            (":nonroot", ":nonroot@sha256:12", "a digest is sha256: and 64 digits"),
+            (":nonroot", f":nonroot@sha256:{'a' * 64}", "every base image must have a digest, or none"),
             ("USER nonroot", "USER root", "USER root: must not be root"),
             ("USER nonroot", "USER 0:0", "USER 0: must not be root"),
             ("USER nonroot\n", "", "USER: must be there once"),

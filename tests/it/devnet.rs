@@ -1,5 +1,6 @@
 //! The pretend network as its clients see it: real HTTP and real WebSockets on loopback.
 
+mod beacon_values;
 mod client;
 mod consensus;
 mod control;
@@ -9,3 +10,4 @@ mod execution_api;
 mod faults;
 mod forms;
 mod subscriptions;
+mod values;

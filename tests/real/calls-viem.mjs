@@ -7,6 +7,8 @@ import { keepCalling, Sent } from './calls.mjs'
 
 const [httpUrl, wsUrl, sink, ...keys] = process.argv.slice(2)
 const chain = { ...anvil, id: 1337 }
+// Milliseconds for an answer. By its default the library gives up after 10 s.
+const timeout = 30_000
 
 function connect(transport, key) {
   return createWalletClient({ account: privateKeyToAccount(key), chain, transport, pollingInterval: 100, cacheTime: 0 }).extend(publicActions)
@@ -31,8 +33,8 @@ function door(client, sent) {
 
 const sent = new Sent()
 const onFetchRequest = async (request) => sent.note(await request.clone().json())
-const overHttp = connect(http(httpUrl, { batch: true, retryCount: 0, onFetchRequest }), keys[0])
-const overWs = connect(webSocket(wsUrl, { retryCount: 0, reconnect: false }), keys[1])
+const overHttp = connect(http(httpUrl, { batch: true, retryCount: 0, timeout, onFetchRequest }), keys[0])
+const overWs = connect(webSocket(wsUrl, { retryCount: 0, timeout, reconnect: false }), keys[1])
 const { socket } = await overWs.transport.getRpcClient()
 socket.addEventListener('close', (event) => console.log(`closed ${event.code} ${event.reason}`))
 await keepCalling({ http: door(overHttp, sent), ws: door(overWs) })

@@ -6,10 +6,13 @@ import sys
 import time
 import traceback
 
+from aiohttp import ClientTimeout
 from web3 import AsyncHTTPProvider, AsyncWeb3, WebSocketProvider
 
 http, ws, sink, *keys = sys.argv[1:]
 enough = False
+# Seconds for an answer, as is the library's default.
+PATIENCE = 30
 
 
 def say(*words):
@@ -69,8 +72,8 @@ def end():
 
 async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
-    over_http = AsyncWeb3(AsyncHTTPProvider(http, exception_retry_configuration=None))
-    async with AsyncWeb3(WebSocketProvider(ws, max_connection_retries=1)) as over_ws:
+    over_http = AsyncWeb3(AsyncHTTPProvider(http, {"timeout": ClientTimeout(PATIENCE)}, exception_retry_configuration=None))
+    async with AsyncWeb3(WebSocketProvider(ws, max_connection_retries=1, request_timeout=PATIENCE)) as over_ws:
         await asyncio.gather(keep_calling("http", Door(over_http, keys[0])), keep_calling("ws", Door(over_ws, keys[1])))
     await over_http.provider.disconnect()
 

@@ -35,6 +35,13 @@ none hangs. What a node was given before it dies, its peer has too, as among nod
 FOOT = """
 Over WebSocket, ethers, viem and alloy have no batches: several calls are sent at once.
 
+How long a library waits for an answer before it gives up, by its own defaults: ethers 6 300 s and ethers 5
+120 s over HTTP; viem 10 s; web3.py 30 s; Lodestar's API package 60 s; web3.js 1 s for a batch. There is no
+limit for other calls of web3.js, for ethers over WebSocket, and in alloy and ethereumjs. A call that a node
+which hangs has got takes some seconds: by Steadfast's defaults the node is found out after two, and the call
+goes to another. A batch of web3.js has failed by then. So this run gives web3.js's batches 30 s, as an
+application should (`batch.execute({ timeout: 30_000 })`), and viem's calls too.
+
 Not tried: go-ethereum's client (Debian 12 has Go 1.19, but no package of go-ethereum's sources, and Go's
 own registry of modules cannot be reached from the machines of this project), and consensus clients
 themselves (they do not install there). `docs/TESTNET.md` says which of these an enclave runs.

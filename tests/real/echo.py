@@ -1,7 +1,8 @@
 """`echo.py PORT TARGET`: makes an echo server of JSON-RPC over WebSocket, for cases that need one. What a client sends goes to the target frame by
 frame, as it comes, with its own mask, but a message's first frame gets the beginning of a call before it, and its last frame the end: the message is
-the call's id. Of the answer only the id goes back. A binary message goes as hexadecimal digits. All that is no part of a message that may stand where
-it stands (control frames, reserved bits and opcodes, fragments of nothing, the closing of connections) passes untouched, both ways."""
+the call's id. Of the answer only the id goes back. A binary message goes as hexadecimal digits. A message that no JSON can hold goes to the target
+too, which answers that it is none; this program then gives the message back itself, and says so. All that is no part of a message that may stand
+where it stands (control frames, reserved bits and opcodes, fragments of nothing, the closing of connections) passes untouched, both ways."""
 
 import asyncio
 import socket
@@ -130,6 +131,8 @@ async def pass_back(node, client, calls):
         if raw[0] == 0x80 | TEXT and not mask:
             if data.startswith(NO_JSON) and calls.strange:
                 data = calls.strange.pop(0)
+                # The proxy took the message, and answered that it is no JSON: what goes back is not its own.
+                print(f"given back here: {data!r}", flush=True)
                 raw = head(0x80 | TEXT, len(data), b"")
             elif b'","result":' in data[-100:]:
                 start = data.index(b'"id":"') + 6

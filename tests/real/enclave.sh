@@ -7,7 +7,7 @@ source tests/real/lib.sh
 
 build_steadfast
 cargo test --quiet --no-run --test features
-limit_to 280
+limit_to 300
 
 read -r port_front port_admin port_control < <(free_ports 3)
 start dev "$steadfast" dev --nodes 4 --block-time 1 --validators 0 \

@@ -4,8 +4,9 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { createPublicClient, http, parseAbi } from 'viem'
 
 const [url, address] = process.argv.slice(2)
+// A call gets 30 s in place of the library's default of 10 s.
 const onError = (error) => console.log(`error ${error.message}`)
-const client = createPublicClient({ transport: http(url), pollingInterval: 250 })
+const client = createPublicClient({ transport: http(url, { timeout: 30_000 }), pollingInterval: 250 })
 
 client.watchBlocks({
   emitMissed: true,

@@ -8,24 +8,46 @@ use super::{
     Api, FORK, Outcome, with_fork,
 };
 
-/// Blobs of a block, if the block has any.
-const BLOBS: u64 = 3;
 /// Columns that a node keeps.
 const COLUMNS: u64 = 4;
 
+/// Field elements of a blob, and of one cell of its extension; each has 32 bytes.
+const BLOB_ELEMENTS: usize = 4096;
+const CELL_ELEMENTS: usize = 64;
+/// Hashes that prove that a block commits to one blob, and to all of them.
+const BLOB_PROOF: u64 = 17;
+const COLUMN_PROOF: u64 = 4;
+
 /// The commitments of a block to its blobs.
 pub(super) fn commitments(block: &Block) -> Vec<String> {
-    (0..count(block)).map(|index| bytes("commitment", block, index)).collect()
+    of_each(block, "commitment")
 }
 
-fn count(block: &Block) -> u64 {
-    if block.slot > 0 && block.slot.is_multiple_of(2) { BLOBS } else { 0 }
+/// A commitment or a proof for each blob of the block.
+fn of_each(block: &Block, what: &str) -> Vec<String> {
+    (0..block.blobs()).map(|index| point(what, block, index)).collect()
 }
 
-/// Forty-eight bytes that belong to this blob.
-fn bytes(of: &str, block: &Block, index: u64) -> String {
-    let one = Hash::derived(of, &[&block.hash.0[..], &index.to_be_bytes()].concat()).0;
+fn derived(of: &str, block: &Block, index: u64) -> Hash {
+    Hash::derived(of, &[&block.hash.0[..], &index.to_be_bytes()].concat())
+}
+
+/// Forty-eight bytes that belong to this blob, as commitments and proofs have.
+fn point(of: &str, block: &Block, index: u64) -> String {
+    let one = derived(of, block, index).0;
     hex::encode(&[&one[..], &one[..16]].concat())
+}
+
+/// Field elements that belong to this blob: the same one `count` times.
+fn elements(of: &str, block: &Block, index: u64, count: usize) -> String {
+    let mut one = derived(of, block, index).0;
+    // An element is less than the field's modulus, whose first byte is 0x73.
+    one[0] = 0;
+    hex::encode(&one.repeat(count))
+}
+
+fn branch(of: &str, block: &Block, index: u64, length: u64) -> Vec<String> {
+    (0..length).map(|depth| derived(of, block, index << 8 | depth).to_string()).collect()
 }
 
 impl Api<'_> {
@@ -35,9 +57,10 @@ impl Api<'_> {
         let header = self.header_json(&block, 0)["header"].clone();
         let sidecars = self.present(&block, query).map(|index| {
             json!({
-                "index": index.to_string(), "blob": bytes("blob", &block, index),
-                "kzg_commitment": bytes("commitment", &block, index), "kzg_proof": bytes("proof", &block, index),
-                "signed_block_header": header, "kzg_commitment_inclusion_proof": [],
+                "index": index.to_string(), "blob": elements("blob", &block, index, BLOB_ELEMENTS),
+                "kzg_commitment": point("commitment", &block, index), "kzg_proof": point("proof", &block, index),
+                "signed_block_header": header,
+                "kzg_commitment_inclusion_proof": branch("inclusion", &block, index, BLOB_PROOF),
             })
         });
         Ok(self.of_blobs(Some(FORK), sidecars.collect()))
@@ -46,7 +69,8 @@ impl Api<'_> {
     /// The blobs alone.
     pub(super) fn blobs(&self, id: &str, query: &str) -> Outcome {
         let block = self.find_stored(id, Store::Blobs)?;
-        Ok(self.of_blobs(None, self.present(&block, query).map(|index| json!(bytes("blob", &block, index))).collect()))
+        let blobs = self.present(&block, query).map(|index| json!(elements("blob", &block, index, BLOB_ELEMENTS)));
+        Ok(self.of_blobs(None, blobs.collect()))
     }
 
     pub(super) fn data_columns(&self, id: &str) -> Outcome {
@@ -54,10 +78,12 @@ impl Api<'_> {
         let header = self.header_json(&block, 0)["header"].clone();
         let columns = if self.present(&block, "").next().is_some() { COLUMNS } else { 0 };
         let columns = (0..columns).map(|index| {
+            let cells = (0..block.blobs()).map(|blob| elements("cell", &block, blob << 8 | index, CELL_ELEMENTS));
             json!({
-                "index": index.to_string(), "column": [bytes("column", &block, index)],
-                "kzg_commitments": commitments(&block), "kzg_proofs": [bytes("proof", &block, index)],
-                "signed_block_header": header, "kzg_commitments_inclusion_proof": [],
+                "index": index.to_string(), "column": cells.collect::<Vec<_>>(),
+                "kzg_commitments": commitments(&block), "kzg_proofs": of_each(&block, "cell proof"),
+                "signed_block_header": header,
+                "kzg_commitments_inclusion_proof": branch("all included", &block, 0, COLUMN_PROOF),
             })
         });
         Ok(self.of_blobs(Some(FORK), columns.collect()))
@@ -67,7 +93,7 @@ impl Api<'_> {
     fn present(&self, block: &Block, query: &str) -> impl Iterator<Item = u64> + use<> {
         let lists = query.split('&').filter_map(|pair| pair.strip_prefix("indices="));
         let wanted: Vec<u64> = lists.flat_map(|list| list.split(',')).filter_map(|index| index.parse().ok()).collect();
-        let there = count(block).min(self.faults.blobs_left().unwrap_or(u64::MAX));
+        let there = block.blobs().min(self.faults.blobs_left().unwrap_or(u64::MAX));
         (0..there).filter(move |index| wanted.is_empty() || wanted.contains(index))
     }
 

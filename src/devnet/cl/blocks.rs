@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        block::Block,
+        block::{Block, WITHDRAWN},
         chain::Chain,
         fault::{Fault, Store},
         hash::{Address, Hash},
@@ -91,13 +91,8 @@ impl Api<'_> {
         Ok(self.described(Some(block.slot), json!({"root": block.root.to_string()})))
     }
 
-    pub(super) fn block(&self, id: &str, wants_bytes: bool) -> Outcome {
+    pub(super) fn block(&self, id: &str) -> Outcome {
         let (id, block) = self.find(id)?;
-        if wants_bytes {
-            // Not SSZ, but bytes that belong to this block and are easily checked.
-            let bytes = [block.root.0, block.hash.0, block.parent_hash.0].concat().repeat(40);
-            return Ok(with_fork(answers::answer(StatusCode::OK, "application/octet-stream", bytes)));
-        }
         let mut message = self.message(&block, self.lie(id));
         message["body"] = self.body(&block);
         let finalized = block.slot <= self.view.checkpoint(FINALIZED).slot;
@@ -164,6 +159,14 @@ impl Api<'_> {
     pub(super) fn body(&self, block: &Block) -> Value {
         let execution: Value = serde_json::from_str(&block.json(false)).unwrap_or_default();
         let decimal = |key: &str| execution[key].as_str().and_then(hex::decode_quantity).unwrap_or(0).to_string();
+        let withdrawals = block.withdrawals().map(|withdrawal| {
+            json!({
+                "index": withdrawal.index.to_string(),
+                "validator_index": withdrawal.validator.to_string(),
+                "address": withdrawal.address.to_string(),
+                "amount": WITHDRAWN.to_string(),
+            })
+        });
         json!({
             "randao_reveal": hex::encode(&[0xbb; SIGNATURE_BYTES]),
             "eth1_data": {"deposit_root": Hash::default().to_string(), "deposit_count": "0", "block_hash": Hash::default().to_string()},
@@ -189,9 +192,9 @@ impl Api<'_> {
                 "base_fee_per_gas": decimal("baseFeePerGas"),
                 "block_hash": block.hash.to_string(),
                 "transactions": block.transactions.iter().map(|mined| hex::encode(&mined.transaction.input)).collect::<Vec<_>>(),
-                "withdrawals": [],
-                "blob_gas_used": "0",
-                "excess_blob_gas": "0",
+                "withdrawals": withdrawals.collect::<Vec<_>>(),
+                "blob_gas_used": decimal("blobGasUsed"),
+                "excess_blob_gas": decimal("excessBlobGas"),
             },
             "bls_to_execution_changes": [],
             "blob_kzg_commitments": blobs::commitments(block),

@@ -145,7 +145,7 @@ pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value
             "attestation",
             json!({
                 "aggregation_bits": "0x03", "data": data, "signature": signature("attestation", block),
-                "committee_bits": "0x0000000000000001",
+                "committee_bits": "0x01",
             }),
         ),
         (

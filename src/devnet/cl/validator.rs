@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Validators that there are.
-const VALIDATORS: u64 = 64;
+pub(in crate::devnet) const VALIDATORS: u64 = 64;
 /// The status of each of them.
 const STATUS: &str = "active_ongoing";
 
@@ -176,7 +176,7 @@ impl Api<'_> {
             "aggregation_bits": "0xff03",
             "data": said,
             "signature": topics::signature("aggregate", view.head()),
-            "committee_bits": "0x0000000000000001",
+            "committee_bits": "0x01",
         });
         let answer = json!({"version": FORK, "data": aggregate});
         Ok(with_fork(answers::json(StatusCode::OK, answer.to_string())))
@@ -206,7 +206,11 @@ impl Api<'_> {
         message["parent_root"] = json!(parent.root.to_string());
         message["body"] = self.body(parent);
         let recipient = self.node.told(|told| told.recipient(proposer(slot))).unwrap_or_default();
-        message["body"]["execution_payload"]["fee_recipient"] = json!(recipient.to_string());
+        let body = &mut message["body"];
+        body["execution_payload"]["fee_recipient"] = json!(recipient.to_string());
+        // A block that a client proposes has no blobs.
+        body["execution_payload"]["blob_gas_used"] = json!("0");
+        body["blob_kzg_commitments"] = json!([]);
         let answer = json!({
             "version": FORK, "execution_payload_blinded": false, "execution_payload_value": "12345",
             "consensus_block_value": "12345", "data": {"block": message, "kzg_proofs": [], "blobs": []},
@@ -270,11 +274,14 @@ pub(in crate::devnet) fn proposer(slot: u64) -> u64 {
     slot % VALIDATORS
 }
 
-fn validator(index: u64) -> Value {
+pub(super) fn validator(index: u64) -> Value {
+    // Withdrawals go to an account.
+    let mut credentials = Hash::derived("withdrawal", &index.to_be_bytes()).address().topic();
+    credentials.0[0] = 1;
     json!({
         "index": index.to_string(), "balance": "32000000000", "status": STATUS,
         "validator": {
-            "pubkey": pubkey(index), "withdrawal_credentials": Hash::derived("withdrawal", &index.to_be_bytes()).to_string(),
+            "pubkey": pubkey(index), "withdrawal_credentials": credentials.to_string(),
             "effective_balance": "32000000000", "slashed": false, "activation_eligibility_epoch": "0",
             "activation_epoch": "0", "exit_epoch": u64::MAX.to_string(), "withdrawable_epoch": u64::MAX.to_string(),
         },

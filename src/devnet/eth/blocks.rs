@@ -103,7 +103,7 @@ impl Context<'_> {
         };
         let (from, to) = (end("fromBlock")?, end("toBlock")?);
         if from > to {
-            return Err(RpcError::params("invalid block range params"));
+            return Err(no_range());
         }
         if to > self.view.head().number {
             return Err(RpcError::params("block range extends beyond current head block"));
@@ -143,7 +143,20 @@ impl Context<'_> {
 
     pub(super) fn new_filter(&self, method: &str, params: &Params) -> Outcome {
         let wish = match method {
-            "eth_newFilter" => Wish::Logs(LogFilter::parse(params.value(0))?),
+            "eth_newFilter" => {
+                let wish = params.value(0);
+                let filter = LogFilter::parse(wish)?;
+                let end = |key: &str| {
+                    let at = At::parse(&wish[key]).filter(|at| !matches!(at, At::Hash(_)));
+                    at.ok_or_else(|| RpcError::params(format!("invalid {key}")))
+                };
+                match (end("fromBlock")?, end("toBlock")?) {
+                    (At::Number(from), At::Number(to)) if from > to => return Err(no_range()),
+                    // No number is above the blocks that are to come.
+                    (At::Latest, At::Number(_)) => return Err(no_range()),
+                    _ => Wish::Logs(filter),
+                }
+            }
             "eth_newPendingTransactionFilter" => Wish::Pending(self.node.chain.pending()),
             _ => Wish::Blocks,
         };
@@ -188,6 +201,10 @@ impl Context<'_> {
             at => Ok(at),
         }
     }
+}
+
+fn no_range() -> RpcError {
+    RpcError::params("invalid block range params")
 }
 
 /// The block or header, with a bloom filter of one bit if the node has [`Fault::BlindBlooms`].

@@ -22,6 +22,7 @@ const REVERT_DATA: &str = "0x08c379a0\
     0000000000000000000000000000000000000000000000000000000000000004\
     6465616400000000000000000000000000000000000000000000000000000000";
 const MOST_FEE_BLOCKS: u64 = 1024;
+const MOST_PERCENTILES: usize = 100;
 const BLOB_BASE_FEE: &str = "0x1";
 
 impl Context<'_> {
@@ -37,15 +38,21 @@ impl Context<'_> {
             "eth_getCode" => json!(if code { "0x6080604052600080fd" } else { "0x" }),
             "eth_getStorageAt" => json!(Hash::derived(slot, &[&address.0[..], &block.hash.0].concat()).to_string()),
             _ => {
-                let mined = (self.view.base()..=block.number).filter_map(|number| self.view.block(number));
-                let mined =
-                    mined.flat_map(|block| &block.transactions).filter(|mined| mined.transaction.from == address);
                 let pending = params.value(1) == "pending";
                 let waiting = if pending { self.node.chain.waiting_from(address) } else { 0 };
-                json!(format!("0x{:x}", mined.count() + waiting))
+                json!(format!("0x{:x}", self.sent(address, &block) + waiting))
             }
         };
         Ok(value.into())
+    }
+
+    /// How many transactions of an address are in the chain up to a block.
+    fn sent(&self, address: Address, block: &Block) -> u64 {
+        self.node.chain.account_index(address).and_then(|index| block.sent.get(index).copied()).unwrap_or_else(|| {
+            let blocks = (self.view.base()..=block.number).filter_map(|number| self.view.block(number));
+            let mined = blocks.flat_map(|block| &block.transactions);
+            mined.filter(|mined| mined.transaction.from == address).count() as u64
+        })
     }
 
     /// Answers the same bytes for the same call at the same block.
@@ -75,24 +82,35 @@ impl Context<'_> {
             "eth_blobBaseFee" => return Ok(json!(BLOB_BASE_FEE).into()),
             _ => {}
         }
+        let percentiles = percentiles(params.value(2))?;
         let newest = self.find(params.at(1)?).ok_or_else(|| RpcError::new(-32000, "request beyond head block"))?;
         let count = params.number(0)?.min(MOST_FEE_BLOCKS).min(newest.number + 1);
-        let blocks = usize::try_from(count).unwrap_or(0);
+        // Blocks that are pruned are left out.
+        let oldest = (newest.number + 1 - count).max(self.view.base().min(newest.number));
+        let used: Vec<(f64, f64)> = (oldest..newest.number + u64::from(count > 0))
+            .filter_map(|number| self.view.block(number).map(|block| block.used()))
+            .collect();
+        let blocks = used.len();
         let mut answer = json!({
-            "oldestBlock": quantity((newest.number + 1).saturating_sub(count)),
+            "oldestBlock": quantity(oldest),
             "baseFeePerGas": vec![quantity(BASE_FEE); blocks + 1],
-            "gasUsedRatio": vec![0.5; blocks],
+            "gasUsedRatio": used.iter().map(|used| used.0).collect::<Vec<_>>(),
             "baseFeePerBlobGas": vec![BLOB_BASE_FEE; blocks + 1],
-            "blobGasUsedRatio": vec![0.0; blocks],
+            "blobGasUsedRatio": used.iter().map(|used| used.1).collect::<Vec<_>>(),
         });
-        if let Value::Array(percentiles) = params.value(2) {
-            answer["reward"] = json!(vec![vec!["0x0"; percentiles.len()]; blocks]);
+        if percentiles > 0 {
+            // No transaction pays more than the base fee.
+            answer["reward"] = json!(vec![vec!["0x0"; percentiles]; blocks]);
         }
         Ok(answer.into())
     }
 
     pub(super) fn send_raw(&self, params: &Params) -> Outcome {
-        let hash = self.node.chain.submit(params.bytes(0)?).map_err(refused)?;
+        let raw = params.bytes(0)?;
+        if raw.len() < 2 {
+            return Err(RpcError::new(-32000, "typed transaction too short"));
+        }
+        let hash = self.node.chain.submit(raw).map_err(refused)?;
         self.node.sent_raw(hash);
         Ok(json!(hash.to_string()).into())
     }
@@ -125,6 +143,33 @@ impl Context<'_> {
         }
         Ok(block)
     }
+}
+
+/// How many percentiles are asked for: each from 0 to 100, and more than the one before it.
+fn percentiles(wish: &Value) -> Result<usize, RpcError> {
+    let wrong = |why: String| RpcError::new(-32000, format!("invalid reward percentile: {why}"));
+    let list = match wish {
+        Value::Null => return Ok(0),
+        Value::Array(list) => list,
+        _ => return Err(RpcError::params("invalid argument 2: not a list of numbers")),
+    };
+    if list.len() > MOST_PERCENTILES {
+        return Err(wrong(format!("over the query limit {MOST_PERCENTILES}")));
+    }
+    let mut before = None;
+    for (index, one) in list.iter().enumerate() {
+        let one = one.as_f64().ok_or_else(|| RpcError::params("invalid argument 2: not a list of numbers"))?;
+        if !(0.0..=100.0).contains(&one) {
+            return Err(wrong(format!("{one:.6}")));
+        }
+        match before.replace(one) {
+            Some(before) if before >= one => {
+                return Err(wrong(format!("#{}:{before:.6} >= #{index}:{one:.6}", index - 1)));
+            }
+            _ => {}
+        }
+    }
+    Ok(list.len())
 }
 
 /// A key of at most 32 bytes; leading zeros may be left out.

@@ -436,7 +436,7 @@ impl Network for Anvil {
         let story = self.inner.story();
         let facts = story.blocks.iter().map_while(|block| block.fact.clone());
         let blocks = facts.filter(|fact| fact.number >= from).collect();
-        std::future::ready(Ok(Canonical { blocks, has_logs: true })).boxed()
+        std::future::ready(Ok(Canonical { blocks })).boxed()
     }
 
     fn slots(&self, _: u64, _: u64) -> Doing<'_, Vec<u64>> {

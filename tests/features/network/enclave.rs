@@ -254,7 +254,7 @@ impl Network for Enclave {
             for number in from..=height {
                 blocks.push(self.rpc.fact(addr, number).await.unwrap_or_else(|why| panic!("{why}")));
             }
-            Ok(Canonical { blocks, has_logs: false })
+            Ok(Canonical { blocks })
         }
         .boxed()
     }

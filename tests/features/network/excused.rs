@@ -64,6 +64,11 @@ pub const EXCUSED: &[(&str, &str, &[Kind], &str)] = &[
     ),
     ("subscriptions", "A batch of subscriptions is answered whole before any of them is heard", &[Kurtosis], QUIET),
     ("subscriptions", "To unsubscribe ends it, once", &[Kurtosis], QUIET),
+    ("subscriptions", "Back on the primary while subscribed, without a gap and without a repeat", &[Kurtosis], QUIET),
+    ("testnet", "The operator takes a node out while a client is subscribed to newHeads and logs", &[Kurtosis], QUIET),
+    ("testnet", "Filters of blocks and logs outlive the time in which no node is there", &[Kurtosis], QUIET),
+    ("filters", "Nodes without a WebSocket do as well, for filters of blocks and logs", &[Kurtosis], QUIET),
+    ("filters", "A reload keeps filters of blocks and logs", &[Kurtosis], QUIET),
     (
         "testnet",
         "The proxy subscribes anew at each node that it turns to, and no client sees an answer to that, when the primary goes down",

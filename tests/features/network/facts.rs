@@ -15,8 +15,6 @@ pub struct Fact {
 #[derive(Clone, Debug)]
 pub struct Canonical {
     pub blocks: Vec<Fact>,
-    /// Whether every block has logs.
-    pub has_logs: bool,
 }
 
 impl Canonical {

@@ -145,7 +145,10 @@ async fn a_state_is_streamed_whole_and_a_block_is_published() {
     let net = network().await;
     let node = net.cl(0);
     let state = get(node, "/eth/v2/debug/beacon/states/head").await;
-    assert_eq!(state.headers()["content-type"], "application/octet-stream");
+    assert_eq!(
+        (&state.headers()["content-type"], state.content_length()),
+        (&"application/json".parse().unwrap(), None)
+    );
     assert_eq!(state.bytes().await.unwrap().len(), 3_000_000);
     let publish = async |kind: &str, version: bool| {
         let request = http().post(format!("{}/eth/v2/beacon/blocks", node.http_url())).header("content-type", kind);

@@ -1,6 +1,9 @@
 //! Forms of JSON values, read from a description like `execution_api.txt`.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde_json::Value;
 
@@ -8,6 +11,8 @@ use serde_json::Value;
 pub struct Description {
     forms: BTreeMap<&'static str, Form>,
     pub methods: Vec<Method>,
+    /// Lists that had elements, each by its form and the form or method that it is of.
+    filled: RefCell<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -28,7 +33,7 @@ pub struct Method {
 
 impl Description {
     pub fn read(text: &'static str) -> Self {
-        let mut description = Self { forms: BTreeMap::new(), methods: Vec::new() };
+        let mut description = Self { forms: BTreeMap::new(), methods: Vec::new(), filled: RefCell::default() };
         let mut form = "";
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
             if let Some(head) = line.strip_prefix("form ") {
@@ -62,9 +67,31 @@ impl Description {
 
     /// Whether the value is of one of the alternatives of the form, or else why it is of none.
     pub fn fits(&self, form: &str, value: &Value) -> Result<(), String> {
+        self.fits_at("", form, value)
+    }
+
+    /// The same for a result of the method.
+    pub fn fits_result(&self, method: &Method, value: &Value) -> Result<(), String> {
+        self.fits_at(method.name, method.form.ok_or("its form is not written down")?, value)
+    }
+
+    /// The lists of the methods' results and of all forms that never had an element.
+    pub fn never_filled(&self) -> BTreeSet<String> {
+        let results = self.methods.iter().filter_map(|method| Some((method.name.to_owned(), method.form?)));
+        let members = self.forms.iter().flat_map(|(name, form)| {
+            form.members.iter().map(move |(member, _, inner)| (format!("{name}.{member}"), *inner))
+        });
+        let mut lists = BTreeSet::new();
+        for (of, form) in results.chain(members) {
+            lists_in(&of, form, &mut lists);
+        }
+        lists.difference(&self.filled.borrow()).cloned().collect()
+    }
+
+    fn fits_at(&self, of: &str, form: &str, value: &Value) -> Result<(), String> {
         let mut why = Vec::new();
         for one in alternatives(form) {
-            match self.fits_one(one, value) {
+            match self.fits_one(of, one, value) {
                 Ok(()) => return Ok(()),
                 Err(error) => why.push(error),
             }
@@ -72,12 +99,16 @@ impl Description {
         Err(why.join(", or "))
     }
 
-    fn fits_one(&self, form: &str, value: &Value) -> Result<(), String> {
-        if let Some(items) = form.strip_prefix('[').and_then(|form| form.strip_suffix(']')) {
+    fn fits_one(&self, of: &str, form: &str, value: &Value) -> Result<(), String> {
+        if let Some(items) = elements(form) {
             let list = value.as_array().ok_or_else(|| format!("no list: {value}"))?;
-            return list.iter().try_for_each(|item| self.fits(items, item));
+            list.iter().try_for_each(|item| self.fits_at(of, items, item))?;
+            if !list.is_empty() {
+                self.filled.borrow_mut().insert(format!("{of} {form}"));
+            }
+            return Ok(());
         }
-        if let Some(form) = self.forms.get(form) {
+        if self.forms.contains_key(form) {
             return self.has_members(form, value);
         }
         let text = value.as_str();
@@ -102,13 +133,16 @@ impl Description {
         if is { Ok(()) } else { Err(format!("{value} is no {form}")) }
     }
 
-    fn has_members(&self, form: &Form, value: &Value) -> Result<(), String> {
+    fn has_members(&self, name: &str, value: &Value) -> Result<(), String> {
+        let form = &self.forms[name];
         let object = value.as_object().ok_or_else(|| format!("no object: {value}"))?;
-        for (name, may_lack, inner) in &form.members {
-            match object.get(*name) {
-                Some(member) => self.fits(inner, member).map_err(|why| format!("{name}: {why}"))?,
+        for (member, may_lack, inner) in &form.members {
+            match object.get(*member) {
+                Some(value) => {
+                    self.fits_at(&format!("{name}.{member}"), inner, value).map_err(|why| format!("{member}: {why}"))?
+                }
                 None if *may_lack => {}
-                None => return Err(format!("{name} is missing")),
+                None => return Err(format!("{member} is missing")),
             }
         }
         if form.is_closed {
@@ -117,7 +151,22 @@ impl Description {
                 return Err(format!("{key} is not described"));
             }
         }
-        form.bases.iter().try_for_each(|base| self.has_members(&self.forms[base], value))
+        form.bases.iter().try_for_each(|base| self.has_members(base, value))
+    }
+}
+
+/// The form of the elements, if this is the form of a list.
+fn elements(form: &str) -> Option<&str> {
+    form.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// Adds the lists in the form of `of`.
+fn lists_in(of: &str, form: &str, lists: &mut BTreeSet<String>) {
+    for one in alternatives(form) {
+        if let Some(items) = elements(one) {
+            lists.insert(format!("{of} {one}"));
+            lists_in(of, items, lists);
+        }
     }
 }
 

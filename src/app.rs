@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 use self::{build::Deps, networks::Runtime, worker::Workers};
 use crate::{
     config::Config,
+    domain::address::Address,
     door::{
         admin::{Admin, Faults, Reload},
         beacon,
@@ -37,7 +38,7 @@ use crate::{
     },
     memory::{self, Budget},
     metrics::Metrics,
-    net::{Dial, Listen, systemd::Supervisor, tcp::Tcp},
+    net::{Dial, Listen, Listeners, system::System, systemd::Supervisor},
     pool::Wall,
     view::Couriers,
 };
@@ -72,8 +73,8 @@ impl World {
     /// The operating system's network and clock. `threads` serve clients.
     pub fn real(threads: usize) -> Self {
         Self {
-            dial: Arc::new(Tcp),
-            listen: Arc::new(Tcp),
+            dial: Arc::new(System),
+            listen: Arc::new(System),
             wall: Arc::new(unix_seconds),
             threads: Some(threads),
             descriptors: None,
@@ -104,12 +105,12 @@ fn unix_seconds() -> u64 {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {addr}: {error}{}", advice(key, error))]
+    #[error("{key}: cannot listen on {address}: {error}{}", advice(key, address, error))]
     Listen {
         /// The key of the address.
         key: &'static str,
         /// The address.
-        addr: SocketAddr,
+        address: Address,
         /// Why.
         error: io::Error,
     },
@@ -122,7 +123,16 @@ pub enum StartError {
 }
 
 /// Advice to the operator about an address that cannot be listened on.
-fn advice(key: &str, error: &io::Error) -> String {
+fn advice(key: &str, address: &Address, error: &io::Error) -> String {
+    if address.path().is_some() {
+        return match error.kind() {
+            io::ErrorKind::AddrInUse => "\nanother Steadfast may run: give this one another file".to_owned(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "\nmay this process write to the folder? Under systemd, RuntimeDirectory= makes one".to_owned()
+            }
+            _ => String::new(),
+        };
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
             unless it is told otherwise, and another Steadfast may run. Give that program another port, or this one with \
@@ -139,7 +149,7 @@ fn advice(key: &str, error: &io::Error) -> String {
 
 /// A running proxy. Dropping an `App` ends the proxy at once; [`App::shutdown`] lets calls finish.
 pub struct App {
-    addr: SocketAddr,
+    addresses: Vec<Address>,
     admin_addr: SocketAddr,
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
@@ -173,13 +183,10 @@ impl App {
         let memory = Budget::new(config.max_client_memory.unwrap_or_else(memory::quarter));
         let measured = memory.clone();
         metrics.measure_memory(move || [measured.held(), measured.limit(), measured.refused() as usize]);
-        let bind = async |key, addr| {
-            let bound = world.listen.bind(addr).await;
-            bound.map_err(|error| StartError::Listen { key, addr, error })
-        };
-        let listener = bind("listen", config.listen).await?;
-        let admin_listener = bind("admin.listen", config.admin.listen).await?;
-        let (addr, admin_addr) = (listener.local_addr(), admin_listener.local_addr());
+        let listener = listen(&world, "listen", &config.listen).await?;
+        let admin_listener = listen(&world, "admin.listen", &[config.admin.listen.into()]).await?;
+        let addresses = listener.addresses();
+        let admin_addr = first_ip(&admin_listener.addresses());
         if !admin_addr.ip().is_loopback() {
             warn!(addr = %admin_addr, "the admin side is not on loopback and asks for no password: let only operators reach it");
         }
@@ -224,12 +231,18 @@ impl App {
         background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
         let alive = shared.clone();
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.couriers).await });
-        Ok(Self { addr, admin_addr, shared, closing, workers, reload, acceptor, background })
+        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background })
     }
 
     /// Where clients connect.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The first address of the network where clients connect. Port 0 of the unspecified address
+    /// where they connect to Unix sockets only.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        first_ip(&self.addresses)
     }
 
     /// Where the operator connects.
@@ -281,6 +294,21 @@ impl App {
         }
         self.background.shutdown().await;
     }
+}
+
+/// Binds all `addresses` of the setting `key`.
+async fn listen(world: &World, key: &'static str, addresses: &[Address]) -> Result<Listeners, StartError> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let bound = world.listen.bind(address.clone()).await;
+        sockets.push(bound.map_err(|error| StartError::Listen { key, address: address.clone(), error })?);
+    }
+    Ok(Listeners::new(sockets))
+}
+
+/// The first of the addresses that is of the network; unspecified if none is.
+fn first_ip(addresses: &[Address]) -> SocketAddr {
+    addresses.iter().find_map(Address::ip).unwrap_or(SocketAddr::from(([0; 4], 0)))
 }
 
 /// Says that clients are refused for want of memory, once in a while for as long as that goes on.

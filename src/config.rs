@@ -20,6 +20,7 @@ mod header;
 mod health;
 mod hosts;
 mod interpolate;
+mod listen;
 mod log;
 mod method_pattern;
 mod name;
@@ -48,6 +49,7 @@ use std::{
 };
 
 use self::root::read;
+use crate::domain::address::Address;
 
 pub use self::{
     addresses::Addresses,
@@ -75,8 +77,8 @@ pub use self::{
 /// All settings of one running proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect. Port 0: a free one.
-    pub listen: SocketAddr,
+    /// Where clients connect, at least at one address. Port 0: a free one.
+    pub listen: Vec<Address>,
     /// The names by which clients may ask for the proxy.
     pub hosts: Hosts,
     /// Threads that serve; `None`: as many as the machine has cores.

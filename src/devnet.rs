@@ -56,7 +56,7 @@ pub use self::{
     validator::{Client as ValidatorClient, Earned, Proposals, Tally, Validator},
     view::Snapshot,
 };
-use crate::net::Listen;
+use crate::net::{Accept, Listen};
 
 /// The settings of a pretend network.
 #[derive(Clone, Debug)]
@@ -142,12 +142,12 @@ impl Devnet {
         let kinds = [(Kind::Execution, "el", options.execution), (Kind::Consensus, "cl", options.consensus)];
         for (list, (kind, prefix, count)) in nodes.iter_mut().zip(kinds) {
             for i in 1..=count {
-                let accept = listen.bind(SocketAddr::new(options.listen_ip, port)).await?;
+                let accept = listen.bind(SocketAddr::new(options.listen_ip, port).into()).await?;
                 if port != 0 {
                     port = port.checked_add(1).ok_or(io::ErrorKind::AddrNotAvailable)?;
                 }
                 let name = format!("{prefix}-{i}");
-                let node = Node::new(name, kind, accept.local_addr(), chain.clone(), settings, seed);
+                let node = Node::new(name, kind, at(options.listen_ip, &*accept), chain.clone(), settings, seed);
                 let node = Arc::new(node);
                 tasks.spawn(serve::run(node.clone(), listen.clone(), accept));
                 list.push(node);
@@ -156,8 +156,8 @@ impl Devnet {
         let [execution, consensus] = nodes;
         let (mut control, clients) = (None, Arc::<control::Clients>::default());
         if let Some(addr) = options.control {
-            let accept = listen.bind(addr).await?;
-            control = Some(accept.local_addr());
+            let accept = listen.bind(addr.into()).await?;
+            control = Some(at(addr.ip(), &*accept));
             let nodes = execution.iter().chain(&consensus).cloned().collect();
             tasks.spawn(control::run(
                 Arc::new(control::Control { chain: chain.clone(), nodes, clients: clients.clone() }),
@@ -219,4 +219,9 @@ impl Devnet {
     pub fn control_addr(&self) -> Option<SocketAddr> {
         self.control
     }
+}
+
+/// The address of a socket that was bound at `ip`, with its real port.
+fn at(ip: IpAddr, accept: &dyn Accept) -> SocketAddr {
+    SocketAddr::new(ip, accept.local_addr().port())
 }

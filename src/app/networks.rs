@@ -82,7 +82,7 @@ impl Runtime {
         let config = &self.config;
         Site {
             networks: self.networks.iter().map(served).collect(),
-            hosts: config.hosts.for_clients(config.listen),
+            hosts: config.hosts.for_clients(&config.listen),
             admin_hosts: config.admin.hosts.for_operator(config.admin.listen),
             ready: config.health.ready,
             origins: config.cors.origins.clone(),

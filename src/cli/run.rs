@@ -29,7 +29,8 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         let descriptors = descriptors::raise();
         let world = World { descriptors, supervisor: supervisor.clone(), ..World::real(threads) };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
-        info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
+        let clients: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
+        info!(clients = %clients.join(","), admin = %app.admin_addr(), threads, "steadfast is running");
         supervisor.tell(Supervisor::READY);
         let reason = signals.until_told(&app).await.name;
         supervisor.tell(Supervisor::STOPPING);

@@ -22,7 +22,7 @@ pub struct Flags {
     pub cl: Vec<String>,
     /// `--cl-backup`: likewise, backups.
     pub cl_backup: Vec<String>,
-    /// `--listen`: IP address and port for clients.
+    /// `--listen`: IP address and port for clients, or a Unix socket.
     pub listen: Option<String>,
     /// `--admin-listen`: IP address and port for the operator.
     pub admin_listen: Option<String>,

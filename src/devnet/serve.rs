@@ -30,7 +30,7 @@ pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn
         if faults.wait_for(|faults| !faults.down()).await.is_err() {
             return;
         }
-        match listen.bind(node.addr()).await {
+        match listen.bind(node.addr().into()).await {
             Ok(bound) => socket = Some(bound),
             Err(error) => {
                 warn!(node = node.name(), %error, "cannot listen again yet");

@@ -131,7 +131,7 @@ impl Node {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
             };
-            let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
+            let endpoint = Endpoint::Tcp { host: url.host().clone(), port: url.port() };
             Ok(Target { endpoint, tls, url: url.clone(), headers, connections })
         };
         let labels = NodeLabels { network, layer: layer.as_str(), node: settings.name.as_str() };

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -14,6 +15,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
     app::{App, Source, World},
+    domain::{address::Address, client::Peer},
     net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen},
 };
 use tokio::{
@@ -37,7 +39,7 @@ pub struct Net(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    listening: BTreeMap<u16, mpsc::Sender<(DuplexStream, IpAddr)>>,
+    listening: BTreeMap<Door, mpsc::Sender<(DuplexStream, Peer)>>,
     last_port: u16,
     dialled: u64,
     /// Our own system's error for every dial.
@@ -46,6 +48,13 @@ struct State {
     delays: VecDeque<Duration>,
     /// Whether connections that are accepted from now on get stuck.
     is_stuck: bool,
+}
+
+/// Where something listens: a port, or the file of a Unix socket.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Door {
+    Port(u16),
+    File(Arc<Path>),
 }
 
 impl Net {
@@ -74,10 +83,19 @@ impl Net {
 
     /// The same with a connection on which so many bytes may be on their way in each direction.
     pub async fn connect_over(&self, pipe: usize, own: IpAddr, port: u16) -> io::Result<DuplexStream> {
+        self.connect_to(pipe, own.into(), &Door::Port(port)).await
+    }
+
+    /// Connects as this user to what listens at the Unix socket `path`.
+    pub async fn connect_as(&self, user: u32, path: &str) -> io::Result<DuplexStream> {
+        self.connect_to(PIPE, Peer::User(user), &Door::File(Path::new(path).into())).await
+    }
+
+    async fn connect_to(&self, pipe: usize, own: Peer, door: &Door) -> io::Result<DuplexStream> {
         let backlog = {
             let mut state = self.0.lock().unwrap();
             state.dialled += 1;
-            state.listening.get(&port).cloned()
+            state.listening.get(door).cloned()
         };
         let (near, far) = duplex(pipe);
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
@@ -121,54 +139,63 @@ impl Dial for Net {
             if let Some(errno) = exhausted {
                 return Err(io::Error::from_raw_os_error(errno));
             }
-            Ok(Box::new(self.connect(to.port).await?) as BoxIo)
+            let door = match to {
+                Endpoint::Tcp { port, .. } => Door::Port(*port),
+                Endpoint::Unix(path) => Door::File(path.clone()),
+            };
+            Ok(Box::new(self.connect_to(PIPE, IpAddr::V4(Ipv4Addr::LOCALHOST).into(), &door).await?) as BoxIo)
         })
     }
 }
 
 impl Listen for Net {
-    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
+    fn bind(&self, address: Address) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
-            let port = if addr.port() == 0 {
-                state.last_port += 1;
-                10_000 + state.last_port
-            } else {
-                addr.port()
+            let (door, address) = match address {
+                Address::Unix { path, mode } => (Door::File(path.clone()), Address::Unix { path, mode }),
+                Address::Ip(addr) => {
+                    let port = if addr.port() == 0 {
+                        state.last_port += 1;
+                        10_000 + state.last_port
+                    } else {
+                        addr.port()
+                    };
+                    (Door::Port(port), SocketAddr::new(addr.ip(), port).into())
+                }
             };
-            if state.listening.contains_key(&port) {
+            if state.listening.contains_key(&door) {
                 return Err(io::ErrorKind::AddrInUse.into());
             }
             let (backlog, accepted) = mpsc::channel(128);
-            state.listening.insert(port, backlog);
-            let addr = SocketAddr::new(addr.ip(), port);
-            Ok(Box::new(Socket { addr, accepted, net: self.clone() }) as Box<dyn Accept>)
+            state.listening.insert(door.clone(), backlog);
+            Ok(Box::new(Socket { door, address, accepted, net: self.clone() }) as Box<dyn Accept>)
         })
     }
 }
 
 struct Socket {
-    addr: SocketAddr,
-    accepted: mpsc::Receiver<(DuplexStream, IpAddr)>,
+    door: Door,
+    address: Address,
+    accepted: mpsc::Receiver<(DuplexStream, Peer)>,
     net: Net,
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.net.0.lock().unwrap().listening.remove(&self.addr.port());
+        self.net.0.lock().unwrap().listening.remove(&self.door);
     }
 }
 
 impl Accept for Socket {
-    fn local_addr(&self) -> SocketAddr {
-        self.addr
+    fn local_addr(&self) -> Address {
+        self.address.clone()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, Peer)>> {
         Box::pin(async move {
             // The network itself holds the sender.
             let (stream, peer) = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
-            let peer = SocketAddr::new(peer, 1);
             let is_stuck = self.net.0.lock().unwrap().is_stuck;
             Ok((Incoming::new(Arriving { stream, is_stuck }), peer))
         })

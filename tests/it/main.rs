@@ -41,6 +41,7 @@ mod scripted_streams;
 mod spec_examples;
 mod subscriptions;
 mod tls;
+mod unix_sockets;
 mod waiting;
 mod websocket_failover;
 mod websockets;

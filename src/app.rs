@@ -3,6 +3,7 @@
 
 mod build;
 mod descriptors;
+pub(crate) mod dns;
 mod doors;
 mod networks;
 mod watchdog;
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{build::Deps, networks::Runtime, worker::Workers};
+use self::{build::Deps, dns::Followed, networks::Runtime, worker::Workers};
 use crate::{
     config::Config,
     domain::address::Address,
@@ -38,7 +39,12 @@ use crate::{
     },
     memory::{self, Budget},
     metrics::Metrics,
-    net::{Dial, Listen, Listeners, system::System, systemd::Supervisor},
+    net::{
+        Dial, Listen, Listeners,
+        names::Names,
+        system::{self, System},
+        systemd::Supervisor,
+    },
     pool::Wall,
     view::Couriers,
 };
@@ -56,6 +62,8 @@ pub struct World {
     pub dial: Arc<dyn Dial>,
     /// Listens for clients and operators.
     pub listen: Arc<dyn Listen>,
+    /// Looks up the names of which every address is a node.
+    pub names: Arc<Names>,
     /// The wall clock.
     pub wall: Wall,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
@@ -75,6 +83,7 @@ impl World {
         Self {
             dial: Arc::new(System),
             listen: Arc::new(System),
+            names: system::names(),
             wall: Arc::new(unix_seconds),
             threads: Some(threads),
             descriptors: None,
@@ -193,7 +202,9 @@ impl App {
         let broken = Arc::new(watch::Sender::new(false));
         let (couriers, jobs) = Couriers::new(world.threads.unwrap_or(1));
         let deps = Deps { world: &world, metrics: &metrics, memory: &memory, couriers: &couriers, broken: &broken };
-        let runtime = Runtime::build(config, &deps).map_err(StartError::Node)?;
+        let mut dns = Followed::new(world.names.clone());
+        dns.look_up(&config).await;
+        let runtime = Runtime::build(dns.expand(&config), &deps).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(runtime.site()));
         let closing = watch::Sender::new(false);
         let reloaded = watch::Sender::new(0);
@@ -228,7 +239,7 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
-        background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
+        background.spawn(keep_reloading(shared.clone(), runtime, Written { config, dns, source }, reloads));
         let alive = shared.clone();
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.couriers).await });
         Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background })
@@ -240,7 +251,7 @@ impl App {
     }
 
     /// The first address of the network where clients connect. Port 0 of the unspecified address
-    /// where they connect to Unix sockets only.
+    /// where there are Unix sockets only.
     pub fn addr(&self) -> SocketAddr {
         first_ip(&self.addresses)
     }
@@ -325,19 +336,38 @@ async fn tell_of_refusals(memory: Arc<Budget>) {
     }
 }
 
-/// Owns the networks and the settings that are in use, and changes both on request.
+/// The settings of the operator, from which those in use are made.
+struct Written {
+    config: Config,
+    /// The addresses of the names in the settings.
+    dns: Followed,
+    /// Reads the settings anew.
+    source: Option<Source>,
+}
+
+/// Owns the networks and the settings that are in use, and changes both on request, and when names
+/// of nodes have other addresses.
 async fn keep_reloading(
     shared: Arc<Shared>,
     mut runtime: Runtime,
-    source: Option<Source>,
+    mut written: Written,
     mut reloads: mpsc::Receiver<Reload>,
 ) {
-    while let Some(answer) = reloads.recv().await {
-        shared.world.supervisor.tell(Supervisor::RELOADING);
-        let outcome = match &source {
-            Some(source) => shared.reload(&mut runtime, source).await,
-            None => Err("the settings came from flags: there is no file to read anew".to_owned()),
+    loop {
+        // Both arms are cancel-safe.
+        let answer = tokio::select! {
+            biased;
+            reload = reloads.recv() => match reload {
+                Some(answer) => answer,
+                None => return,
+            },
+            () = written.dns.look_up_in_time(&written.config) => {
+                shared.follow(&mut runtime, &written).await;
+                continue;
+            }
         };
+        shared.world.supervisor.tell(Supervisor::RELOADING);
+        let outcome = shared.reload(&mut runtime, &mut written).await;
         shared.metrics.reloaded(outcome.is_ok());
         match &outcome {
             Ok(changed) => info!(changed, "configuration reloaded"),
@@ -350,8 +380,9 @@ async fn keep_reloading(
 }
 
 impl Shared {
-    async fn reload(&self, runtime: &mut Runtime, source: &Source) -> Result<String, String> {
-        let config = source()?;
+    async fn reload(&self, runtime: &mut Runtime, written: &mut Written) -> Result<String, String> {
+        let none = || "the settings came from flags: there is no file to read anew".to_owned();
+        let config = (written.source.as_ref().ok_or_else(none)?)()?;
         let needing_restart = runtime.config().changes_needing_restart(&config);
         if !needing_restart.is_empty() {
             let keys = needing_restart.join(", ");
@@ -360,6 +391,24 @@ impl Shared {
                 "{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back"
             ));
         }
+        written.dns.look_up(&config).await;
+        let changed = self.apply(runtime, written.dns.expand(&config)).await?;
+        written.config = config;
+        Ok(changed)
+    }
+
+    /// Changes the nodes to those that names have now.
+    async fn follow(&self, runtime: &mut Runtime, written: &Written) {
+        let config = written.dns.expand(&written.config);
+        if config == *runtime.config() {
+            return;
+        }
+        if let Err(why) = self.apply(runtime, config).await {
+            error!(why, "the nodes of a name are not changed");
+        }
+    }
+
+    async fn apply(&self, runtime: &mut Runtime, config: Config) -> Result<String, String> {
         let Self { world, metrics, couriers, broken, .. } = self;
         let limit = config.max_client_memory;
         let deps = Deps { world, metrics, memory: &self.memory, couriers, broken };

@@ -13,6 +13,7 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod dns;
 mod filters;
 mod flags;
 mod form;
@@ -57,6 +58,7 @@ pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
+    dns::Addresses as DnsAddresses,
     filters::Filters,
     flags::Flags,
     health::{Health, Ready},

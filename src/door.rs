@@ -47,7 +47,7 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 /// A door that takes over whole connections from the HTTP door.
 pub trait Usher: Send + Sync + 'static {
     /// Whether the connection of this request, which asks for another protocol, is taken over.
-    /// `headers` are the request's lines to send along with calls, and `peer` is where the client is.
+    /// `headers` are the request's lines to send along with calls, `peer` is the client.
     /// If another connection is about to make room, the answer waits for that, for a moment at
     /// most.
     ///

@@ -9,11 +9,13 @@ pub mod link;
 mod listeners;
 pub mod names;
 pub mod node_connections;
+pub mod passed;
 mod race;
 pub mod system;
 pub mod systemd;
 pub mod tls;
 mod unix;
+pub mod values;
 pub mod worker;
 
 use std::{fmt, future::Future, io, path::Path, pin::Pin, sync::Arc};

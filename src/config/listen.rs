@@ -67,11 +67,11 @@ pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-/// `0660`: permission bits as `chmod` takes them.
+/// `0660`: permission bits in the form of `chmod`.
 fn permissions(text: &str) -> Result<u32, Invalid> {
     const WRONG: Invalid = Invalid("must be permissions in octal, from \"0600\" to \"0777\"");
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     let mode = u32::from_str_radix(text, 8).map_err(|_| WRONG)?;
-    // Without its owner's rights nobody could connect but by chance.
+    // The owner of the file is the proxy's own user, whose tools connect too.
     if is_octal && (0o600..=0o777).contains(&mode) { Ok(mode) } else { Err(WRONG) }
 }

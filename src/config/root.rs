@@ -107,6 +107,10 @@ fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, 
         let loops = nodes.flat_map(|node| node.http.iter().chain(&node.ws)).any(|url| leads_to(url, own));
         reading.check(!loops, place, &[], "is the address of one of the nodes too: Steadfast would call itself");
     }
+    let nodes = config.networks.iter().flat_map(|network| &network.el);
+    let loops =
+        nodes.filter_map(|node| node.ipc.as_ref()).any(|ipc| config.listen.iter().any(|own| own.path() == Some(ipc)));
+    reading.check(!loops, listen, &[], "is the `ipc` of one of the nodes too: Steadfast would call itself");
     let one_for_all = config.calls.max_node_connections == 1;
     let mut nodes = config.networks.iter().flat_map(|network| &network.el);
     let is_left_out = nodes.any(|node| node.max_connections.is_none() && node.has_link_beside_requests());

@@ -11,7 +11,7 @@ pub enum Address {
     Unix {
         /// The file.
         path: Arc<Path>,
-        /// The permission bits of the file: whoever may write to it may connect.
+        /// The permission bits of the file: processes that may write to the file may connect.
         mode: u32,
     },
 }
@@ -64,7 +64,7 @@ impl From<([u8; 4], u16)> for Address {
     }
 }
 
-/// As the settings have it: `127.0.0.1:8545`, `unix:/run/steadfast.ipc`.
+/// In the form of the settings: `127.0.0.1:8545`, `unix:/run/steadfast.ipc`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

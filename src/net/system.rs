@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use super::{
 use crate::domain::{address::Address, client::Peer};
 
 /// The process has one resolver, and so one memory of names.
-static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(names::System));
+static NAMES: LazyLock<Arc<Names>> = LazyLock::new(|| Arc::new(Names::new(names::System)));
 
 /// How much is read of a connection that is refused.
 const UNREAD: usize = 4096;
@@ -26,6 +26,11 @@ const UNREAD: usize = 4096;
 /// before it takes more, and that is when the pace of the peer is seen. Without this bound the
 /// system takes some MiB, and a peer that reads slowly seems to stand still for minutes.
 const UNSENT: u32 = 32 * 1024;
+
+/// The names that the system's resolver looks up.
+pub fn names() -> Arc<Names> {
+    NAMES.clone()
+}
 
 /// Dials and listens by the operating system's TCP and Unix sockets.
 #[derive(Clone, Copy, Debug, Default)]

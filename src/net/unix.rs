@@ -26,14 +26,15 @@ pub(super) async fn dial(path: &Path) -> io::Result<BoxIo> {
 pub(super) async fn bind(path: &Arc<Path>, mode: u32) -> io::Result<Box<dyn Accept>> {
     remove_stale(path).await?;
     let listener = UnixListener::bind(path)?;
-    let socket = Socket { listener, path: path.clone(), mode, file: identity(path) };
+    let address = Address::Unix { path: path.clone(), mode };
+    let socket = Socket { listener, address, file: identity(path) };
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok(Box::new(socket))
 }
 
 /// Accepts at a socket whose file belongs to another, which also takes the file away.
-pub(super) fn lent(listener: UnixListener, path: &Arc<Path>) -> Box<dyn Accept> {
-    Box::new(Socket { listener, path: path.clone(), mode: Address::MODE, file: None })
+pub(super) fn lent(listener: UnixListener, address: Address) -> Box<dyn Accept> {
+    Box::new(Socket { listener, address, file: None })
 }
 
 /// Removes the socket at `path` if no process listens there any more.
@@ -62,15 +63,14 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 struct Socket {
     listener: UnixListener,
-    path: Arc<Path>,
-    mode: u32,
+    address: Address,
     /// The file, if it is to go with the socket.
     file: Option<(u64, u64)>,
 }
 
 impl Accept for Socket {
     fn local_addr(&self) -> Address {
-        Address::Unix { path: self.path.clone(), mode: self.mode }
+        self.address.clone()
     }
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, Peer)>> {
@@ -85,9 +85,12 @@ impl Accept for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         // The next process may have put its own socket there already.
-        if self.file.is_some() && self.file == identity(&self.path) {
+        if let Some(path) = self.address.path()
+            && self.file.is_some()
+            && self.file == identity(path)
+        {
             // If the file stays, the next process finds it stale.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(path);
         }
     }
 }

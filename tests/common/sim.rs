@@ -16,7 +16,10 @@ use serde_json::Value;
 use steadfast::{
     app::{App, Source, World},
     domain::{address::Address, client::Peer},
-    net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen},
+    net::{
+        Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen,
+        names::{Done, Names, Resolve},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -44,6 +47,10 @@ struct State {
     dialled: u64,
     /// Our own system's error for every dial.
     exhausted: Option<i32>,
+    /// The hosts that are not this machine: the port here of a server there.
+    hosts: BTreeMap<String, u16>,
+    /// The addresses of names.
+    names: BTreeMap<String, Vec<IpAddr>>,
     /// How long each of the next dials takes.
     delays: VecDeque<Duration>,
     /// Whether connections that are accepted from now on get stuck.
@@ -63,6 +70,7 @@ impl Net {
         World {
             dial: Arc::new(self.clone()),
             listen: Arc::new(self.clone()),
+            names: Arc::new(Names::new(self.clone())),
             wall: Arc::new(move || dawn + start.elapsed().as_secs()),
             threads: None,
             descriptors: None,
@@ -120,6 +128,17 @@ impl Net {
         self.0.lock().unwrap().is_stuck = true;
     }
 
+    /// From now on a dial to `host`, of any port, reaches what listens on `port`.
+    pub fn put(&self, host: &str, port: u16) {
+        self.0.lock().unwrap().hosts.insert(host.to_owned(), port);
+    }
+
+    /// From now on `name` has these addresses; none: it is not found.
+    pub fn name(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.0.lock().unwrap().names.insert(name.to_owned(), addresses);
+    }
+
     /// Connections that were ever tried.
     pub fn dialled(&self) -> u64 {
         self.0.lock().unwrap().dialled
@@ -140,11 +159,20 @@ impl Dial for Net {
                 return Err(io::Error::from_raw_os_error(errno));
             }
             let door = match to {
-                Endpoint::Tcp { port, .. } => Door::Port(*port),
+                Endpoint::Tcp { host, port } => {
+                    Door::Port(self.0.lock().unwrap().hosts.get(&**host).copied().unwrap_or(*port))
+                }
                 Endpoint::Unix(path) => Door::File(path.clone()),
             };
             Ok(Box::new(self.connect_to(PIPE, IpAddr::V4(Ipv4Addr::LOCALHOST).into(), &door).await?) as BoxIo)
         })
+    }
+}
+
+impl Resolve for Net {
+    fn resolve(&self, host: &str, done: Done) {
+        let found = self.0.lock().unwrap().names.get(host).cloned().unwrap_or_default();
+        done(if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) });
     }
 }
 
@@ -261,7 +289,8 @@ impl Proxy {
     /// The same with so many file descriptors, if they are bounded.
     pub async fn within(net: &Net, settings: &str, descriptors: Option<usize>) -> Self {
         let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
-        let world = World { dial, listen, threads: None, descriptors, ..World::real(1) };
+        let names = Arc::new(Names::new(net.clone()));
+        let world = World { dial, listen, names, threads: None, descriptors, ..World::real(1) };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();
         let source: Source = Arc::new(move || Ok(proxy::config(&read.lock().unwrap())));

@@ -255,7 +255,14 @@ fn each_rule_is_enforced_at_its_key() {
             "2: el.backup[0].http: holds more than one URL: a WebSocket's is",
         ),
         ("[[cl.backup]]\nhttp = \"http://a:1,http://b:1\"", "2: cl.backup[0].http: holds more than one URL"),
-        ("[[el.backup]]", "1: el.backup[0]: needs `http`, `ws` or both"),
+        ("[[el.backup]]", "1: el.backup[0]: needs `http`, `ws` or both, or `ipc`"),
+        ("[[el.backup]]\nipc = \"\"", "2: el.backup[0].ipc: must name a file"),
+        ("[[el.backup]]\nipc = \"a\"\nws = \"ws://b:1\"", "2: el.backup[0].ipc: cannot stand beside `ws`"),
+        ("[[el.backup]]\nipc = \"a\"\nheaders = { a = \"b\" }", "3: el.backup[0].headers: has no use: IPC carries no"),
+        ("[[el.backup]]\nipc = \"a\"\nca_file = \"configuration/ca.pem\"", "3: el.backup[0].ca_file: "),
+        ("[[el.backup]]\nipc = \"a\"\n[[el.backup]]\nipc = \"a\"", "4: el.backup[1].ipc: is the socket of"),
+        ("[[cl.backup]]\nhttp = \"http://b:1\"\nipc = \"a\"", "3: cl.backup[0].ipc: is not a known key"),
+        ("listen = \"unix:a\"\n[[el.backup]]\nipc = \"a\"", "1: listen: is the `ipc` of one of the nodes"),
         ("[[cl.primary]]", "1: cl.primary[0]: needs `http`"),
         ("[[cl.primary]]\nhttp = \"http://a\"\nws = \"ws://a\"", "3: cl.primary[0].ws: is not a known key"),
         ("[[el.backup]]\nhttp = \"ws://b\"", "2: el.backup[0].http: must begin with http:// or https://"),
@@ -481,7 +488,7 @@ fn a_file_is_read_from_its_folder_and_flags_override_it() {
     let listen = |listen: &str| Flags { listen: Some(listen.into()), ..Flags::default() };
     let overridden = Config::load(&file, &listen("127.0.0.1:2"), &env).unwrap();
     assert_eq!(overridden.listen, [ip("127.0.0.1:2")]);
-    assert_eq!(Config { listen: plain.listen, ..overridden }, plain);
+    assert_eq!(Config { listen: plain.listen.clone(), ..overridden }, plain);
     let clash = Config::load(&file, &listen("127.0.0.1:9545"), &env).unwrap_err();
     assert!(clash.problems[0].path == "admin.listen", "{clash}");
 

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::common::{
     client::{Client, call, with_headers},
-    origin::{Origin, Reply, chain, ok},
+    origin::{Origin, Reply},
     proxy::{Proxy, nodes},
     sim::{self, Net},
     until,
@@ -47,7 +47,7 @@ impl Drop for Folder {
 }
 
 async fn node() -> Origin {
-    Origin::start(|seen| chain(seen).unwrap_or_else(|| ok(seen, "\"well\""))).await
+    Origin::start(|seen| Reply::result(seen, "\"well\"")).await
 }
 
 async fn client(path: &Path) -> Client<UnixStream> {

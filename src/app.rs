@@ -3,6 +3,7 @@
 
 mod build;
 mod descriptors;
+pub(crate) mod dns;
 mod doors;
 mod networks;
 mod watchdog;
@@ -24,9 +25,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{build::Deps, networks::Runtime, worker::Workers};
+use self::{build::Deps, dns::Followed, networks::Runtime, worker::Workers};
 use crate::{
     config::Config,
+    domain::address::Address,
     door::{
         admin::{Admin, Faults, Reload},
         beacon,
@@ -37,7 +39,12 @@ use crate::{
     },
     memory::{self, Budget},
     metrics::Metrics,
-    net::{Dial, Listen, systemd::Supervisor, tcp::Tcp},
+    net::{
+        Dial, Listen, Listeners,
+        names::Names,
+        system::{self, System},
+        systemd::Supervisor,
+    },
     pool::Wall,
     view::WorkerJobs,
 };
@@ -55,6 +62,8 @@ pub struct World {
     pub dial: Arc<dyn Dial>,
     /// Listens for clients and operators.
     pub listen: Arc<dyn Listen>,
+    /// Looks up the names of which every address is a node.
+    pub names: Arc<Names>,
     /// The wall clock.
     pub wall: Wall,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
@@ -72,8 +81,9 @@ impl World {
     /// The operating system's network and clock. `threads` serve clients.
     pub fn real(threads: usize) -> Self {
         Self {
-            dial: Arc::new(Tcp),
-            listen: Arc::new(Tcp),
+            dial: Arc::new(System),
+            listen: Arc::new(System),
+            names: system::names(),
             wall: Arc::new(unix_seconds),
             threads: Some(threads),
             descriptors: None,
@@ -104,12 +114,12 @@ fn unix_seconds() -> u64 {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {addr}: {error}{}", advice(key, error))]
+    #[error("{key}: cannot listen on {address}: {error}{}", advice(key, address, error))]
     Listen {
         /// The key of the address.
         key: &'static str,
         /// The address.
-        addr: SocketAddr,
+        address: Address,
         /// Why.
         error: io::Error,
     },
@@ -122,7 +132,16 @@ pub enum StartError {
 }
 
 /// Advice to the operator about an address that cannot be listened on.
-fn advice(key: &str, error: &io::Error) -> String {
+fn advice(key: &str, address: &Address, error: &io::Error) -> String {
+    if address.path().is_some() {
+        return match error.kind() {
+            io::ErrorKind::AddrInUse => "\nanother Steadfast may run: give this one another file".to_owned(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "\nmay this process write to the folder? Under systemd, RuntimeDirectory= makes one".to_owned()
+            }
+            _ => String::new(),
+        };
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
             unless it is told otherwise, and another Steadfast may run. Give that program another port, or this one with \
@@ -139,7 +158,7 @@ fn advice(key: &str, error: &io::Error) -> String {
 
 /// A running proxy. Dropping an `App` ends the proxy at once; [`App::shutdown`] lets calls finish.
 pub struct App {
-    addr: SocketAddr,
+    addresses: Vec<Address>,
     admin_addr: SocketAddr,
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
@@ -173,13 +192,10 @@ impl App {
         let memory = Budget::new(config.max_client_memory.unwrap_or_else(memory::quarter));
         let measured = memory.clone();
         metrics.measure_memory(move || [measured.held(), measured.limit(), measured.refused() as usize]);
-        let bind = async |key, addr| {
-            let bound = world.listen.bind(addr).await;
-            bound.map_err(|error| StartError::Listen { key, addr, error })
-        };
-        let listener = bind("listen", config.listen).await?;
-        let admin_listener = bind("admin.listen", config.admin.listen).await?;
-        let (addr, admin_addr) = (listener.local_addr(), admin_listener.local_addr());
+        let listener = listen(&world, "listen", &config.listen).await?;
+        let admin_listener = listen(&world, "admin.listen", &[config.admin.listen.into()]).await?;
+        let addresses = listener.addresses();
+        let admin_addr = first_ip(&admin_listener.addresses());
         if !admin_addr.ip().is_loopback() {
             warn!(addr = %admin_addr, "the admin side is not on loopback and asks for no password: let only operators reach it");
         }
@@ -187,7 +203,9 @@ impl App {
         let (worker_jobs, jobs) = WorkerJobs::new(world.threads.unwrap_or(1));
         let deps =
             Deps { world: &world, metrics: &metrics, memory: &memory, worker_jobs: &worker_jobs, broken: &broken };
-        let runtime = Runtime::build(config, &deps).map_err(StartError::Node)?;
+        let mut dns = Followed::new(world.names.clone());
+        dns.look_up(&config).await;
+        let runtime = Runtime::build(dns.expand(&config), &deps).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(runtime.site()));
         let closing = watch::Sender::new(false);
         let reloaded = watch::Sender::new(0);
@@ -222,15 +240,21 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
-        background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
+        background.spawn(keep_reloading(shared.clone(), runtime, Written { config, dns, source }, reloads));
         let alive = shared.clone();
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs).await });
-        Ok(Self { addr, admin_addr, shared, closing, workers, reload, acceptor, background })
+        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background })
     }
 
     /// Where clients connect.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The first address of the network where clients connect. Port 0 of the unspecified address
+    /// where there are Unix sockets only.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        first_ip(&self.addresses)
     }
 
     /// Where the operator connects.
@@ -284,6 +308,21 @@ impl App {
     }
 }
 
+/// Binds all `addresses` of the setting `key`.
+async fn listen(world: &World, key: &'static str, addresses: &[Address]) -> Result<Listeners, StartError> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let bound = world.listen.bind(address.clone()).await;
+        sockets.push(bound.map_err(|error| StartError::Listen { key, address: address.clone(), error })?);
+    }
+    Ok(Listeners::new(sockets))
+}
+
+/// The first of the addresses that is of the network; unspecified if none is.
+fn first_ip(addresses: &[Address]) -> SocketAddr {
+    addresses.iter().find_map(Address::ip).unwrap_or(SocketAddr::from(([0; 4], 0)))
+}
+
 /// Says that clients are refused for want of memory, once in a while for as long as that goes on.
 async fn tell_of_refusals(memory: Arc<Budget>) {
     let mut told = 0;
@@ -298,19 +337,38 @@ async fn tell_of_refusals(memory: Arc<Budget>) {
     }
 }
 
-/// Owns the networks and the settings that are in use, and changes both on request.
+/// The settings of the operator, from which those in use are made.
+struct Written {
+    config: Config,
+    /// The addresses of the names in the settings.
+    dns: Followed,
+    /// Reads the settings anew.
+    source: Option<Source>,
+}
+
+/// Owns the networks and the settings that are in use, and changes both on request, and when names
+/// of nodes have other addresses.
 async fn keep_reloading(
     shared: Arc<Shared>,
     mut runtime: Runtime,
-    source: Option<Source>,
+    mut written: Written,
     mut reloads: mpsc::Receiver<Reload>,
 ) {
-    while let Some(answer) = reloads.recv().await {
-        shared.world.supervisor.tell(Supervisor::RELOADING);
-        let outcome = match &source {
-            Some(source) => shared.reload(&mut runtime, source).await,
-            None => Err("the settings came from flags: there is no file to read anew".to_owned()),
+    loop {
+        // Both arms are cancel-safe.
+        let answer = tokio::select! {
+            biased;
+            reload = reloads.recv() => match reload {
+                Some(answer) => answer,
+                None => return,
+            },
+            () = written.dns.look_up_in_time(&written.config) => {
+                shared.follow(&mut runtime, &written).await;
+                continue;
+            }
         };
+        shared.world.supervisor.tell(Supervisor::RELOADING);
+        let outcome = shared.reload(&mut runtime, &mut written).await;
         shared.metrics.reloaded(outcome.is_ok());
         match &outcome {
             Ok(changed) => info!(changed, "configuration reloaded"),
@@ -323,8 +381,9 @@ async fn keep_reloading(
 }
 
 impl Shared {
-    async fn reload(&self, runtime: &mut Runtime, source: &Source) -> Result<String, String> {
-        let config = source()?;
+    async fn reload(&self, runtime: &mut Runtime, written: &mut Written) -> Result<String, String> {
+        let none = || "the settings came from flags: there is no file to read anew".to_owned();
+        let config = (written.source.as_ref().ok_or_else(none)?)()?;
         let needing_restart = runtime.config().changes_needing_restart(&config);
         if !needing_restart.is_empty() {
             let keys = needing_restart.join(", ");
@@ -333,6 +392,24 @@ impl Shared {
                 "{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back"
             ));
         }
+        written.dns.look_up(&config).await;
+        let changed = self.apply(runtime, written.dns.expand(&config)).await?;
+        written.config = config;
+        Ok(changed)
+    }
+
+    /// Changes the nodes to those that names have now.
+    async fn follow(&self, runtime: &mut Runtime, written: &Written) {
+        let config = written.dns.expand(&written.config);
+        if config == *runtime.config() {
+            return;
+        }
+        if let Err(why) = self.apply(runtime, config).await {
+            error!(why, "the nodes of a name are not changed");
+        }
+    }
+
+    async fn apply(&self, runtime: &mut Runtime, config: Config) -> Result<String, String> {
         let Self { world, metrics, worker_jobs, broken, .. } = self;
         let limit = config.max_client_memory;
         let deps = Deps { world, metrics, memory: &self.memory, worker_jobs, broken };

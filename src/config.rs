@@ -13,6 +13,7 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod dns;
 mod filters;
 mod flags;
 mod form;
@@ -20,6 +21,7 @@ mod header;
 mod health;
 mod hosts;
 mod interpolate;
+mod listen;
 mod log;
 mod method_pattern;
 mod name;
@@ -48,6 +50,7 @@ use std::{
 };
 
 use self::root::read;
+use crate::domain::address::Address;
 
 pub use self::{
     addresses::Addresses,
@@ -55,6 +58,7 @@ pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
+    dns::Addresses as DnsAddresses,
     filters::Filters,
     flags::Flags,
     health::{Health, Ready},
@@ -75,8 +79,8 @@ pub use self::{
 /// All settings of one running proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect. Port 0: a free one.
-    pub listen: SocketAddr,
+    /// Where clients connect, at least at one address. Port 0: a free one.
+    pub listen: Vec<Address>,
     /// The names by which clients may ask for the proxy.
     pub hosts: Hosts,
     /// Threads that serve; `None`: as many as the machine has cores.

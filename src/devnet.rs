@@ -21,6 +21,7 @@ mod gossip;
 mod hash;
 mod hex;
 mod http;
+mod ipc;
 mod node;
 mod params;
 mod past;
@@ -37,6 +38,7 @@ mod ws;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -56,7 +58,10 @@ pub use self::{
     validator::{Client as ValidatorClient, Earned, Proposals, Tally, Validator},
     view::Snapshot,
 };
-use crate::net::Listen;
+use crate::{
+    domain::address,
+    net::{Accept, Listen},
+};
 
 /// The settings of a pretend network.
 #[derive(Clone, Debug)]
@@ -78,6 +83,8 @@ pub struct Options {
     pub initial_blocks: u64,
     /// Where the nodes listen.
     pub listen_ip: IpAddr,
+    /// A folder in which each execution node has an IPC socket, `NAME.ipc`; none: nowhere.
+    pub ipc: Option<PathBuf>,
     /// The first node's port, the others follow, execution nodes first; 0: free ones.
     pub ports: u16,
     /// Where the control server listens; none: nowhere.
@@ -102,6 +109,7 @@ impl Default for Options {
             genesis_timestamp: None,
             initial_blocks: 10,
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ipc: None,
             ports: 0,
             control: None,
             now_unix: None,
@@ -142,13 +150,18 @@ impl Devnet {
         let kinds = [(Kind::Execution, "el", options.execution), (Kind::Consensus, "cl", options.consensus)];
         for (list, (kind, prefix, count)) in nodes.iter_mut().zip(kinds) {
             for i in 1..=count {
-                let accept = listen.bind(SocketAddr::new(options.listen_ip, port)).await?;
+                let accept = listen.bind(SocketAddr::new(options.listen_ip, port).into()).await?;
                 if port != 0 {
                     port = port.checked_add(1).ok_or(io::ErrorKind::AddrNotAvailable)?;
                 }
                 let name = format!("{prefix}-{i}");
-                let node = Node::new(name, kind, accept.local_addr(), chain.clone(), settings, seed);
+                let node = Node::new(name, kind, at(options.listen_ip, &*accept), chain.clone(), settings, seed);
                 let node = Arc::new(node);
+                if let Some(folder) = options.ipc.as_ref().filter(|_| kind == Kind::Execution) {
+                    let path = folder.join(format!("{}.ipc", node.name())).into();
+                    let accept = listen.bind(address::Address::Unix { path, mode: address::Address::MODE }).await?;
+                    tasks.spawn(serve::run(node.clone(), listen.clone(), accept));
+                }
                 tasks.spawn(serve::run(node.clone(), listen.clone(), accept));
                 list.push(node);
             }
@@ -156,8 +169,8 @@ impl Devnet {
         let [execution, consensus] = nodes;
         let (mut control, clients) = (None, Arc::<control::Clients>::default());
         if let Some(addr) = options.control {
-            let accept = listen.bind(addr).await?;
-            control = Some(accept.local_addr());
+            let accept = listen.bind(addr.into()).await?;
+            control = Some(at(addr.ip(), &*accept));
             let nodes = execution.iter().chain(&consensus).cloned().collect();
             tasks.spawn(control::run(
                 Arc::new(control::Control { chain: chain.clone(), nodes, clients: clients.clone() }),
@@ -219,4 +232,9 @@ impl Devnet {
     pub fn control_addr(&self) -> Option<SocketAddr> {
         self.control
     }
+}
+
+/// The address of a socket that was bound at `ip`, with its real port.
+fn at(ip: IpAddr, accept: &dyn Accept) -> SocketAddr {
+    SocketAddr::new(ip, accept.local_addr().port())
 }

@@ -1,5 +1,6 @@
 //! Floor 0, words: the values of the field. No I/O, no tokio.
 
+pub mod address;
 pub mod answer;
 pub mod backoff;
 pub mod beacon_route;

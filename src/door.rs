@@ -13,7 +13,6 @@ mod stall;
 pub mod ws;
 
 use std::{
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -28,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::site::Site;
 use crate::{
-    domain::refusal::Refusal,
+    domain::{client::Peer, refusal::Refusal},
     exchange::trace::Trace,
     memory::Account,
     net::{BoxFuture, BoxIo, http::Broken, node_connections::Caller},
@@ -49,7 +48,7 @@ pub type BeaconHandler = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, 
 /// from the HTTP door.
 pub trait UpgradeHandler: Send + Sync + 'static {
     /// Whether the connection of this request, which asks for another protocol, is taken over.
-    /// `headers` are the request's lines to send along with calls, and `address` is the client's.
+    /// `headers` are the request's lines to send along with calls, `peer` is the client.
     /// If another connection is about to make room, the answer waits for that, for a moment at
     /// most.
     ///
@@ -60,7 +59,7 @@ pub trait UpgradeHandler: Send + Sync + 'static {
         site: &'a Site,
         request: &'a Request<Incoming>,
         headers: Vec<u8>,
-        address: IpAddr,
+        peer: Peer,
     ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>>;
 }
 

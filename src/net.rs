@@ -6,27 +6,34 @@
 pub mod descriptors;
 pub mod http;
 pub mod link;
+mod listeners;
 pub mod names;
 pub mod node_connections;
+pub mod passed;
 mod race;
+pub mod system;
 pub mod systemd;
-pub mod tcp;
 pub mod tls;
+mod unix;
+pub mod values;
 pub mod worker;
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, io, path::Path, pin::Pin, sync::Arc};
 
 use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, Empty, Interest},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::client::TlsStream;
+
+pub use self::listeners::Listeners;
+use crate::domain::{address::Address, client::Peer};
 
 /// A boxed future, for the object-safe traits of this floor.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A byte stream: a TCP or TLS connection, or a simulated one.
+/// A byte stream: a TCP, TLS or Unix connection, or a simulated one.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     /// Whether the peer is known to have closed its side, also while bytes before that end have not
     /// been read. `false` where a stream cannot tell: the end then comes behind those bytes.
@@ -38,6 +45,14 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
 impl Io for TcpStream {
     fn is_read_closed(&self) -> bool {
         // The system's word on the socket, as far as the reactor has heard of it.
+        self.ready(Interest::READABLE)
+            .now_or_never()
+            .is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+}
+
+impl Io for UnixStream {
+    fn is_read_closed(&self) -> bool {
         self.ready(Interest::READABLE)
             .now_or_never()
             .is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
@@ -57,21 +72,26 @@ impl Io for Empty {}
 /// An open connection over any transport.
 pub type BoxIo = Box<dyn Io>;
 
-/// Where to connect to: a host name or address literal, and a port.
+/// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// Host name, IPv4 address, or IPv6 address without brackets.
-    pub host: Arc<str>,
-    /// TCP port.
-    pub port: u16,
+pub enum Endpoint {
+    /// TCP.
+    Tcp {
+        /// Host name, IPv4 address, or IPv6 address without brackets.
+        host: Arc<str>,
+        /// TCP port.
+        port: u16,
+    },
+    /// The Unix socket with this file.
+    Unix(Arc<Path>),
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -84,18 +104,19 @@ pub trait Dial: Send + Sync + 'static {
 
 /// Opens listening sockets.
 pub trait Listen: Send + Sync + 'static {
-    /// Binds `addr`; port 0 picks a free one.
-    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
+    /// Binds `address`; port 0 picks a free one. The file of a Unix socket that nothing listens at
+    /// any more is replaced.
+    fn bind(&self, address: Address) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
 }
 
-/// A listening socket.
+/// A listening socket. Dropping it closes the socket, and takes its file away if there is one.
 pub trait Accept: Send + 'static {
     /// The address that was bound, with the real port.
-    fn local_addr(&self) -> SocketAddr;
+    fn local_addr(&self) -> Address;
 
     /// Waits for the next connection. Cancel-safe. An error concerns one connection or passing
     /// exhaustion: the socket goes on.
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>>;
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, Peer)>>;
 }
 
 /// An accepted connection as the real or the simulated network gives it.

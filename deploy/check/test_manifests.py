@@ -199,6 +199,7 @@ class Compose(unittest.TestCase):
 
 class Unit(unittest.TestCase):
     TEXT = (DEPLOY / "systemd" / "steadfast.service").read_text()
+    SOCKET = (DEPLOY / "systemd" / "steadfast.socket").read_text()
 
     def test_systemd_takes_it_and_finds_it_safe(self):
         analyze = shutil.which("systemd-analyze")
@@ -206,7 +207,9 @@ class Unit(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             unit = Path(folder) / "steadfast.service"
             unit.write_text(self.TEXT.replace("/usr/local/bin/steadfast", STEADFAST))
-            answer = run(analyze, "verify", unit)
+            socket = Path(folder) / "steadfast.socket"
+            socket.write_text(self.SOCKET)
+            answer = run(analyze, "verify", unit, socket)
             self.assertEqual((answer.returncode, answer.stderr), (0, ""))
             # Exposure from 0 to 10, in tenths.
             answer = run(analyze, "security", "--offline=true", "--threshold=15", unit)
@@ -216,5 +219,7 @@ class Unit(unittest.TestCase):
         for command in re.findall(r"^Exec\w+=/usr/local/bin/steadfast (.*)$", self.TEXT, re.MULTILINE):
             with self.subTest(command):
                 self.assertEqual(run(STEADFAST, *command.split()[:1], "--help").returncode, 0)
+        port = re.search(r"^ListenStream=(.*)$", self.SOCKET, re.MULTILINE)[1]
+        self.assertEqual(port, default("listen"))
         stop = re.search(r"^TimeoutStopSec=(.*)$", self.TEXT, re.MULTILINE)[1]
         self.assertGreater(seconds(stop), seconds(default("shutdown_grace")))

@@ -1,7 +1,7 @@
 //! Accepts the connections of clients and of operators, and keeps to the limits: which connection
 //! gives way when there are too many.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
@@ -17,6 +17,7 @@ use super::{
     worker::{Accepted, Dispatcher},
 };
 use crate::{
+    domain::client::Peer,
     door::{
         admin::Admin,
         crowd::{Crowd, Entered},
@@ -25,7 +26,7 @@ use crate::{
     },
     metrics::{Ended, Throttle},
     net::{
-        Accept, Incoming,
+        Incoming, Listeners,
         descriptors::are_used_up,
         node_connections::{Caller, Peers},
     },
@@ -38,7 +39,7 @@ const MANY: u32 = 64;
 
 /// Takes clients in. Where there are as many as may be, the one that has been idle longest makes
 /// room.
-pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatcher, shared: Arc<Shared>) {
+pub(super) async fn clients(mut listener: Listeners, dispatcher: Dispatcher, shared: Arc<Shared>) {
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
     // Newcomers that wait until another connection gives way. Later newcomers do not wait for
@@ -66,9 +67,9 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
         };
         let (limit, is_shared) = {
             let site = shared.site.load();
-            (site.max_connections, site.shared_addresses.contains(peer.ip()))
+            (site.max_connections, site.shared_addresses.contains(peer))
         };
-        let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
+        let caller = if is_shared { Arc::default() } else { peers.caller(peer) };
         // WebSockets have a limit of their own, and have left this crowd.
         let crowd = crowd.clone();
         let waits = Waits(Some(incoming));
@@ -97,7 +98,7 @@ impl Drop for Waits {
 /// A connection for which the crowd has decided: a place, or none.
 struct Newcomer {
     waits: Waits,
-    peer: SocketAddr,
+    peer: Peer,
     caller: Arc<Caller>,
     /// The most connections that there may be.
     limit: usize,
@@ -132,7 +133,7 @@ async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shar
 
 /// Accepts the operator's connections. Operators need few connections, so the oldest one makes room
 /// for the newest.
-pub(super) async fn admin(mut listener: Box<dyn Accept>, admin: Admin, shared: Arc<Shared>) {
+pub(super) async fn admin(mut listener: Listeners, admin: Admin, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     let mut failures = Failures::default();
@@ -169,9 +170,9 @@ impl Failures {
     async fn filter(
         &mut self,
         shared: &Shared,
-        accepted: io::Result<(Incoming, SocketAddr)>,
+        accepted: io::Result<(Incoming, Peer)>,
         door: &str,
-    ) -> Result<(Incoming, SocketAddr), bool> {
+    ) -> Result<(Incoming, Peer), bool> {
         let error = match accepted {
             Ok(accepted) => {
                 self.in_a_row = 0;

@@ -82,7 +82,7 @@ impl Runtime {
         let config = &self.config;
         Site {
             networks: self.networks.iter().map(served).collect(),
-            hosts: config.hosts.for_clients(config.listen),
+            hosts: config.hosts.for_clients(&config.listen),
             admin_hosts: config.admin.hosts.for_operator(config.admin.listen),
             ready: config.health.ready,
             origins: config.cors.origins.clone(),
@@ -141,8 +141,9 @@ impl Runtime {
         limits: DescriptorLimits,
         deps: &Deps<'_>,
     ) -> Result<Vec<Option<NetworkRuntime>>, String> {
-        // The rule for `/ready` concerns load balancers, not nodes.
-        let health = config::Health { ready: config.health.ready, ..self.config.health.clone() };
+        // The rule for `/ready` and the pause between lookups do not concern nodes.
+        let config::Health { ready, dns_interval, .. } = config.health;
+        let health = config::Health { ready, dns_interval, ..self.config.health.clone() };
         let same_rules = health == config.health
             && self.config.calls == config.calls
             && self.config.beacon.publish_to == config.beacon.publish_to;

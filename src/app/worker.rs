@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -19,6 +18,7 @@ use tokio::{
 use tracing::{debug, error};
 
 use crate::{
+    domain::client::Peer,
     door::{crowd::Place, http::Service},
     net::{Incoming, node_connections::Caller, worker::set_worker},
     view::Job,
@@ -30,8 +30,8 @@ const BACKLOG: usize = 1024;
 /// A client's connection that was accepted.
 pub(super) struct Accepted {
     pub(super) incoming: Incoming,
-    /// The client's address, and the share that all connections from there have in common.
-    pub(super) peer: SocketAddr,
+    /// Where the client is, and the share that all connections from there have in common.
+    pub(super) peer: Peer,
     pub(super) caller: Arc<Caller>,
     /// The place among all connections.
     pub(super) place: Place,

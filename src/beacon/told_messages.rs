@@ -15,7 +15,6 @@ mod node_record;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,7 +32,7 @@ use super::{
     upload::{Upload, Whole},
 };
 use crate::{
-    domain::{client::block_of, node_id::NodeId},
+    domain::{client::Peer, node_id::NodeId},
     memory::Claim,
     pool::Pool,
 };
@@ -92,7 +91,7 @@ struct ToldMessage {
     at: Instant,
     /// For how many epochs from then on the request is kept.
     epochs: u32,
-    client: Option<IpAddr>,
+    client: Option<Peer>,
     /// The validators that the body names, as far as known.
     about: Option<Arc<About>>,
     nodes: Vec<NodeRecord>,
@@ -177,7 +176,7 @@ impl ToldMessages {
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.body == *body.bytes()
         };
-        let client = body.client().map(block_of);
+        let client = body.client().map(Peer::block);
         let same = state.told.iter().position(is_same).and_then(|place| state.remove(place));
         let is_taken = same.as_ref().is_some_and(|told| told.is_taken);
         // The client's buffer may be larger than the body.
@@ -405,7 +404,7 @@ impl State {
         self.told.iter().for_each(|told| sums[told.kind()] += measure(told));
         let heaviest = (0..sums.len()).max_by_key(|kind| sums[*kind]);
         let of_kind = || self.told.iter().filter(|told| Some(told.kind()) == heaviest);
-        let mut shares: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
+        let mut shares: BTreeMap<Option<Peer>, usize> = BTreeMap::new();
         of_kind().for_each(|told| *shares.entry(told.client).or_default() += measure(told));
         let Some((&client, _)) = shares.iter().max_by_key(|(_, share)| **share) else { return false };
         let is_it = |told: &ToldMessage| Some(told.kind()) == heaviest && told.client == client;

@@ -4,7 +4,6 @@
 use std::{
     future::poll_fn,
     io,
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -19,7 +18,7 @@ use super::{
     uploads::{Portion, Uploads},
 };
 use crate::{
-    domain::pace::CLIENT_RATE,
+    domain::{client::Peer, pace::CLIENT_RATE},
     memory::{Claim, grown, make_room},
     net::http::Body,
 };
@@ -83,7 +82,7 @@ impl Whole {
     }
 
     /// The address of the client, where that is known.
-    pub(super) fn client(&self) -> Option<IpAddr> {
+    pub(super) fn client(&self) -> Option<Peer> {
         self.memory.as_ref()?.claim.as_ref()?.account().client()
     }
 

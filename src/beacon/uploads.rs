@@ -9,11 +9,10 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::domain::client::block_of;
+use crate::domain::client::Peer;
 
 /// The bodies of an address may take 7 times the bytes that are left free.
 const TIMES_FREE: usize = 7;
@@ -25,13 +24,13 @@ const RESERVE_DIVISOR: usize = 16;
 /// The bytes of kept bodies, by client.
 pub(super) struct Uploads {
     room: usize,
-    by_client: Mutex<BTreeMap<Option<IpAddr>, usize>>,
+    by_client: Mutex<BTreeMap<Option<Peer>, usize>>,
 }
 
 /// The bytes of one body, given back on drop.
 pub(super) struct Portion {
     uploads: Arc<Uploads>,
-    client: Option<IpAddr>,
+    client: Option<Peer>,
     bytes: usize,
 }
 
@@ -42,11 +41,11 @@ impl Uploads {
     }
 
     /// The portion, empty yet, of a client's next body.
-    pub(super) fn portion(self: &Arc<Self>, client: Option<IpAddr>) -> Portion {
-        Portion { uploads: self.clone(), client: client.map(block_of), bytes: 0 }
+    pub(super) fn portion(self: &Arc<Self>, client: Option<Peer>) -> Portion {
+        Portion { uploads: self.clone(), client: client.map(Peer::block), bytes: 0 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<IpAddr>, usize>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<Peer>, usize>> {
         // Every change is complete before the lock is given up.
         self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +99,7 @@ mod tests {
     impl Room {
         /// A body that comes in pieces, up to `bytes`; the portion that there was room for.
         fn take(&mut self, last: u8, bytes: usize) -> Portion {
-            let mut portion = self.0.portion(Some([10, 0, 0, last].into()));
+            let mut portion = self.0.portion(Some(Peer::Ip([10, 0, 0, last].into())));
             while portion.bytes < bytes && portion.grow(16 << 10, self.1) {
                 self.1 -= 16 << 10;
             }

@@ -10,7 +10,7 @@ use tokio::{task::JoinSet, time::timeout};
 use self::survey::{Survey, survey};
 use super::{block_on, table::table};
 use crate::{
-    app::World,
+    app::{World, dns::Followed},
     config::{Config, Network, Node as Settings},
     domain::{chain::Chain, layer::Layer},
     metrics::Metrics,
@@ -62,6 +62,9 @@ struct Line {
 /// Prints the state of all nodes. Returns the class of the complaints, if there are any.
 async fn check(config: &Config) -> Option<Class> {
     let world = World::real(0);
+    let mut dns = Followed::new(world.names.clone());
+    dns.look_up(config).await;
+    let config = &dns.expand(config);
     let metrics = Arc::new(Metrics::new());
     let networks = config.networks.iter().map(|network| check_network(network, config, &world, &metrics));
     let lines: Vec<Line> = join_all(networks).await.into_iter().flatten().collect();
@@ -140,9 +143,8 @@ async fn check_side(
         unit: if layer == Layer::El { "blocks" } else { "slots" },
     };
     let line = |(node, outcome): &(&Settings, Result<(Probe, Survey), Complaint>)| {
-        let url = node.http.as_ref().or(node.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
         let name = format!("{} {}", layer.as_str(), node.name);
-        let mut cells = vec![network.name.to_string(), name.clone(), node.tier.to_string(), url];
+        let mut cells = vec![network.name.to_string(), name.clone(), node.tier.to_string(), node.shown_address()];
         let state = match outcome {
             Ok((probe, _)) => {
                 cells.push(probe.chain.id.map_or_else(|| "not told".to_owned(), |id| id.to_string()));

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Log},
     devnet::{Address, Devnet, Fault, Kind, Options, ValidatorClient},
     door::admin::Faults,
-    net::{Endpoint, descriptors, tcp::Tcp},
+    net::{Endpoint, descriptors, system::System},
 };
 
 /// Validators that the pretend network has.
@@ -58,7 +58,7 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             control: Some(dev.control),
             ..Options::default()
         };
-        let devnet = Devnet::start(options, Arc::new(Tcp)).await.map_err(|error| {
+        let devnet = Devnet::start(options, Arc::new(System)).await.map_err(|error| {
             format!("the pretend network cannot listen: {error} (it is controlled at {}: see --control)", dev.control)
         })?;
         let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
@@ -116,8 +116,8 @@ fn validators(dev: &Dev, app: &App) -> ValidatorClient {
     let host = if addr.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { addr.ip() };
     ValidatorClient {
         name: "pretend-validator".to_owned(),
-        beacon: Endpoint { host: host.to_string().into(), port: addr.port() },
-        dial: Arc::new(Tcp),
+        beacon: Endpoint::Tcp { host: host.to_string().into(), port: addr.port() },
+        dial: Arc::new(System),
         // A step of 37 spreads the validators over the slots in which they vote and propose.
         validators: (0..dev.validators).map(|index| index * 37 % VALIDATORS).collect(),
         keeps_connections: true,

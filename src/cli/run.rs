@@ -10,26 +10,40 @@ use super::{Settings, block_on, conclude};
 use crate::{
     app::{App, Source, World},
     config::{Log, LogFormat},
-    net::{descriptors, systemd::Supervisor},
+    net::{descriptors, passed::Passed, system::System, systemd::Supervisor},
 };
 
 pub(super) fn run(settings: &Settings) -> ExitCode {
-    let config = match settings.read_or_complain() {
+    let mut config = match settings.read_or_complain() {
         Ok(config) => config,
         Err(code) => return code,
     };
     start_log(&config.log);
     let threads = config.workers.or_else(|| available_parallelism().ok()).map_or(1, |threads| threads.get());
     let again = settings.clone();
-    let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
+    let passed = match Passed::of_process(Arc::new(System)) {
+        Ok(passed) => Arc::new(passed),
+        Err(why) => return conclude(Ok(Err(why))),
+    };
+    if let Err(why) = passed.settle(&mut config) {
+        return conclude(Ok(Err(why)));
+    }
+    let sockets = passed.clone();
+    let read = move || {
+        let mut config = again.read().map_err(|errors| errors.to_string())?;
+        sockets.settle(&mut config)?;
+        Ok(config)
+    };
+    let source = settings.file().map(|_| Arc::new(read) as Source);
     let served = block_on(async {
         let mut signals = Signals::listen()?;
         let supervisor = Supervisor::of_process().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
         let supervisor = Arc::new(supervisor);
         let descriptors = descriptors::raise();
-        let world = World { descriptors, supervisor: supervisor.clone(), ..World::real(threads) };
+        let world = World { descriptors, listen: passed, supervisor: supervisor.clone(), ..World::real(threads) };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
-        info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
+        let clients: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
+        info!(clients = %clients.join(","), admin = %app.admin_addr(), threads, "steadfast is running");
         supervisor.tell(Supervisor::READY);
         let reason = signals.until_told(&app).await.name;
         supervisor.tell(Supervisor::STOPPING);

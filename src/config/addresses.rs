@@ -3,10 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{problem::Invalid, reader::Reader};
+use crate::domain::client::Peer;
 
-/// Addresses and blocks of addresses, for example those of load balancers.
+/// Addresses and blocks of addresses, for example those of load balancers, and whether the clients
+/// of Unix sockets are among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses(Vec<Block>);
+pub struct Addresses(Vec<Entry>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// `*`
+    All,
+    /// `unix:`
+    Unix,
+    Block(Block),
+}
 
 /// The addresses that have the first `bits` of this one, which are counted as those of an IPv6
 /// address.
@@ -17,14 +28,17 @@ struct Block {
 }
 
 impl Addresses {
-    /// Whether this address is in the list.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let address = bits_of(address);
-        self.0.iter().any(|block| address & mask(block.bits) == block.first)
+    /// Whether this client is in the list.
+    pub fn contains(&self, client: Peer) -> bool {
+        self.0.iter().any(|entry| match (entry, client) {
+            (Entry::All, _) | (Entry::Unix, Peer::User(_)) => true,
+            (Entry::Block(block), Peer::Ip(address)) => bits_of(address) & mask(block.bits) == block.first,
+            (Entry::Unix, Peer::Ip(_)) | (Entry::Block(_), Peer::User(_)) => false,
+        })
     }
 
     pub(super) fn read(r: &mut Reader<'_>, key: &'static str) -> Self {
-        Self(r.list(key, block).unwrap_or_default())
+        Self(r.list(key, entry).unwrap_or_default())
     }
 }
 
@@ -40,13 +54,20 @@ fn mask(bits: u32) -> u128 {
     u128::MAX.checked_shl(128 - bits).unwrap_or(0)
 }
 
-/// `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, or `*`.
-fn block(text: &str) -> Result<Block, Invalid> {
-    const WRONG: Invalid =
-        Invalid("must be an IP address, a block of them such as \"10.0.0.0/8\", or \"*\" for every address");
-    if text == "*" {
-        return Ok(Block { first: 0, bits: 0 });
+/// `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, `unix:` or `*`.
+fn entry(text: &str) -> Result<Entry, Invalid> {
+    match text {
+        "*" => Ok(Entry::All),
+        "unix:" => Ok(Entry::Unix),
+        _ => block(text).map(Entry::Block),
     }
+}
+
+fn block(text: &str) -> Result<Block, Invalid> {
+    const WRONG: Invalid = Invalid(
+        "must be an IP address, a block of them such as \"10.0.0.0/8\", \"unix:\" for the clients of Unix sockets, or \
+         \"*\" for all",
+    );
     let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let address: IpAddr = address.parse().map_err(|_| WRONG)?;
     let all = if address.is_ipv4() { Ipv4Addr::BITS } else { Ipv6Addr::BITS };
@@ -72,8 +93,9 @@ mod tests {
     use super::*;
 
     fn contains(blocks: &[&str], address: &str) -> bool {
-        let blocks = blocks.iter().map(|text| block(text).unwrap()).collect();
-        Addresses(blocks).contains(address.parse().unwrap())
+        let entries = blocks.iter().map(|text| entry(text).unwrap()).collect();
+        let client = address.parse().map_or(Peer::User(1000), Peer::Ip);
+        Addresses(entries).contains(client)
     }
 
     #[test]
@@ -91,7 +113,12 @@ mod tests {
             (&["0.0.0.0/0"], "2001:db8::1", false),
             (&["*"], "8.8.8.8", true),
             (&["*"], "::1", true),
+            (&["*"], "unix", true),
+            (&["unix:"], "unix", true),
+            (&["unix:"], "127.0.0.1", false),
+            (&["0.0.0.0/0", "::/0"], "unix", false),
             (&[], "127.0.0.1", false),
+            (&[], "unix", false),
         ] {
             assert_eq!(contains(blocks, address), is_in, "{blocks:?} {address}");
         }
@@ -102,7 +129,7 @@ mod tests {
         for wrong in
             ["", "lb.example", "10.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.1/8", "::/129", "**"]
         {
-            assert!(block(wrong).is_err(), "{wrong}");
+            assert!(entry(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Settings that the command line gives instead of a file, or on top of one.
 
 use super::{
+    dns,
     name::NetworkName,
     network::{Network, all_different},
     node::{Node, Tier, http_url},
@@ -22,7 +23,7 @@ pub struct Flags {
     pub cl: Vec<String>,
     /// `--cl-backup`: likewise, backups.
     pub cl_backup: Vec<String>,
-    /// `--listen`: IP address and port for clients.
+    /// `--listen`: IP address and port for clients, or a Unix socket.
     pub listen: Option<String>,
     /// `--admin-listen`: IP address and port for the operator.
     pub admin_listen: Option<String>,
@@ -48,10 +49,23 @@ impl Flags {
                 for (position, value) in values.iter().enumerate() {
                     let path = format!("{flag}[{position}]");
                     match urls(layer, value) {
-                        Ok((http, ws)) => {
+                        Ok((http, ws, is_from_dns)) => {
                             let name = Node::default_name(layer, tier, position);
-                            let (headers, ca_file, pair, max_connections) = (Vec::new(), None, None, None);
-                            let node = Node { name, tier, http, ws, headers, ca_file, pair, max_connections };
+                            let (ipc, address, ca_file, pair, max_connections) = (None, None, None, None, None);
+                            let headers = Vec::new();
+                            let node = Node {
+                                name,
+                                tier,
+                                http,
+                                ws,
+                                ipc,
+                                is_from_dns,
+                                address,
+                                headers,
+                                ca_file,
+                                pair,
+                                max_connections,
+                            };
                             nodes.push((path, node));
                         }
                         Err(wrong) => reading.fail(&path, wrong.to_string()),
@@ -71,11 +85,14 @@ impl Flags {
     }
 }
 
-/// The URLs of one node.
-fn urls(layer: Layer, value: &str) -> Result<(Option<Url>, Option<Url>), Invalid> {
-    let (mut http, mut ws) = (None, None);
+/// The URLs of one node, and whether every address of their host is a node.
+fn urls(layer: Layer, value: &str) -> Result<(Option<Url>, Option<Url>, bool), Invalid> {
+    let (mut http, mut ws): (Option<Url>, Option<Url>) = (None, None);
+    let mut from_dns = Vec::new();
     for text in value.split(',') {
-        let url = if layer == Layer::Cl { http_url(text.trim())? } else { text.trim().parse()? };
+        let parse = |text: &str| if layer == Layer::Cl { http_url(text) } else { text.parse() };
+        let (url, is_from_dns) = dns::url(text.trim(), parse)?;
+        from_dns.push(is_from_dns);
         let place = if url.scheme().is_websocket() { &mut ws } else { &mut http };
         if place.replace(url).is_some() {
             return Err(Invalid(
@@ -83,5 +100,10 @@ fn urls(layer: Layer, value: &str) -> Result<(Option<Url>, Option<Url>), Invalid
             ));
         }
     }
-    Ok((http, ws))
+    let is_from_dns = from_dns.contains(&true);
+    let same_host = http.as_ref().zip(ws.as_ref()).is_none_or(|(http, ws)| http.host() == ws.host());
+    if is_from_dns && (from_dns.contains(&false) || !same_host) {
+        return Err(Invalid("must have `dns+` and one host in both URLs, since a node is at one address"));
+    }
+    Ok((http, ws, is_from_dns))
 }

@@ -17,6 +17,8 @@ pub(super) enum Form {
     Integer(RangeInclusive<u64>),
     /// Strings.
     List,
+    /// Strings, or a single one.
+    OneOrMore,
     /// Strings under free names.
     StringTable,
     /// A table.

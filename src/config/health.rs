@@ -29,6 +29,8 @@ pub struct Health {
     pub max_lag_blocks: u64,
     /// Slots that a consensus node may be behind the pool's head.
     pub max_lag_slots: u64,
+    /// From one lookup of the names whose addresses are nodes to the next.
+    pub dns_interval: Duration,
     /// When the proxy is ready.
     pub ready: Ready,
 }
@@ -42,6 +44,7 @@ impl Default for Health {
             rise: const { NonZeroU32::new(2).expect("not zero") },
             max_lag_blocks: 5,
             max_lag_slots: 3,
+            dns_interval: Duration::from_secs(10),
             ready: Ready::default(),
         }
     }
@@ -57,6 +60,7 @@ impl Health {
             rise: r.positive("rise", default.rise),
             max_lag_blocks: r.number("max_lag_blocks", default.max_lag_blocks),
             max_lag_slots: r.number("max_lag_slots", default.max_lag_slots),
+            dns_interval: r.duration("dns_interval", default.dns_interval),
             ready: r.choice("ready", &[("any", Ready::Any), ("all", Ready::All)], default.ready),
         };
         r.check(
@@ -76,6 +80,13 @@ impl Health {
             "timeout",
             &[],
             "must not be longer than 1m: so long would a hanging node pass for a good one",
+        );
+        let hour = Duration::from_secs(60 * 60);
+        r.check(
+            (Duration::from_secs(1)..=hour).contains(&health.dns_interval),
+            "dns_interval",
+            &[],
+            "must be from 1s to 1h",
         );
         health
     }

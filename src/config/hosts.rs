@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use super::{problem::Invalid, reader::Reader};
+use crate::domain::address::Address;
 
 /// Names of this proxy, beside its addresses and `localhost`. A web page whose own name was made to
 /// point here asks by that name.
@@ -21,24 +22,26 @@ pub enum Hosts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     hosts: Hosts,
-    /// The address on which the door listens: most clients ask for that address.
-    own: Box<str>,
+    /// The addresses on which the door listens: most clients ask for the first.
+    own: Box<[Box<str>]>,
     /// Whether names without a dot pass too: those of machines and containers, which no page on the
     /// web can have.
     short: bool,
 }
 
 impl Hosts {
-    /// The rule of the clients' door. Where the door does not listen on loopback, the proxy knows
-    /// its names only from the operator.
-    pub fn for_clients(&self, listen: SocketAddr) -> HostRule {
-        let hosts = if listen.ip().is_loopback() || *self != Self::None { self.clone() } else { Self::Any };
-        HostRule { hosts, own: listen.to_string().into(), short: true }
+    /// The rule of the clients' door. Where the door listens on more than loopback and Unix
+    /// sockets, the proxy knows its names only from the operator.
+    pub fn for_clients(&self, listen: &[Address]) -> HostRule {
+        let is_local = listen.iter().all(Address::is_local);
+        let hosts = if is_local || *self != Self::None { self.clone() } else { Self::Any };
+        let own = listen.iter().filter_map(Address::ip).map(|address| address.to_string().into());
+        HostRule { hosts, own: own.collect(), short: true }
     }
 
     /// The rule of the operator's door.
     pub fn for_operator(&self, listen: SocketAddr) -> HostRule {
-        HostRule { hosts: self.clone(), own: listen.to_string().into(), short: !listen.ip().is_loopback() }
+        HostRule { hosts: self.clone(), own: [listen.to_string().into()].into(), short: !listen.ip().is_loopback() }
     }
 
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
@@ -81,7 +84,7 @@ fn name(text: &str) -> Result<Box<str>, Invalid> {
 impl HostRule {
     /// Whether a request with this `Host` is served.
     pub fn allows(&self, host: &[u8]) -> bool {
-        if self.hosts == Hosts::Any || host == self.own.as_bytes() {
+        if self.hosts == Hosts::Any || self.own.iter().any(|own| host == own.as_bytes()) {
             return true;
         }
         if let Some(address) = host.strip_prefix(b"[") {
@@ -134,7 +137,7 @@ mod tests {
     #[test]
     fn addresses_localhost_and_listed_names_pass() {
         let names = Hosts::Names(vec!["rpc.example".into()]);
-        let (none, listed) = (Hosts::None.for_clients(LOOPBACK), names.for_clients(LOOPBACK));
+        let (none, listed) = (Hosts::None.for_clients(&[LOOPBACK.into()]), names.for_clients(&[LOOPBACK.into()]));
         for host in
             ["127.0.0.1", "127.0.0.1:8545", "10.1.2.3:80", "[::1]:8545", "[::1]", "localhost", "LocalHost:1", ""]
                 .into_iter()
@@ -167,15 +170,25 @@ mod tests {
             "x@localhost",
         ] {
             assert!(!none.allows(host.as_bytes()) && !listed.allows(host.as_bytes()), "{host}");
-            assert!(Hosts::Any.for_clients(LOOPBACK).allows(host.as_bytes()), "{host}");
+            assert!(Hosts::Any.for_clients(&[LOOPBACK.into()]).allows(host.as_bytes()), "{host}");
         }
         assert!(!none.allows(b"\xff.example"));
     }
 
     #[test]
     fn a_public_door_has_names_that_only_its_operator_knows() {
-        assert!(Hosts::None.for_clients(ANY).allows(b"rpc.example"));
-        assert!(!Hosts::Names(vec!["a.example".into()]).for_clients(ANY).allows(b"rpc.example"));
+        assert!(Hosts::None.for_clients(&[ANY.into()]).allows(b"rpc.example"));
+        let socket = Address::Unix { path: std::path::Path::new("/run/steadfast.ipc").into(), mode: Address::MODE };
+        for (listen, allows) in [
+            (&[socket.clone()][..], false),
+            (&[LOOPBACK.into(), socket.clone()], false),
+            (&[LOOPBACK.into(), ANY.into()], true),
+            (&[socket, ANY.into()], true),
+        ] {
+            let rule = Hosts::None.for_clients(listen);
+            assert_eq!((rule.allows(b"rpc.example"), rule.allows(b"localhost")), (allows, true), "{listen:?}");
+        }
+        assert!(!Hosts::Names(vec!["a.example".into()]).for_clients(&[ANY.into()]).allows(b"rpc.example"));
         assert!(!Hosts::None.for_operator(ANY).allows(b"evil.example"));
         assert!(Hosts::None.for_operator(ANY).allows(b"steadfast:9090"));
         assert!(!Hosts::None.for_operator(LOOPBACK).allows(b"steadfast:9090"));

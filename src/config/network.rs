@@ -1,6 +1,6 @@
 //! A chain and its nodes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     name::NetworkName,
@@ -107,14 +107,24 @@ fn all_paired(reading: &Reading<'_>, el: &[(String, Node)], cl: &[(String, Node)
     }
 }
 
-/// The nodes of one layer without their paths; two with one name or one URL are a problem.
+/// The nodes of one layer without their paths; two with one name, URL or socket are a problem.
 pub(super) fn all_different(reading: &Reading<'_>, nodes: Vec<(String, Node)>) -> Vec<Node> {
     let mut names = BTreeMap::new();
     let mut urls: Vec<(&Url, &str)> = Vec::new();
+    let mut ipcs: Vec<(&Arc<Path>, &str)> = Vec::new();
     for (path, node) in &nodes {
         let key = |key| if path.starts_with("--") { path.clone() } else { join(path, key) };
         if let Some(first) = names.insert(&node.name, path) {
             reading.fail(&key("name"), format!("is the name of `{first}` already"));
+        }
+        if let Some((first, _)) = nodes.iter().find(|(_, other)| other.may_give(&node.name)) {
+            reading.fail(&key("name"), format!("may become the name of a node of `{first}`, at an address"));
+        }
+        if let Some(ipc) = &node.ipc {
+            match ipcs.iter().find(|(other, _)| *other == ipc) {
+                Some((_, first)) => reading.fail(&key("ipc"), format!("is the socket of `{first}` already")),
+                None => ipcs.push((ipc, path)),
+            }
         }
         for (name, url) in [("http", &node.http), ("ws", &node.ws)] {
             let Some(url) = url else { continue };

@@ -1,6 +1,6 @@
 //! A node.
 
-use std::fmt;
+use std::{fmt, net::IpAddr, path::Path, sync::Arc};
 
 use base64::{
     Engine as _, alphabet,
@@ -9,7 +9,8 @@ use base64::{
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
+    ca_file::CaFile, dns, header, listen::socket_path, name::NodeName, problem::Invalid, reader::Reader, reading::join,
+    secret::Secret, url::Url,
 };
 use crate::domain::layer::Layer;
 
@@ -49,10 +50,18 @@ pub struct Node {
     pub name: NodeName,
     /// The tier: primaries serve before backups.
     pub tier: Tier,
-    /// `http` or `https`. Every consensus node has this URL, an execution node has this or `ws`.
+    /// `http` or `https`. Every consensus node has this URL, an execution node has this, `ws` or
+    /// `ipc`.
     pub http: Option<Url>,
     /// `ws` or `wss`; execution nodes only.
     pub ws: Option<Url>,
+    /// The Unix socket of the node's IPC, in the place of `ws`; execution nodes only.
+    pub ipc: Option<Arc<Path>>,
+    /// Whether every address of the URLs' host is a node, for which this one stands.
+    pub is_from_dns: bool,
+    /// The address to connect to in the place of the URLs' host, which goes on to name the node in
+    /// requests and certificates.
+    pub address: Option<IpAddr>,
     /// Headers that go with every request and handshake, no name twice.
     pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
     /// Authorities that are trusted for this node's TLS.
@@ -70,6 +79,49 @@ impl Node {
     pub(crate) fn has_link_beside_requests(&self) -> bool {
         let address = |url: &Url| (url.host().clone(), url.port());
         self.ws.is_some() && self.http.as_ref().map(address) == self.ws.as_ref().map(address)
+    }
+
+    /// Checks an entry that stands for every address of a name. `is_split`: only one of its URLs
+    /// says so.
+    fn check_dns(&self, r: &Reader<'_>, is_split: bool) {
+        let same_host = self.http.as_ref().zip(self.ws.as_ref()).is_none_or(|(http, ws)| http.host() == ws.host());
+        r.check(
+            !is_split && (same_host || !self.is_from_dns),
+            "ws",
+            &["http"],
+            "must have the `dns+` and the host of `http`, since a node is at one address",
+        );
+        r.check(
+            !(self.is_from_dns && self.ipc.is_some()),
+            "ipc",
+            &["http", "ws"],
+            "cannot stand beside `dns+`: a socket belongs to one node",
+        );
+        r.check(
+            !(self.is_from_dns && self.pair.is_some()),
+            "pair",
+            &["http", "ws"],
+            "cannot stand beside `dns+`: a pair has one node of each layer",
+        );
+        r.check(
+            !self.is_from_dns || self.name.as_str().len() <= dns::MAX_NAME,
+            "name",
+            &["http", "ws"],
+            "must be 24 characters at most where `dns+` is used: each node has its address behind the name",
+        );
+    }
+
+    /// Whether the node can be reached at all.
+    fn has_address(&self) -> bool {
+        self.http.is_some() || self.ws.is_some() || self.ipc.is_some()
+    }
+
+    /// The address for people, without secrets.
+    pub fn shown_address(&self) -> String {
+        let url = self.http.as_ref().or(self.ws.as_ref()).map(ToString::to_string);
+        let ipc = || self.ipc.as_ref().map(|path| format!("ipc:{}", path.display()));
+        let shown = url.or_else(ipc).unwrap_or_default();
+        self.address.map_or_else(|| shown.clone(), |address| format!("{shown} at {address}"))
     }
 
     /// The name of a node that was given none: `el-1`, `el-backup-1`, `cl-1`, by its position in
@@ -94,12 +146,23 @@ impl Node {
 
     pub(super) fn read(mut r: Reader<'_>, layer: Layer, tier: Tier, position: usize) -> Self {
         let folder = r.reading().folder();
+        let http = r.parse("http", |text| dns::url(text, http_url));
+        let ws = match layer {
+            Layer::El => r.parse("ws", |text| dns::url(text, ws_url)),
+            Layer::Cl => None,
+        };
+        let from_dns: Vec<bool> = [&http, &ws].into_iter().flatten().map(|(_, is_from_dns)| *is_from_dns).collect();
+        let is_from_dns = from_dns.contains(&true);
+        let is_split = is_from_dns && from_dns.contains(&false);
         let node = Self {
             name: r.parse("name", str::parse).unwrap_or_else(|| Self::default_name(layer, tier, position)),
             tier,
-            http: r.parse("http", http_url),
-            ws: match layer {
-                Layer::El => r.parse("ws", ws_url),
+            http: http.map(|(url, _)| url),
+            ws: ws.map(|(url, _)| url),
+            is_from_dns,
+            address: None,
+            ipc: match layer {
+                Layer::El => r.parse("ipc", |path| socket_path(path, folder).map(Into::into)),
                 Layer::Cl => None,
             },
             headers: headers(&mut r),
@@ -107,10 +170,11 @@ impl Node {
             pair: r.parse("pair", str::parse),
             max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
         };
+        node.check_dns(&r, is_split);
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
         match layer {
-            Layer::El if node.http.is_none() && node.ws.is_none() && clean("http") && clean("ws") => {
-                r.reading().fail(r.path(), "needs `http`, `ws` or both");
+            Layer::El if !node.has_address() && ["http", "ws", "ipc"].into_iter().all(clean) => {
+                r.reading().fail(r.path(), "needs `http`, `ws` or both, or `ipc`");
             }
             Layer::Cl if node.http.is_none() && clean("http") => r.reading().fail(r.path(), "needs `http`"),
             _ => {}
@@ -127,6 +191,18 @@ impl Node {
             "headers",
             &[],
             "sets Authorization, and so does the user in the node's URL: only one of them can be sent",
+        );
+        r.check(
+            node.ipc.is_none() || node.ws.is_none(),
+            "ipc",
+            &["ws"],
+            "cannot stand beside `ws`: heads and subscriptions come by one of them",
+        );
+        r.check(
+            node.headers.is_empty() || urls().next().is_some(),
+            "headers",
+            &["http", "ws"],
+            "has no use: IPC carries no headers",
         );
         r.check(
             node.ca_file.is_none() || urls().any(|url| url.scheme().is_tls()),
@@ -169,7 +245,7 @@ pub(super) fn http_url(text: &str) -> Result<Url, Invalid> {
 }
 
 /// A `ws` or `wss` URL.
-fn ws_url(text: &str) -> Result<Url, Invalid> {
+pub(super) fn ws_url(text: &str) -> Result<Url, Invalid> {
     let url: Url = text.parse()?;
     if url.scheme().is_websocket() { Ok(url) } else { Err(Invalid("must begin with ws:// or wss://")) }
 }

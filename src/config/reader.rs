@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{
     form::Form,
@@ -148,6 +148,34 @@ impl<'r> Reader<'r> {
                 return None;
             }
         };
+        self.items(key, items, parse)
+    }
+
+    /// A list as of [`Reader::list`], or a single string.
+    pub(super) fn one_or_more<T: PartialEq>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Option<Vec<T>> {
+        match self.take(key, Form::OneOrMore)? {
+            DeValue::Array(items) => self.items(key, items, parse),
+            one @ DeValue::String(_) => {
+                let text = self.text(&join(&self.path, key), one, "a string")?;
+                parse(&text).map(|one| vec![one]).map_err(|wrong| self.fail(key, wrong.to_string())).ok()
+            }
+            other => {
+                self.fail(key, format!("must be a string or a list of strings, not {}", kind(&other)));
+                None
+            }
+        }
+    }
+
+    fn items<T: PartialEq>(
+        &self,
+        key: &str,
+        items: DeArray<'r>,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Option<Vec<T>> {
         let count = items.len();
         let mut list = Vec::new();
         for (i, item) in items.into_iter().enumerate() {

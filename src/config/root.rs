@@ -13,11 +13,12 @@ use super::{
     ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
     MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
     form::Form,
+    listen,
     node::ONE_IS_THE_LINKS,
-    problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
 };
+use crate::domain::address::Address;
 
 /// Reads `text`, or the flags alone when there is none.
 pub(super) fn read(text: Option<&str>, folder: &Path, flags: &Flags, env: &Env<'_>) -> Result<Config, Vec<Problem>> {
@@ -46,7 +47,7 @@ pub(super) fn read_and_list_keys(
         flags.network(&reading).into_iter().collect()
     };
     let config = Config {
-        listen: root.parse("listen", address).unwrap_or(LISTEN),
+        listen: listen::clients(&mut root, LISTEN),
         hosts: Hosts::read(&mut root),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
@@ -70,38 +71,46 @@ pub(super) fn read_and_list_keys(
     (if problems.is_empty() { Ok(config) } else { Err(problems) }, asked)
 }
 
-/// `127.0.0.1:8545`, `[::]:8545`.
-fn address(text: &str) -> Result<SocketAddr, Invalid> {
-    text.parse().map_err(|_| Invalid("must be an IP address and a port, such as \"127.0.0.1:8545\" or \"[::]:8545\""))
-}
-
 fn admin(root: &mut Reader<'_>) -> Admin {
     let mut section = root.section("admin");
-    Admin { listen: section.parse("listen", address).unwrap_or(ADMIN_LISTEN), hosts: Hosts::read(&mut section) }
+    Admin { listen: section.parse("listen", listen::ip).unwrap_or(ADMIN_LISTEN), hosts: Hosts::read(&mut section) }
 }
 
 fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, has_file: bool) -> Config {
-    let place = |key: &'static str, flag: &'static str, value: &Option<String>, target: &mut SocketAddr| {
-        let Some(value) = value else { return if has_file { key } else { flag } };
-        match address(value) {
-            Ok(address) => *target = address,
-            Err(wrong) => reading.fail(flag, wrong.to_string()),
-        }
-        flag
+    let place = |key: &'static str, flag: &'static str, value: &Option<String>| match value {
+        None if has_file => key,
+        _ => flag,
     };
-    let listen = place("listen", "--listen", &flags.listen, &mut config.listen);
-    let admin_listen = place("admin.listen", "--admin-listen", &flags.admin_listen, &mut config.admin.listen);
+    let (listen, admin_listen) =
+        (place("listen", "--listen", &flags.listen), place("admin.listen", "--admin-listen", &flags.admin_listen));
+    // Of a flag, a relative path starts at the working directory.
+    match flags.listen.as_ref().map(|value| listen::address(value, Path::new(""), Address::MODE)) {
+        Some(Ok(address)) => config.listen = vec![address],
+        Some(Err(wrong)) => reading.fail(listen, wrong.to_string()),
+        None => {}
+    }
+    match flags.admin_listen.as_ref().map(|value| listen::ip(value)) {
+        Some(Ok(address)) => config.admin.listen = address,
+        Some(Err(wrong)) => reading.fail(admin_listen, wrong.to_string()),
+        None => {}
+    }
+    let ips: Vec<SocketAddr> = config.listen.iter().filter_map(Address::ip).collect();
     reading.check(
-        !overlap(config.listen, config.admin.listen),
+        !ips.iter().any(|own| listen::overlap(*own, config.admin.listen)),
         admin_listen,
         &[listen],
         "must not be the address that clients connect to (`listen`): give it a port of its own",
     );
-    for (own, place) in [(config.listen, listen), (config.admin.listen, admin_listen)] {
+    let own = ips.iter().map(|own| (*own, listen)).chain([(config.admin.listen, admin_listen)]);
+    for (own, place) in own {
         let nodes = config.networks.iter().flat_map(|network| network.el.iter().chain(&network.cl));
         let loops = nodes.flat_map(|node| node.http.iter().chain(&node.ws)).any(|url| leads_to(url, own));
         reading.check(!loops, place, &[], "is the address of one of the nodes too: Steadfast would call itself");
     }
+    let nodes = config.networks.iter().flat_map(|network| &network.el);
+    let loops =
+        nodes.filter_map(|node| node.ipc.as_ref()).any(|ipc| config.listen.iter().any(|own| own.path() == Some(ipc)));
+    reading.check(!loops, listen, &[], "is the `ipc` of one of the nodes too: Steadfast would call itself");
     let one_for_all = config.calls.max_node_connections == 1;
     let mut nodes = config.networks.iter().flat_map(|network| &network.el);
     let is_left_out = nodes.any(|node| node.max_connections.is_none() && node.has_link_beside_requests());
@@ -116,11 +125,6 @@ fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, 
         reading.check(false, if has_file { "" } else { "--el" }, &nodes, message);
     }
     config
-}
-
-/// Whether two sockets cannot be bound at once.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 /// Whether `url` is this machine's `own` address, as far as can be told without asking a name

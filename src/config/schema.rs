@@ -69,6 +69,9 @@ fn describe(key: &str, form: &Form) -> Vec<(&'static str, Value)> {
             vec![("type", json!("integer")), ("minimum", json!(range.start())), ("maximum", json!(range.end()))]
         }
         Form::List => vec![("type", json!("array")), ("items", json!({ "type": "string" }))],
+        Form::OneOrMore => {
+            vec![("type", json!(["string", "array"])), ("items", json!({ "type": "string" }))]
+        }
         Form::StringTable => {
             vec![("type", json!("object")), ("additionalProperties", json!({ "type": "string" }))]
         }

@@ -149,6 +149,11 @@ fn fits(value: &toml::Value, schema: &serde_json::Value) -> Result<(), String> {
         let fits = words.iter().any(|word| word.as_str() == value.as_str());
         return fits.then_some(()).ok_or_else(|| format!("{value} is none of {words:?}"));
     }
+    if let Some(kinds) = schema["type"].as_array() {
+        let as_one = |kind| serde_json::json!({ "type": kind, "items": schema["items"] });
+        let fits = kinds.iter().any(|kind| fits(value, &as_one(kind)).is_ok());
+        return fits.then_some(()).ok_or_else(|| format!("{value} is none of {kinds:?}"));
+    }
     match (schema["type"].as_str(), value) {
         (Some("string"), toml::Value::String(text)) => match schema.get("pattern").and_then(|pattern| pattern.as_str())
         {

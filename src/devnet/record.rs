@@ -26,6 +26,8 @@ pub enum Transport {
     Http,
     /// In a WebSocket message.
     Ws,
+    /// On the IPC socket.
+    Ipc,
 }
 
 /// A request as the node received it.

@@ -1,5 +1,5 @@
 //! A node's listening socket and its connections. When the node goes down, both are dropped; when
-//! the node is up again, a new socket listens on the same port.
+//! the node is up again, a new socket listens at the same place.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ use super::{
     cl, el,
     fault::Faults,
     gate::Gate,
+    ipc,
     node::{Kind, Node},
 };
 use crate::net::{Accept, Incoming, Listen};
@@ -20,17 +21,23 @@ const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// Serves `node` for ever, through its ups and downs. Connections end with this future.
 pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn Accept>) {
     let mut faults = node.watch_faults();
+    let address = first.local_addr();
+    let has_port = address.ip().is_some();
     let mut socket = Some(first);
     loop {
         if let Some(socket) = socket.take() {
-            node.set_listening(true);
+            if has_port {
+                node.set_listening(true);
+            }
             accept_until_down(&node, socket).await;
-            node.set_listening(false);
+            if has_port {
+                node.set_listening(false);
+            }
         }
         if faults.wait_for(|faults| !faults.down()).await.is_err() {
             return;
         }
-        match listen.bind(node.addr()).await {
+        match listen.bind(address.clone()).await {
             Ok(bound) => socket = Some(bound),
             Err(error) => {
                 warn!(node = node.name(), %error, "cannot listen again yet");
@@ -44,6 +51,7 @@ pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn
 async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
     let mut faults = node.watch_faults();
     let mut connections = JoinSet::new();
+    let is_ipc = socket.local_addr().path().is_some();
     loop {
         // All arms are cancel-safe. The first ends the loop, so that arm cannot starve the others.
         tokio::select! {
@@ -55,7 +63,7 @@ async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
                 }
             }
             accepted = socket.accept() => match accepted {
-                Ok((incoming, _)) => _ = connections.spawn(connection(node.clone(), incoming)),
+                Ok((incoming, _)) => _ = connections.spawn(connection(node.clone(), incoming, is_ipc)),
                 Err(error) => {
                     debug!(node = node.name(), %error, "accept");
                     sleep(BIND_PAUSE).await;
@@ -72,7 +80,7 @@ async fn went_down(faults: &mut watch::Receiver<Arc<Faults>>) {
     let _ = faults.wait_for(|faults| faults.down()).await;
 }
 
-async fn connection(node: Arc<Node>, incoming: Incoming) {
+async fn connection(node: Arc<Node>, incoming: Incoming, is_ipc: bool) {
     let io = match incoming.open() {
         Ok(io) => io,
         Err(error) => return debug!(node = node.name(), %error, "open"),
@@ -84,6 +92,7 @@ async fn connection(node: Arc<Node>, incoming: Incoming) {
     let _counted = records.connection();
     let io = Gate::new(io, &node);
     match node.kind() {
+        Kind::Execution if is_ipc => ipc::serve(node, io).await,
         Kind::Execution => el::serve(node, io).await,
         Kind::Consensus => cl::serve(node, io).await,
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{SinkExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{Sink, SinkExt, Stream, StreamExt, stream::FuturesUnordered};
 use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -56,9 +56,21 @@ impl From<tungstenite::Error> for End {
     }
 }
 
+/// A socket that carries messages.
+pub(super) trait Socket:
+    Stream<Item = Result<Frame, tungstenite::Error>> + Sink<Frame, Error = tungstenite::Error> + Unpin + Send
+{
+}
+
+impl<S> Socket for S where
+    S: Stream<Item = Result<Frame, tungstenite::Error>> + Sink<Frame, Error = tungstenite::Error> + Unpin + Send
+{
+}
+
 struct Session<S> {
     node: Arc<Node>,
-    socket: WebSocketStream<S>,
+    socket: S,
+    transport: Transport,
     headers: Arc<HeaderMap>,
     faults: watch::Receiver<Arc<Faults>>,
     chain: watch::Receiver<Arc<Snapshot>>,
@@ -78,12 +90,18 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(node: Arc<Node
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     let records = node.records.clone();
     let _counted = records.websocket();
+    serve(node, socket, Transport::Ws, headers).await;
+}
+
+/// Serves the messages of one socket until it ends.
+pub(super) async fn serve(node: Arc<Node>, socket: impl Socket, transport: Transport, headers: Arc<HeaderMap>) {
     let session = Session {
         faults: node.watch_faults(),
         chain: node.chain.watch(),
         pending: node.chain.pending(),
         node,
         socket,
+        transport,
         headers,
         subscriptions: Subscriptions::default(),
         more: None,
@@ -101,7 +119,7 @@ enum Input {
     Pending(Hash),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
+impl<S: Socket> Session<S> {
     async fn run(mut self) {
         let mut waiting = FuturesUnordered::new();
         loop {
@@ -122,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                         _ => continue,
                     };
                     let message = Message::parse(text);
-                    el::record(&self.node, Transport::Ws, &message, &self.headers);
+                    el::record(&self.node, self.transport, &message, &self.headers);
                     let wish = el::sleep_wish(&faults, &message);
                     if faults.hang() || !faults.slow().is_zero() || !wish.is_zero() {
                         waiting.push(admit(self.node.clone(), message, wish));

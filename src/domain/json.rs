@@ -9,7 +9,7 @@ mod walk;
 
 use std::borrow::Cow;
 
-pub use self::walk::{Seek, Walk};
+pub use self::walk::{Passed, Seek, Walk};
 
 /// How deep arrays and objects may nest. A real call needs fewer than ten levels.
 pub const MAX_DEPTH: u32 = 128;

@@ -17,6 +17,7 @@ use tracing::info;
 
 use crate::{
     config::{Addresses, Log},
+    domain::client::Peer,
     exchange::trace::{Notes, Trace, value_of},
 };
 
@@ -53,10 +54,9 @@ impl Access {
         self.is_on() && self.count.fetch_add(1, Relaxed).is_multiple_of(self.one_in)
     }
 
-    /// The address of the client behind `peer`. Each trusted proxy names the address before its
-    /// own at the end of the header `x-forwarded-for`; what stands further in front may be made up
-    /// by the client.
-    pub fn client<'v>(&self, peer: IpAddr, forwarded: impl Iterator<Item = &'v [u8]>) -> IpAddr {
+    /// The client behind `peer`. Each trusted proxy names the address before its own at the end of
+    /// the header `x-forwarded-for`; what stands further in front may be made up by the client.
+    pub fn client<'v>(&self, peer: Peer, forwarded: impl Iterator<Item = &'v [u8]>) -> Peer {
         let mut client = peer.to_canonical();
         let values: Vec<&[u8]> = forwarded.collect();
         let hops = values.iter().rev().flat_map(|value| value.rsplit(|&byte| byte == b','));
@@ -65,19 +65,19 @@ impl Access {
                 break;
             }
             let Some(before) = address(hop) else { break };
-            client = before.to_canonical();
+            client = Peer::Ip(before.to_canonical());
         }
         client
     }
 
     /// The same, by the headers of a request.
-    pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client_of(&self, peer: Peer, headers: &HeaderMap) -> Peer {
         self.client(peer, headers.get_all(FORWARDED).iter().map(HeaderValue::as_bytes))
     }
 
     /// The line of a request with these header lines, which go to nodes. If the client gave the
     /// request no id, the lines have a new one from here on.
-    pub fn line_of(&self, door: &'static str, client: IpAddr, lines: &mut Vec<u8>) -> Box<Line> {
+    pub fn line_of(&self, door: &'static str, client: Peer, lines: &mut Vec<u8>) -> Box<Line> {
         if value_of(lines, REQUEST_ID).is_none() {
             for part in [REQUEST_ID, ": ", &self.new_id(), "\r\n"] {
                 lines.extend_from_slice(part.as_bytes());
@@ -88,7 +88,7 @@ impl Access {
 
     /// The line of a request in another form, if this request has one. The code that answers the
     /// request finds a [`Trace`] among its extensions.
-    pub fn line_of_request<B>(&self, peer: IpAddr, request: &mut Request<B>) -> Option<Box<Line>> {
+    pub fn line_of_request<B>(&self, peer: Peer, request: &mut Request<B>) -> Option<Box<Line>> {
         let headers = request.headers_mut();
         // A WebSocket keeps its id for all its messages, so each has one.
         if !headers.contains_key(REQUEST_ID)
@@ -127,7 +127,7 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
 /// A request's line, which is written when the request is over: when this is dropped.
 pub struct Line {
     door: &'static str,
-    client: IpAddr,
+    client: Peer,
     request_id: String,
     traceparent: Option<String>,
     began: Instant,
@@ -140,7 +140,7 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(door: &'static str, client: IpAddr, request_id: &[u8], traceparent: Option<&[u8]>) -> Box<Self> {
+    fn new(door: &'static str, client: Peer, request_id: &[u8], traceparent: Option<&[u8]>) -> Box<Self> {
         let text = |value| String::from_utf8_lossy(value).into_owned();
         Box::new(Self {
             door,
@@ -213,8 +213,8 @@ mod tests {
             ("10.0.0.1", &[""], "10.0.0.1"),
             ("10.0.0.1", &[], "10.0.0.1"),
         ] {
-            let found = access.client(peer.parse().unwrap(), forwarded.iter().map(|value| value.as_bytes()));
-            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+            let found = access.client(Peer::Ip(peer.parse().unwrap()), forwarded.iter().map(|value| value.as_bytes()));
+            assert_eq!(found, Peer::Ip(client.parse().unwrap()), "{peer} {forwarded:?}");
         }
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let access = access("access = 1");
         let id = |lines: &[u8]| String::from_utf8(value_of(lines, REQUEST_ID).unwrap().to_vec()).unwrap();
         let (mut one, mut other, mut own) = (b"a: b\r\n".to_vec(), Vec::new(), b"X-Request-Id: mine\r\n".to_vec());
-        let peer = "192.0.2.1".parse().unwrap();
+        let peer = Peer::Ip("192.0.2.1".parse().unwrap());
         for lines in [&mut one, &mut other, &mut own] {
             let line = access.line_of("http", peer, lines);
             assert_eq!(line.request_id, id(lines));

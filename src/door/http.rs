@@ -14,7 +14,6 @@ mod reply;
 mod streamed;
 
 use std::{
-    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -41,6 +40,7 @@ use crate::{
         filter_calls::AnswerRoom,
     },
     domain::{
+        client::Peer,
         method::{Class, Method},
         refusal::Refusal,
         rpc::{self, Body, Request},
@@ -97,21 +97,15 @@ impl Service {
     }
 
     /// Serves a connection of this client, which has `place` among all connections, to its end.
-    pub fn serve(
-        self,
-        io: BoxIo,
-        peer: SocketAddr,
-        caller: Arc<Caller>,
-        place: Place,
-    ) -> impl Future<Output = ()> + Send {
+    pub fn serve(self, io: BoxIo, peer: Peer, caller: Arc<Caller>, place: Place) -> impl Future<Output = ()> + Send {
         let open = self.metrics.connection();
         // An `async fn` would have room for its arguments twice.
         async move {
             // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the
             // memory that HTTP needed.
-            let memory = Account::of(&self.memory, Some(peer.ip()));
+            let memory = Account::of(&self.memory, Some(peer));
             place.is_told_by(&memory);
-            let client = Client { memory: &memory, caller: &caller, place: &place, peer: peer.ip() };
+            let client = Client { memory: &memory, caller: &caller, place: &place, peer };
             let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
                 Ok(Left::Closed) => Ok(Ended::Closed),
                 Ok(Left::Other { io, read }) => {
@@ -159,7 +153,7 @@ struct Client<'a> {
     caller: &'a Arc<Caller>,
     /// The connection's place among all.
     place: &'a Place,
-    peer: IpAddr,
+    peer: Peer,
 }
 
 /// The client of a request.

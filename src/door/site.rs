@@ -181,7 +181,7 @@ mod tests {
         Site {
             networks,
             ready: Ready::Any,
-            hosts: Hosts::None.for_clients(([127, 0, 0, 1], 8545).into()),
+            hosts: Hosts::None.for_clients(&[([127, 0, 0, 1], 8545).into()]),
             admin_hosts: Hosts::None.for_operator(([127, 0, 0, 1], 9545).into()),
             origins: Origins::None,
             rules: Beacon::default(),

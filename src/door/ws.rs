@@ -12,7 +12,7 @@ mod session;
 mod subscriptions;
 mod writer;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{Request, StatusCode, header};
@@ -30,7 +30,7 @@ use super::{
     site::Site,
 };
 use crate::{
-    domain::refusal::Refusal,
+    domain::{client::Peer, refusal::Refusal},
     memory::{Account, Budget},
     metrics::{Ended, Metrics, Throttle},
     net::BoxFuture,
@@ -116,8 +116,8 @@ impl UpgradeHandler for Sockets {
         site: &'a Site,
         request: &'a Request<Incoming>,
         headers: Vec<u8>,
-        address: IpAddr,
+        peer: Peer,
     ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>> {
-        Box::pin(self.take_over(site, request, Visitor { headers, address }))
+        Box::pin(self.take_over(site, request, Visitor { headers, peer }))
     }
 }

@@ -1,7 +1,6 @@
 //! A client's part of the sum, in claims that give their bytes back.
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -18,6 +17,7 @@ use super::{
     Budget, FREE, Full,
     budget::{STEP, Side},
 };
+use crate::domain::client::Peer;
 
 /// How many bytes a claim grows ahead of what has come, at most.
 const AHEAD: usize = 64 * 1024;
@@ -28,7 +28,7 @@ pub struct Account {
     budget: Arc<Budget>,
     pub(super) number: u64,
     /// Where the client is, where that is known.
-    client: Option<IpAddr>,
+    client: Option<Peer>,
     /// Whether a connection stands behind the account, and hears that the bytes must be given up.
     is_driven: bool,
     /// Bytes in use, which decide the part of the sum.
@@ -72,11 +72,11 @@ impl Account {
     }
 
     /// An account of a new connection of this client, whose task polls [`Account::poll_cut`].
-    pub fn of(budget: &Arc<Budget>, client: Option<IpAddr>) -> Arc<Self> {
+    pub fn of(budget: &Arc<Budget>, client: Option<Peer>) -> Arc<Self> {
         Self::new(budget, client, true)
     }
 
-    fn new(budget: &Arc<Budget>, client: Option<IpAddr>, is_driven: bool) -> Arc<Self> {
+    fn new(budget: &Arc<Budget>, client: Option<Peer>, is_driven: bool) -> Arc<Self> {
         Arc::new(Self {
             budget: budget.clone(),
             number: budget.next_number(),
@@ -90,8 +90,8 @@ impl Account {
         })
     }
 
-    /// The address of the client, where that is known.
-    pub fn client(&self) -> Option<IpAddr> {
+    /// Where the client is, if that is known.
+    pub fn client(&self) -> Option<Peer> {
         self.client
     }
 

@@ -1,5 +1,5 @@
-//! The WebSocket to one node: opened ahead of need and kept open, for calls and for subscriptions
-//! of our own.
+//! The connection for messages to one node, a WebSocket or its IPC socket: opened ahead of need and
+//! kept open, for calls and for subscriptions of our own.
 //!
 //! The rule: **however a connection ends, it ends as lost.** Every call on it ends with
 //! [`Error::Lost`], and every subscription is asked for again on the next connection. The reason: a
@@ -20,6 +20,7 @@ mod table;
 use std::{
     fmt,
     ops::Range,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -37,7 +38,7 @@ pub use self::{
     message::Response,
 };
 use self::{connect::Connector, feed::Queue, reply::Reply};
-use super::{Dial, http::Target};
+use super::{Dial, http::Target, node_connections::NodeConnections};
 use crate::metrics::LinkMetrics;
 
 /// The longest message, in bytes, in either direction. A node that sends a longer one is cut off.
@@ -59,6 +60,25 @@ pub struct Timeouts {
     /// For the node's answer to the link's own requests, `subscribe` and `unsubscribe`. Callers
     /// limit the time of calls.
     pub answer: Duration,
+}
+
+/// How messages reach a node.
+pub enum Route {
+    /// In WebSocket frames.
+    WebSocket(Target),
+    /// As JSON values one after another on a Unix socket of the node's: its IPC.
+    Ipc {
+        /// The socket's file.
+        path: Arc<Path>,
+        /// The connections there.
+        connections: Arc<NodeConnections>,
+    },
+}
+
+impl From<Target> for Route {
+    fn from(target: Target) -> Self {
+        Self::WebSocket(target)
+    }
 }
 
 /// Whether the link can be used.
@@ -95,7 +115,7 @@ pub enum SubscribeError {
     Link(#[from] Error),
 }
 
-/// The handle to the WebSocket of one node.
+/// The handle to the connection for messages to one node.
 pub struct Link {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
@@ -110,10 +130,10 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Prepares the link to `target`, whose delays between attempts are drawn from `seed`. Nothing
-    /// is dialled before the actor runs; the actor ends when the handle is gone.
+    /// Prepares the link that goes by `route`, whose delays between attempts are drawn from `seed`.
+    /// Nothing is dialled before the actor runs; the actor ends when the handle is gone.
     pub fn new(
-        target: Target,
+        route: impl Into<Route>,
         dial: Arc<dyn Dial>,
         timeouts: Timeouts,
         seed: u64,
@@ -122,7 +142,7 @@ impl Link {
         let (commands, queued) = mpsc::channel(MAX_QUEUED);
         let (told, status) = watch::channel(Status::default());
         let shared = Arc::new(Shared::default());
-        let connector = Connector::new(target, dial, timeouts);
+        let connector = Connector::new(route.into(), dial, timeouts);
         let actor = Actor::new(connector, timeouts, seed, metrics.clone(), queued, shared.clone(), told);
         (Arc::new(Self { commands, shared, status, metrics }), actor)
     }

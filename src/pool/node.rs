@@ -19,7 +19,7 @@ use crate::{
     net::{
         BoxFuture, Dial, Endpoint,
         http::{Target, Upstream},
-        link::{self, Link},
+        link::{self, Link, Route},
         node_connections::{NodeConnections, Occupancy, Rank},
         tls::Tls,
     },
@@ -60,9 +60,9 @@ pub struct Node {
     pub name: Arc<str>,
     /// Primary or backup.
     pub tier: Tier,
-    /// The HTTP side; `None` for a node that has only a WebSocket.
+    /// The HTTP side; `None` for a node that has only a link.
     pub upstream: Option<Arc<Upstream>>,
-    /// The WebSocket side, if there is one.
+    /// The WebSocket or the IPC socket, if there is one.
     pub link: Option<Arc<Link>>,
     /// Counts its attempts.
     pub metrics: Arc<NodeMetrics>,
@@ -76,7 +76,7 @@ pub struct Node {
     pub(super) evidence: Arc<Evidence>,
     /// Set when another chain may be behind the address now.
     pub(super) recheck: AtomicBool,
-    /// The URL without its secrets.
+    /// The URL without its secrets, or the IPC socket.
     pub url: String,
     /// The pair's name, which the node shares with a node of the other layer.
     pub pair: Option<Arc<str>>,
@@ -123,7 +123,8 @@ impl Node {
         own_connections.set_patience(reach.patience);
         // A server at another address has a bound of its own.
         let shares = settings.has_link_beside_requests();
-        let link_connections = (!shares && settings.ws.is_some()).then(|| NodeConnections::new(bound, workers));
+        let has_link = settings.ws.is_some() || settings.ipc.is_some();
+        let link_connections = (!shares && has_link).then(|| NodeConnections::new(bound, workers));
         let target = |url: &Url, headers| -> Result<Target, String> {
             let of_the_link = link_connections.as_ref().filter(|_| url.scheme().is_websocket());
             let connections = of_the_link.unwrap_or(&own_connections).clone();
@@ -131,7 +132,8 @@ impl Node {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
             };
-            let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
+            let address = settings.address.map(|address| address.to_string().into());
+            let endpoint = Endpoint::Tcp { host: address.unwrap_or_else(|| url.host().clone()), port: url.port() };
             Ok(Target { endpoint, tls, url: url.clone(), headers, connections })
         };
         let labels = NodeLabels { network, layer: layer.as_str(), node: settings.name.as_str() };
@@ -141,20 +143,25 @@ impl Node {
             let headers = headers.iter().cloned().chain(basic).collect();
             upstream = Some(Upstream::new(target(url, headers)?, dial.clone(), reach.connect));
         }
-        if let Some(url) = &settings.ws {
+        let route = match (&settings.ws, &settings.ipc) {
+            (Some(url), _) => Some(Route::WebSocket(target(url, headers.clone())?)),
+            (None, Some(path)) => {
+                let connections = link_connections.as_ref().unwrap_or(&own_connections).clone();
+                Some(Route::Ipc { path: path.clone(), connections })
+            }
+            (None, None) => None,
+        };
+        if let Some(route) = route {
             let patience =
                 link::Timeouts { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
             let name = [network, layer.as_str(), settings.name.as_str()].concat();
             let seed = name.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
-            let target = target(url, headers.clone())?;
-            let (handle, actor) = Link::new(target, dial.clone(), patience, seed, metrics.link(labels));
+            let (handle, actor) = Link::new(route, dial.clone(), patience, seed, metrics.link(labels));
             let run: BoxFuture<'static, ()> = Box::pin(actor.run());
             (link, runs) = (Some(handle), Some(run.shared()));
         }
-        let urls = || settings.http.iter().chain(&settings.ws);
         let secrets = Arc::new(settings.secrets().into_iter().collect());
-        let url = urls().next().map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
             tier: settings.tier,
@@ -169,7 +176,7 @@ impl Node {
             bounds: Arc::default(),
             evidence: Arc::default(),
             recheck: AtomicBool::new(false),
-            url,
+            url: settings.shown_address(),
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
             is_out: AtomicBool::new(false),
@@ -237,7 +244,9 @@ impl Node {
     /// Whether knowledge about `earlier` applies to this node: the two have the same addresses and
     /// headers.
     pub fn is_same_as(&self, earlier: &Self) -> bool {
-        let address = |node: &Settings| (node.http.clone(), node.ws.clone(), node.headers.clone());
+        let address = |node: &Settings| {
+            (node.http.clone(), node.ws.clone(), node.ipc.clone(), node.address, node.headers.clone())
+        };
         address(&self.settings) == address(&earlier.settings)
     }
 

@@ -19,7 +19,6 @@ mod transactions;
 mod words;
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -48,7 +47,7 @@ use crate::{
     },
     chain::Change,
     config,
-    domain::{hash::Hash, refusal::Refusal, rpc::Request},
+    domain::{client::Peer, hash::Hash, refusal::Refusal, rpc::Request},
     memory::{Account, Budget, SMALL},
     metrics::Metrics,
     net::BoxFuture,
@@ -329,7 +328,7 @@ impl Filters {
                 None
             }
         };
-        let (client, now): (Option<IpAddr>, _) = (memory.client(), Instant::now());
+        let (client, now): (Option<Peer>, _) = (memory.client(), Instant::now());
         let id =
             self.change_registry(|registry| registry.add(kind, client, interested, now)).inspect_err(|refusal| {
                 self.metrics.filter_refused(&self.interest.follower.pool().network, refusal.reason());

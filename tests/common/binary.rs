@@ -35,20 +35,25 @@ impl Binary {
 
     /// The same after these commands of a shell, such as `ulimit -v 524288`.
     pub fn run_after(text: &str, before: &[&str]) -> Self {
+        Self::run_with(text, before, Stdio::null(), Stdio::null())
+    }
+
+    /// The same with these as the shell's standard input and output.
+    pub fn run_with(text: &str, before: &[&str], input: Stdio, output: Stdio) -> Self {
         static FILES: AtomicUsize = AtomicUsize::new(0);
         let name = format!("binary-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&file, text).unwrap();
         let script = [before, &["exec \"$0\" run --config \"$1\""]].concat().join(" && ");
         let mut command = Command::new("sh");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")]).arg(&file).stdout(Stdio::null());
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")]).arg(&file).stdin(input).stdout(output);
         Self::spawn(command, file)
     }
 
     /// Runs the pretend network with free ports. Its output is in the log, too.
     pub fn dev(more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
-        command.arg("dev").stdout(Stdio::piped());
+        command.arg("dev").stdin(Stdio::null()).stdout(Stdio::piped());
         for port in ["--listen", "--admin-listen", "--control"] {
             command.args([port, "127.0.0.1:0"]);
         }
@@ -57,7 +62,7 @@ impl Binary {
     }
 
     fn spawn(mut command: Command, file: PathBuf) -> Self {
-        command.env_remove("STEADFAST_UNSET").stdin(Stdio::null()).stderr(Stdio::piped());
+        command.env_remove("STEADFAST_UNSET").stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::<(Mutex<String>, Condvar)>::default();
         let (out, err) = (child.stdout.take(), child.stderr.take());

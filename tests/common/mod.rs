@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use steadfast::{
     devnet::{Devnet, Options},
-    net::tcp::Tcp,
+    net::system::System,
 };
 use tokio::time::{Instant, sleep};
 
@@ -34,7 +34,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 
 /// A pretend network on loopback.
 pub async fn devnet(options: Options) -> Devnet {
-    Devnet::start(options, std::sync::Arc::new(Tcp)).await.unwrap()
+    Devnet::start(options, std::sync::Arc::new(System)).await.unwrap()
 }
 
 /// Waits until `check` holds.

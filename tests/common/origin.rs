@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, value::RawValue};
-use steadfast::net::{Accept, Listen, tcp::Tcp};
+use steadfast::net::{Accept, Listen, system::System};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
@@ -167,7 +167,7 @@ impl Origin {
 
     /// A node whose connections go through `wrap` first, such as a TLS handshake.
     pub async fn wrapped(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static, wrap: Option<Box<Wrap>>) -> Self {
-        Self::listening(&Tcp, script, wrap).await
+        Self::listening(&System, script, wrap).await
     }
 
     /// A node on a network of memory.

@@ -107,8 +107,9 @@ pub fn nodes<'a>(urls: impl IntoIterator<Item = &'a str>) -> String {
         .collect()
 }
 
-/// The settings with free ports.
+/// The settings with free ports. Settings that begin with `listen` keep that.
 pub fn config(settings: &str) -> Config {
-    let text = format!("listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{settings}");
+    let listen = if settings.starts_with("listen") { "" } else { "listen = \"127.0.0.1:0\"\n" };
+    let text = format!("admin.listen = \"127.0.0.1:0\"\n{listen}{settings}");
     Config::parse(&text, &|_| None).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
 }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -14,7 +15,11 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
     app::{App, Source, World},
-    net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen},
+    domain::{address::Address, client::Peer},
+    net::{
+        Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen,
+        names::{Done, Names, Resolve},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -37,15 +42,26 @@ pub struct Net(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    listening: BTreeMap<u16, mpsc::Sender<(DuplexStream, IpAddr)>>,
+    listening: BTreeMap<Door, mpsc::Sender<(DuplexStream, Peer)>>,
     last_port: u16,
     dialled: u64,
     /// Our own system's error for every dial.
     exhausted: Option<i32>,
+    /// The hosts that are not this machine: the port here of a server there.
+    hosts: BTreeMap<String, u16>,
+    /// The addresses of names.
+    names: BTreeMap<String, Vec<IpAddr>>,
     /// How long each of the next dials takes.
     delays: VecDeque<Duration>,
     /// Whether connections that are accepted from now on get stuck.
     is_stuck: bool,
+}
+
+/// Where something listens: a port, or the file of a Unix socket.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Door {
+    Port(u16),
+    File(Arc<Path>),
 }
 
 impl Net {
@@ -54,6 +70,7 @@ impl Net {
         World {
             dial: Arc::new(self.clone()),
             listen: Arc::new(self.clone()),
+            names: Arc::new(Names::new(self.clone())),
             wall: Arc::new(move || dawn + start.elapsed().as_secs()),
             threads: None,
             descriptors: None,
@@ -74,10 +91,19 @@ impl Net {
 
     /// The same with a connection on which so many bytes may be on their way in each direction.
     pub async fn connect_over(&self, pipe: usize, own: IpAddr, port: u16) -> io::Result<DuplexStream> {
+        self.connect_to(pipe, own.into(), &Door::Port(port)).await
+    }
+
+    /// Connects as this user to what listens at the Unix socket `path`.
+    pub async fn connect_as(&self, user: u32, path: &str) -> io::Result<DuplexStream> {
+        self.connect_to(PIPE, Peer::User(user), &Door::File(Path::new(path).into())).await
+    }
+
+    async fn connect_to(&self, pipe: usize, own: Peer, door: &Door) -> io::Result<DuplexStream> {
         let backlog = {
             let mut state = self.0.lock().unwrap();
             state.dialled += 1;
-            state.listening.get(&port).cloned()
+            state.listening.get(door).cloned()
         };
         let (near, far) = duplex(pipe);
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
@@ -102,6 +128,17 @@ impl Net {
         self.0.lock().unwrap().is_stuck = true;
     }
 
+    /// From now on a dial to `host`, of any port, reaches what listens on `port`.
+    pub fn put(&self, host: &str, port: u16) {
+        self.0.lock().unwrap().hosts.insert(host.to_owned(), port);
+    }
+
+    /// From now on `name` has these addresses; none: it is not found.
+    pub fn name(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.0.lock().unwrap().names.insert(name.to_owned(), addresses);
+    }
+
     /// Connections that were ever tried.
     pub fn dialled(&self) -> u64 {
         self.0.lock().unwrap().dialled
@@ -121,54 +158,72 @@ impl Dial for Net {
             if let Some(errno) = exhausted {
                 return Err(io::Error::from_raw_os_error(errno));
             }
-            Ok(Box::new(self.connect(to.port).await?) as BoxIo)
+            let door = match to {
+                Endpoint::Tcp { host, port } => {
+                    Door::Port(self.0.lock().unwrap().hosts.get(&**host).copied().unwrap_or(*port))
+                }
+                Endpoint::Unix(path) => Door::File(path.clone()),
+            };
+            Ok(Box::new(self.connect_to(PIPE, IpAddr::V4(Ipv4Addr::LOCALHOST).into(), &door).await?) as BoxIo)
         })
     }
 }
 
+impl Resolve for Net {
+    fn resolve(&self, host: &str, done: Done) {
+        let found = self.0.lock().unwrap().names.get(host).cloned().unwrap_or_default();
+        done(if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) });
+    }
+}
+
 impl Listen for Net {
-    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
+    fn bind(&self, address: Address) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
-            let port = if addr.port() == 0 {
-                state.last_port += 1;
-                10_000 + state.last_port
-            } else {
-                addr.port()
+            let (door, address) = match address {
+                Address::Unix { path, mode } => (Door::File(path.clone()), Address::Unix { path, mode }),
+                Address::Ip(addr) => {
+                    let port = if addr.port() == 0 {
+                        state.last_port += 1;
+                        10_000 + state.last_port
+                    } else {
+                        addr.port()
+                    };
+                    (Door::Port(port), SocketAddr::new(addr.ip(), port).into())
+                }
             };
-            if state.listening.contains_key(&port) {
+            if state.listening.contains_key(&door) {
                 return Err(io::ErrorKind::AddrInUse.into());
             }
             let (backlog, accepted) = mpsc::channel(128);
-            state.listening.insert(port, backlog);
-            let addr = SocketAddr::new(addr.ip(), port);
-            Ok(Box::new(Socket { addr, accepted, net: self.clone() }) as Box<dyn Accept>)
+            state.listening.insert(door.clone(), backlog);
+            Ok(Box::new(Socket { door, address, accepted, net: self.clone() }) as Box<dyn Accept>)
         })
     }
 }
 
 struct Socket {
-    addr: SocketAddr,
-    accepted: mpsc::Receiver<(DuplexStream, IpAddr)>,
+    door: Door,
+    address: Address,
+    accepted: mpsc::Receiver<(DuplexStream, Peer)>,
     net: Net,
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.net.0.lock().unwrap().listening.remove(&self.addr.port());
+        self.net.0.lock().unwrap().listening.remove(&self.door);
     }
 }
 
 impl Accept for Socket {
-    fn local_addr(&self) -> SocketAddr {
-        self.addr
+    fn local_addr(&self) -> Address {
+        self.address.clone()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, Peer)>> {
         Box::pin(async move {
             // The network itself holds the sender.
             let (stream, peer) = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
-            let peer = SocketAddr::new(peer, 1);
             let is_stuck = self.net.0.lock().unwrap().is_stuck;
             Ok((Incoming::new(Arriving { stream, is_stuck }), peer))
         })
@@ -234,7 +289,8 @@ impl Proxy {
     /// The same with so many file descriptors, if they are bounded.
     pub async fn within(net: &Net, settings: &str, descriptors: Option<usize>) -> Self {
         let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
-        let world = World { dial, listen, threads: None, descriptors, ..World::real(1) };
+        let names = Arc::new(Names::new(net.clone()));
+        let world = World { dial, listen, names, threads: None, descriptors, ..World::real(1) };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();
         let source: Source = Arc::new(move || Ok(proxy::config(&read.lock().unwrap())));

@@ -34,13 +34,16 @@ const APPROVAL: &str = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200a
 /// How the proxy may reach a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
+    /// By HTTP and WebSocket.
     Both,
     Http,
     Ws,
+    Ipc,
+    HttpAndIpc,
 }
 
 /// Ways to reach nodes of which each is as likely as the other.
-pub const EACH: [Reach; 3] = [Reach::Both, Reach::Http, Reach::Ws];
+pub const EACH: [Reach; 4] = [Reach::Both, Reach::Http, Reach::Ws, Reach::Ipc];
 /// The same, with as many that can be reached in both ways as in one of them.
 pub const MOSTLY_BOTH: [Reach; 4] = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
 
@@ -84,6 +87,7 @@ impl Simulation {
             seed,
             now_unix: Some(START_UNIX),
             small_ids: seed % 2 == 1,
+            ipc: Some("/run".into()),
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
@@ -92,11 +96,14 @@ impl Simulation {
         for (index, (node, reach)) in devnet.nodes().zip(reaches).enumerate() {
             let tier = tier(index);
             settings += &format!("[[el.{tier}]]\nname = \"{}\"\n", node.name());
-            if *reach != Reach::Ws {
+            if matches!(reach, Reach::Both | Reach::Http | Reach::HttpAndIpc) {
                 settings += &format!("http = \"{}\"\n", node.http_url());
             }
-            if *reach != Reach::Http {
+            if matches!(reach, Reach::Both | Reach::Ws) {
                 settings += &format!("ws = \"{}\"\n", node.ws_url());
+            }
+            if matches!(reach, Reach::Ipc | Reach::HttpAndIpc) {
+                settings += &format!("ipc = \"/run/{}.ipc\"\n", node.name());
             }
         }
         let app = App::start(proxy::config(&[&settings, more].concat()), world, None).await.unwrap();

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use steadfast::config::{Config, Flags, NetworkName, Origins, Policy, Tier};
+use steadfast::{
+    config::{Config, Flags, NetworkName, Origins, Policy, Tier},
+    domain::address::Address,
+};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -15,6 +18,10 @@ fn env(name: &str) -> Option<String> {
 
 fn parse(text: &str) -> Config {
     Config::parse(text, &env).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+}
+
+fn ip(text: &str) -> Address {
+    Address::Ip(text.parse().unwrap())
 }
 
 /// What is said about `text`, a problem a line.
@@ -42,7 +49,7 @@ fn a_link_leaves_requests_a_connection() {
 #[test]
 fn the_file_of_the_design_means_what_it_says() {
     let config = parse(include_str!("configuration/design.toml"));
-    assert_eq!(config.listen, "127.0.0.1:8545".parse().unwrap());
+    assert_eq!(config.listen, [ip("127.0.0.1:8545")]);
     assert_eq!(config.workers, None);
     assert_eq!(config.admin.listen, "127.0.0.1:9545".parse().unwrap());
     assert_eq!(config.shutdown_grace, Duration::from_secs(25));
@@ -187,6 +194,18 @@ fn each_rule_is_enforced_at_its_key() {
         ("[calls]\nmax_body = 10", "2: calls.max_body: must be a string with a unit, such as \"10MiB\", not a number"),
         // Values.
         ("listen = \"localhost:8545\"", "1: listen: must be an IP address and a port"),
+        ("listen = [\"unix:\"]", "1: listen[0]: must name a file"),
+        ("listen = \"unix:@steadfast\"", "1: listen: must name a file: sockets without one"),
+        ("listen = [\"unix:a\", \"unix:a\"]", "1: listen[1]: is in the list already"),
+        ("listen = []", "1: listen: must not be empty"),
+        ("listen = 8545", "1: listen: must be a string or a list of strings, not a number"),
+        ("listen = [\"0.0.0.0:1\", \"127.0.0.1:1\"]", "1: listen: has the same port twice"),
+        ("listen = [\"127.0.0.1:1\", \"127.0.0.1:9545\"]", "admin.listen: must not be the address"),
+        ("[admin]\nlisten = \"unix:a\"", "2: admin.listen: must be an IP address and a port"),
+        ("socket_mode = \"0880\"", "1: socket_mode: must be permissions in octal"),
+        ("socket_mode = \"0060\"", "1: socket_mode: must be permissions in octal"),
+        ("socket_mode = 660", "1: socket_mode: must be a string, not a number"),
+        ("shared_addresses = [\"unix\"]", "1: shared_addresses[0]: must be an IP address"),
         ("[admin]\nlisten = \":9545\"", "2: admin.listen: must be an IP address and a port"),
         ("workers = 0", "1: workers: must be from 1 to 1024"),
         ("workers = -1", "1: workers: must be from 1 to 1024"),
@@ -236,7 +255,14 @@ fn each_rule_is_enforced_at_its_key() {
             "2: el.backup[0].http: holds more than one URL: a WebSocket's is",
         ),
         ("[[cl.backup]]\nhttp = \"http://a:1,http://b:1\"", "2: cl.backup[0].http: holds more than one URL"),
-        ("[[el.backup]]", "1: el.backup[0]: needs `http`, `ws` or both"),
+        ("[[el.backup]]", "1: el.backup[0]: needs `http`, `ws` or both, or `ipc`"),
+        ("[[el.backup]]\nipc = \"\"", "2: el.backup[0].ipc: must name a file"),
+        ("[[el.backup]]\nipc = \"a\"\nws = \"ws://b:1\"", "2: el.backup[0].ipc: cannot stand beside `ws`"),
+        ("[[el.backup]]\nipc = \"a\"\nheaders = { a = \"b\" }", "3: el.backup[0].headers: has no use: IPC carries no"),
+        ("[[el.backup]]\nipc = \"a\"\nca_file = \"configuration/ca.pem\"", "3: el.backup[0].ca_file: "),
+        ("[[el.backup]]\nipc = \"a\"\n[[el.backup]]\nipc = \"a\"", "4: el.backup[1].ipc: is the socket of"),
+        ("[[cl.backup]]\nhttp = \"http://b:1\"\nipc = \"a\"", "3: cl.backup[0].ipc: is not a known key"),
+        ("listen = \"unix:a\"\n[[el.backup]]\nipc = \"a\"", "1: listen: is the `ipc` of one of the nodes"),
         ("[[cl.primary]]", "1: cl.primary[0]: needs `http`"),
         ("[[cl.primary]]\nhttp = \"http://a\"\nws = \"ws://a\"", "3: cl.primary[0].ws: is not a known key"),
         ("[[el.backup]]\nhttp = \"ws://b\"", "2: el.backup[0].http: must begin with http:// or https://"),
@@ -401,7 +427,7 @@ fn flags_alone_make_a_configuration() {
         admin_listen: Some("127.0.0.1:81".into()),
     })
     .unwrap();
-    assert_eq!(config.listen, "0.0.0.0:80".parse().unwrap());
+    assert_eq!(config.listen, [ip("0.0.0.0:80")]);
     assert_eq!(config.admin.listen, "127.0.0.1:81".parse().unwrap());
     let from_file = parse(
         "listen = \"0.0.0.0:80\"\nadmin.listen = \"127.0.0.1:81\"\n\
@@ -456,13 +482,13 @@ fn a_file_is_read_from_its_folder_and_flags_override_it() {
     fs::write(&ca, include_str!("configuration/ca.pem")).unwrap();
 
     let plain = Config::load(&file, &Flags::default(), &env).unwrap();
-    assert_eq!(plain.listen, "127.0.0.1:1".parse().unwrap());
+    assert_eq!(plain.listen, [ip("127.0.0.1:1")]);
     assert_eq!(plain.networks[0].el[0].ca_file.as_ref().unwrap().path, ca);
 
     let listen = |listen: &str| Flags { listen: Some(listen.into()), ..Flags::default() };
     let overridden = Config::load(&file, &listen("127.0.0.1:2"), &env).unwrap();
-    assert_eq!(overridden.listen, "127.0.0.1:2".parse().unwrap());
-    assert_eq!(Config { listen: plain.listen, ..overridden }, plain);
+    assert_eq!(overridden.listen, [ip("127.0.0.1:2")]);
+    assert_eq!(Config { listen: plain.listen.clone(), ..overridden }, plain);
     let clash = Config::load(&file, &listen("127.0.0.1:9545"), &env).unwrap_err();
     assert!(clash.problems[0].path == "admin.listen", "{clash}");
 
@@ -500,4 +526,26 @@ fn only_what_a_reload_cannot_apply_needs_a_restart() {
     assert_eq!(changed("workers = 3\nadmin.listen = \"127.0.0.1:1\""), ["admin.listen", "workers"]);
     assert_eq!(changed("log.format = \"json\""), ["log"]);
     assert_eq!(changed("calls.attempts = 9\nhealth.fall = 9\nshutdown_grace = \"1s\"\nchain_id = 5"), [""; 0]);
+}
+
+#[test]
+fn clients_connect_to_one_address_or_to_several() {
+    let node = "[[el.primary]]\nhttp = \"http://a:1\"\n";
+    let listen = |text: &str| parse(&format!("{text}\n{node}")).listen;
+    let file = |path: &str, mode| Address::Unix { path: Path::new(path).into(), mode };
+    assert_eq!(listen("listen = \"unix:/run/a.ipc\""), [file("/run/a.ipc", 0o660)]);
+    assert_eq!(
+        listen("listen = [\"[::]:1\", \"unix:a.ipc\"]\nsocket_mode = \"600\""),
+        [ip("[::]:1"), file("a.ipc", 0o600)]
+    );
+    let long = format!("listen = \"unix:/{}\"\n{node}", "a".repeat(103));
+    assert!(problems(&long)[0].starts_with("1: listen: is longer than the 103 bytes"), "{:?}", problems(&long));
+    // A path in a file starts at the folder of that file.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join("listen.toml");
+    fs::write(&path, format!("listen = \"unix:a.ipc\"\n{node}")).unwrap();
+    let read = |flags: &Flags| Config::load(&path, flags, &env).unwrap().listen;
+    assert_eq!(read(&Flags::default()), [file(folder.join("a.ipc").to_str().unwrap(), 0o660)]);
+    let flags = Flags { listen: Some("unix:b.ipc".into()), ..Flags::default() };
+    assert_eq!(read(&flags), [file("b.ipc", 0o660)]);
 }

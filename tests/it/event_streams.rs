@@ -10,7 +10,7 @@ use steadfast::{
     domain::{layer::Layer, node_id::NodeId},
     events::{Events, NoStream, Running, Settings, Subscription, topics},
     metrics::Metrics,
-    net::{Dial, tcp::Tcp},
+    net::{Dial, system::System},
     pool::{
         self, Pool,
         node::{Node, Reach},
@@ -45,7 +45,7 @@ impl Setup {
         }
         let config = config(&text);
         let metrics = Arc::new(Metrics::new());
-        let dial: Arc<dyn Dial> = Arc::new(Tcp);
+        let dial: Arc<dyn Dial> = Arc::new(System);
         let reach = Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
         let nodes = config.networks[0].cl.iter();
         let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());

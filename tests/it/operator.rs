@@ -6,7 +6,7 @@ mod generated;
 mod health;
 mod log_rate;
 mod pools;
-mod process;
+pub(crate) mod process;
 mod reference;
 mod refusals;
 mod seats;

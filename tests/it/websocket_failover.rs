@@ -24,8 +24,14 @@ const ABRUPT: Duration = Duration::from_millis(250);
 const HANG: Duration = Duration::from_millis(2500);
 
 /// Each way in which nodes may be reached.
-const REACHES: [[Reach; 2]; 4] =
-    [[Reach::Both, Reach::Both], [Reach::Http, Reach::Http], [Reach::Ws, Reach::Ws], [Reach::Both, Reach::Http]];
+const REACHES: [[Reach; 2]; 6] = [
+    [Reach::Both, Reach::Both],
+    [Reach::Http, Reach::Http],
+    [Reach::Ws, Reach::Ws],
+    [Reach::Both, Reach::Http],
+    [Reach::Ipc, Reach::Ipc],
+    [Reach::HttpAndIpc, Reach::Http],
+];
 
 struct Course {
     reaches: [Reach; 2],

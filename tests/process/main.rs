@@ -17,5 +17,6 @@ mod harness;
 mod large_state;
 mod memory;
 mod shares;
+mod sockets;
 mod vanishing;
 mod work;

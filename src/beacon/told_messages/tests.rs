@@ -291,7 +291,7 @@ async fn a_node_that_takes_the_earlier_word_late_has_the_later_again() {
 async fn a_client_that_floods_drives_out_its_own() {
     let (kept, budget) = (ToldMessages::up_to(20 * EACH, 1), Budget::new(1 << 20));
     let prepare = request("/eth/v1/validator/prepare_beacon_proposer");
-    let client = |last: u8| Account::of(&budget, Some([10, 0, 0, last].into()));
+    let client = |last: u8| Account::of(&budget, Some(Peer::Ip([10, 0, 0, last].into())));
     let (honest, flooding) = (client(1), client(2));
     kept.keep(&prepare, &body_of("honest", &honest).await, &[], NOW);
     for number in 0..100 {
@@ -306,7 +306,7 @@ async fn a_client_that_floods_drives_out_its_own() {
 async fn a_client_that_floods_from_many_addresses_of_its_own_is_one() {
     let (kept, budget) = (ToldMessages::up_to(20 * EACH, 1), Budget::new(1 << 20));
     let prepare = request("/eth/v1/validator/prepare_beacon_proposer");
-    let client = |address: String| Account::of(&budget, Some(address.parse().unwrap()));
+    let client = |address: String| Account::of(&budget, Some(Peer::Ip(address.parse().unwrap())));
     kept.keep(&prepare, &body_of("honest", &client("ff00::1".to_owned())).await, &[], NOW);
     for number in 0..100 {
         let flooding = client(format!("2001:db8::{number}"));

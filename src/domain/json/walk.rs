@@ -14,6 +14,17 @@ pub struct Walk {
     utf8: Utf8,
 }
 
+/// How far a piece goes in one object or array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// To the end of the value, after so many bytes of the piece.
+    Ends(usize),
+    /// All of the piece belongs to the value, and more is to come.
+    GoesOn,
+    /// The text is no object and no array, or not UTF-8.
+    Wrong,
+}
+
 /// The bytes that may come next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
@@ -82,6 +93,27 @@ impl Walk {
     /// Takes the next piece. `false` when the text can be no JSON any more.
     pub fn pass(&mut self, piece: &[u8]) -> bool {
         self.utf8.pass(piece) && self.walk(piece).is_some()
+    }
+
+    /// Takes of the next piece as much as belongs to one object or array.
+    pub fn pass_value(&mut self, piece: &[u8]) -> Passed {
+        let mut at = 0;
+        while at < piece.len() {
+            if let Next::String { escape: Escape::None, .. } = self.next {
+                at = skip_plain(piece, at);
+            }
+            let Some(&byte) = piece.get(at) else { break };
+            if self.step(byte).is_none() {
+                return Passed::Wrong;
+            }
+            at += 1;
+            if self.open.depth == 0 && self.next != Next::Value {
+                // A text that begins with another kind of value is within that value now.
+                let ends = self.next == Next::CommaOrClose && self.utf8.pass(&piece[..at]);
+                return if ends { Passed::Ends(at) } else { Passed::Wrong };
+            }
+        }
+        if self.utf8.pass(piece) { Passed::GoesOn } else { Passed::Wrong }
     }
 
     /// Whether the text may end here: one value has come, and no more.

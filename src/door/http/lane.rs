@@ -11,7 +11,6 @@ use std::{
     future::poll_fn,
     io,
     mem::MaybeUninit,
-    net::IpAddr,
     ops::Range,
     pin::{Pin, pin},
     sync::{
@@ -34,6 +33,7 @@ use super::{
 use crate::{
     call::{Calls, alarm::Alarm},
     domain::{
+        client::Peer,
         pace::{CLIENT_RATE, Pace},
         refusal::Refusal,
     },
@@ -79,7 +79,7 @@ pub(super) struct Lane<'a> {
     pace: Pace,
     service: &'a Service,
     place: &'a Place,
-    peer: IpAddr,
+    peer: Peer,
     /// The line in the access log of the request under way, if the request has one.
     line: Option<Box<Line>>,
 }

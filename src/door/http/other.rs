@@ -6,7 +6,6 @@
 use std::{
     convert::Infallible,
     future::{pending, poll_fn},
-    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     task::{Poll, ready},
@@ -32,7 +31,7 @@ use super::{
 };
 use crate::{
     call::alarm::Alarm,
-    domain::refusal::Refusal,
+    domain::{client::Peer, refusal::Refusal},
     door::{
         self, Admitted, NotAdmitted, Takeover,
         access_log::Line,
@@ -224,7 +223,7 @@ async fn answered(
     request: Request<Incoming>,
     watch: &Watch,
     taken: &Mutex<Option<Takeover>>,
-    peer: IpAddr,
+    peer: Peer,
 ) -> Response<Streamed> {
     let site = service.site.load_full();
     let is_beacon = site.beacon(request.uri().path()).is_some();
@@ -244,7 +243,7 @@ async fn answered(
 
 /// The request's line in the access log, if the request has one. Questions for the health have
 /// none: balancers ask them all the time.
-fn line(service: &Service, peer: IpAddr, request: &mut Request<Incoming>) -> Option<Box<Line>> {
+fn line(service: &Service, peer: Peer, request: &mut Request<Incoming>) -> Option<Box<Line>> {
     let site = service.site.load();
     if !site.access.is_on() || gate::health_of(request.uri().path()).is_some() {
         return None;

@@ -3,12 +3,9 @@
 mod batch;
 mod reply_budget;
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -32,7 +29,7 @@ use crate::{
         whole::{AnswerBuffer, Whole},
     },
     config::Verify,
-    domain::{refusal::Refusal, rpc::Request},
+    domain::{client::Peer, refusal::Refusal, rpc::Request},
     door::access_log::{Access, Line},
     memory::Full,
     metrics::CallOutcome,
@@ -69,8 +66,8 @@ pub(super) struct Client {
 pub(super) struct Visitor {
     /// Lines to send along with calls.
     pub(super) headers: Vec<u8>,
-    /// The client's address.
-    pub(super) address: IpAddr,
+    /// Where the client is.
+    pub(super) peer: Peer,
 }
 
 /// The network that serves a client's messages.
@@ -276,7 +273,7 @@ impl Client {
 
     /// A message's line in the access log.
     fn line(&self, access: &Access) -> Box<Line> {
-        access.line_of("ws", self.visitor.address, &mut self.visitor.headers.clone())
+        access.line_of("ws", self.visitor.peer, &mut self.visitor.headers.clone())
     }
 
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
@@ -361,7 +358,7 @@ mod tests {
     #[test]
     fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
         let memory = Account::unlimited();
-        let visitor = Visitor { headers: Vec::new(), address: [127, 0, 0, 1].into() };
+        let visitor = Visitor { headers: Vec::new(), peer: Peer::Ip([127, 0, 0, 1].into()) };
         let client = Client::new(Mailbox::of(&memory, MOST), visitor, Arc::default(), MOST);
         let [first, second, third] = [(); 3].map(|()| ReplyBudget::new(&memory, None));
         let enters = |budget, units: usize| part(&client, budget).enter(Some((units * UNIT) as u64)).now_or_never();

@@ -350,7 +350,7 @@ mod tests {
     use super::*;
     use crate::{
         memory::Budget,
-        net::{Dial, Endpoint, Listen, tcp::Tcp},
+        net::{Dial, Endpoint, Listen, system::System},
     };
 
     #[tokio::test]
@@ -376,9 +376,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_seen_behind_more_bytes_than_are_read_ahead() {
-        let mut listener = Tcp.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let to = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().port() };
-        let mut client = Tcp.dial(&to).await.unwrap();
+        let mut listener = System.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let to = Endpoint::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().port() };
+        let mut client = System.dial(&to).await.unwrap();
         let mut io = listener.accept().await.unwrap().0.open().unwrap();
         let mut reader = Reader::new(Bytes::new(), 1 << 20);
         let mut has_left = async || poll_fn(|context| Poll::Ready(reader.has_left(&mut io, context))).await;

@@ -337,19 +337,19 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::net::{Endpoint, http::Target, link::Link, node_connections::NodeConnections, tcp::Tcp};
+    use crate::net::{Endpoint, http::Target, link::Link, node_connections::NodeConnections, system::System};
 
     #[test]
     fn a_call_that_nobody_waits_for_is_not_kept_until_its_answer() {
         let url: crate::config::Url = "ws://node".parse().unwrap();
-        let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
+        let endpoint = Endpoint::Tcp { host: url.host().clone(), port: url.port() };
         let target =
             Target { endpoint, tls: None, url, headers: Vec::new(), connections: NodeConnections::new(None, 0) };
         let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
         let timeouts = Timeouts { connect, write, ping, pong, answer };
         let metrics = crate::metrics::Metrics::new();
         let of = crate::metrics::NodeLabels { network: "default", layer: "el", node: "el-1" };
-        let (link, mut actor) = Link::new(target, Arc::new(Tcp), timeouts, 1, metrics.link(of));
+        let (link, mut actor) = Link::new(target, Arc::new(System), timeouts, 1, metrics.link(of));
         actor.status.send_modify(|status| status.up = true);
         let mut call = Box::pin(link.call(b"{\"id\":1}", Some(6..7)));
         assert!(call.as_mut().now_or_never().is_none());

@@ -1,6 +1,7 @@
-//! How a connection comes about: dial, TLS, handshake, all in one time.
+//! How a connection comes about: dial, TLS and handshake, or the dial of an IPC socket, all in one
+//! time.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Request, header};
 use tokio::time::timeout;
@@ -10,13 +11,14 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    MAX_MESSAGE, Timeouts,
+    MAX_MESSAGE, Route, Timeouts,
     socket::{Socket, Timed},
 };
 use crate::net::{
-    Dial,
+    Dial, Endpoint,
     http::Target,
     node_connections::{Grant, Permit, Rank},
+    values::Values,
 };
 
 /// The library's default of 128 KiB is for a few connections with much on them.
@@ -26,7 +28,7 @@ const WRITE_BUFFER: usize = 64 << 10;
 
 /// Opens connections to one node.
 pub(super) struct Connector {
-    target: Target,
+    route: Route,
     dial: Arc<dyn Dial>,
     timeouts: Timeouts,
 }
@@ -46,14 +48,17 @@ impl From<String> for Failed {
 }
 
 impl Connector {
-    pub(super) fn new(target: Target, dial: Arc<dyn Dial>, timeouts: Timeouts) -> Arc<Self> {
-        Arc::new(Self { target, dial, timeouts })
+    pub(super) fn new(route: Route, dial: Arc<dyn Dial>, timeouts: Timeouts) -> Arc<Self> {
+        Arc::new(Self { route, dial, timeouts })
     }
 
     /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Socket, Failed> {
         let limit = self.timeouts.connect;
-        let connections = &self.target.connections;
+        let connections = match &self.route {
+            Route::WebSocket(target) => &target.connections,
+            Route::Ipc { connections, .. } => connections,
+        };
         let permit = match connections.free(Rank::Own, None) {
             Some(permit) => permit,
             None => match timeout(limit, connections.wait(Rank::Own, true, None)).await {
@@ -63,16 +68,29 @@ impl Connector {
                 }
             },
         };
-        match timeout(limit, self.open(permit)).await {
+        let opened = async {
+            match &self.route {
+                Route::WebSocket(target) => self.websocket(target, permit).await,
+                Route::Ipc { path, .. } => self.ipc(path, permit).await,
+            }
+        };
+        match timeout(limit, opened).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("no connection within {limit:?}").into()),
         }
     }
 
-    async fn open(&self, mut permit: Permit) -> Result<Socket, Failed> {
+    async fn ipc(&self, path: &Arc<Path>, mut permit: Permit) -> Result<Socket, Failed> {
+        let io = self.dial.dial(&Endpoint::Unix(path.clone())).await;
+        let io = io.map_err(|error| format!("cannot connect: {error}"))?;
+        permit.becomes_link();
+        Ok(Socket::new(Values::new(Timed::new(io), MAX_MESSAGE).into(), permit, self.timeouts))
+    }
+
+    async fn websocket(&self, target: &Target, mut permit: Permit) -> Result<Socket, Failed> {
         let unreachable = |error| format!("cannot connect: {error}");
-        let mut io = self.dial.dial(&self.target.endpoint).await.map_err(unreachable)?;
-        if let Some(tls) = &self.target.tls {
+        let mut io = self.dial.dial(&target.endpoint).await.map_err(unreachable)?;
+        if let Some(tls) = &target.tls {
             io = tls.wrap(io).await.map_err(unreachable)?;
         }
         let config = WebSocketConfig::default()
@@ -81,7 +99,7 @@ impl Connector {
             .max_write_buffer_size(2 * MAX_MESSAGE)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let request = self.request().map_err(|error| format!("no request can be made for it: {error}"))?;
+        let request = handshake(target).map_err(|error| format!("no request can be made for it: {error}"))?;
         let opened = client_async_with_config(request, Timed::new(io), Some(config)).await;
         let (socket, _) = opened.map_err(|error| match error {
             Error::Http(response) => {
@@ -94,35 +112,34 @@ impl Connector {
                     permit.refused(false);
                 }
                 let is_no_http = matches!(error, Error::Protocol(ProtocolError::HttparseError(_)));
-                let hint =
-                    if is_no_http && self.target.tls.is_none() { "; does the port speak TLS (wss://)?" } else { "" };
+                let hint = if is_no_http && target.tls.is_none() { "; does the port speak TLS (wss://)?" } else { "" };
                 format!("no WebSocket handshake: {error}{hint}").into()
             }
         })?;
         permit.becomes_link();
-        Ok(Socket::new(socket, permit, self.timeouts))
+        Ok(Socket::new(socket.into(), permit, self.timeouts))
     }
+}
 
-    fn request(&self) -> Result<Request<()>, http::Error> {
-        let Target { url, headers, .. } = &self.target;
-        let uri = format!("{}://{}{}", url.scheme().as_str(), url.authority(), url.target().expose());
-        let mut request = Request::get(uri).body(())?;
-        let fields = request.headers_mut();
-        fields.insert(header::USER_AGENT, HeaderValue::from_static(concat!("steadfast/", env!("CARGO_PKG_VERSION"))));
-        fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(basic) = url.basic_auth() {
-            fields.insert(header::AUTHORIZATION, basic.expose().clone());
-        }
-        for (name, value) in headers {
-            fields.insert(HeaderName::try_from(name)?, HeaderValue::try_from(&value[..])?);
-        }
-        fields.insert(header::HOST, HeaderValue::try_from(url.authority())?);
-        fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        fields.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::try_from(generate_key())?);
-        Ok(request)
+fn handshake(target: &Target) -> Result<Request<()>, http::Error> {
+    let Target { url, headers, .. } = target;
+    let uri = format!("{}://{}{}", url.scheme().as_str(), url.authority(), url.target().expose());
+    let mut request = Request::get(uri).body(())?;
+    let fields = request.headers_mut();
+    fields.insert(header::USER_AGENT, HeaderValue::from_static(concat!("steadfast/", env!("CARGO_PKG_VERSION"))));
+    fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(basic) = url.basic_auth() {
+        fields.insert(header::AUTHORIZATION, basic.expose().clone());
     }
+    for (name, value) in headers {
+        fields.insert(HeaderName::try_from(name)?, HeaderValue::try_from(&value[..])?);
+    }
+    fields.insert(header::HOST, HeaderValue::try_from(url.authority())?);
+    fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    fields.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::try_from(generate_key())?);
+    Ok(request)
 }
 
 /// Whether the node closed the connection without a word, as one does that takes no more.

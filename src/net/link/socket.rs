@@ -1,4 +1,5 @@
-//! An open WebSocket under watch: every way in which the connection can end yields one event.
+//! An open connection under watch: every way in which a connection can end yields one
+//! event.
 
 use std::{
     future::poll_fn,
@@ -19,7 +20,11 @@ use tokio_tungstenite::{
 };
 
 use super::Timeouts;
-use crate::net::{BoxIo, node_connections::Permit};
+use crate::net::{
+    BoxIo,
+    node_connections::Permit,
+    values::{Broken, Values},
+};
 
 /// An event on a connection.
 #[derive(Debug)]
@@ -32,9 +37,27 @@ pub(super) enum Event {
     Lost(String),
 }
 
+/// How messages are told apart on a connection.
+pub(super) enum Framing {
+    WebSocket(Box<WebSocketStream<Timed<BoxIo>>>),
+    Ipc(Values<Timed<BoxIo>>),
+}
+
+impl From<WebSocketStream<Timed<BoxIo>>> for Framing {
+    fn from(socket: WebSocketStream<Timed<BoxIo>>) -> Self {
+        Self::WebSocket(Box::new(socket))
+    }
+}
+
+impl From<Values<Timed<BoxIo>>> for Framing {
+    fn from(values: Values<Timed<BoxIo>>) -> Self {
+        Self::Ipc(values)
+    }
+}
+
 /// A connection, and how long ago either side did anything.
 pub(super) struct Socket {
-    socket: WebSocketStream<Timed<BoxIo>>,
+    framing: Framing,
     timeouts: Timeouts,
     /// Since when something waits to be written.
     unflushed: Option<Instant>,
@@ -47,9 +70,9 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, permit: Permit, timeouts: Timeouts) -> Self {
+    pub(super) fn new(framing: Framing, permit: Permit, timeouts: Timeouts) -> Self {
         let alarm = Box::pin(sleep_until(Instant::now() + timeouts.ping));
-        Self { socket, timeouts, unflushed: None, pinged: None, alarm, _permit: permit }
+        Self { framing, timeouts, unflushed: None, pinged: None, alarm, _permit: permit }
     }
 
     /// Whether everything is written, and so more may be.
@@ -63,18 +86,24 @@ impl Socket {
     /// # Errors
     /// When the connection is lost, or this is more than may wait; in both cases why.
     pub(super) fn send(&mut self, text: Utf8Bytes) -> Result<bool, String> {
-        self.put(Message::Text(text)).map_err(|error| told(&error))?;
-        Ok(poll_fn(|context| self.socket.poll_ready_unpin(context)).now_or_never().is_some())
-    }
-
-    fn put(&mut self, message: Message) -> Result<(), Error> {
         self.unflushed.get_or_insert_with(Instant::now);
-        self.socket.start_send_unpin(message)
+        match &mut self.framing {
+            Framing::WebSocket(socket) => {
+                socket.start_send_unpin(Message::Text(text)).map_err(|error| told(&error))?;
+                Ok(poll_fn(|context| socket.poll_ready_unpin(context)).now_or_never().is_some())
+            }
+            Framing::Ipc(values) => {
+                values.send(text.as_bytes());
+                Ok(values.has_room())
+            }
+        }
     }
 
     /// Says that the connection ends, if that can be said at once.
-    pub(super) fn close(mut self) {
-        let _ = self.socket.close(None).now_or_never();
+    pub(super) fn close(self) {
+        if let Framing::WebSocket(mut socket) = self.framing {
+            let _ = socket.as_mut().close(None).now_or_never();
+        }
     }
 
     /// Writes the messages that were sent and waits for the next event. Cancel-safe.
@@ -85,7 +114,7 @@ impl Socket {
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
             if self.unflushed.is_some() {
-                match self.socket.poll_flush_unpin(context) {
+                match self.poll_flush(context) {
                     Poll::Ready(Ok(())) => {
                         self.unflushed = None;
                         // A ping that waited behind a long message has only now left.
@@ -93,9 +122,9 @@ impl Socket {
                         return Poll::Ready(Event::Flushed);
                     }
                     // The node's last message is worth more than the fact that the node left.
-                    Poll::Ready(Err(error)) => match self.poll_frame(context) {
+                    Poll::Ready(Err(why)) => match self.poll_frame(context) {
                         Poll::Ready(event) => return Poll::Ready(event),
-                        Poll::Pending => return Poll::Ready(Event::Lost(told(&error))),
+                        Poll::Pending => return Poll::Ready(Event::Lost(why)),
                     },
                     Poll::Pending => {}
                 }
@@ -109,9 +138,23 @@ impl Socket {
         }
     }
 
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        match &mut self.framing {
+            Framing::WebSocket(socket) => socket.poll_flush_unpin(context).map_err(|error| told(&error)),
+            Framing::Ipc(values) => values.poll_flush(context).map_err(|error| Broken::Lost(error).to_string()),
+        }
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        let socket = match &mut self.framing {
+            Framing::WebSocket(socket) => socket,
+            Framing::Ipc(values) => {
+                let value = ready!(values.poll_next(context));
+                return Poll::Ready(value.map_or_else(|broken| Event::Lost(broken.to_string()), Event::Frame));
+            }
+        };
         loop {
-            return Poll::Ready(match ready!(self.socket.poll_next_unpin(context)) {
+            return Poll::Ready(match ready!(socket.poll_next_unpin(context)) {
                 Some(Ok(Message::Text(text))) => Event::Frame(text.into()),
                 Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
                     Ok(_) => Event::Frame(bytes),
@@ -121,7 +164,7 @@ impl Socket {
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(frame))) => {
                     // Flushes the library's answer to the close. The answer need not arrive.
-                    let _ = self.socket.flush().now_or_never();
+                    let _ = socket.flush().now_or_never();
                     let code = frame.map_or_else(String::new, |frame| format!(" with code {}", u16::from(frame.code)));
                     Event::Lost(format!("the node closed the link{code}"))
                 }
@@ -131,17 +174,29 @@ impl Socket {
         }
     }
 
+    fn ping(&mut self) -> Result<(), Error> {
+        let Framing::WebSocket(socket) = &mut self.framing else { return Ok(()) };
+        self.unflushed.get_or_insert_with(Instant::now);
+        socket.start_send_unpin(Message::Ping(Bytes::new()))
+    }
+
     /// Ready when something was overdue: with the loss, or with `None` when a ping is to be
     /// written.
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         loop {
             let now = Instant::now();
-            let Timed { heard, written, .. } = *self.socket.get_ref();
+            let Timed { heard, written, .. } = *match &self.framing {
+                Framing::WebSocket(socket) => socket.get_ref(),
+                Framing::Ipc(values) => values.io(),
+            };
             self.pinged = self.pinged.filter(|pinged| heard < *pinged);
             let Timeouts { write, ping, pong, .. } = self.timeouts;
             let due = match (self.unflushed, self.pinged) {
                 (Some(since), _) => since.max(written) + write,
                 (None, Some(pinged)) => pinged + pong,
+                // IPC has no pings. If the node's process dies, the system ends the connection; if
+                // the process hangs, calls and probes tell.
+                (None, None) if matches!(self.framing, Framing::Ipc(_)) => return Poll::Pending,
                 (None, None) => heard + ping,
             };
             if due <= now {
@@ -150,8 +205,7 @@ impl Socket {
                     (None, Some(_)) => format!("no sign of life within {pong:?} after a ping"),
                     (None, None) => {
                         self.pinged = Some(now);
-                        let put = self.put(Message::Ping(Bytes::new()));
-                        return Poll::Ready(put.err().map(|error| Event::Lost(told(&error))));
+                        return Poll::Ready(self.ping().err().map(|error| Event::Lost(told(&error))));
                     }
                 };
                 return Poll::Ready(Some(Event::Lost(why)));

@@ -2,28 +2,27 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use super::share::{Address, Caller};
-use crate::domain::client::block_of;
+use crate::domain::client::Peer;
 
 /// All addresses from which clients' connections are open.
 #[derive(Clone, Debug, Default)]
-pub struct Peers(Arc<Mutex<BTreeMap<IpAddr, Weak<Address>>>>);
+pub struct Peers(Arc<Mutex<BTreeMap<Peer, Weak<Address>>>>);
 
 /// An address's entry, which goes with the address.
 #[derive(Debug)]
 pub(super) struct Entry {
     peers: Peers,
-    block: IpAddr,
+    block: Peer,
 }
 
 impl Peers {
-    /// A connection from this address, which shares with all others from there.
-    pub fn caller(&self, address: IpAddr) -> Arc<Caller> {
-        let block = block_of(address);
+    /// A connection of this client, which shares with all others of the same client.
+    pub fn caller(&self, peer: Peer) -> Arc<Caller> {
+        let block = peer.block();
         let mut open = self.lock();
         let known = open.get(&block).and_then(Weak::upgrade);
         let address = known.unwrap_or_else(|| {
@@ -35,7 +34,7 @@ impl Peers {
     }
 
     /// Every change is whole, so a panic elsewhere cannot have spoilt the map.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Weak<Address>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Peer, Weak<Address>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,7 +56,7 @@ mod tests {
     #[test]
     fn connections_of_one_address_share_and_the_last_takes_it_along() {
         let peers = Peers::default();
-        let caller = |address: &str| peers.caller(address.parse().unwrap());
+        let caller = |address: &str| peers.caller(Peer::Ip(address.parse().unwrap()));
         let mut open = Vec::new();
         for same in [["10.0.0.1", "::ffff:10.0.0.1"], ["2001:db8::1", "2001:db8::ffff:1"]] {
             let [one, other] = same.map(caller);

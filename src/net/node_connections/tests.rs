@@ -196,7 +196,7 @@ fn two_addresses() -> [impl Fn() -> Arc<Caller>; 2] {
     let peers = Peers::default();
     [1, 2].map(|last| {
         let peers = peers.clone();
-        move || peers.caller(IpAddr::from([10, 0, 0, last]))
+        move || peers.caller(IpAddr::from([10, 0, 0, last]).into())
     })
 }
 

@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     domain::{chain::Beacon, node_id::NodeId},
     metrics::Metrics,
-    net::tcp::Tcp,
+    net::system::System,
 };
 
 const GENESIS: u64 = 1_000;
@@ -28,7 +28,7 @@ impl Bench {
         let side = layer.as_str();
         let text: String = (0..nodes).map(|n| format!("[[{side}.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
         let config = Config::parse(&text, &|_| None).unwrap();
-        let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Arc::new(Metrics::new()));
+        let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(System), Arc::new(Metrics::new()));
         let node = |node| Node::new(node, ("default", layer), &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
         let networks = &config.networks[0];
         let nodes: Vec<Node> = if layer == Layer::Cl { &networks.cl } else { &networks.el }.iter().map(node).collect();

@@ -1,15 +1,15 @@
 //! Counts the filters of each client and their bytes, so that no client takes the room of others.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use crate::{
     config,
-    domain::{client::block_of, refusal::Refusal},
+    domain::{client::Peer, refusal::Refusal},
 };
 
 /// The usage of each client, by its address.
 #[derive(Debug, Default)]
-pub(super) struct Clients(BTreeMap<IpAddr, Usage>);
+pub(super) struct Clients(BTreeMap<Peer, Usage>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
@@ -22,14 +22,9 @@ impl Clients {
     ///
     /// # Errors
     /// Names the limit that the filter would pass.
-    pub(super) fn check(
-        &self,
-        client: Option<IpAddr>,
-        bytes: usize,
-        settings: &config::Filters,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check(&self, client: Option<Peer>, bytes: usize, settings: &config::Filters) -> Result<(), Refusal> {
         let Some(client) = client else { return Ok(()) };
-        let usage = self.0.get(&block_of(client)).copied().unwrap_or_default();
+        let usage = self.0.get(&client.block()).copied().unwrap_or_default();
         let (most, most_bytes) = (settings.max_per_client.get(), settings.max_bytes_per_client);
         if usage.filters >= most {
             return Err(Refusal::Limit { name: "filters.max_per_client", limit: most });
@@ -40,16 +35,16 @@ impl Clients {
         Ok(())
     }
 
-    pub(super) fn add(&mut self, client: Option<IpAddr>, bytes: usize) {
+    pub(super) fn add(&mut self, client: Option<Peer>, bytes: usize) {
         if let Some(client) = client {
-            let usage = self.0.entry(block_of(client)).or_default();
+            let usage = self.0.entry(client.block()).or_default();
             usage.filters += 1;
             usage.bytes += bytes;
         }
     }
 
-    pub(super) fn remove(&mut self, client: Option<IpAddr>, bytes: usize) {
-        let Some(client) = client.map(block_of) else { return };
+    pub(super) fn remove(&mut self, client: Option<Peer>, bytes: usize) {
+        let Some(client) = client.map(Peer::block) else { return };
         let Some(usage) = self.0.get_mut(&client) else { return };
         usage.filters -= 1;
         usage.bytes -= bytes;
@@ -70,7 +65,8 @@ mod tests {
         let max_per_client = NonZeroUsize::new(2).unwrap();
         let settings = config::Filters { max_per_client, max_bytes_per_client: 100, ..config::Filters::default() };
         let mut clients = Clients::default();
-        let [one, beside, other] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().ok());
+        let [one, beside, other] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().ok().map(Peer::Ip));
         let refused = |clients: &Clients, client, bytes| match clients.check(client, bytes, &settings) {
             Ok(()) => "",
             Err(refusal) => refusal.reason(),

@@ -1,10 +1,13 @@
 //! A filter: its criteria, its position in the record, and the answer that is on its way.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::{domain::hash::Hash, view::Filter};
+use crate::{
+    domain::{client::Peer, hash::Hash},
+    view::Filter,
+};
 
 /// The kind of a filter.
 #[derive(Clone, Debug)]
@@ -102,20 +105,13 @@ pub(super) struct Held {
     pub(super) polls: usize,
     /// Wakes the calls that wait for a poll of this filter, if there are some.
     bell: Option<watch::Sender<()>>,
-    pub(super) client: Option<IpAddr>,
+    pub(super) client: Option<Peer>,
     /// Bytes of memory with the criteria, as counted in the client's share.
     pub(super) bytes: usize,
 }
 
 impl Held {
-    pub(super) fn new(
-        kind: Kind,
-        cursor: u64,
-        since: u64,
-        used: Instant,
-        client: Option<IpAddr>,
-        bytes: usize,
-    ) -> Self {
+    pub(super) fn new(kind: Kind, cursor: u64, since: u64, used: Instant, client: Option<Peer>, bytes: usize) -> Self {
         Self { kind, cursor, under_way: None, since, used, polls: 0, bell: None, client, bytes }
     }
 

@@ -1,7 +1,7 @@
 //! All filters of one network, and the records that are kept for them. No I/O, and no clock of its
 //! own.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chain::Change,
     config,
-    domain::{hash::Hash, refusal::Refusal},
+    domain::{client::Peer, hash::Hash, refusal::Refusal},
     memory::Claim,
     view::{Block, Filter, Interested, Log, SubscriptionId},
 };
@@ -109,7 +109,7 @@ impl Registry {
     pub(super) fn add(
         &mut self,
         kind: Kind,
-        client: Option<IpAddr>,
+        client: Option<Peer>,
         interested: Option<Interested>,
         now: Instant,
     ) -> Result<SubscriptionId, Refusal> {
@@ -414,7 +414,7 @@ mod tests {
         let mut registry = Registry::new(settings, Ids::new([0; 32]), account.standing(), account.incoming());
         let begun = Instant::now();
         let add = |registry: &mut Registry, n: u8, now: Instant| {
-            let added = registry.add(Kind::Blocks, Some(IpAddr::from([10, 0, 0, n])), None, now);
+            let added = registry.add(Kind::Blocks, Some(Peer::Ip([10, 0, 0, n].into())), None, now);
             let dropped = registry.take_dropped().len();
             (added.map_err(|refusal| refusal.reason()), dropped)
         };

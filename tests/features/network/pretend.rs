@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use steadfast::{
     devnet::{Block, Devnet, Fault, Node, Options},
     domain::layer::Layer,
-    net::tcp::Tcp,
+    net::system::System,
 };
 use tokio::time::timeout;
 
@@ -33,7 +33,7 @@ pub struct Pretend {
 impl Pretend {
     pub async fn start(options: Options) -> Self {
         let is_paced = options.block_time.is_some();
-        Self { net: Devnet::start(options, Arc::new(Tcp)).await.unwrap(), is_paced }
+        Self { net: Devnet::start(options, Arc::new(System)).await.unwrap(), is_paced }
     }
 
     fn node(&self, at: At) -> &Arc<Node> {

@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use steadfast::{
     devnet::{Devnet, Node, Options},
-    net::tcp::Tcp,
+    net::system::System,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
@@ -21,7 +21,7 @@ pub async fn devnet() -> Devnet {
 }
 
 pub async fn start(options: Options) -> Devnet {
-    Devnet::start(options, Arc::new(Tcp)).await.unwrap()
+    Devnet::start(options, Arc::new(System)).await.unwrap()
 }
 
 pub fn http() -> reqwest::Client {

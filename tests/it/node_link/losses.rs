@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use steadfast::net::{
     link::{Error, MAX_MESSAGE, News},
-    tcp::Tcp,
+    system::System,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -256,7 +256,7 @@ async fn odd_messages_that_harm_nobody_are_passed_over() {
 async fn a_reset_of_a_real_socket_is_a_loss() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let linked = Linked::start(std::sync::Arc::new(Tcp), target(&url));
+    let linked = Linked::start(std::sync::Arc::new(System), target(&url));
     let mut peer = Peer::accept(listener.accept().await.unwrap().0).await;
     linked.until(true).await;
     let mut call = Box::pin(linked.link.call(br#"{"id":1,"method":"a"}"#, Some(6..7)));

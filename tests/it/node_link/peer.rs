@@ -286,7 +286,7 @@ pub const LABELS: NodeLabels<'_> = NodeLabels { network: "default", layer: "el",
 pub fn target(url: &str) -> Target {
     let url: steadfast::config::Url = url.parse().unwrap();
     Target {
-        endpoint: Endpoint { host: url.host().clone(), port: url.port() },
+        endpoint: Endpoint::Tcp { host: url.host().clone(), port: url.port() },
         tls: None,
         url,
         headers: Vec::new(),

@@ -254,7 +254,7 @@ pub(super) async fn a_while() {
 
 /// Passes connections on to `port`, and what comes back from there later.
 async fn delay(net: Net, port: u16) {
-    let mut accept = net.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DELAYED_PORT)).await.unwrap();
+    let mut accept = net.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DELAYED_PORT).into()).await.unwrap();
     let mut connections = JoinSet::new();
     loop {
         let (near, _) = accept.accept().await.unwrap();

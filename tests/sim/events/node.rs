@@ -90,7 +90,7 @@ impl Node {
             loop {
                 _ = changes.wait_for(|now| now.fault != Fault::Down).await.unwrap();
                 let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-                let mut accept = net.bind(addr).await.unwrap();
+                let mut accept = net.bind(addr.into()).await.unwrap();
                 let mut connections = JoinSet::new();
                 loop {
                     tokio::select! {

@@ -99,7 +99,7 @@ impl Setup {
         };
         self.devnet.validate(ValidatorClient {
             name: "pretend/1".to_owned(),
-            beacon: Endpoint { host: "127.0.0.1".into(), port },
+            beacon: Endpoint::Tcp { host: "127.0.0.1".into(), port },
             dial,
             validators: validators.to_vec(),
             keeps_connections: before != Before::RoundRobin,

@@ -71,7 +71,7 @@ async fn an_address_on_all_workers_has_its_turns_and_no_more() {
     // The greedy one has two calls on each of its connections, or two calls on one connection.
     for greedy in [8, 1] {
         let peers = Peers::default();
-        let caller = |last| peers.caller(IpAddr::from([10, 0, 0, last]));
+        let caller = |last| peers.caller(IpAddr::from([10, 0, 0, last]).into());
         let mut clients: Vec<_> = (0..greedy).map(|worker| (Client::new(worker, caller(1)), 2)).collect();
         clients.extend((0..OTHERS).map(|at| (Client::new(1 + usize::from(at % 7), caller(2 + at)), 1)));
         let turns = turns(clients, ROUNDS * (1 + usize::from(OTHERS))).await;
@@ -86,7 +86,7 @@ async fn an_address_on_all_workers_has_its_turns_and_no_more() {
 async fn a_connection_with_many_calls_has_its_turns_and_no_more() {
     const ROUNDS: usize = 20;
     let peers = Peers::default();
-    let caller = || peers.caller(IpAddr::from([10, 0, 0, 1]));
+    let caller = || peers.caller(IpAddr::from([10, 0, 0, 1]).into());
     let mut clients = vec![(Client::new(1, caller()), 20)];
     clients.extend((0..5).map(|_| (Client::new(2, caller()), 1)));
     let turns = turns(clients, ROUNDS * 6).await;

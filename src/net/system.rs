@@ -1,21 +1,23 @@
-//! The real network: TCP sockets of the operating system.
+//! The real network: sockets of the operating system.
 
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen,
-    names::{Names, System},
+    names::{self, Names},
     race::race,
+    unix,
 };
+use crate::domain::{address::Address, client::Peer};
 
 /// The process has one resolver, and so one memory of names.
-static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(System));
+static NAMES: LazyLock<Arc<Names>> = LazyLock::new(|| Arc::new(Names::new(names::System)));
 
 /// How much is read of a connection that is refused.
 const UNREAD: usize = 4096;
@@ -25,17 +27,26 @@ const UNREAD: usize = 4096;
 /// system takes some MiB, and a peer that reads slowly seems to stand still for minutes.
 const UNSENT: u32 = 32 * 1024;
 
-/// Dials and listens on the operating system's TCP.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tcp;
+/// The names that the system's resolver looks up.
+pub fn names() -> Arc<Names> {
+    NAMES.clone()
+}
 
-impl Dial for Tcp {
+/// Dials and listens by the operating system's TCP and Unix sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Dial for System {
     fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move {
-            let addresses = NAMES.lookup(&to.host).await?;
-            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, to.port)).collect();
+            let (host, port) = match to {
+                Endpoint::Tcp { host, port } => (host, *port),
+                Endpoint::Unix(path) => return unix::dial(path).await,
+            };
+            let addresses = NAMES.lookup(host).await?;
+            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
             let (address, stream) = race(addresses, TcpStream::connect).await?;
-            NAMES.connected(&to.host, address.ip());
+            NAMES.connected(host, address.ip());
             stream.set_nodelay(true)?;
             bound_unsent(&stream);
             Ok(Box::new(stream) as BoxIo)
@@ -51,32 +62,39 @@ fn bound_unsent(stream: &TcpStream) {
     let _ = (stream, UNSENT);
 }
 
-impl Listen for Tcp {
-    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
+impl Listen for System {
+    fn bind(&self, address: Address) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
         Box::pin(async move {
-            let listener = TcpListener::bind(addr).await?;
-            let addr = listener.local_addr()?;
-            Ok(Box::new(Socket { listener, addr }) as Box<dyn Accept>)
+            match address {
+                Address::Ip(address) => tcp(TcpListener::bind(address).await?),
+                Address::Unix { path, mode } => unix::bind(&path, mode).await,
+            }
         })
     }
 }
 
+/// Accepts at `listener`.
+pub(super) fn tcp(listener: TcpListener) -> io::Result<Box<dyn Accept>> {
+    let address = listener.local_addr()?;
+    Ok(Box::new(Socket { listener, address }))
+}
+
 struct Socket {
     listener: TcpListener,
-    addr: SocketAddr,
+    address: SocketAddr,
 }
 
 impl Accept for Socket {
-    fn local_addr(&self) -> SocketAddr {
-        self.addr
+    fn local_addr(&self) -> Address {
+        self.address.into()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, Peer)>> {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
             bound_unsent(&stream);
-            Ok((Incoming::new(stream.into_std()?), peer))
+            Ok((Incoming::new(stream.into_std()?), peer.ip().into()))
         })
     }
 }
@@ -86,14 +104,18 @@ impl Arrived for std::net::TcpStream {
         Ok(Box::new(TcpStream::from_std(*self)?))
     }
 
-    /// The socket does not block.
-    fn refuse(mut self: Box<Self>, words: &[u8]) {
-        // If a socket is closed with unread bytes, the system resets the connection, and some
-        // clients then lose `words`.
-        let _ = self.read(&mut [0; UNREAD]);
-        // A client that is gone already misses nothing.
-        let _ = self.write(words);
+    fn refuse(self: Box<Self>, words: &[u8]) {
+        refuse(*self, words);
     }
+}
+
+/// Writes as much of `words` as the stream, which does not block, takes at once.
+pub(super) fn refuse(mut stream: impl Read + Write, words: &[u8]) {
+    // If a socket is closed with unread bytes, the system resets the connection, and some clients
+    // then lose `words`.
+    let _ = stream.read(&mut [0; UNREAD]);
+    // A client that is gone already misses nothing.
+    let _ = stream.write(words);
 }
 
 #[cfg(test)]
@@ -151,27 +173,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_reads_slowly_is_seen_to_read() {
-        let mut door = Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let client = peer().connect(door.local_addr()).await.unwrap();
+        let mut door = System.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let client = peer().connect(door.local_addr().ip().unwrap()).await.unwrap();
         is_paced_by_its_reader(door.accept().await.unwrap().0.open().unwrap(), client).await;
 
         let node = peer();
         node.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let node = node.listen(1).unwrap();
-        let to = Endpoint { host: "127.0.0.1".into(), port: node.local_addr().unwrap().port() };
-        let io = Tcp.dial(&to).await.unwrap();
+        let to = Endpoint::Tcp { host: "127.0.0.1".into(), port: node.local_addr().unwrap().port() };
+        let io = System.dial(&to).await.unwrap();
         is_paced_by_its_reader(io, node.accept().await.unwrap().0).await;
     }
 
     #[tokio::test]
     async fn refused_client_reads_the_refusal_and_an_end() {
-        let mut door = Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let mut door = System.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         // Whether nothing has come, a request, or as much as is read.
         for before in [0, 100, UNREAD] {
-            let mut client = TcpStream::connect(door.local_addr()).await.unwrap();
+            let mut client = TcpStream::connect(door.local_addr().ip().unwrap()).await.unwrap();
             client.write_all(&vec![b'x'; before]).await.unwrap();
             let (incoming, peer) = door.accept().await.unwrap();
-            assert_eq!(peer, client.local_addr().unwrap());
+            assert_eq!(peer, Peer::Ip(client.local_addr().unwrap().ip()));
             incoming.refuse(b"the door is full");
             let mut heard = Vec::new();
             client.read_to_end(&mut heard).await.unwrap();

@@ -1,0 +1,227 @@
+//! JSON values one after another on a stream, as nodes speak on their IPC sockets: each message is
+//! an object or an array, and white space between two is not needed.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use crate::domain::json::{Passed, Walk};
+
+/// How much is read at once, at least.
+const READ: usize = 16 << 10;
+/// A value up to this size is copied, so that it does not hold the memory of others that came with
+/// it.
+const COPIED: usize = 8 << 10;
+/// Bytes that wait to be written beyond which no more messages are taken.
+const FULL: usize = 64 << 10;
+/// A buffer that was larger than this is given back when it is empty.
+const KEPT: usize = 64 << 10;
+
+/// Why no further value can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The stream is lost.
+    #[error("the connection was lost: {0}")]
+    Lost(#[from] io::Error),
+    /// The peer has ended the stream.
+    #[error("the connection ended")]
+    Ended,
+    /// A value is longer than this.
+    #[error("the node's message is over the limit: more than {0} bytes")]
+    TooLong(usize),
+    /// Bytes that no object or array has.
+    #[error("the node sent what is no JSON")]
+    Garbage,
+}
+
+/// Values from and to the peer of a stream.
+pub struct Values<S> {
+    io: S,
+    /// The longest value that is read.
+    longest: usize,
+    /// Bytes that were read and belong to no value yet.
+    read: BytesMut,
+    /// How many of these the walk has passed.
+    passed: usize,
+    walk: Walk,
+    /// Bytes that wait to be written.
+    unwritten: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
+    /// Over `io`, with values of `longest` bytes at most.
+    pub fn new(io: S, longest: usize) -> Self {
+        let (read, unwritten) = (BytesMut::new(), BytesMut::new());
+        Self { io, longest, read, passed: 0, walk: Walk::default(), unwritten }
+    }
+
+    /// The stream.
+    pub fn io(&self) -> &S {
+        &self.io
+    }
+
+    /// Takes a message to be written by [`Values::poll_flush`].
+    pub fn send(&mut self, text: &[u8]) {
+        self.unwritten.extend_from_slice(text);
+        // Some nodes read by lines.
+        self.unwritten.extend_from_slice(b"\n");
+    }
+
+    /// Whether more messages may be taken before those that wait are written.
+    pub fn has_room(&self) -> bool {
+        self.unwritten.len() < FULL
+    }
+
+    /// Ready when everything is written.
+    ///
+    /// # Errors
+    /// When the stream is lost.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unwritten.has_remaining() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, &self.unwritten))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unwritten.advance(written);
+        }
+        if self.unwritten.capacity() > KEPT {
+            self.unwritten = BytesMut::new();
+        }
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    /// Reads the next value, which is UTF-8.
+    ///
+    /// # Errors
+    /// When there is none to come.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Broken>> {
+        loop {
+            match self.walk.pass_value(&self.read[self.passed..]) {
+                Passed::Ends(length) => return Poll::Ready(Ok(self.take(self.passed + length))),
+                Passed::Wrong => return Poll::Ready(Err(Broken::Garbage)),
+                Passed::GoesOn => self.passed = self.read.len(),
+            }
+            if self.read.len() > self.longest {
+                return Poll::Ready(Err(Broken::TooLong(self.longest)));
+            }
+            if ready!(self.poll_read(context))? == 0 {
+                return Poll::Ready(Err(Broken::Ended));
+            }
+        }
+    }
+
+    /// The first `length` bytes that were read, which are a value.
+    fn take(&mut self, length: usize) -> Bytes {
+        (self.passed, self.walk) = (0, Walk::default());
+        if length > COPIED {
+            return self.read.split_to(length).freeze();
+        }
+        let value = Bytes::copy_from_slice(&self.read[..length]);
+        self.read.advance(length);
+        if self.read.is_empty() && self.read.capacity() > KEPT {
+            self.read = BytesMut::new();
+        }
+        value
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // A long value is read in longer pieces, since the room doubles.
+        self.read.reserve(READ);
+        // The future keeps nothing back when it is dropped.
+        pin!(self.io.read_buf(&mut self.read)).poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// The values in `text`, which comes in pieces of `step` bytes, and why there are no more.
+    async fn read(text: &[u8], step: usize, longest: usize) -> (Vec<Vec<u8>>, String) {
+        let (near, mut far) = duplex(64);
+        let mut values = Values::new(near, longest);
+        let text = text.to_vec();
+        let writes = tokio::spawn(async move {
+            for piece in text.chunks(step) {
+                // The reader may have had enough.
+                let _ = far.write_all(piece).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut all = Vec::new();
+        let why = loop {
+            match poll_fn(|context| values.poll_next(context)).await {
+                Ok(value) => all.push(value.to_vec()),
+                Err(broken) => break broken.to_string(),
+            }
+        };
+        drop(values);
+        writes.await.unwrap();
+        (all, why)
+    }
+
+    #[tokio::test]
+    async fn values_are_told_apart_however_they_come() {
+        let text = "{\"a\":\"}]\\\"\"}{\"b\":[{},[]]}\n \r\n[1,{\"é\":\"😀\"}]{}[]";
+        let expected = ["{\"a\":\"}]\\\"\"}", "{\"b\":[{},[]]}", "[1,{\"é\":\"😀\"}]", "{}", "[]"];
+        for step in 1..=text.len() {
+            let (values, why) = read(text.as_bytes(), step, 1000).await;
+            let values: Vec<&str> = values.iter().map(|v| std::str::from_utf8(v).unwrap().trim()).collect();
+            assert_eq!((&values[..], &*why), (&expected[..], "the connection ended"), "by {step}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_ends_the_stream() {
+        for (text, count, why) in [
+            (&b"{} 17 {}"[..], 1, "the node sent what is no JSON"),
+            (b"\"text\"", 0, "the node sent what is no JSON"),
+            (b"{}}", 1, "the node sent what is no JSON"),
+            (b"[1}", 0, "the node sent what is no JSON"),
+            (b"{\"a\":\"\xff\"}", 0, "the node sent what is no JSON"),
+            (b"HTTP/1.1 400 Bad Request", 0, "the node sent what is no JSON"),
+            (b"{\"a\":", 0, "the connection ended"),
+        ] {
+            let (values, told) = read(text, 3, 1000).await;
+            assert_eq!((values.len(), &*told), (count, why), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_has_a_bound_and_so_has_white_space() {
+        let long = [b"{\"a\":\"", &[b'x'; 100_000][..], b"\"}"].concat();
+        let (values, _) = read(&[&long[..], b"{}"].concat(), 50_000, 200_000).await;
+        assert_eq!(values, [long.clone(), b"{}".to_vec()]);
+        for text in [long, vec![b' '; 100_000]] {
+            let (values, why) = read(&text, 10_000, 50_000).await;
+            assert!(values.is_empty() && why.contains("more than 50000 bytes"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_written_as_the_peer_takes_them() {
+        let (near, mut far) = duplex(10);
+        let mut values = Values::new(near, 1000);
+        values.send(b"{\"a\":1}");
+        assert!(values.has_room());
+        values.send(&[b' '; FULL]);
+        assert!(!values.has_room());
+        let reads = tokio::spawn(async move {
+            let mut all = vec![0; FULL + 9];
+            far.read_exact(&mut all).await.unwrap();
+            all
+        });
+        poll_fn(|context| values.poll_flush(context)).await.unwrap();
+        assert!(values.has_room());
+        assert_eq!(&reads.await.unwrap()[..9], b"{\"a\":1}\n ");
+    }
+}

@@ -5,6 +5,7 @@ mod check;
 mod dev;
 mod generate;
 mod init;
+mod log;
 mod run;
 mod status;
 mod switch;

@@ -63,7 +63,7 @@ impl Deps<'_> {
     }
 
     /// Has `tasks` report the end of `running`, which must run for ever: with an error in the log
-    /// that names the consequence for the network, and with the flag for `/health`.
+    /// that names the consequence for the network, and with the flag for `/livez`.
     fn supervise<R>(&self, tasks: &mut JoinSet<()>, network: &Arc<str>, consequence: &'static str, running: R)
     where
         R: Future<Output = String> + Send + 'static,

@@ -47,7 +47,7 @@ pub(super) struct Dev {
 }
 
 pub(super) fn run(dev: &Dev) -> ExitCode {
-    run::start_log(&Log::default());
+    let _flush = run::start_log(&Log::default());
     let served = block_on(async {
         let mut signals = run::Signals::listen()?;
         let options = Options {

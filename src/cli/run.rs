@@ -6,7 +6,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::fmt;
 
-use super::{Settings, block_on, conclude};
+use super::{
+    Settings, block_on, conclude,
+    log::{Flush, LogWriter},
+};
 use crate::{
     app::{App, Source, World},
     config::{Log, LogFormat},
@@ -18,7 +21,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    start_log(&config.log);
+    let _flush = start_log(&config.log);
     let threads = config.workers.or_else(|| available_parallelism().ok()).map_or(1, |threads| threads.get());
     let again = settings.clone();
     let passed = match Passed::of_process(Arc::new(System)) {
@@ -110,12 +113,14 @@ impl Signals {
     }
 }
 
-/// Logs to standard error from here on.
-pub(super) fn start_log(log: &Log) {
+/// Logs to standard error from here on, until the process ends.
+pub(super) fn start_log(log: &Log) -> Flush {
     let colours = std::io::stderr().is_terminal();
-    let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(std::io::stderr).with_ansi(colours);
+    let (writer, flush) = LogWriter::start(std::io::stderr());
+    let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(writer).with_ansi(colours);
     match log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
+    flush
 }

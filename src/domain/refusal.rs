@@ -150,8 +150,7 @@ impl Refusal {
             }
             Self::Deadline => "no answer inside the call's deadline".into(),
             Self::OutcomeUnknown => {
-                "the connection to the node was lost after the call was sent: it may or may not have taken effect"
-                    .into()
+                "no answer came to the call after it was sent to a node: it may or may not have taken effect".into()
             }
             Self::ShuttingDown => "the proxy is shutting down".into(),
             Self::Limit { name, limit } => format!("limit exceeded: {name} is {limit}"),

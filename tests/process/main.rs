@@ -15,6 +15,7 @@ mod dev;
 mod filters;
 mod harness;
 mod large_state;
+mod log;
 mod memory;
 mod shares;
 mod sockets;

@@ -54,10 +54,7 @@ async function block() {
 /** Every transaction that one has and that is in no block, to all. Returns how many were new to a node. */
 async function gossip() {
   let news = 0
-  const known = await Promise.all(nodes.map(async (node) => {
-    const { pending, queued } = await call(node, 'txpool_content')
-    return new Set([pending, queued].flatMap(Object.values).flatMap(Object.values).map(({ hash }) => hash))
-  }))
+  const known = await Promise.all(nodes.map(async (node) => new Set(await waiting(node))))
   for (const [at, node] of nodes.entries()) {
     for (const hash of known[at]) {
       const raw = await call(node, 'eth_getRawTransactionByHash', hash)
@@ -84,10 +81,20 @@ async function catchUp() {
 
 async function relive(node, leader, height) {
   const { timestamp, transactions } = await call(leader, 'eth_getBlockByNumber', `0x${height.toString(16)}`, false)
+  // On a busy machine a client's transaction may come in after all had those that were known: it waits for the next block.
+  const late = (await waiting(node)).filter((hash) => !transactions.includes(hash))
+  const raws = await Promise.all(late.map((hash) => call(node, 'eth_getRawTransactionByHash', hash)))
   await call(node, 'anvil_dropAllTransactions')
   for (const hash of transactions) await call(node, 'eth_sendRawTransaction', await call(leader, 'eth_getRawTransactionByHash', hash))
   await call(node, 'evm_setNextBlockTimestamp', Number(timestamp))
   await call(node, 'evm_mine')
+  for (const raw of raws) await call(node, 'eth_sendRawTransaction', raw).catch((error) => console.log(error.message))
+}
+
+/** Hashes of the transactions that a node has, and that are in no block. */
+async function waiting(node) {
+  const { pending, queued } = await call(node, 'txpool_content')
+  return [pending, queued].flatMap(Object.values).flatMap(Object.values).map(({ hash }) => hash)
 }
 
 async function byHeight() {

@@ -37,7 +37,8 @@ Over WebSocket, ethers, viem and alloy have no batches: several calls are sent a
 
 How long a library waits for an answer before it gives up, by its own defaults: ethers 6 300 s and ethers 5
 120 s over HTTP; viem 10 s; web3.py 30 s; Lodestar's API package 60 s; web3.js 1 s for a batch. There is no
-limit for other calls of web3.js, for ethers over WebSocket, and in alloy and ethereumjs. A call that a node
+limit for other calls of web3.js, for ethers over WebSocket, and in alloy and ethereumjs. For a payment to be
+in a block, viem waits 180 s, web3.py 120 s and web3.js 50 blocks. A call that a node
 which hangs has got takes some seconds: by Steadfast's defaults the node is found out after two, and the call
 goes to another. A batch of web3.js has failed by then. So this run gives web3.js's batches 30 s, as an
 application should (`batch.execute({ timeout: 30_000 })`), and viem's calls too.

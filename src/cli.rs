@@ -104,7 +104,7 @@ struct Settings {
     /// A backup consensus node.
     #[arg(long, value_name = "URL")]
     cl_backup: Vec<String>,
-    /// Where clients connect [default: 127.0.0.1:8545].
+    /// Where clients connect: an address, or unix:PATH [default: 127.0.0.1:8545].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Where metrics, status and switches are [default: 127.0.0.1:9545].

@@ -160,6 +160,11 @@ is "pretend validators are those that were asked for" "$(answers lodestar-dev va
 is "every slot of an epoch has its proposer" "$(answers lodestar-dev proposers)" "0 1 2 3 4 5 6 7"
 is "duties are those of the validators that were asked for" "$(answers lodestar-dev attesters)" "1 2 3"
 row lodestar "beacon API" "state asked for, blocks as SSZ and as JSON, validators and preparations posted" "every request answered; every block has the root that it was asked by"
+# A blob's sidecar has 131,928 bytes.
+forms=$(LODESTAR_PRESET=minimal node "$real/forms-lodestar.mjs" "http://127.0.0.1:$port_dev" 2>&1) || fail "a pretend answer has not the form of the specifications: $forms"
+contains "a pretend block of an even slot has three blobs, as long as blobs" "$forms" "blobs 2 $((3 * 131928))"
+contains "and one of an odd slot has none" "$forms" "blobs 3 0"
+matches "a pretend state has the form of the specifications" "$forms" '^state [0-9]{7}'
 row lodestar "beacon API" "blocks as JSON, validators, duties and attestation data asked for, preparations posted, before the pretend network" "every request answered; validators and duties are those asked for"
 row lodestar "beacon API" "\`block\` and \`head\` events" "every event once, in order"
 for process in "$proxy" "$dev"; do

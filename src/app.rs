@@ -4,7 +4,9 @@
 mod build;
 mod descriptors;
 mod doors;
+mod file_watch;
 mod networks;
+mod reload;
 mod watchdog;
 mod worker;
 
@@ -12,6 +14,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +25,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use self::{build::Deps, networks::Runtime, worker::Workers};
 use crate::{
@@ -64,6 +67,9 @@ pub struct World {
     pub descriptors: Option<usize>,
     /// Switches faults of the nodes, where they are pretend ones.
     pub faults: Option<Faults>,
+    /// The file that the settings are read from, which may be watched for changes; `None`: there is
+    /// none.
+    pub file: Option<PathBuf>,
     /// The supervisor of the process, which is told of reloads, and that the process is alive.
     pub supervisor: Arc<Supervisor>,
 }
@@ -78,6 +84,7 @@ impl World {
             threads: Some(threads),
             descriptors: None,
             faults: None,
+            file: None,
             supervisor: Arc::default(),
         }
     }
@@ -221,7 +228,8 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
-        background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
+        let file = shared.world.file.clone();
+        background.spawn(reload::keep_reloading(shared.clone(), runtime, source, file, reloads));
         let alive = shared.clone();
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.couriers).await });
         Ok(Self { addr, admin_addr, shared, closing, workers, reload, acceptor, background })
@@ -240,7 +248,7 @@ impl App {
     /// Begins to read the settings anew and returns at once; the outcome is logged.
     pub fn ask_for_reload(&self) {
         let (answer, _) = oneshot::channel();
-        if self.reload.try_send(answer).is_err() {
+        if self.reload.try_send(Reload::Apply(answer)).is_err() {
             warn!("too many reloads are waiting already");
         }
     }
@@ -252,7 +260,7 @@ impl App {
     pub async fn reload(&self) -> Result<String, String> {
         let (answer, outcome) = oneshot::channel();
         let gone = || "the proxy is shutting down".to_owned();
-        self.reload.send(answer).await.map_err(|_| gone())?;
+        self.reload.send(Reload::Apply(answer)).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -294,51 +302,5 @@ async fn tell_of_refusals(memory: Arc<Budget>) {
             warn!(held, limit, times = refused - told, "clients were refused: max_client_memory is reached");
             told = refused;
         }
-    }
-}
-
-/// Owns the networks and the settings that are in use, and changes both on request.
-async fn keep_reloading(
-    shared: Arc<Shared>,
-    mut runtime: Runtime,
-    source: Option<Source>,
-    mut reloads: mpsc::Receiver<Reload>,
-) {
-    while let Some(answer) = reloads.recv().await {
-        shared.world.supervisor.tell(Supervisor::RELOADING);
-        let outcome = match &source {
-            Some(source) => shared.reload(&mut runtime, source).await,
-            None => Err("the settings came from flags: there is no file to read anew".to_owned()),
-        };
-        shared.metrics.reloaded(outcome.is_ok());
-        match &outcome {
-            Ok(changed) => info!(changed, "configuration reloaded"),
-            Err(why) => error!(why, "configuration not reloaded; nothing was changed"),
-        }
-        shared.world.supervisor.tell(Supervisor::READY);
-        // The caller may have left.
-        let _ = answer.send(outcome);
-    }
-}
-
-impl Shared {
-    async fn reload(&self, runtime: &mut Runtime, source: &Source) -> Result<String, String> {
-        let config = source()?;
-        let needing_restart = runtime.config().changes_needing_restart(&config);
-        if !needing_restart.is_empty() {
-            let keys = needing_restart.join(", ");
-            let them = if needing_restart.len() == 1 { "it" } else { "them" };
-            return Err(format!(
-                "{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back"
-            ));
-        }
-        let Self { world, metrics, couriers, broken, .. } = self;
-        let limit = config.max_client_memory;
-        let deps = Deps { world, metrics, memory: &self.memory, couriers, broken };
-        let changed = runtime.replace(config, &deps).await?;
-        self.site.store(Arc::new(runtime.site()));
-        self.memory.set_limit(limit.unwrap_or_else(memory::quarter));
-        self.reloaded.send_modify(|count| *count += 1);
-        Ok(changed)
     }
 }

@@ -46,7 +46,7 @@ enum Command {
     /// Exits with 0 if all is well, so that a deployment can stop elsewhere: with 2 if a setting is
     /// wrong, 3 if a node does not answer, 4 if a node is on another chain, 5 if a node is not in
     /// sync, and 1 if a node is not well for another reason or nodes for different ones.
-    Check(Settings),
+    Check(check::Check),
     /// Print the nodes of a running proxy as it sees them.
     ///
     /// Exits with 1 if the proxy cannot be reached or is not ready.
@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(settings) => run::run(&settings),
         Command::Dev(dev) => dev::run(&dev),
-        Command::Check(settings) => check::run(&settings),
+        Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
         Command::Cordon(node) => switch::cordon(&node, true),
         Command::Uncordon(node) => switch::cordon(&node, false),

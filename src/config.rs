@@ -13,6 +13,7 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod difference;
 mod filters;
 mod flags;
 mod form;
@@ -55,6 +56,7 @@ pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
+    difference::{Change, Difference, NodeChange, Setting},
     filters::Filters,
     flags::Flags,
     health::{Health, Ready},
@@ -88,6 +90,8 @@ pub struct Config {
     /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory
     /// that there is.
     pub max_client_memory: Option<usize>,
+    /// Whether the settings are read anew when their file has changed.
+    pub reload_on_change: bool,
     /// The operator's side.
     pub admin: Admin,
     /// How long a shutdown waits for calls in flight.
@@ -183,6 +187,7 @@ impl Config {
             workers,
             hosts: _,
             shared_addresses: _,
+            reload_on_change: _,
             admin: Admin { listen: admin_listen, hosts: _ },
             max_connections: _,
             max_client_memory: _,
@@ -203,7 +208,8 @@ impl Config {
             ("admin.listen", *admin_listen != new.admin.listen),
             ("workers", *workers != new.workers),
             ("chain", *chain != new.chain),
-            ("log", *format != new.log.format || *filter != new.log.filter),
+            ("log.format", *format != new.log.format),
+            ("log.filter", *filter != new.log.filter),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

@@ -21,13 +21,16 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     start_log(&config.log);
     let threads = config.workers.or_else(|| available_parallelism().ok()).map_or(1, |threads| threads.get());
     let again = settings.clone();
-    let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
+    let file = settings.file();
+    let source = file.as_ref().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
     let served = block_on(async {
         let mut signals = Signals::listen()?;
         let supervisor = Supervisor::of_process().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
         let supervisor = Arc::new(supervisor);
         let descriptors = descriptors::raise();
-        let world = World { descriptors, supervisor: supervisor.clone(), ..World::real(threads) };
+        // Operators do not see the working directory.
+        let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
+        let world = World { descriptors, file, supervisor: supervisor.clone(), ..World::real(threads) };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
         info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
         supervisor.tell(Supervisor::READY);

@@ -52,6 +52,7 @@ pub(super) fn read_and_list_keys(
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
         shared_addresses: Addresses::read(&mut root, "shared_addresses"),
         max_client_memory: root.size_if_set("max_client_memory"),
+        reload_on_change: root.boolean("reload_on_change", false),
         admin: admin(&mut root),
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod addresses;
+mod file;
 mod generated;
 mod health;
 mod log_rate;

@@ -68,7 +68,8 @@ enum Command {
     ///
     /// All of it is applied, or nothing. Exits with 1, and says why, if nothing was.
     Reload(switch::Proxy),
-    /// Write a commented configuration file to start from.
+    /// Write a configuration file to start from: a commented one with every setting, or one with
+    /// nodes from flags, answers (--ask) or the file of another proxy (--from).
     Init(init::Init),
     /// Describe the configuration file to programs.
     #[command(subcommand)]

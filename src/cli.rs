@@ -9,6 +9,7 @@ mod run;
 mod status;
 mod switch;
 mod table;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,6 +52,12 @@ enum Command {
     ///
     /// Exits with 1 if the proxy cannot be reached or is not ready.
     Status(status::Status),
+    /// Watch a running proxy live over the whole terminal: nodes, calls, switches.
+    ///
+    /// Keys: q quits; arrows and tab select a node; c cordons the node, u uncordons it, and d
+    /// drains the proxy, each after a question. Where the proxy does not answer, the view tells
+    /// since when, and why.
+    Top(top::Top),
     /// Take a node of a running proxy out of use: it gets no new calls, and stays probed.
     ///
     /// The cordon outlives a reload, and ends with `steadfast uncordon` or with the process.
@@ -163,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Dev(dev) => dev::run(&dev),
         Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
+        Command::Top(top) => top::run(&top),
         Command::Cordon(node) => switch::cordon(&node, true),
         Command::Uncordon(node) => switch::cordon(&node, false),
         Command::Drain(proxy) => switch::drain(&proxy, true),

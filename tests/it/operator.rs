@@ -14,6 +14,7 @@ mod seats;
 mod shares;
 #[cfg(target_os = "linux")]
 mod supervisor;
+mod terminal;
 mod words;
 
 use std::{future::pending, net::SocketAddr, time::Duration};

@@ -13,6 +13,7 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod compression;
 mod difference;
 mod filters;
 mod flags;
@@ -56,6 +57,7 @@ pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
+    compression::{Coding, Compression},
     difference::{Change, Difference, NodeChange, Setting},
     filters::Filters,
     flags::Flags,
@@ -106,6 +108,8 @@ pub struct Config {
     pub filters: Filters,
     /// Which web pages may read answers.
     pub cors: Cors,
+    /// How answers over HTTP are compressed.
+    pub compression: Compression,
     /// Limits of clients' WebSocket connections.
     pub ws: Ws,
     /// Which requests to the beacon API are passed on.
@@ -197,6 +201,7 @@ impl Config {
             chain,
             filters: _,
             cors: _,
+            compression: _,
             ws: _,
             beacon: _,
             networks: _,

@@ -92,6 +92,7 @@ impl Runtime {
             max_body: config.calls.max_body,
             max_connections: self.share.http,
             shared_addresses: config.shared_addresses.clone(),
+            compression: config.compression.clone(),
             access: Arc::new(Access::new(&config.log)),
             ws: config::Ws {
                 max_connections: NonZeroUsize::new(self.share.ws).unwrap_or(NonZeroUsize::MIN),

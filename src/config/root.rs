@@ -10,8 +10,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
-    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Flags, Health, Hosts,
+    LISTEN, Log, MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
     form::Form,
     node::ONE_IS_THE_LINKS,
     problem::Invalid,
@@ -60,6 +60,7 @@ pub(super) fn read_and_list_keys(
         chain: Chain::read(root.section("chain")),
         filters: Filters::read(root.section("filters")),
         cors: Cors::read(root.section("cors")),
+        compression: Compression::read(root.section("compression")),
         ws: Ws::read(root.section("ws")),
         beacon: Beacon::read(root.section("beacon")),
         log: Log::read(root.section("log")),

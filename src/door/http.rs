@@ -7,6 +7,7 @@
 mod batch;
 mod bridge;
 mod collect;
+mod compress;
 mod gate;
 mod lane;
 mod other;
@@ -29,6 +30,7 @@ use tokio::{
 
 use self::{
     batch::Batch,
+    compress::Encoders,
     lane::{Lane, Left},
     other::Ended,
     reply::Reply,
@@ -77,6 +79,7 @@ pub struct Service {
     usher: Arc<dyn Usher>,
     /// Places for request lines that are too long for hyper.
     long_lines: Arc<Semaphore>,
+    encoders: Encoders,
 }
 
 impl Service {
@@ -93,7 +96,8 @@ impl Service {
         usher: Arc<dyn Usher>,
     ) -> Self {
         let long_lines = Arc::new(Semaphore::new(LONG_LINES));
-        Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
+        let encoders = Encoders::default();
+        Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines, encoders }
     }
 
     /// Serves a connection of this client, which has `place` among all connections, to its end.

@@ -4,7 +4,7 @@ use super::{
     Setting, compare as add,
     values::{self, duration, items, optional, plain, size, word},
 };
-use crate::config::{Admin, Beacon, Calls, Chain, Config, Cors, Filters, Health, Log, Ws};
+use crate::config::{Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Health, Log, Ws};
 
 /// Compares the fields of a section.
 macro_rules! section {
@@ -32,6 +32,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         chain,
         filters,
         cors,
+        compression,
         ws,
         beacon,
         networks: _,
@@ -105,6 +106,13 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         }
     );
     section!(changes, "cors.", cors, &new.cors, Cors { origins: values::origins });
+    section!(
+        changes,
+        "compression.",
+        compression,
+        &new.compression,
+        Compression { codings: items, level: plain, min_size: size }
+    );
     section!(
         changes,
         "ws.",

@@ -5,7 +5,9 @@ mod build;
 mod descriptors;
 pub(crate) mod dns;
 mod doors;
+mod file_watch;
 mod networks;
+mod reload;
 mod watchdog;
 mod worker;
 
@@ -13,6 +15,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +26,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use self::{build::Deps, dns::Followed, networks::Runtime, worker::Workers};
 use crate::{
@@ -73,6 +76,9 @@ pub struct World {
     pub descriptors: Option<usize>,
     /// Switches faults of the nodes, where they are pretend ones.
     pub faults: Option<Faults>,
+    /// The file that the settings are read from, which may be watched for changes; `None`: there is
+    /// none.
+    pub file: Option<PathBuf>,
     /// The supervisor of the process, which is told of reloads, and that the process is alive.
     pub supervisor: Arc<Supervisor>,
 }
@@ -88,6 +94,7 @@ impl World {
             threads: Some(threads),
             descriptors: None,
             faults: None,
+            file: None,
             supervisor: Arc::default(),
         }
     }
@@ -240,7 +247,9 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
-        background.spawn(keep_reloading(shared.clone(), runtime, Written { config, dns, source }, reloads));
+        let file = shared.world.file.clone();
+        let written = reload::Written { config, dns, source, file };
+        background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let alive = shared.clone();
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs).await });
         Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background })
@@ -265,7 +274,7 @@ impl App {
     /// Begins to read the settings anew and returns at once; the outcome is logged.
     pub fn ask_for_reload(&self) {
         let (answer, _) = oneshot::channel();
-        if self.reload.try_send(answer).is_err() {
+        if self.reload.try_send(Reload::Apply(answer)).is_err() {
             warn!("too many reloads are waiting already");
         }
     }
@@ -277,7 +286,7 @@ impl App {
     pub async fn reload(&self) -> Result<String, String> {
         let (answer, outcome) = oneshot::channel();
         let gone = || "the proxy is shutting down".to_owned();
-        self.reload.send(answer).await.map_err(|_| gone())?;
+        self.reload.send(Reload::Apply(answer)).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -334,89 +343,5 @@ async fn tell_of_refusals(memory: Arc<Budget>) {
             warn!(held, limit, times = refused - told, "clients were refused: max_client_memory is reached");
             told = refused;
         }
-    }
-}
-
-/// The settings of the operator, from which those in use are made.
-struct Written {
-    config: Config,
-    /// The addresses of the names in the settings.
-    dns: Followed,
-    /// Reads the settings anew.
-    source: Option<Source>,
-}
-
-/// Owns the networks and the settings that are in use, and changes both on request, and when names
-/// of nodes have other addresses.
-async fn keep_reloading(
-    shared: Arc<Shared>,
-    mut runtime: Runtime,
-    mut written: Written,
-    mut reloads: mpsc::Receiver<Reload>,
-) {
-    loop {
-        // Both arms are cancel-safe.
-        let answer = tokio::select! {
-            biased;
-            reload = reloads.recv() => match reload {
-                Some(answer) => answer,
-                None => return,
-            },
-            () = written.dns.look_up_in_time(&written.config) => {
-                shared.follow(&mut runtime, &written).await;
-                continue;
-            }
-        };
-        shared.world.supervisor.tell(Supervisor::RELOADING);
-        let outcome = shared.reload(&mut runtime, &mut written).await;
-        shared.metrics.reloaded(outcome.is_ok());
-        match &outcome {
-            Ok(changed) => info!(changed, "configuration reloaded"),
-            Err(why) => error!(why, "configuration not reloaded; nothing was changed"),
-        }
-        shared.world.supervisor.tell(Supervisor::READY);
-        // The caller may have left.
-        let _ = answer.send(outcome);
-    }
-}
-
-impl Shared {
-    async fn reload(&self, runtime: &mut Runtime, written: &mut Written) -> Result<String, String> {
-        let none = || "the settings came from flags: there is no file to read anew".to_owned();
-        let config = (written.source.as_ref().ok_or_else(none)?)()?;
-        let needing_restart = runtime.config().changes_needing_restart(&config);
-        if !needing_restart.is_empty() {
-            let keys = needing_restart.join(", ");
-            let them = if needing_restart.len() == 1 { "it" } else { "them" };
-            return Err(format!(
-                "{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back"
-            ));
-        }
-        written.dns.look_up(&config).await;
-        let changed = self.apply(runtime, written.dns.expand(&config)).await?;
-        written.config = config;
-        Ok(changed)
-    }
-
-    /// Changes the nodes to those that names have now.
-    async fn follow(&self, runtime: &mut Runtime, written: &Written) {
-        let config = written.dns.expand(&written.config);
-        if config == *runtime.config() {
-            return;
-        }
-        if let Err(why) = self.apply(runtime, config).await {
-            error!(why, "the nodes of a name are not changed");
-        }
-    }
-
-    async fn apply(&self, runtime: &mut Runtime, config: Config) -> Result<String, String> {
-        let Self { world, metrics, worker_jobs, broken, .. } = self;
-        let limit = config.max_client_memory;
-        let deps = Deps { world, metrics, memory: &self.memory, worker_jobs, broken };
-        let changed = runtime.replace(config, &deps).await?;
-        self.site.store(Arc::new(runtime.site()));
-        self.memory.set_limit(limit.unwrap_or_else(memory::quarter));
-        self.reloaded.send_modify(|count| *count += 1);
-        Ok(changed)
     }
 }

@@ -10,6 +10,7 @@ mod run;
 mod status;
 mod switch;
 mod table;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -47,11 +48,17 @@ enum Command {
     /// Exits with 0 if all is well, so that a deployment can stop elsewhere: with 2 if a setting is
     /// wrong, 3 if a node does not answer, 4 if a node is on another chain, 5 if a node is not in
     /// sync, and 1 if a node is not well for another reason or nodes for different ones.
-    Check(Settings),
+    Check(check::Check),
     /// Print the nodes of a running proxy as it sees them.
     ///
     /// Exits with 1 if the proxy cannot be reached or is not ready.
     Status(status::Status),
+    /// Watch a running proxy live over the whole terminal: nodes, calls, switches.
+    ///
+    /// Keys: q quits; arrows and tab select a node; c cordons the node, u uncordons it, and d
+    /// drains the proxy, each after a question. Where the proxy does not answer, the view tells
+    /// since when, and why.
+    Top(top::Top),
     /// Take a node of a running proxy out of use: it gets no new calls, and stays probed.
     ///
     /// The cordon outlives a reload, and ends with `steadfast uncordon` or with the process.
@@ -69,7 +76,8 @@ enum Command {
     ///
     /// All of it is applied, or nothing. Exits with 1, and says why, if nothing was.
     Reload(switch::Proxy),
-    /// Write a commented configuration file to start from.
+    /// Write a configuration file to start from: a commented one with every setting, or one with
+    /// nodes from flags, answers (--ask) or the file of another proxy (--from).
     Init(init::Init),
     /// Describe the configuration file to programs.
     #[command(subcommand)]
@@ -161,8 +169,9 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(settings) => run::run(&settings),
         Command::Dev(dev) => dev::run(&dev),
-        Command::Check(settings) => check::run(&settings),
+        Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
+        Command::Top(top) => top::run(&top),
         Command::Cordon(node) => switch::cordon(&node, true),
         Command::Uncordon(node) => switch::cordon(&node, false),
         Command::Drain(proxy) => switch::drain(&proxy, true),

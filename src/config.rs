@@ -13,6 +13,8 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod compression;
+mod difference;
 mod dns;
 mod filters;
 mod flags;
@@ -58,6 +60,8 @@ pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
+    compression::{Coding, Compression},
+    difference::{Change, Difference, NodeChange, Setting},
     dns::Addresses as DnsAddresses,
     filters::Filters,
     flags::Flags,
@@ -92,6 +96,8 @@ pub struct Config {
     /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory
     /// that there is.
     pub max_client_memory: Option<usize>,
+    /// Whether the settings are read anew when their file has changed.
+    pub reload_on_change: bool,
     /// The operator's side.
     pub admin: Admin,
     /// How long a shutdown waits for calls in flight.
@@ -106,6 +112,8 @@ pub struct Config {
     pub filters: Filters,
     /// Which web pages may read answers.
     pub cors: Cors,
+    /// How answers over HTTP are compressed.
+    pub compression: Compression,
     /// Limits of clients' WebSocket connections.
     pub ws: Ws,
     /// Which requests to the beacon API are passed on.
@@ -187,6 +195,7 @@ impl Config {
             workers,
             hosts: _,
             shared_addresses: _,
+            reload_on_change: _,
             admin: Admin { listen: admin_listen, hosts: _ },
             max_connections: _,
             max_client_memory: _,
@@ -196,6 +205,7 @@ impl Config {
             chain,
             filters: _,
             cors: _,
+            compression: _,
             ws: _,
             beacon: _,
             networks: _,
@@ -207,7 +217,8 @@ impl Config {
             ("admin.listen", *admin_listen != new.admin.listen),
             ("workers", *workers != new.workers),
             ("chain", *chain != new.chain),
-            ("log", *format != new.log.format || *filter != new.log.filter),
+            ("log.format", *format != new.log.format),
+            ("log.filter", *filter != new.log.filter),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

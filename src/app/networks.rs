@@ -18,6 +18,7 @@ use crate::{
         site::{Served, Site},
     },
     metrics::NodeLabels,
+    net::tls::Tls,
     pool::Pool,
 };
 
@@ -91,6 +92,7 @@ impl Runtime {
             max_body: config.calls.max_body,
             max_connections: self.limits.http,
             shared_addresses: config.shared_addresses.clone(),
+            compression: config.compression.clone(),
             access: Arc::new(Access::new(&config.log)),
             ws: config::Ws {
                 max_connections: NonZeroUsize::new(self.limits.ws).unwrap_or(NonZeroUsize::MIN),
@@ -131,6 +133,22 @@ impl Runtime {
         self.begin_counts(deps);
         self.retire(replaced.networks);
         Ok(summary)
+    }
+
+    /// Why a change to `config` would be refused though its values are right: TLS to a node cannot
+    /// be set up.
+    pub(super) fn fault_of(&self, config: &Config) -> Option<String> {
+        let nodes = config.networks.iter().flat_map(|network| {
+            let name = &network.name;
+            network.el.iter().chain(&network.cl).map(move |node| (name, node))
+        });
+        let mut faults = nodes.filter_map(|(network, node)| {
+            let extra = node.ca_file.as_ref().map_or(&[][..], |file| &file.certificates);
+            let mut urls = node.http.iter().chain(&node.ws).filter(|url| url.scheme().is_tls());
+            let why = urls.find_map(|url| Tls::new(url.host(), extra).err())?;
+            Some(format!("network {network}, node {}: {why}", node.name))
+        });
+        faults.next()
     }
 
     /// Builds those networks of `config` anew that are not the same as before; `None` stands for a

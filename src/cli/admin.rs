@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 /// Which proxy.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct Admin {
     /// The proxy's admin side: its admin.listen [default: what STEADFAST_ADMIN says, or
     /// http://127.0.0.1:9545].
@@ -34,6 +34,11 @@ impl Answer {
 }
 
 impl Admin {
+    /// Whether the command names the proxy.
+    pub(super) fn is_named(&self) -> bool {
+        self.admin.is_some()
+    }
+
     /// Where the proxy is asked.
     pub(super) fn url(&self) -> String {
         let url = self.admin.clone().or_else(|| std::env::var(VARIABLE).ok().filter(|url| !url.is_empty()));

@@ -1,14 +1,16 @@
 //! `steadfast check`: tests whether the nodes of the settings are reachable and well.
 
+mod diff;
 mod survey;
 
 use std::{process::ExitCode, sync::Arc};
 
+use clap::Args;
 use futures_util::future::join_all;
 use tokio::{task::JoinSet, time::timeout};
 
 use self::survey::{Survey, survey};
-use super::{block_on, table::table};
+use super::{admin::Admin, block_on, table::table};
 use crate::{
     app::{World, dns::Followed},
     config::{Config, Network, Node as Settings},
@@ -23,7 +25,30 @@ use crate::{
     },
 };
 
-pub(super) fn run(settings: &super::Settings) -> ExitCode {
+/// The settings to check.
+#[derive(Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    settings: super::Settings,
+    /// Ask a running proxy for the effects of a reload, instead of asking the nodes: nodes that
+    /// come, go and change, settings with both values, and those that need a restart.
+    ///
+    /// Exits with 0 if a reload would change nothing, 1 if something would change, 2 if the reload
+    /// would be refused, and 3 if no proxy answers.
+    #[arg(long)]
+    diff: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+pub(super) fn run(Check { settings, diff, admin }: &Check) -> ExitCode {
+    if *diff {
+        return diff::run(settings, admin);
+    }
+    if admin.is_named() {
+        eprintln!("--admin names a running proxy, which only --diff asks");
+        return ExitCode::from(2);
+    }
     let config = match settings.read_or_complain() {
         Ok(config) => config,
         Err(code) => return code,

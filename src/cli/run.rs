@@ -37,13 +37,16 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         sockets.settle(&mut config)?;
         Ok(config)
     };
-    let source = settings.file().map(|_| Arc::new(read) as Source);
+    let file = settings.file();
+    let source = file.as_ref().map(|_| Arc::new(read) as Source);
     let served = block_on(async {
         let mut signals = Signals::listen()?;
         let supervisor = Supervisor::of_process().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
         let supervisor = Arc::new(supervisor);
         let descriptors = descriptors::raise();
-        let world = World { descriptors, listen: passed, supervisor: supervisor.clone(), ..World::real(threads) };
+        // Operators do not see the working directory.
+        let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
+        let world = World { descriptors, file, listen: passed, supervisor: supervisor.clone(), ..World::real(threads) };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
         let clients: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
         info!(clients = %clients.join(","), admin = %app.admin_addr(), threads, "steadfast is running");

@@ -1,6 +1,9 @@
 //! Lists of addresses, and of blocks of addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{problem::Invalid, reader::Reader};
 use crate::domain::client::Peer;
@@ -41,6 +44,37 @@ impl Addresses {
         Self(r.list(key, entry).unwrap_or_default())
     }
 }
+
+/// `[unix:, 10.0.0.0/8, ::1/128]`.
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blocks: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write!(f, "[{}]", blocks.join(", "))
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Unix => f.write_str("unix:"),
+            Self::Block(block) => block.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = Ipv6Addr::from_bits(self.first);
+        match address.to_ipv4_mapped() {
+            Some(address) if self.bits >= FIRST_OF_IPV4 => write!(f, "{address}/{}", self.bits - FIRST_OF_IPV4),
+            _ => write!(f, "{address}/{}", self.bits),
+        }
+    }
+}
+
+/// Bits that all IPv4 addresses have in common.
+const FIRST_OF_IPV4: u32 = Ipv6Addr::BITS - Ipv4Addr::BITS;
 
 /// An address as one of IPv6.
 fn bits_of(address: IpAddr) -> u128 {

@@ -1,6 +1,8 @@
 //! `[beacon]`: the paths of the beacon API's port that are not for clients, and how signed messages
 //! are published.
 
+use std::fmt;
+
 use http::Method;
 
 use super::{problem::Invalid, reader::Reader};
@@ -79,6 +81,12 @@ impl PathPattern {
             let Some(step) = steps.next() else { return false };
             wanted.strip_suffix('*').map_or(step == wanted, |start| step.starts_with(start))
         })
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}", self.0)
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) enum Form {
     Choice(Vec<String>),
     /// A whole number of this range.
     Integer(RangeInclusive<u64>),
+    /// `true` or `false`.
+    Boolean,
     /// Strings.
     List,
     /// Strings, or a single one.

@@ -99,6 +99,18 @@ impl<'r> Reader<'r> {
         self.parse_as(form, key, pick).unwrap_or(default)
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        match self.take(key, Form::Boolean) {
+            None => default,
+            Some(DeValue::Boolean(value)) => value,
+            Some(other) => {
+                self.fail(key, format!("must be true or false, not {}", kind(&other)));
+                default
+            }
+        }
+    }
+
     /// A whole number.
     pub(super) fn number(&mut self, key: &'static str, default: u64) -> u64 {
         self.integer(key, 0..=u64::MAX).unwrap_or(default)

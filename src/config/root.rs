@@ -10,8 +10,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
-    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Flags, Health, Hosts,
+    LISTEN, Log, MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
     form::Form,
     listen,
     node::ONE_IS_THE_LINKS,
@@ -53,6 +53,7 @@ pub(super) fn read_and_list_keys(
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
         shared_addresses: Addresses::read(&mut root, "shared_addresses"),
         max_client_memory: root.size_if_set("max_client_memory"),
+        reload_on_change: root.boolean("reload_on_change", false),
         admin: admin(&mut root),
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),
@@ -60,6 +61,7 @@ pub(super) fn read_and_list_keys(
         chain: Chain::read(root.section("chain")),
         filters: Filters::read(root.section("filters")),
         cors: Cors::read(root.section("cors")),
+        compression: Compression::read(root.section("compression")),
         ws: Ws::read(root.section("ws")),
         beacon: Beacon::read(root.section("beacon")),
         log: Log::read(root.section("log")),

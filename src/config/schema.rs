@@ -68,6 +68,7 @@ fn describe(key: &str, form: &Form) -> Vec<(&'static str, Value)> {
         Form::Integer(range) => {
             vec![("type", json!("integer")), ("minimum", json!(range.start())), ("maximum", json!(range.end()))]
         }
+        Form::Boolean => vec![("type", json!("boolean"))],
         Form::List => vec![("type", json!("array")), ("items", json!({ "type": "string" }))],
         Form::OneOrMore => {
             vec![("type", json!(["string", "array"])), ("items", json!({ "type": "string" }))]

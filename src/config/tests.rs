@@ -173,6 +173,7 @@ fn fits(value: &toml::Value, schema: &serde_json::Value) -> Result<(), String> {
             let most = schema.get("maximum").map_or(u64::MAX, |most| most.as_u64().unwrap());
             (least..=most).contains(&number).then_some(()).ok_or_else(|| format!("{number} of {schema}"))
         }
+        (Some("boolean"), toml::Value::Boolean(_)) => Ok(()),
         (Some("array"), toml::Value::Array(items)) => items.iter().try_for_each(|item| fits(item, &schema["items"])),
         (Some("object"), toml::Value::Table(table)) => table.iter().try_for_each(|(key, value)| {
             let known = schema["properties"].get(key).or_else(|| schema.get("additionalProperties"));

@@ -7,6 +7,7 @@
 mod dashboard;
 mod live;
 mod page;
+mod reload;
 mod status;
 
 use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use serde_json::json;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 
@@ -37,11 +38,10 @@ use crate::{
     pool::Pool,
 };
 
+pub use self::reload::{Comparison, Reload};
+
 /// How long a client of the admin side may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A request to read the configuration anew; the answer is what was changed, or why nothing was.
-pub type Reload = oneshot::Sender<Result<String, String>>;
 
 /// Sets or ends a fault of a pretend node: given the node's name and a word for the fault, `false`
 /// where there is no such node or word.
@@ -149,7 +149,7 @@ impl Admin {
                 tracing::info!(draining = path == "/drain", "the operator switched the drain");
                 json_reply(StatusCode::OK, &json!({ "draining": path == "/drain" }))
             }
-            "/reload" => self.ask_for_reload().await,
+            "/reload" => reload::answer(&self.reload, request.uri().query()).await,
             _ => match path.strip_prefix("/nodes/").and_then(|rest| rest.rsplit_once('/')) {
                 Some((node, "cordon")) => self.cordon(node, true).await,
                 Some((node, "uncordon")) => self.cordon(node, false).await,
@@ -193,18 +193,6 @@ impl Admin {
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
-    }
-
-    async fn ask_for_reload(&self) -> Response<Full<Bytes>> {
-        let (answer, outcome) = oneshot::channel();
-        if self.reload.send(answer).await.is_err() {
-            return failure(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down");
-        }
-        match outcome.await {
-            Ok(Ok(changed)) => json_reply(StatusCode::OK, &json!({ "reloaded": changed })),
-            Ok(Err(why)) => failure(StatusCode::UNPROCESSABLE_ENTITY, &why),
-            Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down"),
-        }
     }
 
     /// `node` is a name, with the network, the layer (`el`, `cl`) or both before it where the name
@@ -253,7 +241,7 @@ impl Admin {
     }
 }
 
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "GET /events",
     "GET /status",
     "GET /metrics",
@@ -265,6 +253,7 @@ const PATHS: [&str; 11] = [
     "POST /drain",
     "POST /undrain",
     "POST /reload",
+    "POST /reload?dry=1",
 ];
 
 fn fill(facts: &Facts, pool: &Pool) {

@@ -7,6 +7,7 @@
 mod batch;
 mod bridge;
 mod collect;
+mod compress;
 mod gate;
 mod lane;
 mod other;
@@ -28,6 +29,7 @@ use tokio::{
 
 use self::{
     batch::Batch,
+    compress::Encoders,
     lane::{Lane, Left},
     other::Ended,
     reply::Reply,
@@ -77,6 +79,7 @@ pub struct Service {
     upgrades: Arc<dyn UpgradeHandler>,
     /// Places for request lines that are too long for hyper.
     long_lines: Arc<Semaphore>,
+    encoders: Encoders,
 }
 
 impl Service {
@@ -93,7 +96,8 @@ impl Service {
         upgrades: Arc<dyn UpgradeHandler>,
     ) -> Self {
         let long_lines = Arc::new(Semaphore::new(LONG_LINES));
-        Self { site, metrics, memory, closing, readiness, beacon, upgrades, long_lines }
+        let encoders = Encoders::default();
+        Self { site, metrics, memory, closing, readiness, beacon, upgrades, long_lines, encoders }
     }
 
     /// Serves a connection of this client, which has `place` among all connections, to its end.

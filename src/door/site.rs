@@ -7,7 +7,7 @@ use http::HeaderName;
 use crate::{
     beacon::Requests,
     call::Calls,
-    config::{Addresses, Beacon, HostRule, Origins, Ready, Ws},
+    config::{Addresses, Beacon, Compression, HostRule, Origins, Ready, Ws},
     door::access_log::Access,
     events::Events,
     pool::Pool,
@@ -67,6 +67,8 @@ pub struct Site {
     pub max_connections: usize,
     /// The addresses from which many clients come.
     pub shared_addresses: Addresses,
+    /// How answers are compressed.
+    pub compression: Compression,
     /// The rules of the access log.
     pub access: Arc<Access>,
     /// Limits of WebSockets.
@@ -189,6 +191,7 @@ mod tests {
             max_body: 0,
             max_connections: 1,
             shared_addresses: Addresses::default(),
+            compression: Compression::default(),
             access: Arc::new(Access::new(&Log::default())),
             ws: Ws::default(),
             shutdown_grace: Duration::ZERO,

@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Condvar, Mutex,
@@ -44,6 +44,15 @@ impl Binary {
         let name = format!("binary-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&file, text).unwrap();
+        Self::run_script(file, before, [input, output])
+    }
+
+    /// Runs the binary with this file, which goes when the process is dropped.
+    pub fn run_file(file: &Path) -> Self {
+        Self::run_script(file.to_owned(), &[], [Stdio::null(), Stdio::null()])
+    }
+
+    fn run_script(file: PathBuf, before: &[&str], [input, output]: [Stdio; 2]) -> Self {
         let script = [before, &["exec \"$0\" run --config \"$1\""]].concat().join(" && ");
         let mut command = Command::new("sh");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")]).arg(&file).stdin(input).stdout(output);
@@ -84,6 +93,11 @@ impl Binary {
     /// Changes its file to hold `text`.
     pub fn rewrite(&self, text: &str) {
         std::fs::write(&self.file, text).unwrap();
+    }
+
+    /// The file that it reads.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Its process id.

@@ -75,6 +75,7 @@ impl Net {
             threads: None,
             descriptors: None,
             faults: None,
+            file: None,
             supervisor: Arc::default(),
         }
     }

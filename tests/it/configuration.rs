@@ -524,7 +524,7 @@ fn only_what_a_reload_cannot_apply_needs_a_restart() {
     assert_eq!(changed(""), [""; 0]);
     assert_eq!(changed("listen = \"127.0.0.1:1\""), ["listen"]);
     assert_eq!(changed("workers = 3\nadmin.listen = \"127.0.0.1:1\""), ["admin.listen", "workers"]);
-    assert_eq!(changed("log.format = \"json\""), ["log"]);
+    assert_eq!(changed("log.format = \"json\""), ["log.format"]);
     assert_eq!(changed("calls.attempts = 9\nhealth.fall = 9\nshutdown_grace = \"1s\"\nchain_id = 5"), [""; 0]);
 }
 

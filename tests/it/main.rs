@@ -16,6 +16,7 @@ mod call_order;
 mod chain_follower;
 mod chain_names;
 mod compressed_answers;
+mod compressed_clients;
 mod configuration;
 mod configuration_secrets;
 mod consensus_nodes;

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod addresses;
+mod file;
 mod generated;
 mod health;
 mod log_rate;
@@ -13,6 +14,7 @@ mod seats;
 mod shares;
 #[cfg(target_os = "linux")]
 mod supervisor;
+mod terminal;
 mod words;
 
 use std::{future::pending, net::SocketAddr, time::Duration};

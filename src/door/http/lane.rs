@@ -27,7 +27,9 @@ use tokio::{
 };
 
 use super::{
-    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer, cut, gate,
+    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer,
+    compress::may_compress,
+    cut, gate,
     reply::{Content, Reply},
 };
 use crate::{
@@ -359,6 +361,7 @@ impl<'a> Lane<'a> {
         let Some(calls) = site.calls(path) else { return Parsed::Other };
         self.pass.clear();
         let (mut length, mut keep_alive, mut has_host) = (None, true, false);
+        let compresses = site.compression.is_on();
         // hyper's side refuses a wrong host, a second one, and a compressed body.
         for header in request.headers.iter() {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -381,6 +384,8 @@ impl<'a> Lane<'a> {
                 7 if is("upgrade") => return Parsed::Other,
                 17 if is("transfer-encoding") => return Parsed::Other,
                 16 if is("content-encoding") => return Parsed::Other,
+                // hyper's side compresses.
+                15 if compresses && is("accept-encoding") && may_compress(header.value) => return Parsed::Other,
                 10 if is("connection") => match header.value {
                     value if value.eq_ignore_ascii_case(b"close") => keep_alive = false,
                     value if value.eq_ignore_ascii_case(b"keep-alive") => {}

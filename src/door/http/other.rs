@@ -25,6 +25,7 @@ use super::{
     Asker, Client, IDLE, STALL, Service, answer,
     bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Watch, bridge},
     collect::{Unread, collect},
+    compress::Wanted,
     cut, gate,
     reply::{Content, Reply},
     streamed::Streamed,
@@ -90,7 +91,11 @@ pub(super) async fn serve(
                 place.refreshes(Instant::now());
             }
             let line = line(service, peer, &mut request);
+            let compressing = compressing(service, &request);
             let mut response = answered(service, request, watch, taken, peer).await;
+            if let Some((site, wanted, method)) = compressing {
+                service.encoders.compress(&mut response, &wanted, &method, &site.compression);
+            }
             response.body_mut().line = line.map(|mut line| {
                 line.status = Some(response.status().as_u16());
                 line
@@ -239,6 +244,13 @@ async fn answered(
         return refuse(&refused, is_beacon);
     }
     respond(site, request, service, &watch.left).await
+}
+
+/// The rules for compression, if answers are compressed, and the client's wishes.
+fn compressing(service: &Service, request: &Request<Incoming>) -> Option<(Arc<Site>, Wanted, Method)> {
+    let site = service.site.load();
+    let wanted = || Wanted::by(request.headers());
+    site.compression.is_on().then(|| (site.clone(), wanted(), request.method().clone()))
 }
 
 /// The request's line in the access log, if the request has one. Questions for the health have

@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use super::{
     batch::Running,
     bridge::Turn,
+    compress::Encoder,
     reply::{Content, Patience},
 };
 use crate::{
@@ -31,11 +32,49 @@ pub(super) struct Streamed {
     pub(super) claim: Option<Claim>,
     /// The request's line in the access log, if the request has one.
     pub(super) line: Option<Box<Line>>,
+    /// Compresses the content. The box spares all others its size.
+    coded: Option<Box<Coded>>,
+}
+
+/// A content that is compressed on its way.
+struct Coded {
+    encoder: Encoder,
+    /// Notified when the last compressed byte has been written.
+    receipts: Vec<Receipt>,
+    /// Whether others had their turn since the last slice.
+    has_paused: bool,
+}
+
+/// How a step of a compressed content ends.
+enum Step {
+    /// A compressed piece, with the receipts of the end.
+    Piece(Bytes, Vec<Receipt>),
+    /// No bytes are ready yet, and there is more to do.
+    Again,
+    End,
 }
 
 impl Streamed {
     pub(super) fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None, line: None }
+        Self {
+            content,
+            alarm: Alarm::default(),
+            patience: Patience::default(),
+            turn: None,
+            claim: None,
+            line: None,
+            coded: None,
+        }
+    }
+
+    /// Bytes in all, where the length is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.content.length()
+    }
+
+    /// Has the content compressed.
+    pub(super) fn encode(&mut self, encoder: Encoder) {
+        self.coded = Some(Box::new(Coded { encoder, receipts: Vec::new(), has_paused: true }));
     }
 
     /// The calls that are still under way while the content goes out.
@@ -44,32 +83,97 @@ impl Streamed {
     }
 }
 
+impl Streamed {
+    fn take_receipts(&mut self) -> Vec<Receipt> {
+        self.content.take_receipts(&self.patience)
+    }
+
+    fn portion(&mut self, bytes: Bytes, receipts: Vec<Receipt>) -> Portion {
+        self.line.iter_mut().for_each(|line| line.bytes += bytes.len() as u64);
+        let claim = self.claim.as_ref().filter(|_| bytes.len() > SMALL).map(|own| {
+            let mut claim = own.account().outgoing();
+            claim.set(bytes.len());
+            claim
+        });
+        Portion { bytes, receipts, _claim: claim }
+    }
+
+    /// The next compressed piece.
+    fn poll_coded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
+        loop {
+            match ready!(self.poll_step(context))? {
+                Step::Again => {}
+                Step::Piece(bytes, _) if bytes.is_empty() => {}
+                Step::Piece(bytes, receipts) => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.portion(bytes, receipts)))));
+                }
+                Step::End => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Broken>> {
+        let Self { content, alarm, patience, turn, coded, .. } = self;
+        let Some(coded) = coded else { return Poll::Ready(Ok(Step::End)) };
+        if coded.encoder.is_finished() {
+            return Poll::Ready(Ok(Step::End));
+        }
+        if !coded.encoder.is_hungry() {
+            // Compressing takes long: other clients have their turn between two slices.
+            if !std::mem::replace(&mut coded.has_paused, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            coded.has_paused = false;
+            return Poll::Ready(
+                coded.encoder.advance().map_or_else(failed, |bytes| Ok(Step::Piece(bytes, Vec::new()))),
+            );
+        }
+        let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
+        match ready!(content.poll_in_time(context, alarm, patience, has_left)).transpose()? {
+            Some(piece) => {
+                coded.receipts.extend(content.take_receipts(patience));
+                coded.encoder.feed(piece);
+                Poll::Ready(Ok(Step::Again))
+            }
+            None => {
+                let receipts = std::mem::take(&mut coded.receipts);
+                Poll::Ready(coded.encoder.finish().map_or_else(failed, |bytes| Ok(Step::Piece(bytes, receipts))))
+            }
+        }
+    }
+}
+
+/// The answer ends before its end.
+fn failed(_: super::compress::CodingFailed) -> Result<Step, Broken> {
+    Err(Broken::Lost { error: std::io::ErrorKind::OutOfMemory.into(), started: true })
+}
+
 impl Body for Streamed {
     type Data = Portion;
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
-        let Self { content, alarm, patience, claim, turn, line } = &mut *self;
+        if self.coded.is_some() {
+            return self.poll_coded(context);
+        }
+        let Self { content, alarm, patience, turn, .. } = &mut *self;
         let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
         let piece = ready!(content.poll_in_time(context, alarm, patience, has_left));
-        let mut portion = |bytes: Bytes| {
-            line.iter_mut().for_each(|line| line.bytes += bytes.len() as u64);
-            let claim = claim.as_ref().filter(|_| bytes.len() > SMALL).map(|own| {
-                let mut claim = own.account().outgoing();
-                claim.set(bytes.len());
-                claim
-            });
-            Portion { bytes, receipts: content.take_receipts(patience), _claim: claim }
-        };
-        Poll::Ready(piece.map(|piece| piece.map(|bytes| Frame::data(portion(bytes)))))
+        Poll::Ready(piece.map(|piece| {
+            piece.map(|bytes| {
+                let receipts = self.take_receipts();
+                Frame::data(self.portion(bytes, receipts))
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_over(&self.patience)
+        self.coded.is_none() && self.content.is_over(&self.patience)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.content.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.content.length().filter(|_| self.coded.is_none()).map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

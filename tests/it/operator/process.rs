@@ -26,7 +26,7 @@ use crate::common::{
 pub(crate) const USUAL: &str = "http://127.0.0.1:1";
 
 /// Free ports, and probes that tell soon.
-const QUICK: &str =
+pub(crate) const QUICK: &str =
     "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n[health]\ninterval = \"50ms\"\ntimeout = \"500ms\"\n";
 
 /// Waits until it runs; returns where its clients and its operator connect.
@@ -103,7 +103,7 @@ pub(crate) async fn command(words: &[&str]) -> (i32, String, String) {
 }
 
 /// A process that runs before these nodes, and its client and operator addresses.
-async fn running(settings: String) -> (Binary, String, String) {
+pub(crate) async fn running(settings: String) -> (Binary, String, String) {
     let started = spawn_blocking(move || {
         let mut process = Binary::run(&settings);
         let (clients, admin) = until_it_runs(&mut process);
@@ -113,7 +113,7 @@ async fn running(settings: String) -> (Binary, String, String) {
 }
 
 /// Waits for a line of the log.
-async fn says(mut process: Binary, words: &'static str) -> (Binary, String) {
+pub(crate) async fn says(mut process: Binary, words: &'static str) -> (Binary, String) {
     let heard = spawn_blocking(move || {
         let line = process.until_it_says(words, SOON);
         (process, line)

@@ -5,6 +5,7 @@
 use super::*;
 
 /// Connections that all are in use, one of them by the client.
+#[expect(clippy::vec_box, reason = "a connection is handed on in its box")]
 struct Used {
     connections: Arc<NodeConnections>,
     caller: Arc<Caller>,

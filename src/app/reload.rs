@@ -1,0 +1,151 @@
+//! Reads the settings anew, and applies the new values or tells the changes.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use super::{Shared, Source, build::Deps, dns::Followed, file_watch::FileWatch, networks::Runtime};
+use crate::{
+    config::{Config, Difference},
+    door::admin::{Comparison, Reload},
+    memory,
+    net::systemd::Supervisor,
+};
+
+/// The settings of the operator, from which those in use are made.
+pub(super) struct Written {
+    pub(super) config: Config,
+    /// The addresses of the names in the settings.
+    pub(super) dns: Followed,
+    /// Reads the settings anew.
+    pub(super) source: Option<Source>,
+    /// The file of the settings.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Owns the networks and the settings that are in use, and changes both on request, when names of
+/// nodes have other addresses, and when the file of the settings changes if the settings ask for
+/// that.
+pub(super) async fn keep_reloading(
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    written: Written,
+    mut requests: mpsc::Receiver<Reload>,
+) {
+    let watch = written.file.clone().map(FileWatch::new);
+    let mut reloading = Reloading { shared, runtime, written, watch };
+    loop {
+        let Reloading { written: Written { config, dns, .. }, watch, .. } = &mut reloading;
+        // All arms are cancel-safe. Operators come first: their reload sees the change too.
+        tokio::select! {
+            biased;
+            request = requests.recv() => match request {
+                // The caller may have left.
+                Some(Reload::Apply(answer)) => drop(answer.send(reloading.apply().await)),
+                Some(Reload::Compare(answer)) => drop(answer.send(reloading.compare().await)),
+                None => return,
+            },
+            () = file_changes(watch, config.reload_on_change) => {
+                info!("the file of the settings has changed");
+                let _ = reloading.apply().await;
+            }
+            () = dns.look_up_in_time(config) => reloading.follow().await,
+        }
+    }
+}
+
+/// Waits until the file of the settings has changed since the last reading; for ever where the
+/// settings do not ask for that.
+async fn file_changes(watch: &mut Option<FileWatch>, is_wanted: bool) {
+    match watch {
+        Some(watch) if is_wanted => watch.changed().await,
+        _ => std::future::pending().await,
+    }
+}
+
+struct Reloading {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    written: Written,
+    watch: Option<FileWatch>,
+}
+
+impl Reloading {
+    /// Applies the settings of the source, or changes nothing and says why.
+    async fn apply(&mut self) -> Result<String, String> {
+        let shared = self.shared.clone();
+        shared.world.supervisor.tell(Supervisor::RELOADING);
+        let outcome = self.read_and_apply().await;
+        shared.metrics.reloaded(outcome.is_ok());
+        match &outcome {
+            Ok(changed) => info!(changed, "configuration reloaded"),
+            Err(why) => error!(why, "configuration not reloaded; nothing was changed"),
+        }
+        shared.world.supervisor.tell(Supervisor::READY);
+        outcome
+    }
+
+    fn read(&self) -> Result<Config, String> {
+        let source = self.written.source.as_ref();
+        source.ok_or_else(|| "the settings came from flags: there is no file to read anew".to_owned())?()
+    }
+
+    async fn read_and_apply(&mut self) -> Result<String, String> {
+        // A change during the reading is one to come.
+        if let Some(watch) = &mut self.watch {
+            watch.look().await;
+        }
+        let config = self.read()?;
+        let needing_restart = self.runtime.config().changes_needing_restart(&config);
+        if !needing_restart.is_empty() {
+            return Err(needs_restart(&needing_restart));
+        }
+        self.written.dns.look_up(&config).await;
+        let changed = self.use_nodes_of(&config).await?;
+        self.written.config = config;
+        Ok(changed)
+    }
+
+    /// Changes the nodes to those that names have now.
+    async fn follow(&mut self) {
+        let config = self.written.config.clone();
+        if self.written.dns.expand(&config) == *self.runtime.config() {
+            return;
+        }
+        if let Err(why) = self.use_nodes_of(&config).await {
+            error!(why, "the nodes of a name are not changed");
+        }
+    }
+
+    /// Puts these settings to use, with the nodes that the names in the settings have now.
+    async fn use_nodes_of(&mut self, config: &Config) -> Result<String, String> {
+        let Shared { world, metrics, worker_jobs, broken, memory, .. } = &*self.shared;
+        let limit = config.max_client_memory;
+        let deps = Deps { world, metrics, memory, worker_jobs, broken };
+        let changed = self.runtime.replace(self.written.dns.expand(config), &deps).await?;
+        self.shared.site.store(Arc::new(self.runtime.site()));
+        memory.set_limit(limit.unwrap_or_else(memory::quarter));
+        self.shared.reloaded.send_modify(|count| *count += 1);
+        Ok(changed)
+    }
+
+    /// Compares the settings of the source with those in use.
+    async fn compare(&mut self) -> Result<Comparison, String> {
+        let config = self.read()?;
+        let difference = Difference::between(&self.written.config, &config);
+        self.written.dns.look_up(&config).await;
+        let refusal = match &*difference.needing_restart {
+            [] => self.runtime.fault_of(&self.written.dns.expand(&config)),
+            keys => Some(needs_restart(keys)),
+        };
+        let file = self.written.file.as_ref().map(|file| file.display().to_string());
+        Ok(Comparison { file, difference, refusal })
+    }
+}
+
+fn needs_restart(keys: &[&str]) -> String {
+    let them = if keys.len() == 1 { "it" } else { "them" };
+    let keys = keys.join(", ");
+    format!("{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back")
+}

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{Debug, Display},
+    ops::Deref,
     time::Duration,
 };
 
@@ -48,12 +49,12 @@ pub(super) fn list<T: Display>(values: &[T]) -> String {
 }
 
 /// [`list`], where the values are in a vector.
-pub(super) fn items<T: Display>(values: &Vec<T>) -> String {
+pub(super) fn items<L: Deref<Target = [T]>, T: Display>(values: &L) -> String {
     list(values)
 }
 
 /// Where the proxy listens, with the permissions of files.
-pub(super) fn listen(values: &Vec<Address>) -> String {
+pub(super) fn listen(values: &impl Deref<Target = [Address]>) -> String {
     let told = values.iter().map(|address| match address {
         Address::Unix { mode, .. } => format!("{address} with mode {mode:04o}"),
         Address::Ip(_) => address.to_string(),

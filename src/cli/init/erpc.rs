@@ -252,7 +252,7 @@ fn go_millis(text: &str) -> Option<u64> {
         rest = after;
     }
     // Years of milliseconds fit.
-    (millis >= 1.0 && millis < 1e12).then_some(millis.round() as u64)
+    (1.0..1e12).contains(&millis).then_some(millis.round() as u64)
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ impl Import {
         let mut section = "";
         // Keys outside of sections come first.
         let by_section = |key: &&'static str| key.split_once('.').unwrap_or(("", key));
-        let mut keys: Vec<_> = self.settings.keys().map(|key| by_section(key)).collect();
+        let mut keys: Vec<_> = self.settings.keys().map(by_section).collect();
         keys.sort_unstable();
         for (of, key) in keys {
             if of != section {

@@ -45,6 +45,7 @@ pub(super) fn list<T: Display>(values: &[T]) -> String {
 }
 
 /// [`list`], where the values are in a vector.
+#[expect(clippy::ptr_arg, reason = "the fields that are told are vectors")]
 pub(super) fn items<T: Display>(values: &Vec<T>) -> String {
     list(values)
 }

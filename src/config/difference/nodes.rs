@@ -72,13 +72,10 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     let Node { name: _, tier, http, ws, ipc, is_from_dns: _, address: _, headers, ca_file, pair, max_connections } =
         old;
     add(&mut changes, "tier".into(), tier, &new.tier, plain);
-    // As the file writes them.
-    let url = |node: &Node, url: &Option<Url>| {
-        let prefix = if node.is_from_dns { "dns+" } else { "" };
-        url.as_ref().map(|url| format!("{prefix}{url}"))
-    };
-    add(&mut changes, "http".into(), &url(old, http), &url(new, &new.http), optional(plain));
-    add(&mut changes, "ws".into(), &url(old, ws), &url(new, &new.ws), optional(plain));
+    let url = |node: &Node, url: &Option<Url>| url.clone().map(|url| (node.is_from_dns, url));
+    let told = |(is_from_dns, url): &(bool, Url)| if *is_from_dns { format!("dns+{url}") } else { url.to_string() };
+    add(&mut changes, "http".into(), &url(old, http), &url(new, &new.http), optional(told));
+    add(&mut changes, "ws".into(), &url(old, ws), &url(new, &new.ws), optional(told));
     add(&mut changes, "ipc".into(), ipc, &new.ipc, optional(|path: &Arc<Path>| path.display().to_string()));
     let mut names: Vec<_> = headers.iter().chain(&new.headers).map(|(name, _)| name.clone()).collect();
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn known_addresses_keep_their_order_and_there_are_so_many_at_most() {
+    fn known_addresses_keep_their_order_up_to_the_limit() {
         for (known, found, next) in [
             ("", "10.0.0.2 10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.2"),
             ("10.0.0.2 10.0.0.1", "10.0.0.1 10.0.0.2", "10.0.0.2 10.0.0.1"),

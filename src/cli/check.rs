@@ -172,7 +172,7 @@ async fn check_side(
         let mut cells = vec![network.name.to_string(), name.clone(), node.tier.to_string(), node.shown_address()];
         let state = match outcome {
             Ok((probe, _)) => {
-                cells.push(probe.chain.id.map_or_else(|| "not told".to_owned(), |id| id.to_string()));
+                cells.push(probe.chain.id.map_or_else(|| "no answer".to_owned(), |id| id.to_string()));
                 cells.push(probe.block.number.to_string());
                 cells.push(format!("{:.1} ms", probe.latency.as_secs_f64() * 1000.0));
                 others.state(probe)

@@ -146,7 +146,7 @@ mod tests {
         for _ in 0..MAX_QUEUED / line.len() + 10 {
             writer.write_all(&line).unwrap();
         }
-        // One write fails, as on a full disk.
+        // A write fails, as on a full disk.
         permit.send(false).unwrap();
         drop(permit);
         drop(flush);

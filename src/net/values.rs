@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_message_ends_the_stream() {
+    async fn bytes_that_are_no_message_end_the_stream() {
         for (text, count, why) in [
             (&b"{} 17 {}"[..], 1, "the node sent what is no JSON"),
             (b"\"text\"", 0, "the node sent what is no JSON"),

@@ -128,7 +128,7 @@ async fn a_batch_is_compressed_as_it_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_compressed_by_default_and_a_reload_changes_that() {
+async fn answers_are_compressed_only_after_a_reload_that_says_so() {
     let net = Net::default();
     let origin = node(&net).await;
     let proxy = Proxy::over(&net, [origin.url()], "").await;

@@ -72,8 +72,8 @@ pub enum Broken {
 }
 
 impl Conn {
-    /// Takes a fresh connection. It stays in its box, since it changes hands several times in each
-    /// exchange.
+    /// Takes a fresh connection, which stays in its box: a connection changes hands several times
+    /// in each exchange.
     pub fn new(io: BoxIo, permit: Permit) -> Box<Self> {
         Box::new(Self {
             io,

@@ -40,7 +40,7 @@ pub(super) enum Event {
 /// How messages are told apart on a connection.
 pub(super) enum Framing {
     WebSocket(Box<WebSocketStream<Timed<BoxIo>>>),
-    Ipc(Values<Timed<BoxIo>>),
+    Ipc(Box<Values<Timed<BoxIo>>>),
 }
 
 impl From<WebSocketStream<Timed<BoxIo>>> for Framing {
@@ -51,7 +51,7 @@ impl From<WebSocketStream<Timed<BoxIo>>> for Framing {
 
 impl From<Values<Timed<BoxIo>>> for Framing {
     fn from(values: Values<Timed<BoxIo>>) -> Self {
-        Self::Ipc(values)
+        Self::Ipc(Box::new(values))
     }
 }
 

@@ -57,7 +57,7 @@ async fn calls_batches_probes_and_subscriptions_go_over_ipc() {
     assert_eq!((id, &head["number"]), (heads, &json!(format!("{:#x}", devnet.chain().head().number))));
     let raw = ws.call("eth_sendRawTransaction", "[\"0x02c20180\"]").await;
     let (id, hash) = ws.notification().await;
-    assert_eq!((id, hash), (pending, raw["result"].clone()));
+    assert_eq!((id, hash), (pending, raw));
     assert!(devnet.el(0).requests().iter().all(|request| request.transport == Transport::Ipc));
     assert_eq!(proxy.node("el-1").await["url"], "ipc:/run/el-1.ipc");
 }

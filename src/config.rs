@@ -57,6 +57,7 @@ pub use self::{
     chain::{Chain, TrustBloom},
     filters::Filters,
     flags::Flags,
+    header::names_a_credential,
     health::{Health, Ready},
     hosts::{HostRule, Hosts},
     log::{Log, LogFilter, LogFormat},

@@ -115,6 +115,7 @@ impl Stage {
                     Effect::Skipped { from, to } => self.heard.push(format!("skipped {from} to {to}")),
                     Effect::Unproven(slot) => self.heard.push(format!("unproven {slot}")),
                     Effect::Ahead(_) => self.heard.push("ahead".to_owned()),
+                    Effect::Unreadable => self.heard.push("unreadable".to_owned()),
                     Effect::Broken(_) => self.heard.push("broken".to_owned()),
                     Effect::Shows(_) | Effect::Reorged(_) | Effect::Filled => {}
                 }
@@ -420,7 +421,7 @@ fn old_answers_and_floods_do_no_harm() {
     let node = Node::line(5);
     let mut stage = Stage::opened(&node);
     stage.give(&node, Input::Answered(Question::Head, None));
-    let slots = |n: u64| format!(r#"{{"slot":"6","block":"{}"}}"#, root(n));
+    let slots = |n: u64| format!(r#"{{"slot":"{}","block":"{}"}}"#, n + 6, root(n));
     assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
     assert_eq!(stage.stitcher.step(Input::Answered(Question::Header(root(5)), None)), [], "nobody asks that now");
     let mut effects = (0..MAX_WAITING as u64).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &slots(n)))));
@@ -429,7 +430,7 @@ fn old_answers_and_floods_do_no_harm() {
 
 #[test]
 fn what_waits_is_bounded_in_bytes_too() {
-    let long = |n: u64| format!(r#"{{"slot":"6","block":"{}","more":"{}"}}"#, root(n), "x".repeat(60_000));
+    let long = |n: u64| format!(r#"{{"slot":"{}","block":"{}","more":"{}"}}"#, n + 6, root(n), "x".repeat(60_000));
     let mut stage = Stage::new();
     assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
     let most = MAX_WAITING_BYTES as u64 / 60_000;

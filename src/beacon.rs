@@ -415,7 +415,7 @@ impl<'a> RequestRun<'a> {
             }
             let turn = self.tries.wait_in(queue, weight).await.map_err(Stop::left)?;
             let rest = match self.requests.choose(self.request, &self.tries.tried, self.tries.again) {
-                // A node's 400 is most likely the client's fault: no node that is not well is asked.
+                // A 400 is most likely the client's fault: only well nodes are asked after that.
                 Choice::Node(node, _) if self.is_at_fault() && !self.requests.pool.is_usable(node) => return Ok(None),
                 Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
                 Choice::Rest(end) => Some(end),

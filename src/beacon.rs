@@ -9,6 +9,7 @@ pub mod answer;
 mod attempt;
 mod blobs;
 mod broadcast;
+mod choice;
 mod failure;
 mod idle;
 mod maker;
@@ -25,12 +26,17 @@ mod wait_for_head;
 use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use self::{
     answer::Answer,
     attempt::{Sent, attempt_holding, kind},
-    maker::{Makers, is_for_the_maker, makes_a_block, publishes_a_block},
+    maker::{Makers, makes_a_block},
+    time_limit::has_a_deadline,
     told_messages::ToldMessages,
     upload::{Kept, Upload},
     uploads::Uploads,
@@ -38,15 +44,15 @@ use self::{
 pub use self::{attempt::Request, failure::Failure};
 use crate::{
     config::{Calls as Settings, PublishTo},
-    domain::{beacon_route::Class, method::Class as CallClass, node_id::NodeId, refusal::Refusal, verdict::Verdict},
+    domain::{beacon_route::Class, node_id::NodeId, refusal::Refusal},
     exchange::{
         failures::Failures,
-        next_node::{Choice, NodeQuery, choose, rest_ends, seconds_to, unserved},
+        next_node::{Choice, rest_ends, seconds_to, unserved},
         queue::{Exit, HeadPermit, Queue, Ticket},
         tries::{Begun, Tries},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, health::Fault, resting::RestState},
+    pool::{Pool, Scout, health::Fault},
 };
 
 /// The longest body that is kept to be sent again, in bytes. A longer body is streamed to a single
@@ -166,7 +172,12 @@ impl Requests {
         arrived: Instant,
     ) -> Result<Answer, Failure> {
         let mut ending = Ending { requests: self, request, arrived, outcome: CallOutcome::Gone };
-        let outcome = self.exchange(request, upload).await;
+        let exchange = self.exchange(request, upload);
+        let outcome = match has_a_deadline(request) {
+            true => timeout_at(arrived + self.settings.timeout, exchange).await,
+            false => Ok(exchange.await),
+        };
+        let outcome = outcome.unwrap_or_else(|_| Err(Refusal::Deadline.into()));
         ending.outcome = match &outcome {
             Ok(answer) if answer.status < 400 => CallOutcome::Result,
             Ok(_) => CallOutcome::NodeError,
@@ -240,50 +251,6 @@ impl Requests {
             newest = next;
         }
         Some(newest)
-    }
-
-    /// The best node for a request, other than those in `tried`: the node of all clients' view, if
-    /// that one may have the data.
-    fn choose(&self, request: &Request, tried: &[NodeId], again: bool) -> Choice<'_> {
-        let lacking = self.lacking(request);
-        if !lacking.is_empty() {
-            let shut: Vec<NodeId> = tried.iter().chain(&lacking).copied().collect();
-            if let choice @ Choice::Node(..) = self.choose_among(request, &shut, again) {
-                return choice;
-            }
-        }
-        self.choose_among(request, tried, again)
-    }
-
-    fn choose_among(&self, request: &Request, tried: &[NodeId], again: bool) -> Choice<'_> {
-        let (policy, kind) = (self.settings.policy, kind(request));
-        // Data that the chain settled long ago is the same on all nodes; any other request refers
-        // to earlier answers, and goes to the node that gave them.
-        let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
-        let (nodes, query) = (&self.pool.nodes, NodeQuery { policy, class, kind, tried, again });
-        // Only a request can show that a resting node takes requests again.
-        if self.pool.is_any_resting()
-            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, query)
-            && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
-        {
-            return Choice::Node(node, scout);
-        }
-        // A node that keeps failing such requests is passed over; but not for a block, which may be
-        // of use to that node alone.
-        let is_block = publishes_a_block(request);
-        let fails =
-            |view: NodeId| !is_block && nodes[view].resting.state(kind, again, Instant::now()) == RestState::Last;
-        let is_free = |view: &NodeId| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
-        let makers = if is_for_the_maker(request) { self.makers.nodes(self.pool.slot()) } else { Vec::new() };
-        let makers = makers.into_iter().filter(|maker| self.pool.is_usable(*maker));
-        let view = self.pool.snapshot().active;
-        for first in makers.chain(view).filter(is_free) {
-            let others: Vec<NodeId> = NodeId::all(nodes.len()).filter(|node| *node != first).collect();
-            if let choice @ Choice::Node(..) = choose(&self.pool, NodeQuery { tried: &others, ..query }) {
-                return choice;
-            }
-        }
-        choose(&self.pool, query)
     }
 }
 
@@ -404,7 +371,7 @@ impl<'a> RequestRun<'a> {
             }
             Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
             // This node is not asked again, so the answer does not use up an attempt.
-            Sent::OfTheNode(answer, None) if matches!(answer.status, 404 | 405 | 410) => self.lacks(node, answer),
+            Sent::OfTheNode(answer, None) if matches!(answer.status, 400 | 404 | 405 | 410) => self.lacks(node, answer),
             Sent::OfTheNode(answer, trouble) => {
                 self.keeps(answer);
                 self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
@@ -448,6 +415,8 @@ impl<'a> RequestRun<'a> {
             }
             let turn = self.tries.wait_in(queue, weight).await.map_err(Stop::left)?;
             let rest = match self.requests.choose(self.request, &self.tries.tried, self.tries.again) {
+                // A 400 is most likely the client's fault: only well nodes are asked after that.
+                Choice::Node(node, _) if self.is_at_fault() && !self.requests.pool.is_usable(node) => return Ok(None),
                 Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
                 Choice::Rest(end) => Some(end),
                 Choice::Nowhere => None,
@@ -458,6 +427,11 @@ impl<'a> RequestRun<'a> {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether the best answer so far blames the request.
+    fn is_at_fault(&self) -> bool {
+        self.best.as_ref().is_some_and(|best| best.status == 400)
     }
 
     /// Keeps a node's error for the client, if no node has a better answer. A success that does not

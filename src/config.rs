@@ -65,6 +65,7 @@ pub use self::{
     dns::Addresses as DnsAddresses,
     filters::Filters,
     flags::Flags,
+    header::names_a_credential,
     health::{Health, Ready},
     hosts::{HostRule, Hosts},
     log::{Log, LogFilter, LogFormat},

@@ -354,7 +354,7 @@ impl Pool {
         let question = OwnQuestion::new(Some(&clock), owes);
         let answer = clock.limits(ask::ask(question, &self.nodes[node], method, params, max_bytes)).await;
         match &answer {
-            Some(Ok(Ok(_))) if self.nodes[node].resting.answered(kind, Instant::now()) => self.rest_changed(node),
+            Some(Ok(Ok(_))) if self.nodes[node].resting.answered(kind, None, Instant::now()) => self.rest_changed(node),
             Some(Err(Trouble { fault: Fault::Resting(wait), .. })) => self.call_refused(node, kind, *wait),
             _ => {}
         }

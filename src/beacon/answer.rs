@@ -1,6 +1,7 @@
 //! A consensus node's answer to one request: the head, the beginning of the body, which was waited
 //! for, and the rest, which was not.
 
+mod form;
 mod words;
 
 use std::{
@@ -21,12 +22,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+pub(super) use self::{form::Wanted, words::SOME};
 use super::idle::Idle;
 use crate::{
     domain::{node_id::NodeId, pace::NODE_RATE, publication::Problem},
     exchange::pieces::append,
     memory::STREAM,
-    net::http::{Broken, Response},
+    net::http::{Broken, Framing, Response},
     pool::Pool,
 };
 
@@ -35,6 +37,8 @@ use crate::{
 const HELD_BACK: u64 = 256 * 1024;
 /// The same for an answer that is useless in part: a block with all its blobs, in JSON.
 const HELD_WHOLE: u64 = 8 << 20;
+/// How long the rest of a node's word on a message is waited for.
+const WORD: Duration = Duration::from_secs(1);
 /// How long an answer of unknown length is waited for, because such an answer may be long.
 const UNKNOWN_LENGTH_TIMEOUT: Duration = Duration::from_millis(20);
 
@@ -44,6 +48,17 @@ const UNKNOWN_LENGTH_TIMEOUT: Duration = Duration::from_millis(20);
 const MOST_WORDS: usize = 4 << 20;
 /// How long a text may take that is searched for secrets; another node may have a better answer.
 const SEARCH: Duration = Duration::from_secs(2);
+
+/// How much of an answer is held before the client sees its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// The beginning.
+    Begin,
+    /// The whole, of which a part is useless.
+    Whole,
+    /// The word on a message, for a moment.
+    Word,
+}
 
 /// A node's answer.
 pub struct Answer {
@@ -69,19 +84,22 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes the response of a node of `pool`, and as much of the body as is waited for: the whole
-    /// body if that `is_wanted_whole`, there is `room`, and the body fits.
+    /// Takes the response of a node of `pool`, and as much of the body as is to be held; the whole
+    /// body only if there is `room`, and the body fits. Where the word on a message does not end,
+    /// a success counts as one without a body: the status is the verdict.
     ///
     /// # Errors
-    /// When the connection is lost meanwhile.
+    /// When the connection is lost meanwhile, or when a body that is wanted whole ends with its
+    /// connection and nothing shows that all of the body has come.
     pub(super) async fn read(
         response: Response,
         pool: &Arc<Pool>,
         node: NodeId,
         room: Option<&Arc<Semaphore>>,
-        is_wanted_whole: bool,
+        hold: Hold,
     ) -> Result<Self, Broken> {
         let status = response.head.status;
+        let ends_with_connection = response.head.framing == Framing::UntilClose;
         let mut headers = HeaderMap::new();
         let source = &pool.nodes[node];
         response.head.each_header(|name, value| {
@@ -113,12 +131,29 @@ impl Answer {
             answer.redact(room).await?;
             return Ok(answer);
         }
+        let is_wanted_whole = match hold {
+            Hold::Begin => false,
+            Hold::Whole => true,
+            Hold::Word => status < 300,
+        };
         let room = room.filter(|_| is_wanted_whole);
         let limit = if room.is_some() { HELD_WHOLE } else { HELD_BACK };
         if length.is_some_and(|length| length > limit) || answer.is_event_stream() {
             return Ok(answer);
         }
-        answer.hold_back(limit, room, is_wanted_whole).await?;
+        if hold == Hold::Word {
+            match timeout(WORD, answer.hold_back(limit, room, is_wanted_whole)).await {
+                Ok(held) => held?,
+                Err(_) if status < 300 && !answer.begins_as_a_page() => return Ok(answer.as_success()),
+                Err(_) => {}
+            }
+        } else {
+            answer.hold_back(limit, room, is_wanted_whole).await?;
+        }
+        if hold == Hold::Whole && status < 300 && ends_with_connection && !answer.is_provably_whole() {
+            let error = io::ErrorKind::UnexpectedEof.into();
+            return Err(Broken::Lost { error, started: true });
+        }
         if status >= 400 && !answer.headers.contains_key(header::CONTENT_TYPE) {
             answer.is_json = answer.in_memory().is_some_and(|words| Problem::read(&words).is_some());
         }
@@ -238,30 +273,6 @@ impl Answer {
     /// of other things, and a status with one fixed meaning does too.
     pub(super) fn speaks_of_messages(&self) -> bool {
         self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
-    }
-
-    /// Whether the answer is in another form than the API's: a page or plain text, as gateways
-    /// send. A page is known by its type, or by its beginning where it has the API's type or none.
-    /// An answer without a body, or without a content type, has the API's form otherwise.
-    pub(super) fn is_foreign(&self) -> bool {
-        const OURS: [&[u8]; 4] =
-            [b"application/json", b"application/problem+json", b"application/octet-stream", b"text/event-stream"];
-        let is_ours = || OURS.iter().any(|kind| is_of_kind(&self.headers, kind));
-        if is_of_kind(&self.headers, b"text/html") {
-            return true;
-        }
-        if self.begins_as_a_page() && !is_of_kind(&self.headers, b"application/octet-stream") {
-            return true;
-        }
-        self.length != Some(0) && self.headers.contains_key(header::CONTENT_TYPE) && !is_ours()
-    }
-
-    /// Whether the held beginning is that of a page: `<` and then a name, `!` or `?`.
-    fn begins_as_a_page(&self) -> bool {
-        let bytes = self.pieces.iter().flat_map(|piece| piece.iter().copied());
-        let mut bytes = bytes.skip_while(|byte| byte.is_ascii_whitespace() || matches!(byte, 0xef | 0xbb | 0xbf));
-        bytes.next() == Some(b'<')
-            && bytes.next().is_none_or(|byte| byte.is_ascii_alphabetic() || b"!?".contains(&byte))
     }
 
     /// Notes whether the request was sent to the node before, over a connection that was closed.

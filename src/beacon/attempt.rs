@@ -5,12 +5,12 @@ use std::{io, sync::Arc, time::Duration};
 use http::{HeaderMap, Method, header};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
-    answer::Answer,
-    time_limit::{TimeLimit, is_wanted_whole},
+    answer::{Answer, Hold, Wanted},
+    time_limit::{TimeLimit, is_urgent, is_wanted_whole},
     upload::Upload,
 };
 use crate::{
@@ -163,8 +163,10 @@ pub(super) async fn attempt_holding(
         // The request itself may have made the node drop the connection, so the node is only
         // probed.
         Sent::Lost(Some(_)) => pool.probe_now(index),
-        Sent::Refused(_, wait) => pool.call_refused(index, kind(request), *wait),
-        Sent::Answered(_) => pool.call_answered(index, kind(request)),
+        // Requests for all nodes are refused for limits of their own, as a relay's.
+        Sent::Refused(..) if request.route.class == Class::Everywhere => {}
+        Sent::Refused(_, wait) => pool.call_refused(index, kind(request), longest_rest(pool, request, *wait)),
+        Sent::Answered(_) => pool.call_answered_since(index, kind(request), started),
         _ => {}
     }
     sent
@@ -179,7 +181,13 @@ async fn exchange(
     room: Option<&Arc<Semaphore>>,
 ) -> Sent {
     let node = &pool.nodes[index];
-    let limit = if TimeLimit::of(request) == TimeLimit::Long { HEAD } else { patience };
+    let began = Instant::now();
+    let is_endless = matches!(TimeLimit::of(request), TimeLimit::Long | TimeLimit::Work);
+    let limit = if is_endless { HEAD } else { patience };
+    let late = || {
+        let text = format!("no answer to a request within {limit:?}");
+        Sent::Late(Trouble { fault: Fault::Silent, text })
+    };
     let mut progress = Progress::default();
     let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {
@@ -188,18 +196,23 @@ async fn exchange(
     let response = match outcome {
         // The node takes no more connections, which is no silence.
         None if progress.waits => return Sent::Nothing(Some(Trouble::full())),
-        None => {
-            let text = format!("no answer to a request within {limit:?}");
-            return Sent::Late(Trouble { fault: Fault::Silent, text });
-        }
+        None => return late(),
         Some(Ok(response)) => response,
         Some(Err(error)) if error.may_have_arrived() => return Sent::Lost(Some(trouble(node, &error))),
         Some(Err(error)) => return Sent::Nothing(Some(trouble(node, &error))),
     };
     node.traffic.touch(Instant::now());
     let wait = wait(&response.head);
-    let is_wanted_whole = is_wanted_whole(request) || (response.head.status < 300 && is_message(request));
-    match Answer::read(response, pool, index, room, is_wanted_whole).await {
+    let hold = match () {
+        () if is_message(request) => Hold::Word,
+        () if is_wanted_whole(request) => Hold::Whole,
+        () => Hold::Begin,
+    };
+    let read = Answer::read(response, pool, index, room, hold);
+    // The part of the answer that is held has the same time as the answer's head.
+    let read = if is_endless { Ok(read.await) } else { timeout_at(began + limit, read).await };
+    let Ok(read) = read else { return late() };
+    match read {
         Ok(mut answer) => {
             answer.notes_sending(progress.again);
             classify(request, answer, wait, pool.snapshot().head.unwrap_or(0))
@@ -248,10 +261,14 @@ fn is_message(request: &Request) -> bool {
     matches!(request.route.class, Class::Publish | Class::Everywhere)
 }
 
-/// Whether a success has no body in the API, so that an empty one is whole, whatever type a gateway
-/// gives to it.
-fn may_be_empty(request: &Request) -> bool {
-    is_message(request) || request.target.path().ends_with("/node/health")
+/// The content that a success of the request must have.
+fn wanted(request: &Request) -> Wanted {
+    let is_status = matches!(request.method, Method::HEAD | Method::OPTIONS);
+    match () {
+        () if is_status || request.target.path().ends_with("/node/health") => Wanted::Status,
+        () if is_message(request) => Wanted::Success,
+        () => Wanted::Data,
+    }
 }
 
 /// Whether a status says that this node lacks data that another may have: the node has pruned the
@@ -262,7 +279,9 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
         return false;
     }
     match status {
-        405 => true,
+        // Nimbus says 400 for want of an aggregate, a block or a state, and where its own clock is
+        // late.
+        400 | 405 => true,
         404 | 410 => match Subject::of(request.target.path(), 1) {
             Some(Subject { kept: Kept::Blobs | Kept::States, .. }) => true,
             // A recent slot without a block is for the client to judge: the request may have come
@@ -277,11 +296,13 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
 
 /// The kind of requests that a node refuses together with this one.
 pub(super) fn kind(request: &Request) -> Kind {
-    match request.route.class {
-        // A node may hang over such messages and still answer all other requests of the same group.
-        Class::Publish => Kind::of_publication(request.route.id),
-        _ => Kind::of_group(request.route.id),
-    }
+    Kind::of_route(&request.route)
+}
+
+/// How long the node rests that asks to be left alone for `wait`. The next duty comes sooner than
+/// a gateway's limit ends, so such a request is tried again within a slot.
+fn longest_rest(pool: &Pool, request: &Request, wait: Option<Duration>) -> Option<Duration> {
+    if is_urgent(request) { wait.map(|wait| wait.min(pool.slot() / 4)) } else { wait }
 }
 
 /// Whether client or node is to blame for an answer, where the chain is at `head`.
@@ -296,7 +317,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         Class::Read | Class::Everywhere => match status {
             // A gateway's page is no node's answer, with any status. Of a node's health the status
             // is the answer.
-            200..=299 => answer.is_foreign() && !(answer.length() == Some(0) && may_be_empty(request)),
+            200..=299 => answer.is_foreign(wanted(request)),
             // A redirect goes to an address as the node sees itself; a client knows only the proxy.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
@@ -307,7 +328,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         // gateway before it. A node's judgement of the message itself is final, and so is its
         // demand for another form.
         Class::Publish => match status {
-            200..=299 => answer.is_foreign() && answer.length() != Some(0),
+            200..=299 => answer.is_foreign(Wanted::Success),
             406 | 415 => false,
             400 | 409 | 422 => !answer.is_json(),
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),

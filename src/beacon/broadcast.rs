@@ -38,6 +38,11 @@ pub(super) fn word(pool: &Pool, node: NodeId, sent: &Sent) -> Word {
     }
 }
 
+/// How long a refusal for quota asks to be left alone with such requests.
+pub(super) fn asked_rest(sent: &Sent) -> Option<Duration> {
+    if let Sent::Refused(_, wait) = sent { *wait } else { None }
+}
+
 impl Requests {
     /// The epoch of the chain's head; 0 while no node has reported the chain.
     fn present_epoch(&self) -> u64 {
@@ -77,6 +82,9 @@ impl Requests {
                     let sent = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await;
                     let sent = sent.unwrap_or(Sent::Lost(None));
                     told.heard(&telling, node, word(&pool, node, &sent), pool.slot());
+                    if let Some(wait) = asked_rest(&sent) {
+                        told.rest(node, telling.kind(), wait);
+                    }
                     // The client may have its answer already.
                     let _ = answers.send((node, sent)).await;
                 });

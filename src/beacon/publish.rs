@@ -114,6 +114,8 @@ struct Giving<'a> {
     lost_nodes: Vec<NodeId>,
     /// Nodes that have judged the message.
     judges: Vec<NodeId>,
+    /// A node took so long over the message that no node has the message again.
+    was_late: bool,
     /// Whether a busy node had the message, and would only fail again at once.
     is_failed: bool,
     /// When busy and lost nodes may have the message again, because all nodes have been asked.
@@ -150,8 +152,12 @@ impl Requests {
                 let _ = told.send(outcome);
             });
         }
-        // The task is ended early only together with the network.
-        answer.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown.into()))
+        // The task is ended early only together with the network, and goes on when the client's
+        // time is over.
+        match timeout(self.settings.timeout, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(Refusal::OutcomeUnknown.into()),
+        }
     }
 
     /// Gives the message to these nodes, and when all have failed to the nodes of the next reload.
@@ -216,6 +222,7 @@ impl<'a> RequestRun<'a> {
                 }
                 () = sleep_until(giving.retry.unwrap_or(until)), if is_open && giving.retry.is_some() => {
                     giving.retry = None;
+                    self.tries.again = true;
                     self.tries.tried.retain(|node| !giving.busy.contains(node) && !giving.lost_nodes.contains(node));
                     aim = Aim::Another("refused");
                     continue;
@@ -275,8 +282,8 @@ impl<'a> RequestRun<'a> {
                 }
                 Choice::Nowhere => None,
             }
-        } else if giving.heard.lost >= most_lost {
-            // The message itself may crash the nodes.
+        } else if giving.heard.lost >= most_lost || giving.was_late {
+            // The message itself may crash the nodes, or its time is over.
             None
         } else {
             // Cancel-safe: an exchange that leaves the queue gives up its place only.
@@ -418,6 +425,7 @@ impl<'a> Giving<'a> {
             busy: Vec::new(),
             lost_nodes: Vec::new(),
             judges: Vec::new(),
+            was_late: false,
             is_failed: false,
             retry: None,
             pauses: Backoff::new(late / 8, late),

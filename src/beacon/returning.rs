@@ -13,8 +13,9 @@
 //! Rule: requests of different kinds are told beside one another, those of one kind one after the
 //! other; one that stays without an answer for a quarter of a slot holds up the next no longer.
 //! Where a node cannot take a request, the next ones follow, and that one is told again after a
-//! slot, two, four and so on. Reason: a node whose relay is away takes no registration, and needs
-//! the fee recipients all the same.
+//! slot, two, four and so on; after a refusal with `Retry-After` no request of the kind is told
+//! again before its time. Reason: a node whose relay is away takes no registration, and needs the
+//! fee recipients all the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use tokio::{
 use super::{
     Request, Sent,
     attempt::attempt,
-    broadcast::{TELLING, word},
+    broadcast::{TELLING, asked_rest, word},
     told_messages::{Due, LANES, ToldMessages, Word},
 };
 use crate::{
@@ -272,7 +273,7 @@ async fn tell(pool: Arc<Pool>, node: NodeId, kind: usize, told: Arc<ToldMessages
     let mut under_way = JoinSet::new();
     let mut failures = 0;
     loop {
-        let may_begin = under_way.len() < BESIDE && failures < FAILURES;
+        let may_begin = under_way.len() < BESIDE && failures < FAILURES && !told.is_left_alone(node, kind);
         let due = if may_begin { told.next(node, kind, pool.epoch()) } else { None };
         match due {
             Some(due) => {
@@ -302,8 +303,12 @@ async fn tell_one(pool: &Arc<Pool>, node: NodeId, mut due: Due, told: &ToldMessa
     // The client had its answer long ago, and its calls do not pay for this.
     let request = Request { caller: None, ..(*due.request).clone() };
     let sent = timeout(TELLING, attempt(pool, node, &request, &mut due.upload, TELLING)).await;
-    let word = word(pool, node, &sent.unwrap_or(Sent::Lost(None)));
+    let sent = sent.unwrap_or(Sent::Lost(None));
+    let word = word(pool, node, &sent);
     told.heard(&due.telling, node, word, pool.slot());
+    if let Some(wait) = asked_rest(&sent) {
+        told.rest(node, due.telling.kind(), wait);
+    }
     if word != Word::Failed {
         metrics.told_again(&pool.network);
     }

@@ -1,10 +1,12 @@
 //! How long each kind of request may take before another node is asked.
 //!
 //! Rule: a request for which a validator waits has a part of the slot; after that another node is
-//! asked beside the first. A request that a node may have to work on for minutes is limited only by
-//! the node's life. Every other request has the time of an attempt. Reason: a late attestation is
-//! worth little, while a state that takes minutes to build is worth waiting for. Example: slots
-//! take 12 s. For attestation data a second node is asked after 2.4 s, for duties after 4 s.
+//! asked beside the first. The same goes for reads of states, blocks and blobs, though a node may
+//! work on these as long as the node is alive. Whole states, and proofs of distributed validators,
+//! are limited only by the node's life. Every other request has the time of an attempt. Reason: a
+//! late attestation is worth little, while a state that takes minutes to build is worth waiting
+//! for. Example: slots take 12 s. For attestation data a second node is asked after 2.4 s, for
+//! duties after 4 s.
 
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ pub(super) enum TimeLimit {
     Due,
     /// A third of a slot; then the same.
     Soon,
+    /// A third of a slot; then the same. A node may work on the answer as long as the node lives.
+    Work,
     /// The time of an attempt; then another node is asked instead.
     Usual,
     /// As long as the node is alive.
@@ -42,10 +46,27 @@ impl TimeLimit {
             ["validator", ..] | ["beacon", "blocks", _, "root"] => Self::Due,
             ["beacon", "headers", ..] => Self::Soon,
             ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
-            _ if route.is_long() => Self::Long,
-            _ => Self::Usual,
+            ["debug", ..] if route.is_long() => Self::Long,
+            _ if route.is_long() => Self::Work,
+            // Each node answers for itself.
+            ["node", ..] => Self::Usual,
+            _ => Self::Soon,
         }
     }
+}
+
+/// Whether a validator loses something when the request is refused: such a request is tried at a
+/// node that rests, if no other is left.
+pub(super) fn is_urgent(request: &Request) -> bool {
+    let route = &request.route;
+    let is_of_the_chain = route.class == Class::Read && matches!(route.group, "headers" | "states");
+    route.class == Class::Publish || route.is_duty || is_of_the_chain || TimeLimit::of(request) == TimeLimit::Due
+}
+
+/// Whether the answer must begin within `calls.timeout`.
+pub(super) fn has_a_deadline(request: &Request) -> bool {
+    let patience = TimeLimit::of(request);
+    request.route.class == Class::Read && matches!(patience, TimeLimit::Due | TimeLimit::Soon | TimeLimit::Usual)
 }
 
 /// Whether half of an answer is useless, so that the answer is waited for whole: data to be signed,
@@ -59,7 +80,7 @@ impl Requests {
     pub(super) fn time_before_second_node(&self, request: &Request) -> Option<Duration> {
         match TimeLimit::of(request) {
             TimeLimit::Due => Some(self.pool.slot() / 5),
-            TimeLimit::Soon => Some(self.pool.slot() / 3),
+            TimeLimit::Soon | TimeLimit::Work => Some(self.pool.slot() / 3),
             TimeLimit::Usual | TimeLimit::Long => None,
         }
     }
@@ -85,11 +106,14 @@ mod tests {
             ("GET", "/eth/v1/beacon/headers/head", TimeLimit::Soon, false),
             ("GET", "/eth/v1/beacon/states/head/fork", TimeLimit::Soon, false),
             ("GET", "/eth/v1/node/syncing", TimeLimit::Usual, false),
-            ("GET", "/eth/v2/beacon/blocks/head", TimeLimit::Long, true),
-            ("GET", "/eth/v1/beacon/blobs/7", TimeLimit::Long, true),
+            ("GET", "/eth/v2/beacon/blocks/head", TimeLimit::Work, true),
+            ("GET", "/eth/v1/beacon/blobs/7", TimeLimit::Work, true),
+            ("GET", "/eth/v1/config/spec", TimeLimit::Soon, false),
+            ("POST", "/eth/v1/beacon/states/head/validators", TimeLimit::Work, false),
+            ("POST", "/eth/v1/beacon/rewards/attestations/1", TimeLimit::Work, false),
             ("GET", "/eth/v2/debug/beacon/states/head", TimeLimit::Long, false),
-            ("GET", "/eth/v1/beacon/states/head/validators", TimeLimit::Long, false),
-            ("GET", "/eth/v2/beacon/pool/attestations", TimeLimit::Usual, false),
+            ("GET", "/eth/v1/beacon/states/head/validators", TimeLimit::Work, false),
+            ("GET", "/eth/v2/beacon/pool/attestations", TimeLimit::Soon, false),
             ("POST", "/eth/v1/validator/prepare_beacon_proposer", TimeLimit::Usual, false),
             ("POST", "/eth/v2/beacon/blocks", TimeLimit::Long, false),
         ] {

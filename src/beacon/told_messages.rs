@@ -136,6 +136,13 @@ pub(super) struct Telling {
     is_first: bool,
 }
 
+impl Telling {
+    /// The kind of the request, one of [`LANES`].
+    pub(super) fn kind(&self) -> usize {
+        self.kind
+    }
+}
+
 /// A request that a node is to be told again.
 pub(super) struct Due {
     pub(super) telling: Telling,
@@ -252,17 +259,25 @@ impl ToldMessages {
         self.bell.notify_one();
     }
 
-    /// The node takes requests of this kind one after the other without success: the node is left
-    /// alone with the kind for `pause`.
+    /// The node takes requests of this kind one after the other without success, or asks for a
+    /// rest: the node is left alone with the kind for `pause` at least.
     pub(super) fn rest(&self, node: NodeId, kind: usize, pause: Duration) {
-        self.state().pauses[node][kind] = Some(Instant::now() + pause);
+        let until = &mut self.state().pauses[node][kind];
+        *until = (*until).max(Some(Instant::now() + pause));
+    }
+
+    /// Whether the node is left alone with requests of this kind.
+    pub(super) fn is_left_alone(&self, node: NodeId, kind: usize) -> bool {
+        self.state().pauses[node][kind].is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether a request of this kind is due for the node now.
     pub(super) fn has_due(&self, node: NodeId, kind: usize) -> bool {
+        if self.is_left_alone(node, kind) {
+            return false;
+        }
         let (state, now) = (self.state(), Instant::now());
-        let is_left_alone = state.pauses[node][kind].is_some_and(|until| now < until);
-        !is_left_alone && state.told.iter().any(|told| told.is_due(node, kind, state.lives[node], now))
+        state.told.iter().any(|told| told.is_due(node, kind, state.lives[node], now))
     }
 
     /// Whether the node has confirmed all requests in its present life.

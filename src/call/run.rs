@@ -318,7 +318,7 @@ impl<'a> CallRun<'a> {
                 let Tries { kind, again, ref tried, .. } = self.tries;
                 let (policy, class) = (settings.policy, self.method.class);
                 let choose = if self.tries.is_in_line() { shortest_line } else { choose };
-                match choose(pool, NodeQuery { policy, class, kind, tried, again }) {
+                match choose(pool, NodeQuery { policy, class, kind, tried, again, is_urgent: false }) {
                     // A second opinion is not worth asking of a node that is unwell.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
                     Choice::Node(node, scout) => {

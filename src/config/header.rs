@@ -38,6 +38,11 @@ pub(super) fn name(text: &str) -> Result<HeaderName, Invalid> {
     Ok(name)
 }
 
+/// Whether the value of the header `name`, in lower case, is a credential.
+pub fn names_a_credential(name: &str) -> bool {
+    CREDENTIALS.iter().any(|part| name.contains(part))
+}
+
 /// Parts of header names that tell a credential.
 const CREDENTIALS: [&str; 9] =
     ["auth", "key", "token", "secret", "cookie", "password", "credential", "session", "signature"];
@@ -57,8 +62,7 @@ pub(super) fn value(name: &str, text: &str, filled_in: bool) -> Result<Secret<He
     }
     let mut value = HeaderValue::try_from(text).map_err(|_| Invalid("is not a header value"))?;
     let name = name.to_ascii_lowercase();
-    let is_named = CREDENTIALS.iter().any(|part| name.contains(part));
-    value.set_sensitive(filled_in || is_named || text.split_whitespace().any(is_random));
+    value.set_sensitive(filled_in || names_a_credential(&name) || text.split_whitespace().any(is_random));
     Ok(Secret::new(value))
 }
 

@@ -30,6 +30,9 @@ pub struct Route {
     /// Whether the request belongs to a validator's duties, which stay on one node: only that node
     /// knows the messages that it got before.
     pub is_duty: bool,
+    /// A number for the route's name, which is the same for all requests of the route. Names of
+    /// things that the request asks for, such as slots and roots, count for nothing.
+    pub name: u32,
     is_long: bool,
 }
 
@@ -110,6 +113,7 @@ impl Route {
             id: MethodId(index),
             class,
             is_duty: area == "validator" || publishes,
+            name: name(method, path),
             is_long,
         }
     }
@@ -123,6 +127,20 @@ impl Route {
     pub fn is_repeatable(&self) -> bool {
         matches!(self.class, Class::Read | Class::Everywhere)
     }
+}
+
+/// A hash of the method and of the steps of the path that are words.
+fn name(method: &str, path: &str) -> u32 {
+    const NAMES_OF_BLOCKS: [&str; 4] = ["head", "genesis", "finalized", "justified"];
+    let method = if method == "HEAD" { "GET" } else { method };
+    let is_word = |step: &&str| {
+        step.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !NAMES_OF_BLOCKS.contains(step)
+    };
+    // The path begins with `eth` and the version: an old version of a route has the limits of a new
+    // version.
+    let words = path.trim_matches('/').split('/').skip(2).filter(is_word).take(4);
+    let bytes = std::iter::once(method).chain(words).flat_map(|word| word.bytes().chain([b'/']));
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
@@ -166,6 +184,18 @@ mod tests {
             let publishes_a_block = method == "POST" && group == "blocks";
             assert_eq!(route.is_duty, group == "validator" || publishes_a_block, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn requests_of_one_route_have_one_name() {
+        let name = |method, path| Route::of(method, path).name;
+        let duties = name("GET", "/eth/v1/validator/duties/proposer/7");
+        assert_eq!(duties, name("HEAD", "/eth/v2/validator/duties/proposer/8/"));
+        assert_ne!(duties, name("POST", "/eth/v1/validator/duties/attester/7"));
+        let validators = name("GET", "/eth/v1/beacon/states/head/validators");
+        assert_eq!(validators, name("GET", "/eth/v1/beacon/states/0xab/validators"));
+        assert_ne!(validators, name("POST", "/eth/v1/beacon/states/head/validators"));
+        assert_ne!(validators, name("GET", "/eth/v1/beacon/states/head/root"));
     }
 
     #[test]

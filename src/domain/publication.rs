@@ -11,8 +11,12 @@
 //! (`gossip_validation`), Prysm (`handlers_pool`) and Grandine (`http_api/src/error.rs`). The rest
 //! are words of the same form that these may say.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
+use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -40,12 +44,14 @@ pub enum PublishVerdict {
 
 /// Texts are compared without case, and without characters that are neither letters nor digits, so
 /// that the name of an error is found in the same way as a sentence.
-const REPEATED: [&str; 15] = [
+const REPEATED: [&str; 16] = [
     // Lodestar says so of any vote of the validator in the epoch; Lighthouse of these very bytes,
     // without the prefix.
     "attestationerrorattestationalreadyknown",
     "payloadattestationalreadyknown",
     "synccommitteemessageknown",
+    // Lodestar, of any exit, change or slashing of the same validator.
+    "erroralreadyexists",
     // Lighthouse, of a block of the same slot.
     "proposerhasalreadybeenseen",
     "alreadyvotedinepoch",
@@ -173,27 +179,62 @@ const OF_ANOTHER: [&str; 12] = [
 /// Texts that stand behind them where the known message is bad.
 const BAD: [&str; 8] = ["invalid", "asinvalid", "tobeinvalid", "andinvalid", "butinvalid", "bad", "asbad", "tobebad"];
 
+/// The kinds of words, in the order of [`LISTS`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Repeated,
+    Known,
+    Slashable,
+    Unknown,
+    Wrong,
+    Failed,
+}
+
+const LISTS: [(Kind, &[&str]); 6] = [
+    (Kind::Repeated, &REPEATED),
+    (Kind::Known, &KNOWN),
+    (Kind::Slashable, &SLASHABLE),
+    (Kind::Unknown, &UNKNOWN),
+    (Kind::Wrong, &WRONG),
+    (Kind::Failed, &FAILED),
+];
+
+/// Finds all words in one pass over a text. A node may send tens of thousands of texts at once.
+static SEARCH: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let words = LISTS.iter().flat_map(|(_, words)| *words);
+    AhoCorasick::new(words).expect("a hundred short words fit into an automaton")
+});
+
+/// The kind of the word at each place in [`SEARCH`].
+static KINDS: LazyLock<Vec<Kind>> =
+    LazyLock::new(|| LISTS.iter().flat_map(|(kind, words)| words.iter().map(|_| *kind)).collect());
+
 impl PublishVerdict {
     /// The meaning of `text`.
     pub fn of(text: &str) -> Self {
         let plain: String =
             text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
-        let has = |words: &[&str]| words.iter().any(|word| plain.contains(word));
-        let is_of_the_message = |(at, word): (usize, &str)| {
-            let (before, after) = (&plain[..at], &plain[at + word.len()..]);
+        // Words count as success only where they speak of the message itself.
+        let is_of_the_message = |before: &str, after: &str| {
             !OF_ANOTHER.iter().any(|word| before.ends_with(word)) && !BAD.iter().any(|word| after.starts_with(word))
         };
-        // Words count as success only where they speak of the message itself.
-        let says = |words: &[&str]| words.iter().any(|word| plain.match_indices(word).any(is_of_the_message));
+        let mut has = [false; LISTS.len()];
+        let mut says = [false; LISTS.len()];
+        for found in SEARCH.find_overlapping_iter(&plain) {
+            let kind = KINDS[found.pattern().as_usize()];
+            has[kind as usize] = true;
+            says[kind as usize] |= matches!(kind, Kind::Repeated | Kind::Known)
+                && is_of_the_message(&plain[..found.start()], &plain[found.end()..]);
+        }
         // The words of the first kind have some of the second in them.
         match () {
-            () if says(&REPEATED) => Self::Repeated,
-            () if has(&REPEATED) => Self::Other,
-            () if says(&KNOWN) => Self::Known,
-            () if has(&SLASHABLE) => Self::Slashable,
-            () if has(&UNKNOWN) => Self::Unknown,
-            () if has(&WRONG) => Self::Wrong,
-            () if has(&FAILED) => Self::Failed,
+            () if says[Kind::Repeated as usize] => Self::Repeated,
+            () if has[Kind::Repeated as usize] => Self::Other,
+            () if says[Kind::Known as usize] => Self::Known,
+            () if has[Kind::Slashable as usize] => Self::Slashable,
+            () if has[Kind::Unknown as usize] => Self::Unknown,
+            () if has[Kind::Wrong as usize] => Self::Wrong,
+            () if has[Kind::Failed as usize] => Self::Failed,
             () => Self::Other,
         }
     }
@@ -205,13 +246,45 @@ impl PublishVerdict {
     }
 }
 
+/// A complaint in words, and their meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    text: Arc<str>,
+    said: PublishVerdict,
+}
+
+impl Complaint {
+    /// The longest text that is kept and judged, in bytes: nodes' words are short, and a list has
+    /// thousands of them.
+    const LONGEST: usize = 2048;
+
+    /// Judges `text`, of which only the beginning is kept if it is long.
+    pub fn of(text: &str) -> Self {
+        let text = &text[..text.floor_char_boundary(Self::LONGEST)];
+        Self { text: text.into(), said: PublishVerdict::of(text) }
+    }
+
+    /// The words.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The meaning of the words.
+    pub fn said(&self) -> PublishVerdict {
+        self.said
+    }
+}
+
+/// The complaints about some messages of a list, by the messages' places in the list.
+pub type Complaints = BTreeMap<u64, Complaint>;
+
 /// An error in the API's form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The complaint about all of the messages, in words.
-    pub message: String,
-    /// The complaints about some messages of a list, by the messages' places in the list.
-    pub failures: BTreeMap<u64, String>,
+    /// The complaint about all of the messages.
+    pub message: Complaint,
+    /// The complaints about some messages of a list.
+    pub failures: Complaints,
 }
 
 impl Problem {
@@ -234,19 +307,23 @@ impl Problem {
             message: Option<String>,
         }
         let told: Told = serde_json::from_slice(body).ok()?;
-        let message = told.message.unwrap_or_default();
-        let words = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| message.clone());
+        let message = Complaint::of(&told.message.unwrap_or_default());
+        let words = |text: Option<String>| match text.filter(|text| !text.is_empty()) {
+            Some(text) => Complaint::of(&text),
+            None => message.clone(),
+        };
         let failures = told.failures.unwrap_or_default().into_iter();
         let failures = failures.map(|failure| Some((place(&failure.index)?, words(failure.message))));
-        let failures: BTreeMap<u64, String> = failures.collect::<Option<_>>().unwrap_or_default();
-        (!message.is_empty() || !failures.is_empty()).then_some(Self { message, failures })
+        let failures: Complaints = failures.collect::<Option<_>>().unwrap_or_default();
+        (!message.text.is_empty() || !failures.is_empty()).then_some(Self { message, failures })
     }
 
     /// Writes the error in the API's form.
     pub fn write(&self, status: u16) -> Vec<u8> {
-        let failure = |(index, message): (&u64, &String)| serde_json::json!({ "index": index, "message": message });
+        let failure =
+            |(index, complaint): (&u64, &Complaint)| serde_json::json!({ "index": index, "message": complaint.text() });
         let failures: Vec<_> = self.failures.iter().map(failure).collect();
-        serde_json::json!({ "code": status, "message": self.message, "failures": failures }).to_string().into()
+        serde_json::json!({ "code": status, "message": self.message.text(), "failures": failures }).to_string().into()
     }
 }
 
@@ -296,7 +373,9 @@ mod tests {
             ("PublishError.Duplicate", PublishVerdict::Known),
             ("ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN", PublishVerdict::Repeated),
             ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_AGGREGATOR_ALREADY_KNOWN", PublishVerdict::Repeated),
-            ("VOLUNTARY_EXIT_ERROR_ALREADY_EXISTS", PublishVerdict::Known),
+            ("VOLUNTARY_EXIT_ERROR_ALREADY_EXISTS", PublishVerdict::Repeated),
+            ("BLS_TO_EXECUTION_CHANGE_ERROR_ALREADY_EXISTS", PublishVerdict::Repeated),
+            ("PROPOSER_SLASHING_ERROR_ALREADY_EXISTS", PublishVerdict::Repeated),
             ("ATTESTATION_ERROR_UNKNOWN_OR_PREFINALIZED_BEACON_BLOCK_ROOT", PublishVerdict::Unknown),
             ("BLOCK_ERROR_PARENT_UNKNOWN", PublishVerdict::Unknown),
             // Nimbus.
@@ -342,11 +421,22 @@ mod tests {
     }
 
     #[test]
+    fn long_words_are_cut_and_shared() {
+        let long = "\u{e9}".repeat(3000) + "already known";
+        let complaint = Complaint::of(&long);
+        assert_eq!((complaint.text().len(), complaint.said()), (2048, PublishVerdict::Other));
+        let failures: Vec<_> = (0..3).map(|index| serde_json::json!({ "index": index })).collect();
+        let body = serde_json::json!({ "message": long, "failures": failures }).to_string();
+        let problem = Problem::read(body.as_bytes()).unwrap();
+        assert!(problem.failures.values().all(|complaint| Arc::ptr_eq(&complaint.text, &problem.message.text)));
+    }
+
+    #[test]
     fn a_list_of_failures_is_read_and_written() {
         let body = br#"{"code":400,"message":"some","failures":[{"index":3,"message":"a"},{"index":"0"}],"x":1}"#;
         let problem = Problem::read(body).unwrap();
-        let failures = BTreeMap::from([(0, "some".to_owned()), (3, "a".to_owned())]);
-        assert_eq!(problem, Problem { message: "some".to_owned(), failures });
+        let failures = BTreeMap::from([(0, Complaint::of("some")), (3, Complaint::of("a"))]);
+        assert_eq!(problem, Problem { message: Complaint::of("some"), failures });
         assert_eq!(Problem::read(&problem.write(400)), Some(problem));
         for (failures, left) in [
             (r#"[{"message":"a"}]"#, &[][..]),
@@ -356,11 +446,11 @@ mod tests {
             ("null", &[]),
         ] {
             let problem = Problem::read(format!(r#"{{"message":"oops","failures":{failures}}}"#).as_bytes()).unwrap();
-            let left: BTreeMap<_, _> = left.iter().map(|(at, text)| (*at, (*text).to_owned())).collect();
-            assert_eq!((&*problem.message, problem.failures), ("oops", left), "{failures}");
+            let left: BTreeMap<_, _> = left.iter().map(|(at, text)| (*at, Complaint::of(text))).collect();
+            assert_eq!((problem.message.text(), problem.failures), ("oops", left), "{failures}");
         }
         let plain = br#"{"code":500,"message":"oops"}"#;
-        assert_eq!(Problem::read(plain).unwrap().message, "oops");
+        assert_eq!(Problem::read(plain).unwrap().message.text(), "oops");
         for body in [&b"<html>"[..], b"", b"[]", b"\"first\"", b"{}", br#"{"failures":[{"index":-1}]}"#] {
             assert_eq!(Problem::read(body), None, "{body:?}");
         }

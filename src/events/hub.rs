@@ -57,6 +57,9 @@ const TICK: Duration = Duration::from_millis(50);
 const OVERLAP: Duration = Duration::from_secs(1);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
+/// The node's head is asked for when its stream has not told that head for one part in so many of a
+/// slot.
+const MUTE: u32 = 12;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; each further pause is twice as long.
@@ -233,6 +236,7 @@ impl Hub {
         }
         self.step(latest);
         self.trials.expire(now);
+        self.watch_muteness(now);
         self.watch_silence(now);
         self.watch_reopening(now);
         // Without a stream there is no node to ask, and no head can be late.
@@ -388,6 +392,25 @@ impl Hub {
         }
     }
 
+    /// Asks the stream's node for its head where probes have seen a head that the stream does not
+    /// tell: a stream may be mute though its node goes on.
+    fn watch_muteness(&mut self, now: Instant) {
+        let told = self.stitcher.as_ref().and_then(Stitcher::slot);
+        let Some(current) = self.current.as_mut().filter(|current| current.running) else { return };
+        let head = current.pool.snapshot().nodes[current.node].head.as_ref().map(|head| head.number);
+        let Some(head) = head.filter(|head| told.is_some_and(|told| told < *head)) else {
+            current.mute = None;
+            return;
+        };
+        let (of, since) = *current.mute.get_or_insert((head, Some(now)));
+        let since = if of == head { since } else { current.mute.insert((head, Some(now))).1 };
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= current.pool.slot() / MUTE) {
+            // Once for each head: a stream that is mute for two slots is left.
+            current.mute = Some((head, None));
+            self.step(Input::Renewed);
+        }
+    }
+
     /// A stream that reports no head while the pool moves is lost, even with an open connection.
     fn watch_silence(&mut self, now: Instant) {
         let snapshot = self.pool.snapshot();
@@ -446,6 +469,7 @@ impl Hub {
                 self.metrics.doubtful_event(self.network(), "no_header");
             }
             Effect::Ahead(slot) => self.ahead(slot),
+            Effect::Unreadable => self.metrics.doubtful_event(self.network(), "unreadable"),
             Effect::Broken(why) => {
                 self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }, PAUSE);
             }

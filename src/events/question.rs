@@ -57,7 +57,7 @@ pub(super) struct Asked {
 /// answer.
 pub(super) async fn ask(pool: Arc<Pool>, node: NodeId, question: Question, slots_per_epoch: u64) -> Asked {
     let (slot, started) = (pool.slot(), Instant::now());
-    let kind = Kind::of_group(Route::of("GET", path_of(question)).id);
+    let kind = Kind::of_route(&Route::of("GET", path_of(question)));
     let to = |node: NodeId| One { pool: pool.clone(), node, slots_per_epoch, clock: Clock::new(THINKING) };
     let one = to(node);
     let mut own: BoxFuture<'static, Option<ChainAnswer>> = Box::pin(async move { one.asked(question).await });

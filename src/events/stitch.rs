@@ -26,6 +26,8 @@
 //!   if that one does not name the roots either, the last known roots are taken.
 //! - Events about the chain are small. A larger one than [`MAX_EVENT`] is made up, as if the node
 //!   had not sent the event.
+//! - An event about the chain that cannot be read is left out. So is a checkpoint that cannot be
+//!   final yet.
 //! - A head that a node reported is sent in time ([`late`]), also without its header.
 //!
 //! A gap that is too long, or that no node can fill in time, is skipped: the next head is sent, and
@@ -33,6 +35,7 @@
 
 mod answers;
 mod chain;
+mod crowd;
 mod held;
 mod late;
 mod terms;
@@ -45,6 +48,7 @@ use bytes::Bytes;
 pub use self::terms::{ChainAnswer, Effect, Input, Question};
 use self::{
     chain::{Chain, PathFromTip, Unknown},
+    crowd::Crowd,
     held::Held,
     late::Late,
     work::{Head, Queue, Work},
@@ -53,6 +57,7 @@ use super::{
     beacon::{self, ChainEvent, Duties},
     seen::Seen,
     sse::Event,
+    topics,
 };
 use crate::domain::hash::Hash;
 
@@ -103,6 +108,7 @@ pub struct Stitcher {
     late: Late,
     /// The highest slot that an honest node can report.
     latest: u64,
+    crowd: Crowd,
     effects: Vec<Effect>,
 }
 
@@ -124,6 +130,7 @@ impl Stitcher {
             failures: 0,
             late: Late::new(slot),
             latest: u64::MAX,
+            crowd: Crowd::default(),
             effects: Vec::new(),
         }
     }
@@ -143,6 +150,7 @@ impl Stitcher {
         match input {
             Input::Opened | Input::Switched => {
                 self.clear();
+                self.crowd = Crowd::default();
                 self.late.opened(matches!(input, Input::Opened));
                 for work in [Work::Catch, Work::Finality(None), Work::LearnDuties] {
                     self.work.hear(work);
@@ -207,6 +215,11 @@ impl Stitcher {
             self.effects.push(Effect::Ahead(slot));
             return;
         }
+        if let Some(ChainEvent::Block { slot, root } | ChainEvent::Head { slot, root, .. }) = said
+            && !self.crowd.admits(slot, root)
+        {
+            return self.broken("it reports more blocks of one slot than there can be");
+        }
         let work = match said {
             Some(ChainEvent::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
             Some(ChainEvent::Head { slot, root, duties }) => {
@@ -220,6 +233,10 @@ impl Stitcher {
             Some(ChainEvent::Reorg { old }) => Work::Reorg { old, event: raw },
             Some(ChainEvent::Finalized { .. }) if !is_small => Work::Finality(None),
             Some(ChainEvent::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
+            None if topics::CHAIN.contains(&topic.as_str()) => {
+                self.effects.push(Effect::Unreadable);
+                return;
+            }
             None => {
                 if self.seen.is_new(&topic, &data) {
                     let free = self.held.take(topic, &data, raw, self.latest);

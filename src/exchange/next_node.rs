@@ -31,6 +31,9 @@ pub struct NodeQuery<'a> {
     pub tried: &'a [NodeId],
     /// Whether all nodes failed the exchange before.
     pub again: bool,
+    /// Whether the exchange is tried at a node that rests rather than refused, if no other node is
+    /// left and that node has not had the exchange.
+    pub is_urgent: bool,
 }
 
 /// Where an exchange goes.
@@ -44,7 +47,7 @@ pub enum Choice<'a> {
 }
 
 /// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
-/// a scout in its turn.
+/// a scout in its turn. An urgent exchange goes to a node that rests where no other is left.
 pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let load = |node: NodeId| {
         let traffic = &pool.nodes[node].traffic;
@@ -71,7 +74,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
             RestState::Rests(until) => {
                 rests = true;
                 closed.push(node);
-                earliest = [earliest, until].into_iter().flatten().min();
+                earliest = [earliest, Some(until)].into_iter().flatten().min();
             }
         }
     }
@@ -102,7 +105,26 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
             shut.push(node);
         }
     }
+    if rests
+        && query.is_urgent
+        && !query.again
+        && let Some(node) = least_bad(pool, query, load)
+    {
+        return Choice::Node(node, None);
+    }
     if rests { Choice::Rest(earliest) } else { Choice::Nowhere }
+}
+
+/// The best of the nodes that rest, as if they did not: the active node first.
+fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -> Option<NodeId> {
+    let mut rested = (**pool.snapshot()).clone();
+    for facts in rested.nodes.iter_mut().filter(|facts| facts.verdict == Verdict::Resting) {
+        facts.verdict = Verdict::Up;
+    }
+    let may_serve = |node: &NodeId| !query.tried.contains(node) && rested.nodes[*node].preference(0, 0).is_some();
+    let active = rested.active.filter(may_serve);
+    let active = active.filter(|active| query.class == Class::NodeLocal && rested.nodes[*active].verdict.is_usable());
+    active.or_else(|| route::next(&rested, load, pool.served(), query.policy, query.class, query.tried))
 }
 
 /// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest
@@ -127,7 +149,7 @@ pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
     let snapshot = pool.snapshot();
     let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.preference(0, 0).is_some());
     let ends = serving.map(|(_, node)| match node.resting.state(kind, false, now) {
-        RestState::Rests(until) => Some(until.unwrap_or(now)),
+        RestState::Rests(until) => Some(until),
         _ => None,
     });
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()

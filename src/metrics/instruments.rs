@@ -27,8 +27,9 @@ pub(super) struct Instruments {
     pub(super) gaps_skipped_total: Counter,
     #[metric(
         labels = ["network", "reason"],
-        help = "Events that nodes could not confirm: a head sent although no node returned its header in \
-                time (`no_header`), or one of a slot ahead of the clock, which was dropped (`ahead`)."
+        help = "Events that nodes could not bear out: a head that was told though no node gave its \
+                header in time (`no_header`), or one of a slot ahead of the clock (`ahead`) or one that \
+                could not be read (`unreadable`), which were not told."
     )]
     pub(super) doubtful_events_total: Counter,
     #[metric(

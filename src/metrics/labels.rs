@@ -38,7 +38,7 @@ pub(super) fn switch_reasons() -> impl Iterator<Item = &'static str> {
 pub(super) const PUBLISH_REASONS: [&str; 7] =
     ["lost", "refused", "unreachable", "late", "out", "doubtful", "unknown_block"];
 /// Why an event was doubtful.
-pub(super) const DOUBT_REASONS: [&str; 2] = ["no_header", "ahead"];
+pub(super) const DOUBT_REASONS: [&str; 3] = ["no_header", "ahead", "unreadable"];
 /// Why a filter was dropped.
 pub(super) const FILTER_ENDS: [&str; 4] = ["timeout", "backlog", "gap", "too_long"];
 /// The limits for which a filter is not made.

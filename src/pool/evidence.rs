@@ -233,10 +233,19 @@ impl Evidence {
 impl Pool {
     /// A call of this kind was answered well.
     pub fn call_answered(&self, node: NodeId, kind: Kind) {
+        self.answered(node, kind, None);
+    }
+
+    /// The same of a call that was sent at that moment, perhaps while the node rested.
+    pub fn call_answered_since(&self, node: NodeId, kind: Kind, sent: Instant) {
+        self.answered(node, kind, Some(sent));
+    }
+
+    fn answered(&self, node: NodeId, kind: Kind, sent: Option<Instant>) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
         traffic.answered(kind.id());
         evidence.answered();
-        if resting.is_any() && resting.answered(kind, Instant::now()) {
+        if resting.is_any() && resting.answered(kind, sent, Instant::now()) {
             self.rest_changed(node);
         }
     }

@@ -1,13 +1,14 @@
 //! Rests of nodes that refuse calls for quota or load. After a rest, a single call goes as a scout,
 //! then more and more calls.
 //!
-//! Rule: a refusal concerns one method first: calls of that method pass the node over while the
-//! method rests, all others go on. When a second method is refused, and no call was answered in
-//! between, the whole node rests. A rest lasts as long as `Retry-After` says, and at least for a
-//! pause that doubles with each refusal of a scout; good answers end it. Reason: providers limit
-//! single methods as well as accounts, and a node that is called in spite of its refusals may
-//! refuse for longer. Example without `Retry-After`: `eth_getLogs` is refused and rests for 1 s;
-//! the scout is refused too, and the rest goes on for 2 s.
+//! Rule: a refusal concerns one method, or one route, first: calls of that method pass the node
+//! over while the method rests, all others go on. When a second method is refused, and no call was
+//! answered in between, the whole node rests. A rest lasts as long as `Retry-After` says, and at
+//! least for a pause that doubles with each refusal of a scout; good answers end the rest. A scout
+//! that stays out holds up the next for [`SCOUTING`] only. Reason: providers limit single methods
+//! as well as accounts, and a node that is called in spite of its refusals may refuse for longer.
+//! Example without `Retry-After`: `eth_getLogs` is refused and rests for 1 s; the scout is refused
+//! too, and the rest goes on for 2 s.
 //!
 //! Methods that a node fails again and again rest in the same way, with one difference: when no
 //! other node is left, they are tried.
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::domain::{
     backoff::doubled,
-    beacon_route::Route,
+    beacon_route::{Class, Route},
     method::{Method, MethodId},
 };
 
@@ -38,37 +39,49 @@ const LONGEST_AGAIN: Duration = Duration::from_secs(2);
 const LAPSE: Duration = Duration::from_secs(60);
 /// A rest is dropped when so many calls at once have succeeded.
 const WIDEST: u32 = 64;
+/// A scout that has been out for so long keeps no other from going.
+const SCOUTING: Duration = Duration::from_secs(2);
+/// The most rests that are kept of one node: clients choose the paths that a node may refuse.
+const MOST_RESTS: usize = 128;
 /// Methods that the table does not know are hashed into so many kinds.
 const UNKNOWN_KINDS: u32 = 64;
 
-/// Which calls a rest is about: those of a method, or of a group of the beacon API's routes.
+/// Which calls a rest is about: those of a method, or of a route of the beacon API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Kind(u32);
+pub struct Kind {
+    /// The method, or the group of routes.
+    id: u32,
+    /// The route in its group; 0 for methods.
+    route: u32,
+}
 
 impl Kind {
     /// The kind of calls of the method `name`, which has this id in the table.
     pub fn of_method(MethodId(index): MethodId, name: &str) -> Self {
         let place = u32::try_from(index).unwrap_or(u32::MAX);
         if index < Method::COUNT {
-            return Self(place);
+            return Self { id: place, route: 0 };
         }
         let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        Self(place.saturating_add(hash % UNKNOWN_KINDS))
+        Self { id: place.saturating_add(hash % UNKNOWN_KINDS), route: 0 }
     }
 
-    /// The kind of requests of the group with this id.
-    pub fn of_group(MethodId(index): MethodId) -> Self {
-        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    /// The kind of requests of this route. A node may hang over signed messages and still answer
+    /// all other requests of the same group, so publications are groups of their own.
+    pub fn of_route(route: &Route) -> Self {
+        let MethodId(index) = route.id;
+        let place = if route.class == Class::Publish { Route::GROUPS.len() + index } else { index };
+        Self { id: u32::try_from(place).unwrap_or(u32::MAX), route: route.name }
     }
 
-    /// The kind of publications to the group with this id.
-    pub fn of_publication(MethodId(index): MethodId) -> Self {
-        Self::of_group(MethodId(Route::GROUPS.len() + index))
+    /// The kind of all that fails together with this one: a method, or a group of routes.
+    fn group(self) -> Self {
+        Self { route: 0, ..self }
     }
 
     /// The id in the table, or the first id behind the table for unknown methods.
     pub fn id(self) -> MethodId {
-        MethodId((self.0 as usize).min(Method::COUNT))
+        MethodId((self.id as usize).min(Method::COUNT))
     }
 }
 
@@ -81,7 +94,7 @@ enum What {
     Probes,
     /// A kind of calls that the node refuses.
     Refused(Kind),
-    /// A kind of calls that the node fails.
+    /// A group of kinds that the node fails.
     Failed(Kind),
     /// Second tries of calls that every node failed.
     Again,
@@ -96,8 +109,8 @@ pub enum RestState {
     Due,
     /// Only if no other node is left.
     Last,
-    /// Not before this moment; `None`: not before a scout has returned.
-    Rests(Option<Instant>),
+    /// Not before this moment, unless a scout returns before.
+    Rests(Instant),
 }
 
 /// A scout's place at a node, to be given back.
@@ -111,22 +124,32 @@ struct Rest {
     number: u64,
     pause: Duration,
     until: Instant,
+    /// When the node last refused.
+    refused_at: Instant,
     /// How many calls may be under way after its end, and how many are.
     width: u32,
     out: u32,
+    /// When the latest of these set out.
+    scouted_at: Option<Instant>,
 }
 
 impl Rest {
     fn is_for(&self, kind: Kind, again: bool) -> bool {
         match self.what {
             What::Whole | What::Probes => true,
-            What::Refused(other) | What::Failed(other) => other == kind,
+            What::Refused(other) => other == kind,
+            What::Failed(other) => other == kind.group(),
             What::Again => again,
         }
     }
 
     fn admits(&self, now: Instant) -> bool {
-        now >= self.until && self.out < self.width
+        now >= self.until && (self.out < self.width || now >= self.next_scout())
+    }
+
+    /// When the next scout may go though those that are out have not returned.
+    fn next_scout(&self) -> Instant {
+        self.scouted_at.map_or(self.until, |at| self.until.max(at + SCOUTING))
     }
 
     fn bounds(what: What) -> (Duration, Duration) {
@@ -153,10 +176,17 @@ impl Table {
         let (first, longest) = Rest::bounds(what);
         let Some(rest) = self.find(what) else {
             self.last_number += 1;
-            let until = now + first.max(wait);
-            self.rests.push(Rest { what, number: self.last_number, pause: first, until, width: 1, out: 0 });
+            if self.rests.len() >= MOST_RESTS
+                && let Some(soonest) = (0..self.rests.len()).min_by_key(|&place| self.rests[place].until)
+            {
+                self.rests.swap_remove(soonest);
+            }
+            let (number, until) = (self.last_number, now + first.max(wait));
+            let (refused_at, scouted_at) = (now, None);
+            self.rests.push(Rest { what, number, pause: first, until, refused_at, width: 1, out: 0, scouted_at });
             return;
         };
+        rest.refused_at = now;
         if now >= rest.until {
             rest.pause = if rest.width > 1 { first } else { doubled(rest.pause, 1, longest) };
             rest.width = 1;
@@ -200,12 +230,10 @@ impl Resting {
             let this = match (rest.admits(now), rest.what) {
                 (true, _) => RestState::Due,
                 (false, What::Failed(_)) => RestState::Last,
-                (false, _) => RestState::Rests((now < rest.until).then_some(rest.until)),
+                (false, _) => RestState::Rests(rest.next_scout()),
             };
             standing = match (standing, this) {
-                (RestState::Rests(one), RestState::Rests(other)) => {
-                    RestState::Rests(one.zip(other).map(|(a, b)| a.max(b)))
-                }
+                (RestState::Rests(one), RestState::Rests(other)) => RestState::Rests(one.max(other)),
                 (RestState::Rests(until), _) | (_, RestState::Rests(until)) => RestState::Rests(until),
                 (RestState::Last, _) | (_, RestState::Last) => RestState::Last,
                 _ => RestState::Due,
@@ -224,6 +252,7 @@ impl Resting {
         let rests = table.rests.iter_mut().filter(|rest| rest.is_for(kind, again));
         for (rest, place) in rests.zip(&mut claim.0) {
             rest.out += 1;
+            rest.scouted_at = Some(now);
             *place = rest.number;
         }
         Some(claim)
@@ -240,18 +269,20 @@ impl Resting {
 
     /// The node refused a call for quota, and asked to be left for `wait`.
     pub fn refused(&self, kind: Kind, wait: Option<Duration>, now: Instant) {
-        let wait = wait.unwrap_or_default();
         let mut table = self.lock();
         if table.find(What::Whole).is_some() {
-            table.rest(What::Whole, wait, now);
+            table.rest(What::Whole, wait.unwrap_or_default(), now);
         } else if table.refused.is_some_and(|other| other != kind) {
             let left = |rest: &Rest| if matches!(rest.what, What::Refused(_)) { Some(rest.until - now) } else { None };
             let longest = table.rests.iter().filter_map(left).max().unwrap_or_default();
-            table.forget(|rest| matches!(rest.what, What::Refused(_)));
-            table.rest(What::Whole, wait.max(longest), now);
+            // The time that a node gave for one method need not be the time for all others.
+            let wait = wait.unwrap_or(longest.min(LONGEST));
+            table.rest(What::Whole, wait, now);
+            let end = table.find(What::Whole).map_or(now, |rest| rest.until);
+            table.forget(|rest| matches!(rest.what, What::Refused(_)) && rest.until <= end);
         } else {
             table.refused = Some(kind);
-            table.rest(What::Refused(kind), wait, now);
+            table.rest(What::Refused(kind), wait.unwrap_or_default(), now);
         }
         self.any.store(true, Relaxed);
     }
@@ -271,7 +302,7 @@ impl Resting {
 
     /// The node fails one call of this kind after the other, which others answer.
     pub fn failed(&self, kind: Kind, now: Instant) {
-        self.lock().rest(What::Failed(kind), Duration::ZERO, now);
+        self.lock().rest(What::Failed(kind.group()), Duration::ZERO, now);
         self.any.store(true, Relaxed);
     }
 
@@ -282,8 +313,9 @@ impl Resting {
         self.any.store(true, Relaxed);
     }
 
-    /// A call was answered well. Returns whether that changed anything.
-    pub fn answered(&self, kind: Kind, now: Instant) -> bool {
+    /// A call was answered well. `sent`: when the call was sent, if that may have been in a rest.
+    /// Returns whether that changed anything.
+    pub fn answered(&self, kind: Kind, sent: Option<Instant>, now: Instant) -> bool {
         if !self.is_any() {
             return false;
         }
@@ -291,14 +323,17 @@ impl Resting {
         table.refused = None;
         let mut changed = false;
         table.rests.retain_mut(|rest| {
-            // An answer during the rest is to a call that was sent before the rest. A rest that a
-            // probe began, a probe ends.
-            if !rest.is_for(kind, true) || now < rest.until || rest.what == What::Probes {
+            let is_of_calls = matches!(rest.what, What::Whole | What::Refused(_));
+            let is_later = is_of_calls && sent.is_some_and(|sent| sent > rest.refused_at);
+            // As a rule an answer during the rest is to a call that was sent before the rest. A
+            // rest that a probe began, a probe ends.
+            if !rest.is_for(kind, true) || (now < rest.until && !is_later) || rest.what == What::Probes {
                 return true;
             }
             changed = true;
+            rest.until = rest.until.min(now);
             rest.width *= 2;
-            matches!(rest.what, What::Whole | What::Refused(_)) && rest.width <= WIDEST
+            is_of_calls && rest.width <= WIDEST
         });
         self.any.store(!table.rests.is_empty(), Relaxed);
         changed
@@ -341,147 +376,4 @@ impl Resting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CALL: Kind = Kind(1);
-    const LOGS: Kind = Kind(2);
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    /// The only scout that there may be.
-    fn scout(resting: &Resting, kind: Kind, now: Instant) -> Claim {
-        assert_eq!(resting.state(kind, false, now), RestState::Due);
-        let claim = resting.claim(kind, false, now).unwrap();
-        assert_eq!(resting.state(kind, false, now), RestState::Rests(None));
-        assert!(resting.claim(kind, false, now).is_none());
-        claim
-    }
-
-    #[test]
-    fn a_refused_method_rests_and_each_refused_scout_doubles_it() {
-        let (resting, mut now) = (Resting::default(), Instant::now());
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
-            resting.refused(CALL, None, now);
-            // A refusal of a call that was under way when the rest began does not lengthen the
-            // rest.
-            resting.refused(CALL, None, now);
-            assert_eq!(resting.state(LOGS, false, now), RestState::Free);
-            assert!(!resting.is_whole(now));
-            let RestState::Rests(Some(until)) = resting.state(CALL, false, now) else { panic!("no rest") };
-            pauses.push((until - now).as_secs());
-            now = until;
-            let claim = scout(&resting, CALL, now);
-            resting.release(claim);
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-    }
-
-    #[test]
-    fn a_second_refused_method_has_the_node_rest_without_an_answer() {
-        let (resting, now) = (Resting::default(), Instant::now());
-        resting.refused(CALL, Some(seconds(5)), now);
-        resting.answered(LOGS, now);
-        resting.refused(LOGS, None, now);
-        assert!(!resting.is_whole(now));
-        assert_eq!(resting.kinds(now), [CALL, LOGS]);
-        resting.refused(CALL, None, now);
-        assert!(resting.is_whole(now));
-        assert_eq!((resting.until(now), resting.kinds(now)), (Some(now + seconds(5)), vec![]));
-        assert_eq!(resting.state(Kind(3), false, now), RestState::Rests(Some(now + seconds(5))));
-    }
-
-    #[test]
-    fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
-        let (resting, mut now) = (Resting::default(), Instant::now());
-        resting.refused(CALL, Some(seconds(30)), now);
-        assert_eq!(resting.state(CALL, false, now + seconds(29)), RestState::Rests(Some(now + seconds(30))));
-        now += seconds(30);
-        let mut width = 1;
-        while resting.is_any() {
-            let mut claims = Vec::new();
-            while resting.state(CALL, false, now) == RestState::Due {
-                claims.push(resting.claim(CALL, false, now).unwrap());
-            }
-            assert_eq!(claims.len(), width);
-            claims.into_iter().for_each(|claim| resting.release(claim));
-            assert!(resting.answered(CALL, now));
-            width *= 2;
-        }
-        assert_eq!(width as u32, 2 * WIDEST);
-        // The next refusal is a first one.
-        resting.refused(CALL, None, now);
-        assert_eq!(resting.state(CALL, false, now), RestState::Rests(Some(now + FIRST)));
-    }
-
-    #[test]
-    fn good_probes_end_only_the_rests_that_probes_began() {
-        let (resting, now) = (Resting::default(), Instant::now());
-        resting.probe_refused(Some(seconds(3)), now);
-        assert!(resting.is_whole(now));
-        assert_eq!(resting.probes_rest_until(), Some(now + seconds(3)));
-        resting.answered(CALL, now + seconds(4));
-        assert!(resting.is_whole(now));
-        resting.probe_answered();
-        assert!(!resting.is_whole(now));
-        resting.refused(CALL, None, now);
-        resting.probe_answered();
-        assert_eq!(resting.kinds(now), [CALL]);
-    }
-
-    #[test]
-    fn a_failing_method_is_tried_last_until_its_first_good_answer() {
-        let (resting, now) = (Resting::default(), Instant::now());
-        resting.failed(CALL, now);
-        assert_eq!(resting.state(CALL, false, now), RestState::Last);
-        assert!(!resting.is_whole(now));
-        resting.answered(CALL, now + FIRST);
-        assert_eq!(resting.state(CALL, false, now + FIRST), RestState::Free);
-    }
-
-    #[test]
-    fn second_tries_go_one_by_one_and_hold_no_first_try_up() {
-        let (resting, now) = (Resting::default(), Instant::now());
-        resting.failed_again(now);
-        assert_eq!(resting.state(CALL, false, now), RestState::Free);
-        assert_eq!(resting.state(CALL, true, now), RestState::Rests(Some(now + FIRST_AGAIN)));
-        let claim = resting.claim(CALL, true, now + FIRST_AGAIN).unwrap();
-        assert!(resting.claim(CALL, true, now + FIRST_AGAIN).is_none());
-        resting.release(claim);
-        resting.answered(LOGS, now + FIRST_AGAIN);
-        assert_eq!(resting.state(CALL, true, now), RestState::Free);
-    }
-
-    #[test]
-    fn a_rest_that_no_call_puts_to_the_test_is_over_in_the_end() {
-        let (resting, now) = (Resting::default(), Instant::now());
-        resting.refused(CALL, None, now);
-        resting.refused(LOGS, None, now);
-        assert!(resting.is_whole(now + FIRST));
-        assert!(!resting.is_whole(now + FIRST + LAPSE));
-        assert_eq!(resting.state(CALL, false, now + FIRST + LAPSE), RestState::Free);
-    }
-
-    #[test]
-    fn a_refusal_is_forgotten_with_the_rest_that_it_began() {
-        for (after, is_whole) in [(FIRST, true), (FIRST + LAPSE, false)] {
-            let (resting, now) = (Resting::default(), Instant::now());
-            resting.refused(CALL, None, now);
-            resting.failed(Kind(3), now + after);
-            assert_ne!(resting.state(Kind(3), false, now + after), RestState::Free);
-            resting.refused(LOGS, None, now + after);
-            assert_eq!(resting.is_whole(now + after), is_whole, "{after:?} later");
-        }
-    }
-
-    #[test]
-    fn methods_that_the_table_does_not_know_are_told_apart() {
-        let kind = |name| Kind::of_method(Method::of(name).id, name);
-        assert_ne!(kind("zks_getBridgeContracts"), kind("zks_estimateFee"));
-        assert_eq!(kind("zks_estimateFee").id(), MethodId(Method::COUNT));
-        assert_eq!(kind("eth_call").id(), Method::of("eth_call").id);
-    }
-}
+mod tests;

@@ -33,6 +33,7 @@ use super::{NOBODY, Pool, preference::Preference, resting::Kind, state::Input};
 use crate::domain::{
     beacon_route::Route,
     chain::{Beacon, Chain},
+    method::MethodId,
     node_id::NodeId,
 };
 
@@ -209,9 +210,9 @@ impl View {
     }
 }
 
-/// The requests by which validators live.
-pub(super) fn duties() -> Kind {
-    Kind::of_group(Route::of("GET", "/eth/v1/validator/attestation_data").id)
+/// The group of the requests by which validators live.
+pub(super) fn duties() -> MethodId {
+    Kind::of_route(&Route::of("GET", "/eth/v1/validator/attestation_data")).id()
 }
 
 /// The time at `unix` and a sixth of a slot.

@@ -13,8 +13,10 @@ mod publishing_beside;
 mod publishing_doubts;
 mod publishing_lists;
 mod publishing_losses;
+mod quotas;
 mod reading;
 mod reloading;
+mod stalls;
 mod streaming;
 mod waiting;
 

@@ -1,6 +1,6 @@
 //! The text of a node's error, and answers of the proxy's own.
 
-use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
@@ -9,11 +9,17 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{Answer, MOST_WORDS};
 use crate::{
     beacon::idle::Idle,
-    domain::{node_id::NodeId, pace::NODE_RATE, publication::Problem},
+    domain::{
+        node_id::NodeId,
+        pace::NODE_RATE,
+        publication::{Complaint, Complaints, Problem},
+    },
     exchange::pieces::append,
     pool::Pool,
 };
 
+/// The proxy's own words where nodes took a part of a list.
+pub(in crate::beacon) const SOME: &str = "some messages were not taken by any node";
 /// How long the words of an error may take.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -75,8 +81,8 @@ impl Answer {
     }
 
     /// An error in the place of this answer that names only these messages of a list.
-    pub(in crate::beacon) fn as_error(&self, status: u16, left: &BTreeMap<u64, String>) -> Self {
-        let message = "some messages were not taken by any node".to_owned();
+    pub(in crate::beacon) fn as_error(&self, status: u16, left: &Complaints) -> Self {
+        let message = Complaint::of(SOME);
         let problem = Problem { message, failures: left.clone() };
         Self::own(status, problem.write(status), (&self.source.0, self.source.1))
     }

@@ -1,15 +1,15 @@
 //! The words of nodes on a signed message, and the answer for the client that follows from them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::super::{RequestRun, Stop, answer::Answer};
+use super::super::{
+    RequestRun, Stop,
+    answer::{Answer, SOME},
+};
 use crate::{
     domain::{
         node_id::NodeId,
-        publication::{Problem, PublishVerdict},
+        publication::{Complaint, Complaints, Problem, PublishVerdict},
         refusal::Refusal,
     },
     pool::Pool,
@@ -52,7 +52,7 @@ pub(super) struct Heard {
     /// The messages of nodes that were lost or failed in the middle.
     perhaps: Perhaps,
     /// The messages of a list that no node has taken so far, by place, with the nodes' complaints.
-    open: Option<BTreeMap<u64, String>>,
+    open: Option<Complaints>,
     /// The first answer in which a node says that it does not know a block, or could not look at a
     /// message, and that node; or an answer that another node can better give.
     of_a_node: Option<(Answer, NodeId)>,
@@ -72,8 +72,8 @@ const OPEN: [PublishVerdict; 3] = [PublishVerdict::Unknown, PublishVerdict::Fail
 
 /// The sum of the nodes' words on some messages of a list. A single word after which another node
 /// may take its message is enough.
-fn of_all(open: &BTreeMap<u64, String>) -> PublishVerdict {
-    let is_said = |said: &PublishVerdict| open.values().any(|text| PublishVerdict::of(text) == *said);
+fn of_all(open: &Complaints) -> PublishVerdict {
+    let is_said = |said: &PublishVerdict| open.values().any(|complaint| complaint.said() == *said);
     OPEN.into_iter().find(is_said).unwrap_or(PublishVerdict::Wrong)
 }
 
@@ -113,9 +113,7 @@ impl Heard {
 
     /// Whether no node could look at some message of a list.
     pub(super) fn has_failed(&self) -> bool {
-        self.open
-            .as_ref()
-            .is_some_and(|open| open.values().any(|text| PublishVerdict::of(text) == PublishVerdict::Failed))
+        self.open.as_ref().is_some_and(|open| open.values().any(|complaint| complaint.said() == PublishVerdict::Failed))
     }
 
     /// Keeps a node's judgement of the message. The first one counts; of a list the last one,
@@ -140,7 +138,7 @@ impl Heard {
     /// The success that a node's judgement amounts to, if other nodes may have these bytes.
     pub(super) fn repeated(&self) -> Option<Answer> {
         let is_repeated = match &self.open {
-            Some(open) => open.iter().all(|(at, text)| PublishVerdict::of(text).is_known(self.perhaps.has(*at))),
+            Some(open) => open.iter().all(|(at, complaint)| complaint.said().is_known(self.perhaps.has(*at))),
             None => self.is_repeated && self.perhaps.all,
         };
         self.word.as_ref().filter(|_| is_repeated).map(Answer::as_success)
@@ -151,7 +149,7 @@ impl Heard {
     /// are not known. `None` where no node has judged the messages one by one.
     pub(super) fn lacking(&self) -> Option<Vec<u64>> {
         let open = self.open.as_ref()?;
-        Some(open.iter().filter(|(_, text)| OPEN.contains(&PublishVerdict::of(text))).map(|(at, _)| *at).collect())
+        Some(open.iter().filter(|(_, complaint)| OPEN.contains(&complaint.said())).map(|(at, _)| *at).collect())
     }
 
     /// A node has taken all messages, or those at these places of the list. The outcome is success,
@@ -184,7 +182,7 @@ impl Heard {
         let perhaps = &self.perhaps;
         let status = answer.status;
         if problem.failures.is_empty() {
-            return match PublishVerdict::of(&problem.message) {
+            return match problem.message.said() {
                 said if said.is_known(perhaps.has_all(part)) => {
                     (Answer::own(200, Vec::new(), source), PublishVerdict::Known)
                 }
@@ -209,14 +207,14 @@ impl Heard {
             // certain.
             return (answer.as_error(status, open), of_all(open));
         }
-        let failures = problem.failures.iter().filter_map(|(at, text)| Some((place(*at)?, text)));
-        let failures = failures.filter(|(at, text)| !PublishVerdict::of(text).is_known(perhaps.has(*at)));
-        let mut left: BTreeMap<u64, String> = failures.map(|(at, text)| (at, text.clone())).collect();
+        let failures = problem.failures.iter().filter_map(|(at, complaint)| Some((place(*at)?, complaint)));
+        let failures = failures.filter(|(at, complaint)| !complaint.said().is_known(perhaps.has(*at)));
+        let mut left: Complaints = failures.map(|(at, complaint)| (at, complaint.clone())).collect();
         if let Some(before) = &self.open {
             // Other nodes have taken the rest, or refused messages that this node was not given.
             left.retain(|at, _| before.contains_key(at));
             let others = before.iter().filter(|(at, _)| part.is_some_and(|part| !part.contains(at)));
-            left.extend(others.map(|(at, text)| (*at, text.clone())));
+            left.extend(others.map(|(at, complaint)| (*at, complaint.clone())));
         }
         self.open = Some(left.clone());
         if left.is_empty() {
@@ -243,7 +241,7 @@ impl Heard {
                 return Ok(if self.is_repeated && self.perhaps.all { word.as_success() } else { word });
             };
             let mut left = open.clone();
-            left.retain(|at, text| !PublishVerdict::of(text).is_known(self.perhaps.has(*at)));
+            left.retain(|at, complaint| !complaint.said().is_known(self.perhaps.has(*at)));
             return Ok(match () {
                 () if left.is_empty() => word.as_success(),
                 () if left == open => word,
@@ -255,7 +253,7 @@ impl Heard {
             let status = answer.status;
             return Ok(match self.open {
                 Some(left) => {
-                    let message = "some messages were not taken by any node".to_owned();
+                    let message = Complaint::of(SOME);
                     Answer::own(status, Problem { message, failures: left }.write(status), source(node))
                 }
                 None => answer,

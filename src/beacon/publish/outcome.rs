@@ -95,6 +95,7 @@ impl<'a> Giving<'a> {
             Sent::Late(trouble) => {
                 run.tries.charges.push((node, trouble));
                 // No node has the message again that long after.
+                self.was_late = true;
                 return self.lost(run, None, part);
             }
         };

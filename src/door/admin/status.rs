@@ -125,7 +125,9 @@ fn resting(node: &Node, layer: Layer) -> Option<Value> {
         }
         Layer::Cl => Route::GROUPS[place].to_owned(),
     };
-    let methods: Vec<_> = node.resting.kinds(now).into_iter().map(|kind| label(kind.id())).collect();
+    let mut methods: Vec<_> = node.resting.kinds(now).into_iter().map(|kind| label(kind.id())).collect();
+    methods.sort_unstable();
+    methods.dedup();
     let rests = seconds.is_some() || !methods.is_empty();
     rests.then(|| json!({ "seconds": seconds, "methods": methods }))
 }

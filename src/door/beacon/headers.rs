@@ -3,6 +3,8 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use crate::config::names_a_credential;
+
 /// Headers of one connection or of the message's framing, which each side writes anew.
 const HOP_BY_HOP: [&str; 10] = [
     "connection",
@@ -17,20 +19,16 @@ const HOP_BY_HOP: [&str; 10] = [
     "http2-settings",
 ];
 
-/// A client's credentials: nodes have several owners, and the node that serves today would get
-/// these.
-const CREDENTIALS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "x-auth-token"];
-
 /// The headers of a client's request that go to nodes. Credentials are left out, but for those that
-/// `is_configured` names.
+/// `is_configured` names: nodes have several owners, and the node that serves today would get the
+/// credentials.
 pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool) -> HeaderMap {
     passing(client, |name| {
         // The proxy itself answers for the rights of web pages.
         let of_the_page = name == "origin" || name.starts_with("access-control-");
         // A node could not check these, because the client writes them.
         let of_the_client = matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-");
-        let secret = CREDENTIALS.contains(&name);
-        !of_the_page && !of_the_client && (!secret || is_configured(name))
+        !of_the_page && !of_the_client && (!names_a_credential(name) || is_configured(name))
     })
 }
 
@@ -81,6 +79,7 @@ mod tests {
             ("eth-consensus-version", "electra"),
             ("eth-x", "1"),
             ("eth-x", "2"),
+            ("x-request-id", "7"),
             ("content-type", "application/octet-stream"),
             ("content-encoding", "gzip"),
             ("content-length", "5"),
@@ -90,6 +89,12 @@ mod tests {
             ("te", "trailers"),
             ("authorization", "Bearer a"),
             ("cookie", "a=b"),
+            ("x-access-token", "a"),
+            ("apikey", "a"),
+            ("x-auth-key", "a"),
+            ("x-secret-token", "a"),
+            ("private-token", "a"),
+            ("x-password", "a"),
             ("proxy-authorization", "b"),
             ("proxy-connection", "keep-alive"),
             ("origin", "https://app.example"),
@@ -101,6 +106,7 @@ mod tests {
             ("eth-consensus-version", "electra"),
             ("eth-x", "1"),
             ("eth-x", "2"),
+            ("x-request-id", "7"),
             ("content-type", "application/octet-stream"),
             ("content-encoding", "gzip"),
         ]);

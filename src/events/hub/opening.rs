@@ -78,7 +78,8 @@ impl Hub {
         let task = self.streams.spawn(node::stream(self.pool.clone(), node, topics.clone(), id, self.news.clone()));
         let slot = self.pool.snapshot().head.unwrap_or(0);
         let pool = self.pool.clone();
-        self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, ahead: 0, task });
+        self.next =
+            Some(Stream { id, pool, node, topics, running: false, behind: None, slot, mute: None, ahead: 0, task });
     }
 
     /// Makes the next stream the current one, if the next one runs. A good stream of another node

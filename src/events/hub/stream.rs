@@ -18,6 +18,9 @@ pub(super) struct Stream {
     /// Since when the pool has been ahead of the last head of this stream.
     pub(super) behind: Option<Instant>,
     pub(super) slot: u64,
+    /// The head of the node that clients were not told, and since when; `None` once the node was
+    /// asked for that head.
+    pub(super) mute: Option<(u64, Option<Instant>)>,
     /// How often the stream has reported a slot ahead of the clock.
     pub(super) ahead: u32,
     pub(super) task: AbortHandle,

@@ -26,7 +26,9 @@ impl Stitcher {
             (Question::Duties { .. }, Some(ChainAnswer::Left)) if self.chain.refute() => {}
             (Question::Duties { .. }, Some(ChainAnswer::Left)) => _ = self.work.pop_front(),
             (Question::Duties { epoch, .. }, _) => _ = self.unanswered.insert(epoch),
-            (Question::Finalized(_), Some(ChainAnswer::Finalized(checkpoint))) => {
+            (Question::Finalized(_), Some(ChainAnswer::Finalized(checkpoint)))
+                if self.chain.final_from(checkpoint.epoch) <= self.latest =>
+            {
                 self.work.pop_front();
                 self.work.push_front(Work::MissedFinality(checkpoint));
             }

@@ -74,13 +74,21 @@ impl Chain {
         slot / self.slots_per_epoch
     }
 
-    /// The slot of an event's block, or the first slot of its epoch.
+    /// The slot of an event's block, or for a checkpoint the slot before which no checkpoint of its
+    /// epoch can be final.
     pub(super) fn slot_of(&self, said: ChainEvent) -> Option<u64> {
         match said {
             ChainEvent::Block { slot, .. } | ChainEvent::Head { slot, .. } => Some(slot),
-            ChainEvent::Finalized { epoch } => Some(epoch.saturating_mul(self.slots_per_epoch)),
+            ChainEvent::Finalized { epoch } => Some(self.final_from(epoch)),
             ChainEvent::Reorg { .. } => None,
         }
+    }
+
+    /// The first slot at which a checkpoint of this epoch can be final: an epoch is justified in
+    /// the next one, and final in the one after.
+    pub(super) fn final_from(&self, epoch: u64) -> u64 {
+        // The chain's first block is final from the beginning.
+        if epoch == 0 { 0 } else { epoch.saturating_add(2).saturating_mul(self.slots_per_epoch) }
     }
 
     pub(super) fn header(&self, root: Hash) -> Option<&Header> {

@@ -90,6 +90,8 @@ pub enum Effect {
     },
     /// The node reported a slot ahead of the clock; clients get nothing of that.
     Ahead(u64),
+    /// The node reported an event about the chain that cannot be read; clients get nothing of that.
+    Unreadable,
     /// A head at this slot is sent although no node gave its header in time.
     Unproven(u64),
     /// The stream's node cannot prove its reports: another stream is needed.

@@ -4,6 +4,7 @@
 use super::*;
 
 mod in_time;
+mod lies;
 mod order;
 mod property;
 mod tables;

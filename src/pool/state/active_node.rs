@@ -49,7 +49,8 @@ impl PoolState {
         let reached = best.is_none_or(|(preference, _)| preference.below_served == 0);
         self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
         let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
-        let fails = |node: NodeId| nodes[node].resting.kinds(now).contains(&validator_view::duties());
+        let duties = validator_view::duties();
+        let fails = |node: NodeId| nodes[node].resting.kinds(now).iter().any(|kind| kind.id() == duties);
         let kept = self.view.step(&validator_view::Facts {
             ties: self.ties,
             active: self.active,

@@ -20,7 +20,7 @@ fn page() -> Vec<u8> {
     response("200 OK", "content-type: text/html\r\n", "<html>Maintenance</html>")
 }
 
-fn foreign() -> [Vec<u8>; 8] {
+fn foreign() -> [Vec<u8>; 13] {
     let page = "\n<!doctype html><html>Service starting</html>";
     let chunked =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{page}\r\n0\r\n\r\n", page.len());
@@ -33,6 +33,11 @@ fn foreign() -> [Vec<u8>; 8] {
         response("200 OK", "content-type: application/json\r\n", page),
         response("200 OK", "", "<?xml version=\"1.0\"?><html/>"),
         chunked.into(),
+        response("200 OK", "content-type: application/octet-stream\r\n", "<!DOCTYPE html><html>Bad gateway</html>"),
+        json("200 OK", "Service Unavailable"),
+        json("200 OK", r#"{"error":{"code":-32000,"message":"upstream timeout"}}"#),
+        json("200 OK", r#"{"code":500,"message":"internal error"}"#),
+        json("200 OK", r#"{"message":"no Route matched with those values"}"#),
     ]
 }
 
@@ -86,6 +91,38 @@ async fn an_empty_success_to_a_message_is_one_of_any_type() {
             {
                 assert_eq!(send(&proxy, request(method, path, "", "[]")).await.status, 502, "{path}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_are_no_success_of_a_message() {
+    let first = Node::always(response("200 OK", "content-type: application/octet-stream\r\n", [7; 500])).await;
+    let second = Node::always(json("200 OK", " \n")).await;
+    let proxy = over(&[&first, &second], SHORTLY).await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+    assert_eq!((answer.status, second.count()), (200, 1));
+}
+
+#[tokio::test]
+async fn an_answer_without_data_is_none_to_a_question() {
+    for none in [
+        json("200 OK", ""),
+        b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        json("200 OK", r#"{"data":null}"#),
+        json("200 OK", "null"),
+    ] {
+        let (first, second) = (Node::always(none.clone()).await, Node::always(json("200 OK", "\"well\"")).await);
+        let proxy = over(&[&first, &second], SHORTLY).await;
+        for (method, path) in [
+            ("POST", "/eth/v1/validator/duties/attester/7"),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1&committee_index=0"),
+            ("GET", "/eth/v2/validator/aggregate_attestation?slot=1"),
+            ("GET", "/eth/v1/beacon/headers/head"),
+        ] {
+            let answer = send(&proxy, request(method, path, "", "[]")).await;
+            let case = format!("{path}: {}", String::from_utf8_lossy(&none));
+            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{case}");
         }
     }
 }

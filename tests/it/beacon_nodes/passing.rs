@@ -36,7 +36,12 @@ async fn bodies_and_headers_pass_unchanged_in_any_framing() {
                 "Content-Type: {kind}\r\nAccept: application/octet-stream;q=1.0,application/json;q=0.9\r\nAccept-Encoding: gzip\r\n\
                  Content-Encoding: x\r\nEth-Consensus-Version: electra\r\nEth-X: 1\r\nETH-X: 2\r\nX-Request-Id: 7\r\n"
             );
-            let target = "/eth/v2/beacon/blocks?broadcast_validation=gossip&a=%2F%20+&b";
+            // A message has no answer in SSZ.
+            let (target, coding) = match kind {
+                "application/octet-stream" => ("/eth/v1/node/new?a=%2F%20+&b", "gzip"),
+                // The proxy has to read what a node says of a block.
+                _ => ("/eth/v2/beacon/blocks?broadcast_validation=gossip&a=%2F%20+&b", "identity"),
+            };
             let asked = match in_chunks {
                 true => {
                     let head = format!(
@@ -61,8 +66,7 @@ async fn bodies_and_headers_pass_unchanged_in_any_framing() {
             for (name, values) in [
                 ("content-type", vec![kind]),
                 ("accept", vec!["application/octet-stream;q=1.0,application/json;q=0.9"]),
-                // The proxy has to read what a node says of a block.
-                ("accept-encoding", vec!["identity"]),
+                ("accept-encoding", vec![coding]),
                 ("content-encoding", vec!["x"]),
                 ("eth-consensus-version", vec!["electra"]),
                 ("eth-x", vec!["1", "2"]),

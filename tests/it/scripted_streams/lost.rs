@@ -111,3 +111,23 @@ async fn a_node_that_opens_no_stream_again_is_left() {
         assert_eq!(client.head().await, slot + 2);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn heads_of_a_mute_stream_are_asked_for() {
+    let slot = present();
+    let net = Net::default();
+    let node = Teller::start(&net, slot).await;
+    let setup = Setup::over(&net, &[&node]).await;
+    let mut client = setup.client("head").await;
+    advance(&[&node], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    for next in [slot + 2, slot + 3] {
+        let start = Instant::now();
+        // Probes see the head, and the stream does not tell it.
+        node.set_head(next);
+        assert_eq!(client.head().await, next);
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!((node.streams(), node.asked().len()), (1, 1), "its stream stays");
+}

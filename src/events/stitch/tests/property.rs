@@ -184,6 +184,7 @@ impl World {
                     self.switch(next, true);
                     return self.give(Input::Opened);
                 }
+                Effect::Unreadable => panic!("an event is not readable"),
                 Effect::Ahead(slot) => panic!("{slot} is not ahead of anything"),
                 Effect::Skipped { .. } | Effect::Unproven(_) => {
                     self.skips += u32::from(matches!(effect, Effect::Skipped { .. }));

@@ -116,6 +116,7 @@ impl Setup {
                     Effect::Skipped { from, to } => self.heard.push(format!("skipped {from} to {to}")),
                     Effect::Unproven(slot) => self.heard.push(format!("unproven {slot}")),
                     Effect::Ahead(_) => self.heard.push("ahead".to_owned()),
+                    Effect::Unreadable => self.heard.push("unreadable".to_owned()),
                     Effect::Broken(_) => self.heard.push("broken".to_owned()),
                     Effect::Shows(_) | Effect::Reorged(_) | Effect::Filled => {}
                 }
@@ -421,7 +422,7 @@ fn old_answers_and_floods_do_no_harm() {
     let node = Node::line(5);
     let mut setup = Setup::opened(&node);
     setup.give(&node, Input::Answered(Question::Head, None));
-    let slots = |n: u64| format!(r#"{{"slot":"6","block":"{}"}}"#, root(n));
+    let slots = |n: u64| format!(r#"{{"slot":"{}","block":"{}"}}"#, n + 6, root(n));
     assert_eq!(setup.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
     assert_eq!(setup.stitcher.step(Input::Answered(Question::Header(root(5)), None)), [], "nobody asks that now");
     let mut effects = (0..MAX_WAITING as u64).flat_map(|n| setup.stitcher.step(Input::Event(event("head", &slots(n)))));
@@ -429,8 +430,8 @@ fn old_answers_and_floods_do_no_harm() {
 }
 
 #[test]
-fn waiting_events_are_bounded_in_bytes_too() {
-    let long = |n: u64| format!(r#"{{"slot":"6","block":"{}","more":"{}"}}"#, root(n), "x".repeat(60_000));
+fn what_waits_is_bounded_in_bytes_too() {
+    let long = |n: u64| format!(r#"{{"slot":"{}","block":"{}","more":"{}"}}"#, n + 6, root(n), "x".repeat(60_000));
     let mut setup = Setup::new();
     assert_eq!(setup.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
     let most = MAX_WAITING_BYTES as u64 / 60_000;

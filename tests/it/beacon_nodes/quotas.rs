@@ -82,7 +82,7 @@ async fn a_duty_is_tried_though_its_route_rests() {
 }
 
 #[tokio::test]
-async fn what_is_told_again_waits_for_as_long_as_the_node_asks() {
+async fn repeats_to_all_nodes_wait_for_as_long_as_a_node_asks() {
     let limit = Arc::new(tokio::sync::Semaphore::new(1));
     let node = refusing(&[REGISTER], "429 Too Many Requests", &limit).await;
     let proxy = over(&[&node], "").await;

@@ -58,7 +58,7 @@ async fn request_that_one_node_cannot_answer_goes_to_another() {
 }
 
 #[tokio::test]
-async fn what_speaks_of_the_request_is_the_clients() {
+async fn answers_that_speak_of_the_request_reach_the_client() {
     for status in ["404 Not Found", "406 Not Acceptable", "414 URI Too Long", "206 Partial Content"] {
         let body = r#"{"code":4,"message":"as it is"}"#;
         let (first, second) = (Node::always(json(status, body)).await, well().await);

@@ -430,7 +430,7 @@ fn old_answers_and_floods_do_no_harm() {
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes_too() {
+fn waiting_events_are_bounded_in_bytes_too() {
     let long = |n: u64| format!(r#"{{"slot":"{}","block":"{}","more":"{}"}}"#, n + 6, root(n), "x".repeat(60_000));
     let mut setup = Setup::new();
     assert_eq!(setup.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);

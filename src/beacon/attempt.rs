@@ -261,11 +261,14 @@ fn is_message(request: &Request) -> bool {
     matches!(request.route.class, Class::Publish | Class::Everywhere)
 }
 
-/// The content that a success of the request must have.
-fn wanted(request: &Request) -> Wanted {
-    let is_status = matches!(request.method, Method::HEAD | Method::OPTIONS);
+/// The content that a success of the request with this status must have.
+fn wanted(request: &Request, status: u16) -> Wanted {
+    let path = request.target.path();
+    let is_status = matches!(request.method, Method::HEAD | Method::OPTIONS) || path.ends_with("/node/health");
+    // The node says by 204 that it has seen no block, and that there is nothing to attest.
+    let is_no_block = status == 204 && path.ends_with("/validator/payload_attestation_data");
     match () {
-        () if is_status || request.target.path().ends_with("/node/health") => Wanted::Status,
+        () if is_status || is_no_block => Wanted::Status,
         () if is_message(request) => Wanted::Success,
         () => Wanted::Data,
     }
@@ -317,7 +320,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         Class::Read | Class::Everywhere => match status {
             // A gateway's page is no node's answer, with any status. Of a node's health the status
             // is the answer.
-            200..=299 => answer.is_foreign(wanted(request)),
+            200..=299 => answer.is_foreign(wanted(request, status)),
             // A redirect goes to an address as the node sees itself; a client knows only the proxy.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),

@@ -13,6 +13,7 @@ use std::{
 
 use crate::common::rest::{Exchange, Node, over, request, response};
 use outline::Outline;
+use serde::de::IgnoredAny;
 use steadfast::domain::beacon_route::{Class, Route};
 
 /// Every route of the description with its methods, and what each is to the proxy.
@@ -52,11 +53,15 @@ fn folder() -> Option<PathBuf> {
 /// The examples of a content: the bytes that stand for each.
 fn examples(kind: &str, content: &Outline, found: &mut usize) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
-    if let Some(example) = content.get("example") {
-        bodies.push([example.value.as_bytes(), example.text.as_bytes()].concat());
-    }
+    let mut add = |example: &Outline| {
+        let text = [example.value.as_bytes(), example.text.as_bytes()].concat();
+        // Some are written in YAML, or in part: nodes answer in JSON.
+        let is_yaml = kind.ends_with("json") && serde_json::from_slice::<IgnoredAny>(&text).is_err();
+        bodies.push(if is_yaml { example.json().to_string().into_bytes() } else { text });
+    };
+    content.get("example").into_iter().for_each(&mut add);
     for example in content.get("examples").map(|examples| &examples.below).into_iter().flatten() {
-        bodies.push(example.text.clone().into_bytes());
+        add(example.get("value").unwrap_or(example));
     }
     *found += bodies.len();
     if bodies.is_empty() {

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use serde_json::Value;
+
 /// A key with all that is below it. What is no key, such as the lines of a text, is one without a value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outline {
@@ -41,6 +43,14 @@ impl Outline {
             found.push(Self { key: bare(key), value: bare(value), below, begins, text });
         }
         found
+    }
+
+    /// What is behind the key or below it as JSON: an object of the keys below, or a text.
+    pub(crate) fn json(&self) -> Value {
+        if self.below.is_empty() {
+            return Value::String(self.value.clone());
+        }
+        Value::Object(self.below.iter().map(|below| (below.key.clone(), below.json())).collect())
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {

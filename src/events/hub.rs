@@ -398,7 +398,9 @@ impl Hub {
         let told = self.stitcher.as_ref().and_then(Stitcher::slot);
         let Some(current) = self.current.as_mut().filter(|current| current.running) else { return };
         let head = current.pool.snapshot().nodes[current.node].head.as_ref().map(|head| head.number);
-        let Some(head) = head.filter(|head| told.is_some_and(|told| told < *head)) else {
+        // A head that the stream has reported waits for its header, and not for a question.
+        let is_missing = |head: &u64| current.slot < *head && told.is_some_and(|told| told < *head);
+        let Some(head) = head.filter(is_missing) else {
             current.mute = None;
             return;
         };
@@ -407,7 +409,7 @@ impl Hub {
         if since.is_some_and(|since| now.saturating_duration_since(since) >= current.pool.slot() / MUTE) {
             // Once for each head: a stream that is mute for two slots is left.
             current.mute = Some((head, None));
-            self.step(Input::Renewed);
+            self.step(Input::Unheard);
         }
     }
 

@@ -161,12 +161,9 @@ impl Stitcher {
             }
             Input::Renewed => {
                 // The old stream's last reports may have been lost.
-                for work in [Work::Look, Work::Finality(None)] {
-                    if !self.work.iter().any(|waiting| waiting.is_same_question(&work)) {
-                        self.work.hear(work);
-                    }
-                }
+                self.ask_unless_asked([Work::Look, Work::Finality(None)]);
             }
+            Input::Unheard => self.ask_unless_asked([Work::Look]),
             Input::Event(event) => self.take(event),
             Input::Latest(slot) => self.latest = slot,
             Input::Time(now) => {
@@ -208,6 +205,14 @@ impl Stitcher {
         std::mem::take(&mut self.effects)
     }
 
+    fn ask_unless_asked(&mut self, questions: impl IntoIterator<Item = Work>) {
+        for work in questions {
+            if !self.work.iter().any(|waiting| waiting.is_same_question(&work)) {
+                self.work.hear(work);
+            }
+        }
+    }
+
     fn take(&mut self, Event { topic, data, raw }: Event) {
         let is_small = raw.len() <= MAX_EVENT;
         let said = ChainEvent::read(&topic, &data);
@@ -225,6 +230,11 @@ impl Stitcher {
             Some(ChainEvent::Head { slot, root, duties }) => {
                 if let Some(duties) = duties {
                     self.chain.hear_duties(root, slot, duties);
+                }
+                // The stream tells a head by itself, which need not wait for the answer.
+                if self.waiting == Some(Question::Head) && matches!(self.work.front(), Some(Work::Look)) {
+                    self.work.pop_front();
+                    self.waiting = None;
                 }
                 Work::Head(Head { slot, root, event: is_small.then_some(raw), since: None })
             }

@@ -21,6 +21,8 @@ pub enum Input {
     Switched,
     /// From here on, events are of another stream of the same node.
     Renewed,
+    /// The stream has not told of a head that its node has.
+    Unheard,
     /// The stream's next event.
     Event(Event),
     /// The answer to the last question, `None` if no node has one.

@@ -115,6 +115,10 @@ impl Queue {
         Some(work)
     }
 
+    pub(super) fn front(&self) -> Option<&Work> {
+        self.work.front()
+    }
+
     /// The heads in the queue, in order.
     pub(super) fn heads(&mut self) -> impl Iterator<Item = &mut Head> {
         self.work.iter_mut().filter_map(|work| if let Work::Head(head) = work { Some(head) } else { None })

@@ -57,8 +57,8 @@ const TICK: Duration = Duration::from_millis(50);
 const OVERLAP: Duration = Duration::from_secs(1);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
-/// The node's head is asked for when its stream has not told that head for one part in so many of a
-/// slot.
+/// The part of a slot after which the node's head is asked for, if its stream has not reported that
+/// head.
 const MUTE: u32 = 12;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;

@@ -231,7 +231,7 @@ impl Stitcher {
                 if let Some(duties) = duties {
                     self.chain.hear_duties(root, slot, duties);
                 }
-                // The stream tells a head by itself, which need not wait for the answer.
+                // The stream reports a head by itself, and that head need not wait for the answer.
                 if self.waiting == Some(Question::Head) && matches!(self.work.front(), Some(Work::Look)) {
                     self.work.pop_front();
                     self.waiting = None;

@@ -21,7 +21,7 @@ pub enum Input {
     Switched,
     /// From here on, events are of another stream of the same node.
     Renewed,
-    /// The stream has not told of a head that its node has.
+    /// The stream has not reported a head that its node has.
     Unheard,
     /// The stream's next event.
     Event(Event),

@@ -15,7 +15,6 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -28,6 +27,7 @@ use tokio::{
 };
 use tracing::warn;
 
+pub use self::file_watch::FileWatch;
 use self::{build::Deps, dns::Followed, networks::Runtime, worker::Workers};
 use crate::{
     config::Config,
@@ -78,7 +78,7 @@ pub struct World {
     pub faults: Option<Faults>,
     /// The file that the settings are read from, which may be watched for changes; `None`: there is
     /// none.
-    pub file: Option<PathBuf>,
+    pub file: Option<FileWatch>,
     /// The supervisor of the process, which is told of reloads, and that the process is alive.
     pub supervisor: Arc<Supervisor>,
 }

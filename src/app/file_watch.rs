@@ -4,7 +4,12 @@
 //! Kubernetes changes a ConfigMap. Notices of the kernel would be about the link's place, and
 //! do not exist on every file system.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+use std::{
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::{
     task::spawn_blocking,
@@ -41,7 +46,8 @@ impl From<Metadata> for Identity {
 }
 
 /// A watch of a file.
-pub(super) struct FileWatch {
+#[derive(Clone, Debug)]
+pub struct FileWatch {
     path: PathBuf,
     /// The file at the last reading.
     read: Option<Identity>,
@@ -54,9 +60,15 @@ pub(super) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Watches `path` for changes since the first look.
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, read: None, seen: None, next: Instant::now(), is_gone: false }
+    /// Watches `path` for changes since now. So the file is to be read after this.
+    pub fn new(path: PathBuf) -> Self {
+        let read = std::fs::metadata(&path).ok().map(Identity::from);
+        Self { path, read, seen: None, next: Instant::now(), is_gone: false }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Notes the present file as the file that is read.

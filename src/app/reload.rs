@@ -1,6 +1,6 @@
 //! Reads the settings anew, and applies the new values or tells the changes.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tracing::{error, info};
@@ -21,7 +21,7 @@ pub(super) struct Written {
     /// Reads the settings anew.
     pub(super) source: Option<Source>,
     /// The file of the settings.
-    pub(super) file: Option<PathBuf>,
+    pub(super) file: Option<FileWatch>,
 }
 
 /// Owns the networks and the settings that are in use, and changes both on request, when names of
@@ -33,10 +33,9 @@ pub(super) async fn keep_reloading(
     written: Written,
     mut requests: mpsc::Receiver<Reload>,
 ) {
-    let watch = written.file.clone().map(FileWatch::new);
-    let mut reloading = Reloading { shared, runtime, written, watch };
+    let mut reloading = Reloading { shared, runtime, written };
     loop {
-        let Reloading { written: Written { config, dns, .. }, watch, .. } = &mut reloading;
+        let Written { config, dns, file, .. } = &mut reloading.written;
         // All arms are cancel-safe. Operators come first: their reload sees the change too.
         tokio::select! {
             biased;
@@ -46,7 +45,7 @@ pub(super) async fn keep_reloading(
                 Some(Reload::Compare(answer)) => drop(answer.send(reloading.compare().await)),
                 None => return,
             },
-            () = file_changes(watch, config.reload_on_change) => {
+            () = file_changes(file, config.reload_on_change) => {
                 info!("the file of the settings has changed");
                 let _ = reloading.apply().await;
             }
@@ -57,9 +56,9 @@ pub(super) async fn keep_reloading(
 
 /// Waits until the file of the settings has changed since the last reading; for ever where the
 /// settings do not ask for that.
-async fn file_changes(watch: &mut Option<FileWatch>, is_wanted: bool) {
-    match watch {
-        Some(watch) if is_wanted => watch.changed().await,
+async fn file_changes(file: &mut Option<FileWatch>, is_wanted: bool) {
+    match file {
+        Some(file) if is_wanted => file.changed().await,
         _ => std::future::pending().await,
     }
 }
@@ -68,7 +67,6 @@ struct Reloading {
     shared: Arc<Shared>,
     runtime: Runtime,
     written: Written,
-    watch: Option<FileWatch>,
 }
 
 impl Reloading {
@@ -93,8 +91,8 @@ impl Reloading {
 
     async fn read_and_apply(&mut self) -> Result<String, String> {
         // A change during the reading is one to come.
-        if let Some(watch) = &mut self.watch {
-            watch.look().await;
+        if let Some(file) = &mut self.written.file {
+            file.look().await;
         }
         let config = self.read()?;
         let needing_restart = self.runtime.config().changes_needing_restart(&config);
@@ -139,7 +137,7 @@ impl Reloading {
             [] => self.runtime.fault_of(&self.written.dns.expand(&config)),
             keys => Some(needs_restart(keys)),
         };
-        let file = self.written.file.as_ref().map(|file| file.display().to_string());
+        let file = self.written.file.as_ref().map(|file| file.path().display().to_string());
         Ok(Comparison { file, difference, refusal })
     }
 }

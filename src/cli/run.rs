@@ -11,12 +11,16 @@ use super::{
     log::{Flush, LogWriter},
 };
 use crate::{
-    app::{App, Source, World},
+    app::{App, FileWatch, Source, World},
     config::{Log, LogFormat},
     net::{descriptors, passed::Passed, system::System, systemd::Supervisor},
 };
 
 pub(super) fn run(settings: &Settings) -> ExitCode {
+    // Operators do not see the working directory.
+    let file = settings.file().map(|file| std::path::absolute(&file).unwrap_or(file));
+    // From before the reading on, so that no change goes unseen.
+    let file = file.map(FileWatch::new);
     let mut config = match settings.read_or_complain() {
         Ok(config) => config,
         Err(code) => return code,
@@ -37,15 +41,12 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         sockets.settle(&mut config)?;
         Ok(config)
     };
-    let file = settings.file();
     let source = file.as_ref().map(|_| Arc::new(read) as Source);
     let served = block_on(async {
         let mut signals = Signals::listen()?;
         let supervisor = Supervisor::of_process().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
         let supervisor = Arc::new(supervisor);
         let descriptors = descriptors::raise();
-        // Operators do not see the working directory.
-        let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
         let world = World { descriptors, file, listen: passed, supervisor: supervisor.clone(), ..World::real(threads) };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
         let clients: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();

@@ -25,7 +25,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    stream::Stream,
+    stream::{Stream, Unheard},
     trials::{Refusal, Trials},
 };
 use super::{
@@ -401,14 +401,17 @@ impl Hub {
         // A head that the stream has reported waits for its header, and not for a question.
         let is_missing = |head: &u64| current.slot < *head && told.is_some_and(|told| told < *head);
         let Some(head) = head.filter(is_missing) else {
-            current.mute = None;
+            current.unheard = None;
             return;
         };
-        let (of, since) = *current.mute.get_or_insert((head, Some(now)));
-        let since = if of == head { since } else { current.mute.insert((head, Some(now))).1 };
-        if since.is_some_and(|since| now.saturating_duration_since(since) >= current.pool.slot() / MUTE) {
-            // Once for each head: a stream that is mute for two slots is left.
-            current.mute = Some((head, None));
+        let unheard = match &mut current.unheard {
+            Some(unheard) if unheard.slot == head => unheard,
+            other => other.insert(Unheard { slot: head, since: now, is_asked: false }),
+        };
+        let is_due = now.saturating_duration_since(unheard.since) >= current.pool.slot() / MUTE;
+        // Once for each head: a stream that is mute for two slots is left.
+        if is_due && !unheard.is_asked {
+            unheard.is_asked = true;
             self.step(Input::Unheard);
         }
     }

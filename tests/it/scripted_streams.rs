@@ -104,6 +104,23 @@ impl Client {
     }
 }
 
+/// Two nodes at `slot`, and the hub before them.
+async fn two_nodes(slot: u64) -> (Teller, Teller, Setup) {
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let setup = Setup::over(&net, &[&a, &b]).await;
+    (a, b, setup)
+}
+
+/// The same with a client that has heard the head of the next slot.
+async fn two_nodes_and_a_client(slot: u64) -> (Teller, Teller, Setup, Client) {
+    let (a, b, setup) = two_nodes(slot).await;
+    let mut client = setup.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    (a, b, setup, client)
+}
+
 fn advance(nodes: &[&Teller], slot: u64) {
     nodes.iter().for_each(|node| node.set_head(slot));
     nodes.iter().for_each(|node| node.advance(slot, ""));
@@ -112,9 +129,7 @@ fn advance(nodes: &[&Teller], slot: u64) {
 #[tokio::test(start_paused = true)]
 async fn at_a_failback_nothing_is_lost_and_nothing_comes_twice() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
+    let (a, b, setup) = two_nodes(slot).await;
     a.set_syncing(true);
     setup.until_active(1).await;
     let mut client = setup.client("head,attestation").await;
@@ -137,9 +152,7 @@ async fn at_a_failback_nothing_is_lost_and_nothing_comes_twice() {
 #[tokio::test(start_paused = true)]
 async fn an_old_node_that_is_not_well_is_left_at_once() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
+    let (a, b, setup) = two_nodes(slot).await;
     let mut client = setup.client("head,attestation").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
@@ -219,12 +232,7 @@ async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
 #[tokio::test(start_paused = true)]
 async fn a_head_is_told_though_no_node_gives_its_header() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
-    let mut client = setup.client("head").await;
-    advance(&[&a, &b], slot + 1);
-    assert_eq!(client.head().await, slot + 1);
+    let (a, b, setup, mut client) = two_nodes_and_a_client(slot).await;
     [&a, &b].iter().for_each(|node| node.set_hiding(true));
     for (count, slot) in [(1, slot + 2), (2, slot + 3)] {
         advance(&[&a, &b], slot);
@@ -242,9 +250,7 @@ async fn a_head_is_told_though_no_node_gives_its_header() {
 #[tokio::test(start_paused = true)]
 async fn a_header_that_the_streams_node_does_not_give_another_does() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
+    let (a, b, setup) = two_nodes(slot).await;
     let mut client = setup.client("head").await;
     a.set_hiding(true);
     for slot in slot + 1..=slot + 4 {
@@ -277,12 +283,7 @@ async fn come_and_go(setup: &Setup, topics: [&str; 2], count: usize) {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_changes_its_topics_holds_up_no_head() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
-    let mut client = setup.client("head").await;
-    advance(&[&a, &b], slot + 1);
-    assert_eq!(client.head().await, slot + 1);
+    let (a, b, setup, mut client) = two_nodes_and_a_client(slot).await;
     [&a, &b].iter().for_each(|node| node.set_hiding(true));
     for (topics, streams, slot) in [(["attestation", "block_gossip"], 2, slot + 2), (["one", "two"], 4, slot + 3)] {
         let asked = a.asked().len();
@@ -318,12 +319,7 @@ async fn more_topics_cost_no_event_its_own_words() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_changes_its_topics_keeps_no_silent_stream() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
-    let mut client = setup.client("head").await;
-    advance(&[&a, &b], slot + 1);
-    assert_eq!(client.head().await, slot + 1);
+    let (a, b, setup, _client) = two_nodes_and_a_client(slot).await;
     // The chain goes on, and the stream does not tell.
     [&a, &b].iter().for_each(|node| node.set_head(slot + 2));
     let start = Instant::now();
@@ -338,12 +334,7 @@ async fn a_node_of_which_only_the_stream_lives_is_out() {
     let slot = present();
     // A node that takes no more connections is given the time of two probes.
     for (is_full, seconds) in [(false, 4), (true, 7)] {
-        let net = Net::default();
-        let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-        let setup = Setup::over(&net, &[&a, &b]).await;
-        let mut client = setup.client("head").await;
-        advance(&[&a, &b], slot + 1);
-        assert_eq!(client.head().await, slot + 1);
+        let (a, b, setup, mut client) = two_nodes_and_a_client(slot).await;
         a.set_breaking(is_full);
         let start = Instant::now();
         setup.until_active(1).await;
@@ -411,9 +402,7 @@ async fn before_genesis_clients_have_their_streams() {
 #[tokio::test(start_paused = true)]
 async fn slots_ahead_of_the_clock_mute_nothing_and_cost_their_node() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
+    let (a, b, setup) = two_nodes(slot).await;
     let mut client = setup.client("head,finalized_checkpoint").await;
     let absurd = u64::MAX;
     a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
@@ -453,9 +442,7 @@ async fn the_clock_goes_on_for_a_stream_that_is_kept_without_clients() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_lost_once_counts_once() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
+    let (a, b, setup) = two_nodes(slot).await;
     let _client = setup.client("head").await;
     for _ in 0..3 {
         a.tell("head", &format!(r#"{{"slot":"{}","block":"{}"}}"#, u64::MAX, teller::root(9)));

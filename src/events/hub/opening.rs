@@ -79,7 +79,7 @@ impl Hub {
         let slot = self.pool.snapshot().head.unwrap_or(0);
         let pool = self.pool.clone();
         self.next =
-            Some(Stream { id, pool, node, topics, running: false, behind: None, slot, mute: None, ahead: 0, task });
+            Some(Stream { id, pool, node, topics, running: false, behind: None, slot, unheard: None, ahead: 0, task });
     }
 
     /// Makes the next stream the current one, if the next one runs. A good stream of another node

@@ -7,6 +7,15 @@ use tokio::{task::AbortHandle, time::Instant};
 use super::super::topics::Names;
 use crate::{domain::node_id::NodeId, pool::Pool};
 
+/// A head that a node has, by its probes, and that its stream has not reported.
+pub(super) struct Unheard {
+    /// The head's slot.
+    pub(super) slot: u64,
+    pub(super) since: Instant,
+    /// Whether the node was asked for its head because of that.
+    pub(super) is_asked: bool,
+}
+
 /// A stream that is being opened or read. Ends on drop.
 pub(super) struct Stream {
     pub(super) id: u64,
@@ -18,9 +27,8 @@ pub(super) struct Stream {
     /// Since when the pool has been ahead of the last head of this stream.
     pub(super) behind: Option<Instant>,
     pub(super) slot: u64,
-    /// The head of the node that clients were not told, and since when; `None` once the node was
-    /// asked for that head.
-    pub(super) mute: Option<(u64, Option<Instant>)>,
+    /// A head of the node that the stream has not reported.
+    pub(super) unheard: Option<Unheard>,
     /// How often the stream has reported a slot ahead of the clock.
     pub(super) ahead: u32,
     pub(super) task: AbortHandle,

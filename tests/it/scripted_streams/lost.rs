@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     ALL, Setup, advance,
     teller::{Reaction, Teller, present},
+    two_nodes, two_nodes_and_a_client,
 };
 use crate::common::{sim::Net, until};
 
@@ -20,9 +21,7 @@ async fn a_stream_that_fails_once_takes_no_topic_from_clients() {
     let slot = present();
     let more = format!("attestation,{ALL}");
     for reaction in [Reaction::End, Reaction::Refuse("503 Busy", String::new())] {
-        let net = Net::default();
-        let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-        let setup = Setup::over(&net, &[&a, &b]).await;
+        let (a, b, setup) = two_nodes(slot).await;
         let mut client = setup.client("head").await;
         // Each failure is the first since a stream lasted.
         for round in 1..4 {
@@ -66,12 +65,7 @@ async fn a_topic_that_a_node_does_not_find_is_refused_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_is_opened_again_at_its_node() {
     let slot = present();
-    let net = Net::default();
-    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-    let setup = Setup::over(&net, &[&a, &b]).await;
-    let mut client = setup.client("head").await;
-    advance(&[&a, &b], slot + 1);
-    assert_eq!(client.head().await, slot + 1);
+    let (a, b, setup, mut client) = two_nodes_and_a_client(slot).await;
     for round in 1..5 {
         a.end_streams();
         // The head that falls into the change is told too.
@@ -96,12 +90,7 @@ async fn a_stream_that_ends_is_opened_again_at_its_node() {
 async fn a_node_that_opens_no_stream_again_is_left() {
     let slot = present();
     for reaction in [Reaction::End, Reaction::Hang, Reaction::Refuse("503 Busy", String::new())] {
-        let net = Net::default();
-        let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
-        let setup = Setup::over(&net, &[&a, &b]).await;
-        let mut client = setup.client("head").await;
-        advance(&[&a, &b], slot + 1);
-        assert_eq!(client.head().await, slot + 1);
+        let (a, b, _setup, mut client) = two_nodes_and_a_client(slot).await;
         a.reacts(ALL, reaction);
         a.end_streams();
         let start = Instant::now();

@@ -39,10 +39,10 @@ impl Requests {
         // Data that the chain settled long ago is the same on all nodes; any other request refers
         // to earlier answers, and goes to the node that gave them.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
-        let (nodes, wish) = (&self.pool.nodes, NodeQuery { policy, class, kind, tried, again, is_urgent: false });
+        let (nodes, query) = (&self.pool.nodes, NodeQuery { policy, class, kind, tried, again, is_urgent: false });
         // Only a request can show that a resting node takes requests again.
         if self.pool.is_any_resting()
-            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, wish)
+            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, query)
             && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
         {
             return Choice::Node(node, scout);
@@ -58,10 +58,10 @@ impl Requests {
         let view = self.pool.snapshot().active;
         for first in makers.chain(view).filter(is_free) {
             let others: Vec<NodeId> = NodeId::all(nodes.len()).filter(|node| *node != first).collect();
-            if let choice @ Choice::Node(..) = choose(&self.pool, NodeQuery { tried: &others, ..wish }) {
+            if let choice @ Choice::Node(..) = choose(&self.pool, NodeQuery { tried: &others, ..query }) {
                 return choice;
             }
         }
-        choose(&self.pool, NodeQuery { is_urgent: is_urgent(request), ..wish })
+        choose(&self.pool, NodeQuery { is_urgent: is_urgent(request), ..query })
     }
 }

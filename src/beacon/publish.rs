@@ -307,9 +307,9 @@ impl<'a> RequestRun<'a> {
             return Ok(wait);
         };
         let is_new = !giving.busy.contains(&node) && !giving.lost_nodes.contains(&node);
-        let standing = requests.pool.nodes[node].resting.state(kind(self.request), self.tries.again, Instant::now());
+        let state = requests.pool.nodes[node].resting.state(kind(self.request), self.tries.again, Instant::now());
         // A node that hung over such messages is tried again, but not waited for.
-        let is_doubtful = scout.is_some() || standing == RestState::Last;
+        let is_doubtful = scout.is_some() || state == RestState::Last;
         let is_given = self.give(giving, body, (node, scout), why);
         drop(turn);
         if has_word && is_given && is_new {

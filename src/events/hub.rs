@@ -11,6 +11,7 @@
 
 mod opening;
 mod questions;
+mod silence;
 mod stream;
 mod trials;
 
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    stream::{Stream, Unheard},
+    stream::Stream,
     trials::{Refusal, Trials},
 };
 use super::{
@@ -38,7 +39,7 @@ use super::{
     topics::{self, Names},
 };
 use crate::{
-    domain::{chain, node_id::NodeId},
+    domain::node_id::NodeId,
     metrics::Metrics,
     pool::{
         Pool,
@@ -57,9 +58,6 @@ const TICK: Duration = Duration::from_millis(50);
 const OVERLAP: Duration = Duration::from_secs(1);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
-/// The part of a slot after which the node's head is asked for, if its stream has not reported that
-/// head.
-const MUTE: u32 = 12;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; each further pause is twice as long.
@@ -389,49 +387,6 @@ impl Hub {
         if Arc::ptr_eq(&stream.pool, &self.pool) {
             self.avoided.add_growing(stream.node, pause, Instant::now());
             self.pool.probe_now(stream.node);
-        }
-    }
-
-    /// Asks the stream's node for its head where probes have seen a head that the stream does not
-    /// tell: a stream may be mute though its node goes on.
-    fn watch_muteness(&mut self, now: Instant) {
-        let told = self.stitcher.as_ref().and_then(Stitcher::slot);
-        let Some(current) = self.current.as_mut().filter(|current| current.running) else { return };
-        let head = current.pool.snapshot().nodes[current.node].head.as_ref().map(|head| head.number);
-        // A head that the stream has reported waits for its header, and not for a question.
-        let is_missing = |head: &u64| current.slot < *head && told.is_some_and(|told| told < *head);
-        let Some(head) = head.filter(is_missing) else {
-            current.unheard = None;
-            return;
-        };
-        let unheard = match &mut current.unheard {
-            Some(unheard) if unheard.slot == head => unheard,
-            other => other.insert(Unheard { slot: head, since: now, is_asked: false }),
-        };
-        let is_due = now.saturating_duration_since(unheard.since) >= current.pool.slot() / MUTE;
-        // Once for each head: a stream that is mute for two slots is left.
-        if is_due && !unheard.is_asked {
-            unheard.is_asked = true;
-            self.step(Input::Unheard);
-        }
-    }
-
-    /// A stream that reports no head while the pool moves is lost, even with an open connection.
-    fn watch_silence(&mut self, now: Instant) {
-        let snapshot = self.pool.snapshot();
-        let slot = chain::Chain::slot(snapshot.chain.as_ref());
-        let Some(head) = snapshot.head else { return };
-        drop(snapshot);
-        let patience = slot * SILENT_SLOTS;
-        for is_next in [false, true] {
-            let stream = if is_next { &mut self.next } else { &mut self.current };
-            let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
-            if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= patience {
-                let text = format!("its event stream has sent no head for {patience:?} while the chain moved");
-                // An open stream does not prove that its node reports heads again: the node gets
-                // some slots before the next try.
-                self.lost(is_next, Trouble { fault: Fault::Silent, text }, patience);
-            }
         }
     }
 

@@ -225,21 +225,21 @@ impl Resting {
             table.refused = None;
         }
         self.any.store(!table.rests.is_empty(), Relaxed);
-        let mut standing = RestState::Free;
+        let mut state = RestState::Free;
         for rest in table.rests.iter().filter(|rest| rest.is_for(kind, again)) {
             let this = match (rest.admits(now), rest.what) {
                 (true, _) => RestState::Due,
                 (false, What::Failed(_)) => RestState::Last,
                 (false, _) => RestState::Rests(rest.next_scout()),
             };
-            standing = match (standing, this) {
+            state = match (state, this) {
                 (RestState::Rests(one), RestState::Rests(other)) => RestState::Rests(one.max(other)),
                 (RestState::Rests(until), _) | (_, RestState::Rests(until)) => RestState::Rests(until),
                 (RestState::Last, _) | (_, RestState::Last) => RestState::Last,
                 _ => RestState::Due,
             };
         }
-        standing
+        state
     }
 
     /// Takes a scout's place, if there is one.

@@ -264,6 +264,8 @@ struct RequestRun<'a> {
     best: Option<Answer>,
     /// The status of an answer that does not come from a node: a web page, or a redirect.
     foreign: Option<u16>,
+    /// A success of a node with nothing in it.
+    empty: Option<Answer>,
     /// The first answer of a node that refused it for quota.
     refused: Option<Answer>,
     /// The nodes that did not have the data.
@@ -303,6 +305,7 @@ impl<'a> RequestRun<'a> {
             was_late: false,
             best: None,
             foreign: None,
+            empty: None,
             refused: None,
             lacking: Vec::new(),
             passing: Vec::new(),
@@ -423,7 +426,10 @@ impl<'a> RequestRun<'a> {
             };
             drop(turn);
             // Every node has failed the request. An answer from one of them is better than waiting.
-            if self.best.is_some() || !self.tries.pause(queue, rest, weight).await.map_err(Stop::left)? {
+            if self.best.is_some()
+                || self.empty.is_some()
+                || !self.tries.pause(queue, rest, weight).await.map_err(Stop::left)?
+            {
                 return Ok(None);
             }
         }
@@ -434,10 +440,12 @@ impl<'a> RequestRun<'a> {
         self.best.as_ref().is_some_and(|best| best.status == 400)
     }
 
-    /// Keeps a node's error for the client, if no node has a better answer. A success that does not
-    /// come from a node is never passed on: the client would think that the request was done.
+    /// Keeps a node's words for the client, if no node has a better answer. A success that does not
+    /// come from a node is never passed on: the client would think that the request was done. An
+    /// empty one may be all that the route has to say, and goes before errors of nodes.
     fn keeps(&mut self, answer: Answer) {
         match answer.status {
+            ..300 if answer.is_empty_success() => self.empty = Some(answer),
             ..400 => self.foreign = Some(answer.status),
             _ => self.best = self.best.take().or(Some(answer)),
         }
@@ -445,7 +453,9 @@ impl<'a> RequestRun<'a> {
 
     fn give_up(&mut self) -> Result<Answer, Failure> {
         let rests = || rest_ends(&self.requests.pool, kind(self.request));
-        match self.best.take().or_else(|| self.refused.take()) {
+        let is_of_the_request = self.best.as_ref().is_some_and(|best| best.status < 500);
+        let empty = self.empty.take().filter(|_| !is_of_the_request);
+        match empty.or_else(|| self.best.take()).or_else(|| self.refused.take()) {
             Some(best) => Ok(best),
             None if let Some(status) = self.foreign => Err(Refusal::Rejected(status).into()),
             None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),

@@ -69,6 +69,12 @@ impl Answer {
         }
     }
 
+    /// Whether this is a success with an empty body, and nothing shows that a gateway gave it.
+    pub(in crate::beacon) fn is_empty_success(&self) -> bool {
+        let is_of_a_node = self.is_json || !self.headers.contains_key(header::CONTENT_TYPE);
+        self.status < 300 && self.length == Some(0) && is_of_a_node
+    }
+
     /// Whether the answer is in another form than the API's: a page or plain text, as gateways
     /// send. A page is known by its type, or by its beginning where it has the API's type or none.
     /// An answer without a body, or without a content type, has the API's form otherwise.

@@ -128,6 +128,22 @@ async fn an_answer_without_data_is_none_to_a_question() {
 }
 
 #[tokio::test]
+async fn where_no_node_has_data_an_empty_success_is_the_answer() {
+    const SELECTIONS: &str = "/eth/v1/validator/beacon_committee_selections";
+    let syncing = json("503 Service Unavailable", r#"{"code":503,"message":"syncing"}"#);
+    let unknown = json("400 Bad Request", r#"{"code":400,"message":"unknown validator"}"#);
+    let page = response("200 OK", "content-type: text/html\r\n", "<html>");
+    for empty in [json("200 OK", ""), response("200 OK", "", "")] {
+        for (other, status) in [(&empty, 200), (&syncing, 200), (&page, 200), (&unknown, 400)] {
+            let (first, second) = (Node::always(other.clone()).await, Node::always(empty.clone()).await);
+            let proxy = over(&[&first, &second], SHORTLY).await;
+            let answer = send(&proxy, request("POST", SELECTIONS, "", "[]")).await;
+            assert_eq!(answer.status, status, "{}: {}", String::from_utf8_lossy(other), answer.text());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_comes_after_its_head_is_no_success() {
     let node = Node::start(|mut exchange: Exchange| async move {
         exchange.body().await;

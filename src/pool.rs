@@ -39,7 +39,10 @@ pub mod validator_view;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -203,7 +206,14 @@ impl Pool {
 
     /// The highest block that clients have been shown.
     pub fn served(&self) -> u64 {
-        self.served.load(Relaxed)
+        self.served.load(Acquire)
+    }
+
+    /// The highest block that clients have been shown, and the latest knowledge of all nodes. The
+    /// height is read before the knowledge, and raised after it: a choice that found the height
+    /// first and not the node's own head would pass over the very node that brought the height.
+    pub fn served_and_snapshot(&self) -> (u64, arc_swap::Guard<Arc<Snapshot>>) {
+        (self.served(), self.snapshot())
     }
 
     /// Clients are told of these, by their hashes.
@@ -236,8 +246,8 @@ impl Pool {
     /// Whether `node` is usable and a little below the highest block that clients were shown, and
     /// another node showed that block.
     pub fn owes_head(&self, node: NodeId) -> bool {
-        let snapshot = self.snapshot();
-        let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), self.served());
+        let (served, snapshot) = self.served_and_snapshot();
+        let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), served);
         let is_a_little_below = preference.is_some_and(|preference| {
             preference.badness == 0 && (1..=snapshot.near).contains(&preference.below_served)
         });
@@ -256,7 +266,7 @@ impl Pool {
     }
 
     fn raise(&self, node: NodeId, height: u64) {
-        if self.served.fetch_max(height, Relaxed) < height {
+        if self.served.fetch_max(height, Release) < height {
             self.served_by.store(node.0, Relaxed);
         }
     }

@@ -53,9 +53,9 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         let traffic = &pool.nodes[node].traffic;
         Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
     };
-    let snapshot = pool.snapshot();
+    let (served, snapshot) = pool.served_and_snapshot();
     if !pool.is_any_resting() {
-        return match route::next(&snapshot, load, pool.served(), query.policy, query.class, query.tried) {
+        return match route::next(&snapshot, load, served, query.policy, query.class, query.tried) {
             Some(node) => Choice::Node(node, None),
             None => Choice::Nowhere,
         };
@@ -86,7 +86,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     });
     let best = |shut: &[NodeId]| {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
-        route::next(snapshot, load, pool.served(), query.policy, query.class, shut)
+        route::next(snapshot, load, served, query.policy, query.class, shut)
     };
     // A call that may not be sent twice is no scout while another node is there, and nodes that
     // fail this kind of exchange come last.
@@ -117,14 +117,15 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
 
 /// The best of the nodes that rest, as if they did not: the active node first.
 fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -> Option<NodeId> {
-    let mut rested = (**pool.snapshot()).clone();
+    let (served, snapshot) = pool.served_and_snapshot();
+    let mut rested = (**snapshot).clone();
     for facts in rested.nodes.iter_mut().filter(|facts| facts.verdict == Verdict::Resting) {
         facts.verdict = Verdict::Up;
     }
     let may_serve = |node: &NodeId| !query.tried.contains(node) && rested.nodes[*node].preference(0, 0).is_some();
     let active = rested.active.filter(may_serve);
     let active = active.filter(|active| query.class == Class::NodeLocal && rested.nodes[*active].verdict.is_usable());
-    active.or_else(|| route::next(&rested, load, pool.served(), query.policy, query.class, query.tried))
+    active.or_else(|| route::next(&rested, load, served, query.policy, query.class, query.tried))
 }
 
 /// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest

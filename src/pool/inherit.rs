@@ -71,7 +71,7 @@ impl Pool {
     /// earlier pool may go on for a while after this pool has taken over.
     pub fn inherit_shown(&self, earlier: &Self) {
         let height = earlier.served();
-        if self.served.fetch_max(height, Relaxed) < height {
+        if self.served.fetch_max(height, Release) < height {
             let by = earlier.served_by().and_then(|by| self.place_of(&earlier.nodes[by]));
             self.served_by.store(by.map_or(NOBODY, |by| by.0), Relaxed);
         }

@@ -64,7 +64,7 @@ impl Pool {
     /// but were below the highest block that clients were shown, so that none is passed over
     /// because of old knowledge.
     pub fn catch_up(&self, chosen: NodeId) {
-        let (snapshot, served) = (self.snapshot(), self.served());
+        let (served, snapshot) = self.served_and_snapshot();
         let is_passed_over = |node: NodeId| {
             let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), served);
             preference.is_some_and(|preference| {

@@ -1,7 +1,10 @@
 //! The tasks of a pool: one keeps its state, and one for each node probes the node.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, Release},
+    },
     time::Duration,
 };
 
@@ -33,15 +36,12 @@ pub(super) async fn run_state(pool: Arc<Pool>, mut findings: mpsc::Receiver<Inpu
         let now = Instant::now();
         let mut state = pool.state();
         if let Some(height) = state.forget_served(now) {
-            pool.served.store(height, Relaxed);
+            pool.served.store(height, Release);
             pool.served_by.store(state.active().map_or(NOBODY, |node| node.0), Relaxed);
         }
         let served = Served { height: pool.served(), by: pool.served_by() };
         state.ties = pool.tied.ties(pool.snapshot().chain.as_ref(), now);
         let effects = state.step(input, &pool.nodes, served, now, wall());
-        if let (Some(node), Some(height)) = (state.active(), state.active_height()) {
-            pool.raise(node, height);
-        }
         // A node that is back may be chosen as soon as the snapshot says so.
         for effect in &effects {
             match effect {
@@ -51,6 +51,10 @@ pub(super) async fn run_state(pool: Arc<Pool>, mut findings: mpsc::Receiver<Inpu
             }
         }
         pool.snapshot.store(Arc::new(state.snapshot(&pool.nodes, now)));
+        // After the snapshot that tells of the height: see `Pool::served_and_snapshot`.
+        if let (Some(node), Some(height)) = (state.active(), state.active_height()) {
+            pool.raise(node, height);
+        }
         drop(state);
         for effect in effects {
             pool.perform(effect, &metrics);

@@ -83,12 +83,11 @@ impl Avoided {
     /// The node for a subscription that all clients share, of the nodes that `can` serve the
     /// subscription and are not avoided: the active node, or else the best.
     pub fn choose(&self, pool: &Pool, can: impl Fn(&Node) -> bool, now: Instant) -> Option<NodeId> {
-        let snapshot = pool.snapshot();
+        let (served, snapshot) = pool.served_and_snapshot();
         NodeId::all(snapshot.nodes.len())
             .filter(|node| can(&pool.nodes[*node]) && !self.has(*node, now))
             .filter_map(|node| {
-                let preference =
-                    snapshot.nodes[node].preference(pool.nodes[node].traffic.max_height(), pool.served())?;
+                let preference = snapshot.nodes[node].preference(pool.nodes[node].traffic.max_height(), served)?;
                 Some((snapshot.active != Some(node), preference, node))
             })
             .min()
@@ -100,14 +99,14 @@ impl Avoided {
     /// usable nodes count: an unusable one would tell heads of long ago, or of its own invention,
     /// as a reorganisation.
     pub fn choose_stream(&self, pool: &Pool, now: Instant) -> Option<NodeId> {
-        let snapshot = pool.snapshot();
+        let (served, snapshot) = pool.served_and_snapshot();
         let is_free = |node: &NodeId| !self.has(*node, now);
         let active = snapshot.moving.filter(is_free).or(snapshot.active.filter(is_free));
         active.or_else(|| {
             let any_usable = snapshot.nodes.iter().any(|facts| facts.verdict.is_usable() && !facts.cordoned);
             let preferences = snapshot.nodes.by_node().filter_map(|(node, facts)| {
                 let height = pool.nodes[node].traffic.max_height();
-                Some((facts.preference(height, pool.served())?, node))
+                Some((facts.preference(height, served)?, node))
             });
             let may_tell = |node: &NodeId| is_free(node) && (!any_usable || snapshot.nodes[*node].verdict.is_usable());
             preferences.filter(|(_, node)| may_tell(node)).min().map(|(_, node)| node)

@@ -231,7 +231,8 @@ fn is_credible(told: &NodeLogs, block: &Block, round: u32) -> bool {
 /// The nodes to ask now for the logs of the block at `number`.
 fn sources(pool: &Pool, number: u64) -> Vec<NodeId> {
     let height = |node: NodeId| pool.nodes[node].traffic.max_height();
-    route::sources(&pool.snapshot(), height, pool.served(), number)
+    let (served, snapshot) = pool.served_and_snapshot();
+    route::sources(&snapshot, height, served, number)
 }
 
 #[cfg(test)]

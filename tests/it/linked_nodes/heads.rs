@@ -1,16 +1,32 @@
 //! Heads that nodes push.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use bytes::Bytes;
 use steadfast::{
-    config::Health,
+    config::{Health, Policy},
     devnet::{Devnet, Fault, Node, Options},
-    domain::{layer::Layer, node_id::NodeId},
+    domain::{
+        block::BlockRef,
+        layer::Layer,
+        method::{Class, Method},
+        node_id::NodeId,
+    },
+    exchange::next_node::{Choice, NodeQuery, choose},
     metrics::Metrics,
     net::{Dial, link::Error},
-    pool::{self, Pool, Running},
+    pool::{self, Pool, Running, resting::Kind},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use crate::common::{proxy, sim::Net, until};
 
@@ -115,6 +131,42 @@ async fn a_node_that_pushes_a_reorganisation_never_falls_below() {
     assert!(heights.iter().all(|height| *height >= before), "{heights:?}");
     assert_eq!(bench.pool.snapshot().active, Some(NodeId(0)));
     assert!((bench.metric("steadfast_switches_total") - switches).abs() < 0.5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_brings_a_height_is_not_passed_over_for_it() {
+    let bench = Bench::new(RARELY, Options { execution: 2, ..Options::default() }).await;
+    let (pool, start) = (bench.pool.clone(), bench.head());
+    let is_over = Arc::new(AtomicBool::new(false));
+    // Calls choose on threads of their own, while heads come.
+    let choosing = std::thread::spawn({
+        let (pool, is_over) = (pool.clone(), is_over.clone());
+        move || {
+            let (policy, class) = (Policy::First, Class::Read);
+            let kind = Kind::of_method(Method::of("eth_chainId").id, "eth_chainId");
+            let query = NodeQuery { policy, class, kind, tried: &[], again: false, is_urgent: false };
+            let mut strays = 0;
+            while !is_over.load(Relaxed) {
+                strays += u64::from(!matches!(choose(&pool, query), Choice::Node(NodeId(0), None)));
+            }
+            strays
+        }
+    });
+    let name = |number: u64| format!("{number:#066x}");
+    let mut last = pool.snapshot().nodes[0].head.as_ref().unwrap().hash.clone();
+    for number in start + 1..start + 3_000 {
+        // The other node has each block first.
+        let block = BlockRef { number, hash: name(number), parent: last, timestamp: START_UNIX };
+        for node in [NodeId(1), NodeId(0)] {
+            pool.pushed(node, block.clone(), Bytes::new()).await;
+        }
+        while bench.head() < number {
+            yield_now().await;
+        }
+        last = block.hash;
+    }
+    is_over.store(true, Relaxed);
+    assert_eq!(choosing.join().unwrap(), 0, "calls went to the other node");
 }
 
 #[tokio::test(start_paused = true)]

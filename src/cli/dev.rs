@@ -129,19 +129,21 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
     let control = devnet.control_addr().map_or_else(String::new, |addr| format!("http://{addr}"));
     let chain = devnet.chain().id();
     let (addr, admin) = (app.addr(), app.admin_addr());
+    let program = std::env::args().next().unwrap_or_else(|| "steadfast".to_owned());
     println!(
         "A pretend network (chain id {chain}) with the proxy in front of it.
 
   point a wallet or a script at   http://{addr}   ws://{addr}
   see what the proxy sees         http://{admin}/ in a browser, or
-                                  steadfast status --watch --admin http://{admin}
+                                  {program} status --watch --admin http://{admin}
                                   http://{admin}/status   http://{admin}/metrics
 
   call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'
   follow the beacon chain         curl -N 'http://{addr}/eth/v1/events?topics=head'
   kill the primary                curl -X POST {control}/nodes/el-1/down
   and back again                  curl -X POST {control}/nodes/el-1/up
-  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  gzip  max-connections/8
+                                  (`up` ends every fault)
+  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  quota  gzip  max-connections/8
                                   of consensus nodes: el-offline  optimistic  restart  pruned/16  few-blobs  hang-over/METHOD  slow-over/500
   mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
 "
@@ -160,5 +162,5 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
     for node in devnet.nodes() {
         println!("  {:<8} {}", node.name(), node.http_url());
     }
-    println!("\nCtrl-C ends it.");
+    println!("\nIt runs. Ctrl-C ends it.");
 }

@@ -54,7 +54,7 @@ pub(super) struct Instruments {
         labels = ["network", "reason"],
         help = "Filters that were dropped: `timeout` (not polled for too long), `backlog` (too far \
                 behind), `gap` (blocks or logs cannot be had), `too_long` (one block brought more \
-                than can be sent in one answer)."
+                than can be sent in one answer), `ended` (the process ends)."
     )]
     pub(super) filters_dropped_total: Counter,
     #[metric(

@@ -40,7 +40,7 @@ pub(super) const PUBLISH_REASONS: [&str; 7] =
 /// Why an event was doubtful.
 pub(super) const DOUBT_REASONS: [&str; 3] = ["no_header", "ahead", "unreadable"];
 /// Why a filter was dropped.
-pub(super) const FILTER_ENDS: [&str; 4] = ["timeout", "backlog", "gap", "too_long"];
+pub(super) const FILTER_ENDS: [&str; 5] = ["timeout", "backlog", "gap", "too_long", "ended"];
 /// The limits for which a filter is not made.
 pub(super) const FILTER_LIMITS: [&str; 4] =
     ["filters.max", "filters.max_per_client", "filters.max_bytes_per_client", "max_client_memory"];

@@ -229,6 +229,7 @@ impl PoolState {
         unix: u64,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let is_of_rests = matches!(input, Input::Rests(_));
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
@@ -281,7 +282,10 @@ impl PoolState {
             Input::Impatient => self.recovering = None,
         }
         for (known, node) in self.known.iter_mut().zip(nodes) {
-            known.resting = node.resting.is_whole(now);
+            let rested = std::mem::replace(&mut known.resting, node.resting.is_whole(now));
+            if is_of_rests && known.resting && !rested {
+                known.last_error = Some(("calls were refused for quota".to_owned(), now));
+            }
         }
         self.judge(now, unix, &mut effects);
         self.choose(nodes, served.into(), (now, unix), &mut effects);

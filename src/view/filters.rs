@@ -233,11 +233,14 @@ impl Filters {
             }
         }
         for (why, count) in counts {
-            let (network, why, is_idle) = (&*network(), why.as_str(), why == Why::Timeout);
-            if is_idle {
-                debug!(network, count, "filters were not polled any more");
-            } else {
-                warn!(network, count, why, "filters are dropped: their clients have to make new ones");
+            let network = &*network();
+            match why {
+                Why::Timeout => debug!(network, count, "filters were not polled any more"),
+                Why::Ended => debug!(network, count, "filters end with the process"),
+                Why::Backlog | Why::Gap | Why::TooLong => {
+                    let why = why.as_str();
+                    warn!(network, count, why, "filters are dropped: their clients have to make new ones");
+                }
             }
         }
         done

@@ -156,6 +156,8 @@ async fn a_node_that_refuses_all_calls_gets_one_scout_at_a_time() {
         scene.ask(side, 0).await;
         scene.ask(side, 1).await;
         until("it rests", async || scene.verdicts(side).await == ["resting", "up"]).await;
+        let error = scene.side(side).await["nodes"][0]["last_error"]["message"].take();
+        assert_eq!(error, "calls were refused for quota");
         assert_eq!(scene.side(side).await["active"], format!("{side}-2"));
         for _ in 0..300 {
             // At the same time, so that more than one could be a scout.

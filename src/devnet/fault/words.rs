@@ -72,7 +72,13 @@ impl Fault {
             "quota" => Self::quota(&list),
             "not_offered" => Self::not_offered(&list),
             _ if argument.is_some() => return Err(FaultError(format!("{name} takes no argument"))),
-            _ => return Self::from_json(serde_json::json!({ "fault": name }).to_string().as_bytes()),
+            _ => {
+                let known = Self::from_json(serde_json::json!({ "fault": name }).to_string().as_bytes());
+                return known.map_err(|FaultError(text)| {
+                    let text = text.split(" at line ").next().unwrap_or_default();
+                    FaultError(text.replace("unknown variant", "unknown fault").replace('_', "-"))
+                });
+            }
         };
         Ok(fault)
     }

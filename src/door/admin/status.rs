@@ -72,7 +72,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 // `heads`: whether it tells its heads by itself; if not, it is asked for them.
                 "link": node.link.as_ref().map(|link| json!({ "up": link.is_up(), "heads": known.pushing })),
                 "pair": node.pair.as_deref().map(&pair),
-                "latency_ms": known.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+                "latency_ms": known.latency.map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
                 "in_flight": node.traffic.in_flight(),
                 "connections": connections(node.occupancy()),
                 "good_probes_needed": known.proving,

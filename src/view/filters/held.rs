@@ -52,6 +52,8 @@ pub(super) enum Why {
     Gap,
     /// A single block, or a single transaction, brings more than can be sent in one answer.
     TooLong,
+    /// Nothing is told of the chain any more, as when the process ends.
+    Ended,
 }
 
 impl Why {
@@ -61,6 +63,7 @@ impl Why {
             Self::Backlog => "backlog",
             Self::Gap => "gap",
             Self::TooLong => "too_long",
+            Self::Ended => "ended",
         }
     }
 }

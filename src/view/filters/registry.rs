@@ -327,7 +327,7 @@ impl Registry {
 
     /// Drops every filter of blocks or logs: nothing is told of the chain any more.
     pub(super) fn give_up(&mut self) {
-        self.remove_all(Why::Gap, |_, held| held.kind.is_of_the_chain());
+        self.remove_all(Why::Ended, |_, held| held.kind.is_of_the_chain());
     }
 
     /// Records a transaction, or its hash, that waits for a block.

@@ -62,7 +62,7 @@ pub struct Finished {
 
 /// Takes finished spans for the collector.
 pub struct Spans {
-    queue: Sender<Box<Finished>>,
+    queue: Sender<Finished>,
     /// Spans in the queue, and those that are being sent.
     waiting: AtomicUsize,
     /// Spans that were lost since the log last told of lost ones.
@@ -72,13 +72,13 @@ pub struct Spans {
 
 impl Spans {
     /// The way to a queue, and the queue.
-    pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, Receiver<Box<Finished>>) {
+    pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, Receiver<Finished>) {
         let (queue, finished) = mpsc::channel(MAX_QUEUED);
         (Arc::new(Self { queue, waiting: AtomicUsize::new(0), untold: AtomicU64::new(0), metrics }), finished)
     }
 
     /// Takes a span, or loses and counts it. Never waits.
-    pub fn take(&self, finished: Box<Finished>) {
+    pub fn take(&self, finished: Finished) {
         self.waiting.fetch_add(1, Relaxed);
         if self.queue.try_send(finished).is_err() {
             self.lose(SpanLoss::QueueFull, 1);
@@ -143,9 +143,9 @@ mod tests {
         Sampler::new(spans, one_in).sample(value)
     }
 
-    fn finished() -> Box<Finished> {
+    fn finished() -> Finished {
         let now = Instant::now();
-        Box::new(Finished {
+        Finished {
             context: sampled(1, &[]).unwrap(),
             began: now,
             ended: now,
@@ -156,7 +156,7 @@ mod tests {
             status: Some(200),
             bytes: 1,
             notes: Notes::default(),
-        })
+        }
     }
 
     #[test]

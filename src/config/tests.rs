@@ -22,7 +22,11 @@ fn example_in_full() -> String {
 /// The settings without those that this build refuses.
 fn readable(settings: &str) -> String {
     let is_refused = |line: &str| line.contains("endpoint = ") || line.contains("OTLP_TOKEN");
-    settings.lines().filter(|line| cfg!(feature = "otlp") || !is_refused(line)).map(|line| line.to_owned() + "\n").collect()
+    settings
+        .lines()
+        .filter(|line| cfg!(feature = "otlp") || !is_refused(line))
+        .map(|line| line.to_owned() + "\n")
+        .collect()
 }
 
 /// A folder that holds a `ca.pem`.
@@ -32,7 +36,8 @@ fn folder_with_a_certificate() -> &'static Path {
 
 fn read_example_in_full() -> (Config, Vec<String>) {
     let folder = folder_with_a_certificate();
-    let (config, keys) = read_and_list_keys(Some(&readable(&example_in_full())), folder, &Flags::default(), &any_variable);
+    let (config, keys) =
+        read_and_list_keys(Some(&readable(&example_in_full())), folder, &Flags::default(), &any_variable);
     (config.unwrap_or_else(|problems| panic!("{problems:#?}")), keys.into_keys().collect())
 }
 
@@ -112,7 +117,15 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
     let (_, keys) = read_example_in_full();
     let written = written_in_the_example();
     for setting in settings(&keys) {
-        let no_default = ["workers", "max_client_memory", "chain_id", "networks.<name>.chain_id", "chain.timeout", "tracing.endpoint", "tracing.headers"];
+        let no_default = [
+            "workers",
+            "max_client_memory",
+            "chain_id",
+            "networks.<name>.chain_id",
+            "chain.timeout",
+            "tracing.endpoint",
+            "tracing.headers",
+        ];
         let no_default = no_default.contains(&setting.as_str());
         let row = match setting.strip_prefix("node.") {
             Some(key) => format!("| `{key}` | "),

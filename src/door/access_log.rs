@@ -212,7 +212,7 @@ impl Drop for Line {
             self.write(&notes);
         }
         if let (Some(spans), Some(context)) = (self.spans.take(), self.trace.span()) {
-            spans.take(Box::new(Finished {
+            spans.take(Finished {
                 context: context.clone(),
                 began: self.began,
                 ended: Instant::now(),
@@ -223,7 +223,7 @@ impl Drop for Line {
                 status: self.status,
                 bytes: self.bytes,
                 notes,
-            }));
+            });
         }
     }
 }

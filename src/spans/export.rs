@@ -202,7 +202,7 @@ impl Collector {
 struct Exporter {
     collector: Collector,
     spans: Arc<Spans>,
-    queue: Receiver<Box<Finished>>,
+    queue: Receiver<Finished>,
     closing: watch::Receiver<bool>,
     clock: NanoClock,
     /// The id of this process.
@@ -221,7 +221,7 @@ impl Exporter {
     }
 
     /// Waits for the spans of the next message; false when the proxy ends and none are left.
-    async fn collect(&mut self, batch: &mut Vec<Box<Finished>>) -> bool {
+    async fn collect(&mut self, batch: &mut Vec<Finished>) -> bool {
         // Both arms are cancel-safe.
         tokio::select! {
             biased;
@@ -244,7 +244,7 @@ impl Exporter {
     }
 
     /// Sends the batch until the collector takes or refuses it, or patience ends.
-    async fn export(&mut self, batch: &[Box<Finished>]) {
+    async fn export(&mut self, batch: &[Finished]) {
         let anchor = Anchor { instant: Instant::now(), unix_nanos: (self.clock)() };
         let body = message(batch, anchor, &self.instance).encode_to_vec();
         let (until, mut pauses) = (Instant::now() + PATIENCE, Backoff::new(PAUSES.0, PAUSES.1));

@@ -37,10 +37,13 @@ impl Anchor {
 }
 
 /// The message with these spans, from the process `instance`.
-pub(super) fn message(finished: &[Box<Finished>], anchor: Anchor, instance: &str) -> ExportTraceServiceRequest {
+pub(super) fn message(finished: &[Finished], anchor: Anchor, instance: &str) -> ExportTraceServiceRequest {
     let version = env!("CARGO_PKG_VERSION");
-    let attributes =
-        vec![text("service.name", "steadfast"), text("service.version", version), text("service.instance.id", instance)];
+    let attributes = vec![
+        text("service.name", "steadfast"),
+        text("service.version", version),
+        text("service.instance.id", instance),
+    ];
     let scope = InstrumentationScope { name: "steadfast".into(), version: version.into(), ..Default::default() };
     let spans = finished.iter().flat_map(|finished| {
         let attempts = finished.notes.span.attempts.iter().map(|attempt| attempted(finished, attempt, anchor));
@@ -115,11 +118,8 @@ fn request(finished: &Finished, anchor: Anchor) -> Span {
 fn attempted(finished: &Finished, attempt: &Attempt, anchor: Anchor) -> Span {
     let context = &finished.context;
     let Attempt { id, node, began, ended, outcome, words } = attempt;
-    let mut attributes = vec![
-        text("steadfast.node", node),
-        text("peer.service", node),
-        text("steadfast.outcome", outcome.as_str()),
-    ];
+    let mut attributes =
+        vec![text("steadfast.node", node), text("peer.service", node), text("steadfast.outcome", outcome.as_str())];
     // An attempt that was given up has not failed: another one may have been faster.
     let is_failure = !matches!(outcome, AttemptOutcome::Answered | AttemptOutcome::Abandoned);
     if is_failure {

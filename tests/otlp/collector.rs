@@ -153,7 +153,8 @@ async fn serve(mut io: BoxIo, shared: Arc<Shared>) {
         let mode = *shared.mode.lock().unwrap();
         let rejected_spans = if let Mode::Refuses(count) = mode { count } else { 0 };
         let error_message = "no room".to_owned();
-        let partial_success = (rejected_spans > 0).then_some(ExportTracePartialSuccess { rejected_spans, error_message });
+        let partial_success =
+            (rejected_spans > 0).then_some(ExportTracePartialSuccess { rejected_spans, error_message });
         let answer = match mode {
             Mode::Hangs => return std::future::pending().await,
             Mode::Says(status, fields) => response(status, fields, ""),

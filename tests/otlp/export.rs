@@ -132,7 +132,9 @@ async fn the_end_of_the_proxy_exports_the_spans_that_wait() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_proxy_waits_for_no_bad_collector() {
     let net = Net::default();
-    for (mode, words) in [(Mode::Hangs, "before the end"), (Mode::Says("503 Service Unavailable", ""), "spans are lost")] {
+    for (mode, words) in
+        [(Mode::Hangs, "before the end"), (Mode::Says("503 Service Unavailable", ""), "spans are lost")]
+    {
         let log = Log::start();
         let collector = Collector::start(&net, mode).await;
         let (_origin, proxy) = proxy(&net, &collector, "").await;

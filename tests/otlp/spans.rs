@@ -162,11 +162,8 @@ async fn a_request_that_is_not_sampled_goes_as_it_came() {
         ask(&proxy, headers, &call(1, "eth_call", "[]")).await;
     }
     collector.requests(1).await;
-    let seen: Vec<Vec<String>> = origin
-        .seen()
-        .iter()
-        .map(|seen| seen.header("traceparent").into_iter().map(str::to_owned).collect())
-        .collect();
+    let seen: Vec<Vec<String>> =
+        origin.seen().iter().map(|seen| seen.header("traceparent").into_iter().map(str::to_owned).collect()).collect();
     assert_eq!(seen[..2], [vec![], vec!["00-abc-def-01".to_owned()]]);
     assert_eq!(origin.seen()[0].header("x-request-id"), Vec::<&str>::new());
     // The ratio is changed by a reload; the collector stays.
@@ -195,9 +192,15 @@ async fn requests_of_every_door_have_spans() {
     let spans = collector.requests(6).await;
     assert_eq!(names(&spans), ["batch", "eth_call", "GET", "eth_call", "eth_subscribe", "POST"]);
     assert_eq!(spans[0].word("steadfast.methods"), "eth_call,eth_gasPrice");
-    assert_eq!((spans[0].word("steadfast.outcome"), spans[0].word("rpc.method")), ("result,node_error".into(), String::new()));
+    assert_eq!(
+        (spans[0].word("steadfast.outcome"), spans[0].word("rpc.method")),
+        ("result,node_error".into(), String::new())
+    );
     assert_eq!((spans[0].word("steadfast.attempts"), spans[0].status().0), ("2".into(), 0));
-    assert_eq!((spans[2].word("http.response.status_code"), spans[5].word("http.response.status_code")), ("101".into(), "400".into()));
+    assert_eq!(
+        (spans[2].word("http.response.status_code"), spans[5].word("http.response.status_code")),
+        ("101".into(), "400".into())
+    );
     let protocols: Vec<String> = spans.iter().map(|span| span.word("network.protocol.name")).collect();
     assert_eq!(protocols, ["http", "http", "http", "websocket", "websocket", "http"]);
     assert_eq!(spans[3].word("http.request.method"), "");

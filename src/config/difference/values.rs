@@ -81,7 +81,7 @@ pub(super) fn origins(value: &Origins) -> String {
 }
 
 /// The names of headers, whose values may be secret.
-pub(super) fn headers<V>(values: &Vec<(HeaderName, V)>) -> String {
+pub(super) fn headers<L: Deref<Target = [(HeaderName, V)]>, V>(values: &L) -> String {
     let told = values.iter().map(|(name, _)| format!("{name}: {HIDDEN}"));
     list(&told.collect::<Vec<_>>())
 }

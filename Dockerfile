@@ -4,10 +4,11 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+# With the export of spans: an image cannot be built anew for a setting, and without `[tracing]` it costs a comparison.
 # Dependencies and earlier builds live in cache mounts, which are not part of any layer: hence the copy in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin steadfast \
+    cargo build --release --locked --features otlp --bin steadfast \
     && cp target/release/steadfast /steadfast
 
 # No shell and no package manager; the `nonroot` user (65532); system certificates for nodes behind https.

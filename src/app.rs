@@ -8,6 +8,7 @@ mod doors;
 mod file_watch;
 mod networks;
 mod reload;
+mod spans;
 mod watchdog;
 mod worker;
 
@@ -28,7 +29,7 @@ use tokio::{
 use tracing::warn;
 
 pub use self::file_watch::FileWatch;
-use self::{build::Deps, dns::Followed, networks::Runtime, worker::Workers};
+use self::{build::Deps, dns::Followed, networks::Runtime, spans::Export, worker::Workers};
 use crate::{
     config::Config,
     domain::address::Address,
@@ -49,6 +50,7 @@ use crate::{
         systemd::Supervisor,
     },
     pool::Wall,
+    spans::Spans,
     view::WorkerJobs,
 };
 
@@ -99,6 +101,16 @@ impl World {
         }
     }
 
+    /// Nanoseconds since 1970; in a simulation as its clock has them.
+    #[cfg(feature = "otlp")]
+    fn nanos(&self) -> crate::spans::export::NanoClock {
+        if self.threads.is_some() {
+            return Arc::new(|| u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX));
+        }
+        let wall = self.wall.clone();
+        Arc::new(move || wall().saturating_mul(1_000_000_000))
+    }
+
     /// A secret that cannot be guessed. In a simulation the secret follows from the clock, so that
     /// a run can be repeated.
     fn secret(&self) -> [u8; 32] {
@@ -112,9 +124,13 @@ impl World {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock comes in")]
 fn unix_seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock comes in")]
+fn since_1970() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Why the proxy does not start.
@@ -173,6 +189,7 @@ pub struct App {
     reload: mpsc::Sender<Reload>,
     acceptor: JoinSet<()>,
     background: JoinSet<()>,
+    export: Export,
 }
 
 /// The parts that a reload needs.
@@ -186,6 +203,8 @@ struct Shared {
     memory: Arc<Budget>,
     /// Counts reloads.
     reloaded: watch::Sender<u64>,
+    /// Where the spans of requests go, if requests have spans.
+    spans: Option<Arc<Spans>>,
 }
 
 impl App {
@@ -212,8 +231,9 @@ impl App {
             Deps { world: &world, metrics: &metrics, memory: &memory, worker_jobs: &worker_jobs, broken: &broken };
         let mut dns = Followed::new(world.names.clone());
         dns.look_up(&config).await;
+        let export = Export::start(&config, &world, &metrics).map_err(StartError::Node)?;
         let runtime = Runtime::build(dns.expand(&config), &deps).map_err(StartError::Node)?;
-        let site = Arc::new(ArcSwap::from_pointee(runtime.site()));
+        let site = Arc::new(ArcSwap::from_pointee(runtime.site(export.spans())));
         let closing = watch::Sender::new(false);
         let reloaded = watch::Sender::new(0);
         let sockets =
@@ -241,7 +261,8 @@ impl App {
             reload.clone(),
             world.faults.clone(),
         );
-        let shared = Arc::new(Shared { site, metrics, world, worker_jobs, broken, memory, reloaded });
+        let spans = export.spans().cloned();
+        let shared = Arc::new(Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));
         let mut background = JoinSet::new();
@@ -252,7 +273,7 @@ impl App {
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let alive = shared.clone();
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs).await });
-        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background })
+        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background, export })
     }
 
     /// Where clients connect.
@@ -314,6 +335,7 @@ impl App {
             }
         }
         self.background.shutdown().await;
+        self.export.finish().await;
     }
 }
 

@@ -99,6 +99,7 @@ impl Drop for Ending<'_> {
         let value = |name| headers.get(name).map(HeaderValue::as_bytes);
         requests.failures.tell(&requests.pool, route.group, outcome, value);
         if let Some(trace) = &request.trace {
+            trace.of_side(&requests.pool.network, requests.pool.layer.as_str());
             trace.ended(route.group, outcome);
         }
     }
@@ -178,6 +179,9 @@ impl Requests {
             false => Ok(exchange.await),
         };
         let outcome = outcome.unwrap_or_else(|_| Err(Refusal::Deadline.into()));
+        if let (Some(trace), Err(Failure::Refused(refusal))) = (&request.trace, &outcome) {
+            trace.refused(|| refusal.message());
+        }
         ending.outcome = match &outcome {
             Ok(answer) if answer.status < 400 => CallOutcome::Result,
             Ok(_) => CallOutcome::NodeError,

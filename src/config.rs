@@ -39,6 +39,7 @@ mod secret;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tracing;
 mod units;
 mod url;
 mod ws;
@@ -77,6 +78,7 @@ pub use self::{
     problem::{Errors, Invalid, Problem},
     schema::schema,
     secret::Secret,
+    tracing::Tracing,
     url::{Scheme, Url},
     ws::Ws,
 };
@@ -124,6 +126,8 @@ pub struct Config {
     pub networks: Vec<Network>,
     /// The levels that are logged, and the form.
     pub log: Log,
+    /// The collector of spans, and the requests that have spans.
+    pub tracing: Tracing,
 }
 
 /// `[admin]`: the operator's side.
@@ -212,6 +216,7 @@ impl Config {
             networks: _,
             // The door has the access log, which a reload may switch on and off.
             log: Log { format, filter, access: _, trusted_proxies: _ },
+            tracing: Tracing { endpoint, headers, sample: _ },
         } = self;
         let changes = [
             ("listen", *listen != new.listen),
@@ -220,6 +225,8 @@ impl Config {
             ("chain", *chain != new.chain),
             ("log.format", *format != new.log.format),
             ("log.filter", *filter != new.log.filter),
+            ("tracing.endpoint", *endpoint != new.tracing.endpoint),
+            ("tracing.headers", *headers != new.tracing.headers),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

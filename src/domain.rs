@@ -23,5 +23,6 @@ pub mod refusal;
 pub mod rpc;
 pub mod subject;
 pub mod target;
+pub mod trace_context;
 pub mod transaction;
 pub mod verdict;

@@ -20,6 +20,7 @@ mod process;
 mod publications;
 #[cfg(test)]
 mod reference;
+mod spans;
 mod tally;
 mod throttle;
 
@@ -36,7 +37,7 @@ use prometric::prometheus::{
 pub use self::{
     calls::CallMetrics,
     facts::Facts,
-    labels::{AttemptOutcome, CallOutcome, Ended, Replay},
+    labels::{AttemptOutcome, CallOutcome, Ended, Replay, SpanLoss},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
     tally::{CallTally, Tally},
     throttle::{Burst, Throttle},

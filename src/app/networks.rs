@@ -20,6 +20,7 @@ use crate::{
     metrics::NodeLabels,
     net::tls::Tls,
     pool::Pool,
+    spans::{Sampler, Spans},
 };
 
 /// Longest that replaced nodes are kept for requests that began with them: an answer with a whole
@@ -70,8 +71,8 @@ impl Runtime {
         }
     }
 
-    /// The networks and settings as the doors need them.
-    pub(super) fn site(&self) -> Site {
+    /// The networks and settings as the doors need them, with `spans` for those of requests.
+    pub(super) fn site(&self, spans: Option<&Arc<Spans>>) -> Site {
         let served = |network: &NetworkRuntime| Served {
             name: network.name.clone(),
             is_default: network.settings.name.is_default(),
@@ -81,6 +82,7 @@ impl Runtime {
             views: network.views.as_ref().map(|task| task.views.clone()),
         };
         let config = &self.config;
+        let sampler = spans.map(|spans| Sampler::new(spans.clone(), config.tracing.sample));
         Site {
             networks: self.networks.iter().map(served).collect(),
             hosts: config.hosts.for_clients(&config.listen),
@@ -93,7 +95,7 @@ impl Runtime {
             max_connections: self.limits.http,
             shared_addresses: config.shared_addresses.clone(),
             compression: config.compression.clone(),
-            access: Arc::new(Access::new(&config.log)),
+            access: Arc::new(Access::new(&config.log, sampler)),
             ws: config::Ws {
                 max_connections: NonZeroUsize::new(self.limits.ws).unwrap_or(NonZeroUsize::MIN),
                 ..config.ws.clone()

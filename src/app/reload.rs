@@ -122,7 +122,7 @@ impl Reloading {
         let limit = config.max_client_memory;
         let deps = Deps { world, metrics, memory, worker_jobs, broken };
         let changed = self.runtime.replace(self.written.dns.expand(config), &deps).await?;
-        self.shared.site.store(Arc::new(self.runtime.site()));
+        self.shared.site.store(Arc::new(self.runtime.site(self.shared.spans.as_ref())));
         memory.set_limit(limit.unwrap_or_else(memory::quarter));
         self.shared.reloaded.send_modify(|count| *count += 1);
         Ok(changed)

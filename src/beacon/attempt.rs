@@ -86,6 +86,17 @@ pub(super) enum Sent {
 }
 
 impl Sent {
+    /// The evidence against the node in words, if there is any.
+    fn words(&self) -> Option<&str> {
+        match self {
+            Self::OfTheNode(_, trouble) | Self::Nothing(trouble) | Self::Lost(trouble) => {
+                trouble.as_ref().map(|trouble| &*trouble.text)
+            }
+            Self::Late(trouble) => Some(&trouble.text),
+            Self::Answered(_) | Self::Refused(..) | Self::Unsent(_) => None,
+        }
+    }
+
     /// Whether the node failed for a reason that may pass within the time of a request: the node
     /// was busy, could not be reached, was lost, or a gateway answered in its place.
     pub(super) fn is_passing(&self) -> bool {
@@ -122,7 +133,7 @@ pub(super) async fn attempt_holding(
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
-    let mut count = Count::new(node, started);
+    let mut count = Count::new(node, started, request.trace.as_deref());
     let repeatable = request.route.is_repeatable();
     let goes_out = node.goes_out();
     if node.is_out() {
@@ -132,6 +143,7 @@ pub(super) async fn attempt_holding(
     if let Some(trace) = &request.trace {
         trace.asked(&node.name);
     }
+    let headers = count.headers(&request.headers);
     // A client's request that waits for a connection is counted as one that waits.
     let _owed = request.caller.is_some().then(|| node.traffic.track(started));
     let out = async {
@@ -143,7 +155,7 @@ pub(super) async fn attempt_holding(
     // Both arms are cancel-safe: an exchange given up closes its connection.
     let sent = tokio::select! {
         biased;
-        sent = exchange(pool, index, request, upload, patience, room) => {
+        sent = exchange(pool, index, request, headers.as_ref(), upload, patience, room) => {
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
                 Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
@@ -153,6 +165,7 @@ pub(super) async fn attempt_holding(
                 Sent::Late(_) => AttemptOutcome::Timeout,
                 Sent::Unsent(_) => AttemptOutcome::Abandoned,
             };
+            count.failed(sent.words());
             sent
         }
         () = out => Sent::Lost(None),
@@ -176,6 +189,7 @@ async fn exchange(
     pool: &Arc<Pool>,
     index: NodeId,
     request: &Request,
+    headers: Option<&HeaderMap>,
     upload: &mut Upload,
     patience: Duration,
     room: Option<&Arc<Semaphore>>,
@@ -189,7 +203,7 @@ async fn exchange(
         Sent::Late(Trouble { fault: Fault::Silent, text })
     };
     let mut progress = Progress::default();
-    let outcome = ask(node, request, upload, limit, &mut progress).await;
+    let outcome = ask(node, request, headers, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {
         return Sent::Unsent(error);
     }
@@ -221,10 +235,12 @@ async fn exchange(
     }
 }
 
-/// Sends the request and waits for the head of the response; `None` when that took too long.
+/// Sends the request, with `headers` in the place of its own if there are any, and waits for the
+/// head of the response; `None` when that took too long.
 async fn ask(
     node: &Node,
     request: &Request,
+    headers: Option<&HeaderMap>,
     upload: &mut Upload,
     limit: Duration,
     progress: &mut Progress,
@@ -238,7 +254,7 @@ async fn ask(
     let head = Upstreamed {
         method: &request.method,
         target: &request.target,
-        headers: &request.headers,
+        headers: headers.unwrap_or(&request.headers),
         // A signed message means the same when it comes twice, so a used connection will do.
         sending: match request.route.class {
             Class::Publish if is_streamed => Sending::Once,

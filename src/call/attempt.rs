@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::Verify,
     domain::{answer::Blame, call_id::Outbound, node_id::NodeId, quota},
-    exchange::{attempt_count::Count, queue::Ticket},
+    exchange::{attempt_count::Count, queue::Ticket, trace::Trace},
     memory::{Account, Full},
     metrics::AttemptOutcome,
     net::{
@@ -46,6 +46,8 @@ pub(super) struct Attempt<'a> {
     pub(super) body: &'a [u8],
     /// Header lines to send along.
     pub(super) headers: &'a [u8],
+    /// The notes on the request, if there are any.
+    pub(super) trace: Option<&'a Trace>,
     /// Whether the call may be sent again when its answer was lost.
     pub(super) is_repeatable: bool,
     /// The call's id, a part of the body. Nodes answer a call without an id with an empty body, and
@@ -98,6 +100,16 @@ impl Sent {
     /// Whether the node has given an answer for the client, or would have if memory had room.
     fn is_word(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_))
+    }
+
+    /// The evidence against the node in words, if there is any.
+    fn words(&self) -> Option<&str> {
+        match self {
+            Self::OfTheNode(_, trouble) | Self::Nothing(trouble) | Self::Lost(trouble) => {
+                trouble.as_ref().map(|trouble| &*trouble.text)
+            }
+            _ => None,
+        }
     }
 
     fn outcome(&self) -> AttemptOutcome {
@@ -164,12 +176,13 @@ impl Attempt<'_> {
         if self.is_over() {
             return Ran { sent: Sent::Nothing(None), again: false, beside: None, in_vain: None, had_second: false };
         }
-        let mut count = Count::new(self.node, started);
+        let mut count = Count::new(self.node, started, self.trace);
+        let lines = count.lines(self.headers);
         let owed = self.node.traffic.track(started);
         let mut progress = Progress::default();
         let mut second = Second::default();
         let end = {
-            let mut exchange = pin!(self.exchange(turn, &mut progress));
+            let mut exchange = pin!(self.exchange(lines.as_deref(), turn, &mut progress));
             let mut goes_out = pin!(goes_out);
             // All arms are cancel-safe: an exchange given up closes its connection, and the other
             // two only wait.
@@ -190,6 +203,7 @@ impl Attempt<'_> {
         let sent = match end {
             End::Sent(sent) => {
                 count.outcome = sent.outcome();
+                count.failed(sent.words());
                 sent
             }
             End::Beside(node, sent) => {
@@ -273,14 +287,16 @@ impl Attempt<'_> {
         if self.is_over() {
             return Sent::Nothing(None);
         }
-        let mut count = Count::new(self.node, started);
+        let mut count = Count::new(self.node, started, self.trace);
+        let lines = count.lines(self.headers);
         let _owed = self.node.traffic.track(started);
         let (mut turn, mut progress) = (None, Progress::default());
         // All arms are cancel-safe.
         tokio::select! {
             biased;
-            sent = self.exchange(&mut turn, &mut progress) => {
+            sent = self.exchange(lines.as_deref(), &mut turn, &mut progress) => {
                 count.outcome = sent.outcome();
+                count.failed(sent.words());
                 sent
             }
             () = goes_out => Sent::Lost(None),
@@ -296,7 +312,9 @@ impl Attempt<'_> {
         self.is_repeatable && self.node.is_out()
     }
 
-    async fn exchange(&self, turn: &mut Option<Ticket<'_>>, progress: &mut Progress) -> Sent {
+    /// Sends the call with `lines`, or with the client's own where there are none, and reads the
+    /// answer.
+    async fn exchange(&self, lines: Option<&[u8]>, turn: &mut Option<Ticket<'_>>, progress: &mut Progress) -> Sent {
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that the futures of calls over HTTP are no larger.
             return Box::pin(self.over_link(turn)).await;
@@ -305,6 +323,7 @@ impl Attempt<'_> {
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
         let sending = if self.is_repeatable { Sending::Repeatable } else { Sending::Once };
         let Self { headers, caller, in_line, .. } = *self;
+        let headers = lines.unwrap_or(headers);
         let post = Post { headers, body, sending, rank: Rank::Call, caller, in_line };
         let mut gate = Wanted { turn, leaving: self.leaving };
         let response = match upstream.post(post, &mut gate, progress).await {

@@ -29,6 +29,9 @@ impl<'a> Ending<'a> {
 
     /// Counts the call by the kind of its answer, or by its refusal.
     pub(super) fn count(&mut self, outcome: Result<Kind, &Refusal>) {
+        if let (Some(trace), Err(refusal)) = (self.terms.trace, outcome) {
+            trace.refused(|| refusal.message());
+        }
         self.ended(match outcome {
             Ok(Kind::Result) => CallOutcome::Result,
             Ok(_) => CallOutcome::NodeError,
@@ -45,6 +48,7 @@ impl<'a> Ending<'a> {
         calls.metrics.ended(method, outcome, terms.arrived.elapsed().as_secs_f64());
         calls.failures.tell(&calls.pool, name, outcome, |name| value_of(terms.headers, name));
         if let Some(trace) = terms.trace {
+            trace.of_side(&calls.pool.network, calls.pool.layer.as_str());
             trace.ended(method.label, outcome);
         }
     }

@@ -44,6 +44,8 @@ impl CallRun<'_> {
             node: &self.calls.pool.nodes[node],
             body: ask.as_bytes(),
             headers: &[],
+            // A question of the proxy's own is no step of the client's request.
+            trace: None,
             verify: Verify::All,
             leaving: Leaving::default(),
             memory: None,

@@ -63,6 +63,7 @@ impl<'a> SlowAttempt<'a, '_> {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
             headers: self.terms.headers,
+            trace: self.terms.trace,
             verify: self.terms.verify,
             leaving: Leaving::new(self.terms, self.method),
             memory: Some(self.terms.memory),

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::{problem::Invalid, secret::Secret};
+use super::{problem::Invalid, reader::Reader, secret::Secret};
 
 /// Headers that belong to one connection, to the message's framing or to a handshake: Steadfast
 /// writes them itself.
@@ -80,6 +80,23 @@ fn is_random(word: &str) -> bool {
         run.len() >= RANDOM && (digits > 2 && upper + lower > 2 || upper > 2 && lower > 2 && digits > 0)
     };
     is_hex || word.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '+').any(mixed)
+}
+
+/// The table `headers`: names and values, each name once.
+pub(super) fn table(r: &mut Reader<'_>) -> Vec<(HeaderName, Secret<HeaderValue>)> {
+    let mut headers: Vec<(HeaderName, Secret<HeaderValue>)> = Vec::new();
+    for (key, path, text, filled_in) in r.strings("headers") {
+        let reading = r.reading();
+        let value = value(&key, &text, filled_in).map_err(|wrong| reading.fail(&path, wrong.to_string()));
+        let name = name(&key).map_err(|wrong| reading.fail(&path, wrong.to_string()));
+        let (Ok(name), Ok(value)) = (name, value) else { continue };
+        if headers.iter().any(|(other, _)| *other == name) {
+            reading.fail(&path, "is there already: header names are the same in upper and lower case");
+        } else {
+            headers.push((name, value));
+        }
+    }
+    headers
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ impl Node {
                 Layer::El => r.parse("ipc", |path| socket_path(path, folder).map(Into::into)),
                 Layer::Cl => None,
             },
-            headers: headers(&mut r),
+            headers: header::table(&mut r),
             ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
             pair: r.parse("pair", str::parse),
             max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
@@ -248,22 +248,6 @@ pub(super) fn http_url(text: &str) -> Result<Url, Invalid> {
 pub(super) fn ws_url(text: &str) -> Result<Url, Invalid> {
     let url: Url = text.parse()?;
     if url.scheme().is_websocket() { Ok(url) } else { Err(Invalid("must begin with ws:// or wss://")) }
-}
-
-fn headers(r: &mut Reader<'_>) -> Vec<(HeaderName, Secret<HeaderValue>)> {
-    let mut headers: Vec<(HeaderName, Secret<HeaderValue>)> = Vec::new();
-    for (name, path, value, filled_in) in r.strings("headers") {
-        let reading = r.reading();
-        let value = header::value(&name, &value, filled_in).map_err(|wrong| reading.fail(&path, wrong.to_string()));
-        let name = header::name(&name).map_err(|wrong| reading.fail(&path, wrong.to_string()));
-        let (Ok(name), Ok(value)) = (name, value) else { continue };
-        if headers.iter().any(|(other, _)| *other == name) {
-            reading.fail(&path, "is there already: header names are the same in upper and lower case");
-        } else {
-            headers.push((name, value));
-        }
-    }
-    headers
 }
 
 #[cfg(test)]

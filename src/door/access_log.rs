@@ -1,5 +1,5 @@
-//! The access log: a line for each request, or for one in so many. While the log is off, a request
-//! costs a comparison.
+//! The access log: a line for each request, or for one in so many; and the spans of requests, which
+//! tell the same to a collector. While both are off, a request costs two comparisons.
 
 use std::{
     fmt::Write as _,
@@ -11,21 +11,22 @@ use std::{
     },
 };
 
-use ::http::{HeaderMap, HeaderValue, Request};
+use ::http::{HeaderMap, HeaderValue, Method, Request};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::{
     config::{Addresses, Log},
     domain::client::Peer,
-    exchange::trace::{Notes, Trace, value_of},
+    exchange::trace::{Notes, SpanContext, TRACEPARENT, Trace, value_of},
+    spans::{Finished, Sampler, Spans},
 };
 
 /// The header that names a request.
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED: &str = "x-forwarded-for";
 
-/// The rules of the access log.
+/// The rules of the access log and of spans.
 pub struct Access {
     /// Requests of which the first has a line; 0: none has.
     one_in: u64,
@@ -35,23 +36,38 @@ pub struct Access {
     count: AtomicU64,
     /// Makes ids that differ from those of other processes.
     ids: RandomState,
+    /// Decides which requests have a span; `None`: none has.
+    sampler: Option<Sampler>,
+}
+
+/// The records that a request has: a line, a span or both.
+pub struct Wanted {
+    is_logged: bool,
+    span: Option<(SpanContext, Arc<Spans>)>,
 }
 
 impl Access {
-    /// The rules of these settings.
-    pub fn new(log: &Log) -> Self {
+    /// The rules of these settings, and of `sampler` for spans.
+    pub fn new(log: &Log, sampler: Option<Sampler>) -> Self {
         let (one_in, trusted) = (log.access, log.trusted_proxies.clone());
-        Self { one_in, trusted, count: AtomicU64::new(0), ids: RandomState::new() }
+        Self { one_in, trusted, count: AtomicU64::new(0), ids: RandomState::new(), sampler }
     }
 
-    /// Whether any request has a line.
+    /// Whether any request has a line or a span.
     pub fn is_on(&self) -> bool {
-        self.one_in != 0
+        self.one_in != 0 || self.sampler.is_some()
     }
 
-    /// Whether the request that has just come has a line.
-    pub fn takes(&self) -> bool {
-        self.is_on() && self.count.fetch_add(1, Relaxed).is_multiple_of(self.one_in)
+    /// The records of the request that has just come, which has these headers; `None` without any.
+    pub fn wanted<'v>(&self, header: impl Fn(&str) -> Option<&'v [u8]>) -> Option<Wanted> {
+        let is_logged = self.one_in != 0 && self.count.fetch_add(1, Relaxed).is_multiple_of(self.one_in);
+        let span = self.sampler.as_ref().and_then(|sampler| Some((sampler.sample(header)?, sampler.spans().clone())));
+        (is_logged || span.is_some()).then_some(Wanted { is_logged, span })
+    }
+
+    /// The same for a request with these header lines, which go to nodes.
+    pub fn wanted_of(&self, lines: &[u8]) -> Option<Wanted> {
+        self.wanted(|name| value_of(lines, name))
     }
 
     /// The client behind `peer`. Each trusted proxy names the address before its own at the end of
@@ -76,14 +92,15 @@ impl Access {
     }
 
     /// The line of a request with these header lines, which go to nodes. If the client gave the
-    /// request no id, the lines have a new one from here on.
-    pub fn line_of(&self, door: &'static str, client: Peer, lines: &mut Vec<u8>) -> Box<Line> {
-        if value_of(lines, REQUEST_ID).is_none() {
+    /// request no id and the log has the line, the lines have a new one from here on.
+    pub fn line_of(&self, wanted: Wanted, door: &'static str, client: Peer, lines: &mut Vec<u8>) -> Box<Line> {
+        if wanted.is_logged && value_of(lines, REQUEST_ID).is_none() {
             for part in [REQUEST_ID, ": ", &self.new_id(), "\r\n"] {
                 lines.extend_from_slice(part.as_bytes());
             }
         }
-        Line::new(door, client, value_of(lines, REQUEST_ID).unwrap_or_default(), value_of(lines, "traceparent"))
+        let method = (door == "http").then_some(Method::POST);
+        Line::new(wanted, (door, method), client, |name| value_of(lines, name))
     }
 
     /// The line of a request in another form, if this request has one. The code that answers the
@@ -91,18 +108,16 @@ impl Access {
     pub fn line_of_request<B>(&self, peer: Peer, request: &mut Request<B>) -> Option<Box<Line>> {
         let headers = request.headers_mut();
         // A WebSocket keeps its id for all its messages, so each has one.
-        if !headers.contains_key(REQUEST_ID)
+        if self.one_in != 0
+            && !headers.contains_key(REQUEST_ID)
             && let Ok(id) = HeaderValue::from_str(&self.new_id())
         {
             headers.insert(REQUEST_ID, id);
         }
-        if !self.takes() {
-            return None;
-        }
         let headers = request.headers();
-        let client = self.client_of(peer, headers);
-        let value = |name| headers.get(name).map(HeaderValue::as_bytes);
-        let line = Line::new("http", client, value(REQUEST_ID).unwrap_or_default(), value("traceparent"));
+        let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        let wanted = self.wanted(value)?;
+        let line = Line::new(wanted, ("http", Some(request.method().clone())), self.client_of(peer, headers), value);
         request.extensions_mut().insert(line.trace.clone());
         Some(line)
     }
@@ -124,9 +139,13 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     plain.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// A request's line, which is written when the request is over: when this is dropped.
+/// A request's line and span, which are told when the request is over: when this is dropped.
 pub struct Line {
+    is_logged: bool,
+    /// Where the span goes, if the request has a span.
+    spans: Option<Arc<Spans>>,
     door: &'static str,
+    method: Option<Method>,
     client: Peer,
     request_id: String,
     traceparent: Option<String>,
@@ -140,27 +159,35 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(door: &'static str, client: Peer, request_id: &[u8], traceparent: Option<&[u8]>) -> Box<Self> {
+    fn new<'v>(
+        wanted: Wanted,
+        (door, method): (&'static str, Option<Method>),
+        client: Peer,
+        header: impl Fn(&str) -> Option<&'v [u8]>,
+    ) -> Box<Self> {
+        let Wanted { is_logged, span } = wanted;
+        let (context, spans) = span.unzip();
         let text = |value| String::from_utf8_lossy(value).into_owned();
         Box::new(Self {
+            is_logged,
+            spans,
             door,
+            method,
             client,
-            request_id: text(request_id),
-            traceparent: traceparent.map(text),
+            request_id: header(REQUEST_ID).map(text).unwrap_or_default(),
+            traceparent: header(TRACEPARENT).map(text),
             began: Instant::now(),
             status: None,
             bytes: 0,
-            trace: Arc::default(),
+            trace: Arc::new(Trace::of(context)),
         })
     }
-}
 
-impl Drop for Line {
-    fn drop(&mut self) {
-        let Notes { methods, nodes, outcomes } = self.trace.notes();
-        let method = listed(methods.into_iter());
+    fn write(&self, notes: &Notes) {
+        let Notes { methods, nodes, outcomes, span: _ } = notes;
+        let method = listed(methods.iter().copied());
         let node = listed(nodes.iter().map(|node| &**node));
-        let outcome = listed(outcomes.into_iter().map(|outcome| outcome.as_str()));
+        let outcome = listed(outcomes.iter().map(|outcome| outcome.as_str()));
         let ms = self.began.elapsed().as_micros() as f64 / 1000.0;
         info!(
             client = %self.client,
@@ -175,6 +202,29 @@ impl Drop for Line {
             traceparent = self.traceparent,
             "request"
         );
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let notes = self.trace.notes();
+        if self.is_logged {
+            self.write(&notes);
+        }
+        if let (Some(spans), Some(context)) = (self.spans.take(), self.trace.span()) {
+            spans.take(Finished {
+                context: context.clone(),
+                began: self.began,
+                ended: Instant::now(),
+                door: self.door,
+                method: self.method.take(),
+                client: self.client,
+                request_id: std::mem::take(&mut self.request_id),
+                status: self.status,
+                bytes: self.bytes,
+                notes,
+            });
+        }
     }
 }
 
@@ -193,7 +243,7 @@ mod tests {
 
     fn access(settings: &str) -> Access {
         let settings = format!("[[el.primary]]\nhttp = \"http://127.0.0.1:1\"\n[log]\n{settings}");
-        Access::new(&crate::config::Config::parse(&settings, &|_| None).unwrap().log)
+        Access::new(&crate::config::Config::parse(&settings, &|_| None).unwrap().log, None)
     }
 
     #[test]
@@ -222,7 +272,7 @@ mod tests {
     fn one_request_in_so_many_has_a_line() {
         let lines = |settings| {
             let access = access(settings);
-            (0..100).filter(|_| access.takes()).count()
+            (0..100).filter(|_| access.wanted_of(b"").is_some()).count()
         };
         assert_eq!([lines(""), lines("access = 0"), lines("access = 1"), lines("access = 20")], [0, 0, 100, 5]);
     }
@@ -234,7 +284,8 @@ mod tests {
         let (mut one, mut other, mut own) = (b"a: b\r\n".to_vec(), Vec::new(), b"X-Request-Id: mine\r\n".to_vec());
         let peer = Peer::Ip("192.0.2.1".parse().unwrap());
         for lines in [&mut one, &mut other, &mut own] {
-            let line = access.line_of("http", peer, lines);
+            let wanted = access.wanted_of(lines).unwrap();
+            let line = access.line_of(wanted, "http", peer, lines);
             assert_eq!(line.request_id, id(lines));
         }
         assert_eq!((id(&one).len(), id(&own)), (16, "mine".to_owned()));

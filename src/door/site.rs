@@ -192,7 +192,7 @@ mod tests {
             max_connections: 1,
             shared_addresses: Addresses::default(),
             compression: Compression::default(),
-            access: Arc::new(Access::new(&Log::default())),
+            access: Arc::new(Access::new(&Log::default(), None)),
             ws: Ws::default(),
             shutdown_grace: Duration::ZERO,
         }

@@ -2,7 +2,7 @@
 //! hides that rise from `rate` and `increase`, and an alert misses the first fault.
 
 use super::{
-    Ended, Metrics,
+    Ended, Metrics, SpanLoss,
     labels::{
         DOUBT_REASONS, FILTER_ENDS, FILTER_KINDS, FILTER_LIMITS, PUBLISH_REASONS, RELOADS, SUBSCRIPTIONS,
         switch_reasons,
@@ -19,6 +19,8 @@ impl Metrics {
         all.slow_clients_closed_total().inc_by(0_u64);
         Ended::ALL.iter().for_each(|why| all.client_connections_ended_total(why.as_str()).inc_by(0_u64));
         RELOADS.iter().for_each(|outcome| all.reloads_total(*outcome).inc_by(0_u64));
+        all.spans_exported_total().inc_by(0_u64);
+        SpanLoss::ALL.iter().for_each(|why| all.spans_lost_total(why.as_str()).inc_by(0_u64));
         all.http_connections().add(0_u64);
         all.sse_streams().add(0_u64);
         self.begin_websockets();
@@ -79,6 +81,8 @@ mod tests {
             "steadfast_http_connections_refused_total 0",
             "steadfast_ws_connections_refused_total 0",
             r#"steadfast_reloads_total{outcome="refused"} 0"#,
+            "steadfast_spans_exported_total 0",
+            r#"steadfast_spans_lost_total{reason="queue_full"} 0"#,
             r#"steadfast_client_connections_ended_total{reason="slow_reader"} 0"#,
             r#"steadfast_switches_total{layer="el",network="default",reason="down"} 0"#,
             r#"steadfast_gaps_skipped_total{network="default"} 0"#,

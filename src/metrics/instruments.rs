@@ -110,6 +110,15 @@ pub(super) struct Instruments {
                 `max_client_memory` was reached)."
     )]
     pub(super) client_connections_ended_total: Counter,
+    #[metric(help = "Spans of clients' requests that the collector took.")]
+    pub(super) spans_exported_total: Counter,
+    #[metric(
+        labels = ["reason"],
+        help = "Spans of clients' requests that were lost: more than the queue holds (`queue_full`), the \
+                collector did not take them in time (`not_taken`) or refused them (`rejected`), or the \
+                proxy ended first (`shutdown`)."
+    )]
+    pub(super) spans_lost_total: Counter,
     #[metric(labels = ["outcome"], help = "Reloads of the settings: `applied`, `refused`.")]
     pub(super) reloads_total: Counter,
     #[metric(labels = ["version"], help = "The version that runs; always 1.")]

@@ -100,6 +100,20 @@ label! {
 }
 
 label! {
+    /// Why spans were lost.
+    SpanLoss {
+        /// The queue was full.
+        QueueFull = "queue_full",
+        /// The collector did not take them in time.
+        NotTaken = "not_taken",
+        /// The collector refused them.
+        Rejected = "rejected",
+        /// The proxy ended first.
+        Shutdown = "shutdown",
+    }
+}
+
+label! {
     /// Why the proxy ended a client's connection.
     Ended {
         /// No request ever came.

@@ -278,7 +278,7 @@ impl AsyncWrite for Stuck {
 pub struct Proxy {
     pub app: App,
     net: Net,
-    settings: Arc<Mutex<String>>,
+    pub settings: Arc<Mutex<String>>,
 }
 
 impl Proxy {

@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool", "cluster"],
     &["route"],
     &["exchange"],
-    &["call", "beacon", "chain"],
+    &["call", "beacon", "chain", "spans"],
     &["view", "events", "outbox", "cursor"],
     &["door"],
 ];

@@ -4,7 +4,7 @@ use super::{
     Setting, compare as add,
     values::{self, duration, items, optional, plain, size, word},
 };
-use crate::config::{Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Health, Log, Ws};
+use crate::config::{Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Health, Log, Tracing, Ws};
 
 /// Compares the fields of a section.
 macro_rules! section {
@@ -37,6 +37,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         beacon,
         networks: _,
         log,
+        tracing,
     } = old;
     add(changes, "listen".into(), listen, &new.listen, values::listen);
     add(changes, "hosts".into(), names, &new.hosts, values::hosts);
@@ -136,5 +137,12 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         log,
         &new.log,
         Log { format: word, filter: |filter| filter.as_str().to_owned(), access: plain, trusted_proxies: plain }
+    );
+    section!(
+        changes,
+        "tracing.",
+        tracing,
+        &new.tracing,
+        Tracing { endpoint: optional(plain), headers: values::headers, sample: plain }
     );
 }

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::NOT_SET;
+use http::HeaderName;
+
+use super::{HIDDEN, NOT_SET};
 use crate::{
     config::{Hosts, Origins},
     domain::address::Address,
@@ -76,4 +78,10 @@ pub(super) fn origins(value: &Origins) -> String {
         Origins::Any => list(&["*"]),
         Origins::List(origins) => list(origins),
     }
+}
+
+/// The names of headers, whose values may be secret.
+pub(super) fn headers<L: Deref<Target = [(HeaderName, V)]>, V>(values: &L) -> String {
+    let told = values.iter().map(|(name, _)| format!("{name}: {HIDDEN}"));
+    list(&told.collect::<Vec<_>>())
 }

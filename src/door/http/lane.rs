@@ -320,7 +320,8 @@ impl<'a> Lane<'a> {
         self.read = BytesMut::new();
         self.claim.set(0);
         let access = self.service.site.load().access.clone();
-        self.line = access.takes().then(|| access.line_of("http", self.peer, &mut self.pass));
+        let wanted = access.wanted_of(&self.pass);
+        self.line = wanted.map(|wanted| access.line_of(wanted, "http", self.peer, &mut self.pass));
         self.reply(reply, false).await?;
         self.end().await?;
         let due = Instant::now() + DISCARD_TIMEOUT;
@@ -398,10 +399,10 @@ impl<'a> Lane<'a> {
             Some(length) if !has_host || length == 0 => Parsed::Other,
             Some(length) if self.read.len() < head + length => Parsed::Body(head + length),
             Some(length) => {
-                let line = site.access.takes().then(|| {
+                let line = site.access.wanted_of(&self.pass).map(|wanted| {
                     let forwarded = request.headers.iter().filter(|header| access_log::is_forwarded(header.name));
                     let client = site.access.client(self.peer, forwarded.map(|header| header.value));
-                    site.access.line_of("http", client, &mut self.pass)
+                    site.access.line_of(wanted, "http", client, &mut self.pass)
                 });
                 Parsed::Call { body: head..head + length, keep_alive, calls: calls.clone(), line }
             }

@@ -30,7 +30,7 @@ use crate::{
     },
     config::Verify,
     domain::{client::Peer, refusal::Refusal, rpc::Request},
-    door::access_log::{Access, Line},
+    door::access_log::{Access, Line, Wanted},
     memory::Full,
     metrics::CallOutcome,
     net::node_connections::Caller,
@@ -119,7 +119,8 @@ impl Client {
     /// When the message makes the connection close.
     pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
-        let mut line = network.access.takes().then(|| self.line(&network.access));
+        let wanted = network.access.wanted_of(&self.visitor.headers);
+        let mut line = wanted.map(|wanted| self.line(wanted, &network.access));
         let (refusal, id) = match ClientMessage::read(text, network.calls.settings().max_batch.get()) {
             ClientMessage::Refused(Refusal::NotJson(_), _)
                 if !message.is_binary && std::str::from_utf8(text).is_err() =>
@@ -272,8 +273,8 @@ impl Client {
     }
 
     /// A message's line in the access log.
-    fn line(&self, access: &Access) -> Box<Line> {
-        access.line_of("ws", self.visitor.peer, &mut self.visitor.headers.clone())
+    fn line(&self, wanted: Wanted, access: &Access) -> Box<Line> {
+        access.line_of(wanted, "ws", self.visitor.peer, &mut self.visitor.headers.clone())
     }
 
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {

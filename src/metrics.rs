@@ -18,6 +18,7 @@ mod live;
 mod node;
 mod process;
 mod publications;
+mod transactions;
 #[cfg(test)]
 mod reference;
 mod tally;
@@ -40,6 +41,7 @@ pub use self::{
     node::{LinkMetrics, NodeLabels, NodeMetrics},
     tally::{CallTally, Tally},
     throttle::{Burst, Throttle},
+    transactions::SendReason,
 };
 use self::{guard::Guard, instruments::Instruments, labels::switch_reasons, live::Live, node::Nodes};
 

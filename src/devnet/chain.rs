@@ -22,6 +22,7 @@ use super::{
     clock::Clock,
     gossip::{Gossip, Taken},
     hash::{Address, Hash},
+    mempool::{Holders, Mempool},
     past::Past,
     transaction::Transaction,
     view::Snapshot,
@@ -55,7 +56,9 @@ pub struct Chain {
 
 #[derive(Default)]
 struct State {
-    mempool: Vec<Arc<Transaction>>,
+    mempool: Mempool,
+    /// How many execution nodes there are.
+    nodes: usize,
     /// All blocks of all branches, by height, so that pruning can remove the lowest ones.
     by_number: BTreeMap<u64, Vec<Arc<Block>>>,
     by_hash: HashMap<Hash, Arc<Block>>,
@@ -255,14 +258,51 @@ impl Chain {
     /// # Errors
     /// When the transaction is known already or the mempool is full.
     pub fn submit(&self, raw: Vec<u8>) -> Result<Hash, ChainError> {
+        let mut state = self.state();
+        let holders = state.all_nodes();
+        self.submit_to(&mut state, raw, None, holders)
+    }
+
+    /// The same at the node of this place, from where these nodes get the transaction.
+    pub(super) fn submit_at(
+        &self,
+        place: usize,
+        raw: Vec<u8>,
+        holders: impl FnOnce(Holders) -> Holders,
+    ) -> Result<Hash, ChainError> {
+        let mut state = self.state();
+        let holders = holders(state.all_nodes());
+        self.submit_to(&mut state, raw, Some(place), holders)
+    }
+
+    fn submit_to(
+        &self,
+        state: &mut State,
+        raw: Vec<u8>,
+        place: Option<usize>,
+        holders: Holders,
+    ) -> Result<Hash, ChainError> {
         let transaction = Arc::new(self.author.raw(raw));
         let hash = transaction.hash;
-        let mut state = self.state();
-        if state.by_transaction.contains_key(&hash) || state.mempool.iter().any(|waiting| waiting.hash == hash) {
+        if state.by_transaction.contains_key(&hash) || state.mempool.has(hash, place) {
             return Err(ChainError::AlreadyKnown);
         }
-        self.enqueue(&mut state, transaction)?;
+        let is_kept = place.is_none_or(|place| holders != holders.without(place));
+        let is_there = is_kept && place.is_some_and(|place| state.mempool.spread(hash, place));
+        if !is_there && holders != Holders::NONE && !state.mempool.has(hash, None) {
+            self.enqueue(state, transaction, holders)?;
+        }
         Ok(hash)
+    }
+
+    /// The execution nodes are so many.
+    pub(super) fn set_nodes(&self, nodes: usize) {
+        self.state().nodes = nodes;
+    }
+
+    /// The node of this place forgets all transactions that wait.
+    pub(super) fn forget_mempool(&self, place: usize) {
+        self.state().mempool.forget(place);
     }
 
     /// Makes a transaction from an unlocked account: a new one with every call.
@@ -276,7 +316,8 @@ impl Chain {
         let call = Unlocked { from, to, value, input };
         let transaction = Arc::new(self.author.unlocked(state.unlocked.len() as u64, nonce, call));
         let hash = transaction.hash;
-        self.enqueue(&mut state, transaction)?;
+        let holders = state.all_nodes();
+        self.enqueue(&mut state, transaction, holders)?;
         state.unlocked.push((from, hash));
         Ok(hash)
     }
@@ -290,7 +331,11 @@ impl Chain {
     /// Hashes of the transactions that wait for a block, in order.
     #[must_use]
     pub fn mempool(&self) -> Vec<Hash> {
-        self.state().mempool.iter().map(|transaction| transaction.hash).collect()
+        self.state().mempool.all(None).map(|transaction| transaction.hash).collect()
+    }
+
+    pub(super) fn mempool_of(&self, place: usize) -> Vec<Hash> {
+        self.state().mempool.all(Some(place)).map(|transaction| transaction.hash).collect()
     }
 
     /// The three contracts whose logs fill the chain.
@@ -325,12 +370,13 @@ impl Chain {
         self.state().by_transaction.get(&transaction).cloned().unwrap_or_default()
     }
 
-    pub(super) fn waiting(&self, hash: Hash) -> Option<Arc<Transaction>> {
-        self.state().mempool.iter().find(|transaction| transaction.hash == hash).cloned()
+    /// The transaction, if it waits at the node of this place.
+    pub(super) fn waiting(&self, hash: Hash, place: usize) -> Option<Arc<Transaction>> {
+        self.state().mempool.waiting(hash, place)
     }
 
-    pub(super) fn waiting_from(&self, account: Address) -> u64 {
-        self.state().mempool.iter().filter(|transaction| transaction.from == account).count() as u64
+    pub(super) fn waiting_from(&self, account: Address, place: usize) -> u64 {
+        self.state().mempool.all(Some(place)).filter(|transaction| transaction.from == account).count() as u64
     }
 
     /// Announces each transaction that enters the mempool.
@@ -356,12 +402,17 @@ impl Chain {
         self.operations.subscribe()
     }
 
-    fn enqueue(&self, state: &mut State, transaction: Arc<Transaction>) -> Result<(), ChainError> {
+    fn enqueue(
+        &self,
+        state: &mut State,
+        transaction: Arc<Transaction>,
+        holders: Holders,
+    ) -> Result<(), ChainError> {
         if state.mempool.len() >= MEMPOOL_LIMIT {
             return Err(ChainError::MempoolFull);
         }
         let hash = transaction.hash;
-        state.mempool.push(transaction);
+        state.mempool.add(transaction, holders);
         // Without a listener the send fails, which is no error.
         let _ = self.pending.send(hash);
         Ok(())
@@ -396,6 +447,11 @@ impl Chain {
 }
 
 impl State {
+    /// All execution nodes; a chain without nodes is its own.
+    fn all_nodes(&self) -> Holders {
+        Holders::all(self.nodes.max(1))
+    }
+
     /// Adds a block of the next slot.
     fn extend(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, now: u64) {
         let slot = blocks.last().map_or(0, |tip| tip.slot + 1);
@@ -403,7 +459,7 @@ impl State {
     }
 
     fn extend_in(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, origin: Origin) {
-        let waiting = std::mem::take(&mut self.mempool);
+        let waiting = self.mempool.take();
         self.add(author, blocks, self.branches, waiting, origin);
     }
 
@@ -412,9 +468,8 @@ impl State {
     fn cut(&mut self, blocks: &mut Vec<Arc<Block>>, keep: usize) -> Vec<Arc<Block>> {
         let removed: Vec<_> = blocks.drain(keep..).rev().collect();
         let returned = removed.iter().rev().flat_map(|block| &block.transactions).map(|mined| &mined.transaction);
-        let mut mempool: Vec<_> = returned.filter(|transaction| transaction.submitted).cloned().collect();
-        mempool.append(&mut self.mempool);
-        self.mempool = mempool;
+        let returned = returned.filter(|transaction| transaction.submitted).cloned();
+        self.mempool.put_back(returned, self.all_nodes());
         self.branches += 1;
         removed
     }

@@ -30,11 +30,6 @@ use std::{
 
 use tokio::task::JoinSet;
 
-pub use self::{
-    raw_sends::{Submission, Words},
-    terms::Terms,
-    word::Word,
-};
 use self::{
     alarm::Alarm,
     answer::Answer,
@@ -44,6 +39,11 @@ use self::{
     remembered::Remembered,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
+};
+pub use self::{
+    raw_sends::{Submission, Words},
+    terms::Terms,
+    word::Word,
 };
 use crate::{
     config::Calls as Settings,

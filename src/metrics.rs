@@ -18,11 +18,11 @@ mod live;
 mod node;
 mod process;
 mod publications;
-mod transactions;
 #[cfg(test)]
 mod reference;
 mod tally;
 mod throttle;
+mod transactions;
 
 use std::{
     collections::BTreeSet,

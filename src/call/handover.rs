@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    raw_sends::{Submission, count, is_target},
+    raw_sends::{Submission, count, is_target, kind},
     remembered::Remembered,
     word::Word,
 };
@@ -32,7 +32,7 @@ use crate::{
         verdict::{Down, Verdict},
     },
     metrics::{Metrics, SendReason},
-    pool::Pool,
+    pool::{Pool, resting::RestState},
 };
 
 /// The pause between two transactions for one node.
@@ -115,10 +115,14 @@ impl Handover {
         let Self { pool, remembered, settings, metrics } = &self;
         let mut pauses = BUSY;
         while is_target(pool, node, settings.send_to) {
+            // Such calls of clients pass the node over now, and so do these.
+            if pool.nodes[node].resting.state(kind(), false, Instant::now()) != RestState::Free {
+                sleep(pauses.pause()).await;
+                continue;
+            }
             let Some(due) = remembered.next(node) else { break };
             let submission = Submission::new(&due.transaction.raw, &[]);
-            let mut sent =
-                submission.send(&pool.nodes[node], Instant::now() + settings.attempt_timeout, &mut ()).await;
+            let mut sent = submission.send(&pool.nodes[node], Instant::now() + settings.attempt_timeout, &mut ()).await;
             let word = Word::of(&mut sent);
             count(metrics, pool, SendReason::Again, &word);
             if let Word::Busy { wait } = word {

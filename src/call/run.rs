@@ -13,7 +13,7 @@ use super::{
     leaving::Leaving,
     null_answer::Null,
     slow_attempt::SlowAttempt,
-    spread::{Spread, CallTransaction},
+    spread::{CallTransaction, Spread},
     whole::Lack,
 };
 use crate::{

@@ -195,6 +195,8 @@ impl<'a> CallRun<'a> {
                         sent => self.record_failed_attempt(node, sent),
                     }
                 }
+                // An answer for which there is no room is one that is not known.
+                Word::Lost if matches!(sent, Sent::NoRoom(_)) => self.record_failed_attempt(node, Sent::Lost(None)),
                 Word::Busy { .. } | Word::Lost => self.record_failed_attempt(node, sent),
             }
         }
@@ -232,7 +234,8 @@ impl<'a> CallRun<'a> {
     fn nodes_beside(&self, first: NodeId) -> Vec<NodeId> {
         let Calls { pool, settings, .. } = self.calls;
         let to = settings.send_to;
-        if to == SendTo::First || !pool.is_usable(first) {
+        // A call that waits in line at full nodes has its place at one of them.
+        if to == SendTo::First || self.tries.is_in_line() || !pool.is_usable(first) {
             return vec![first];
         }
         let (tier, now) = (pool.snapshot().nodes[first].tier, Instant::now());

@@ -14,7 +14,12 @@ impl Holders {
 
     /// The first so many nodes.
     pub(super) fn all(count: usize) -> Self {
-        Self(u64::try_from(count).ok().and_then(|count| 1_u64.checked_shl(u32::try_from(count).ok()?)).map_or(u64::MAX, |next| next - 1))
+        Self(
+            u64::try_from(count)
+                .ok()
+                .and_then(|count| 1_u64.checked_shl(u32::try_from(count).ok()?))
+                .map_or(u64::MAX, |next| next - 1),
+        )
     }
 
     /// This node alone.

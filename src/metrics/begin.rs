@@ -43,7 +43,8 @@ impl Metrics {
                 all.filter_backlog_bytes(network).add(0_u64);
                 FILTER_ENDS.iter().for_each(|why| all.filters_dropped_total(network, *why).inc_by(0_u64));
                 FILTER_LIMITS.iter().for_each(|why| all.filters_refused_total(network, *why).inc_by(0_u64));
-                for (reason, word) in SendReason::ALL.iter().flat_map(|why| SEND_WORDS.map(|word| (why.as_str(), word))) {
+                for (reason, word) in SendReason::ALL.iter().flat_map(|why| SEND_WORDS.map(|word| (why.as_str(), word)))
+                {
                     all.raw_transaction_sends_total(network, reason, word).inc_by(0_u64);
                 }
                 all.remembered_transactions(network).add(0_u64);

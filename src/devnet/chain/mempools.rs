@@ -26,7 +26,7 @@ impl Chain {
     }
 
     /// The same at the node of this place, from where these nodes get the transaction.
-    pub(super) fn submit_at(
+    pub(in crate::devnet) fn submit_at(
         &self,
         place: usize,
         raw: Vec<u8>,
@@ -58,12 +58,12 @@ impl Chain {
     }
 
     /// The execution nodes are so many.
-    pub(super) fn set_nodes(&self, nodes: usize) {
+    pub(in crate::devnet) fn set_nodes(&self, nodes: usize) {
         self.state().nodes = nodes;
     }
 
     /// The node of this place forgets all transactions that wait.
-    pub(super) fn forget_mempool(&self, place: usize) {
+    pub(in crate::devnet) fn forget_mempool(&self, place: usize) {
         self.state().mempool.forget(place);
     }
 
@@ -96,21 +96,21 @@ impl Chain {
         self.state().mempool.all(None).map(|transaction| transaction.hash).collect()
     }
 
-    pub(super) fn mempool_of(&self, place: usize) -> Vec<Hash> {
+    pub(in crate::devnet) fn mempool_of(&self, place: usize) -> Vec<Hash> {
         self.state().mempool.all(Some(place)).map(|transaction| transaction.hash).collect()
     }
 
     /// The transaction, if it waits at the node of this place.
-    pub(super) fn waiting(&self, hash: Hash, place: usize) -> Option<Arc<Transaction>> {
+    pub(in crate::devnet) fn waiting(&self, hash: Hash, place: usize) -> Option<Arc<Transaction>> {
         self.state().mempool.waiting(hash, place)
     }
 
-    pub(super) fn waiting_from(&self, account: Address, place: usize) -> u64 {
+    pub(in crate::devnet) fn waiting_from(&self, account: Address, place: usize) -> u64 {
         self.state().mempool.all(Some(place)).filter(|transaction| transaction.from == account).count() as u64
     }
 
     /// Announces each transaction that enters the mempool.
-    pub(super) fn pending(&self) -> broadcast::Receiver<Hash> {
+    pub(in crate::devnet) fn pending(&self) -> broadcast::Receiver<Hash> {
         self.pending.subscribe()
     }
 

@@ -1,20 +1,48 @@
 Feature: A call that changes something is not done twice
-  A read may be repeated. A signed transaction may, since its hash makes it one. Anything else is sent once.
+  A read may be repeated. A signed transaction may, since its hash makes it one: it goes to all nodes that
+  are well, or to one after the other with calls.send_to = "first". Anything else is sent once.
 
   Background:
     Given a primary geth
     And a backup provider
 
-  Scenario: The answer to a signed transaction is lost
+  Scenario: A signed transaction goes to every node that is well
     Given the proxy runs
+    When a client sends a signed transaction
+    Then the client gets the transaction's hash
+    And the transaction waits for a block exactly once
+    And geth has been asked for eth_sendRawTransaction 1 time
+    And provider has been asked for eth_sendRawTransaction 1 time
+
+  Scenario: A node hangs with a signed transaction that another takes
+    Given the proxy runs
+    When geth hangs
+    And a client sends a signed transaction
+    Then the client gets the transaction's hash
+    And the transaction waits for a block exactly once
+
+  Scenario: The answer to a signed transaction is lost
+    Given the settings:
+      | calls.send_to | "first" |
+    And the proxy runs
     When geth loses its answers to eth_sendRawTransaction
     And a client sends a signed transaction
     Then the client gets the transaction's hash
     And the transaction waits for a block exactly once
     And provider has been asked for eth_sendRawTransaction 1 time
 
-  Scenario: A signed transaction that was sent before gets the error of a known one
+  Scenario: A signed transaction that was sent before is a success again
     Given the proxy runs
+    When a client sends a signed transaction
+    Then the client gets the transaction's hash
+    When a client sends a signed transaction
+    Then the client gets the transaction's hash
+    And the transaction waits for a block exactly once
+
+  Scenario: Where transactions go to one node, one that was sent before gets the error of a known one
+    Given the settings:
+      | calls.send_to | "first" |
+    And the proxy runs
     When a client sends a signed transaction
     Then the client gets the transaction's hash
     When a client sends a signed transaction

@@ -23,7 +23,7 @@ pub mod upload;
 mod uploads;
 mod wait_for_head;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http::HeaderValue;
 use tokio::{
@@ -46,6 +46,7 @@ use crate::{
     config::{Calls as Settings, PublishTo},
     domain::{beacon_route::Class, node_id::NodeId, refusal::Refusal},
     exchange::{
+        background::Background,
         failures::Failures,
         next_node::{Choice, rest_ends, seconds_to, unserved},
         queue::{Exit, HeadPermit, Queue, Ticket},
@@ -78,7 +79,7 @@ pub struct Requests {
     /// The clients' shares of that room.
     uploads: Arc<Uploads>,
     /// Exchanges that go on after their client has its answer; dropping `Requests` ends them.
-    background: Mutex<JoinSet<()>>,
+    background: Background,
     /// The task that tells nodes that return; not counted as a call, and ended with this.
     _returning: JoinSet<()>,
 }
@@ -122,7 +123,7 @@ impl Requests {
             settings: settings.clone(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
             uploads: Uploads::new(settings.max_held_bytes),
-            background: Mutex::default(),
+            background: Background::default(),
             _returning: returning,
             pool,
         }

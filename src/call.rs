@@ -9,28 +9,41 @@ mod attempt;
 pub mod client_message;
 mod ending;
 pub mod filter_calls;
+mod handover;
 mod known;
 mod leaving;
 mod null_answer;
+mod raw_sends;
+mod remembered;
 mod run;
 mod settle_transaction;
 mod slow_attempt;
+mod spread;
 mod terms;
 pub mod whole;
+mod word;
 
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-pub use self::terms::Terms;
+use tokio::task::JoinSet;
+
 use self::{
     alarm::Alarm,
     answer::Answer,
     ending::Ending,
     filter_calls::Keeper,
+    handover::Handover,
+    remembered::Remembered,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
+};
+pub use self::{
+    raw_sends::{Submission, Words},
+    terms::Terms,
+    word::Word,
 };
 use crate::{
     config::Calls as Settings,
@@ -40,6 +53,7 @@ use crate::{
         rpc::Request,
     },
     exchange::{
+        background::Background,
         failures::Failures,
         queue::{Exit, Queue},
     },
@@ -60,6 +74,13 @@ pub struct Calls {
     metrics: CallMetrics,
     failures: Failures,
     queue: Queue<Calls>,
+    counts: Arc<Metrics>,
+    /// The raw transactions that nodes took lately.
+    remembered: Arc<Remembered>,
+    /// Sends of raw transactions, which go on after their client has its answer.
+    background: Background,
+    /// The task that sends the remembered transactions to nodes; ended with this.
+    _handover: JoinSet<()>,
     /// Answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
 }
@@ -76,7 +97,20 @@ pub enum Outcome {
 impl Calls {
     /// Prepares calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
+        let remembered = Arc::new(Remembered::new(pool.nodes.len()));
+        let handover = Handover {
+            pool: pool.clone(),
+            remembered: remembered.clone(),
+            settings: settings.clone(),
+            metrics: metrics.clone(),
+        };
+        let mut running = JoinSet::new();
+        running.spawn(handover.run());
         Self {
+            counts: metrics.clone(),
+            remembered,
+            background: Background::default(),
+            _handover: running,
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
@@ -95,6 +129,20 @@ impl Calls {
     /// The limits and deadlines of calls.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The newest `Calls` that reloads have put in the place of this one.
+    fn newest(&self) -> Option<Arc<Self>> {
+        let mut newest = self.queue.successor()?;
+        while let Some(next) = newest.queue.successor() {
+            newest = next;
+        }
+        Some(newest)
+    }
+
+    /// Takes over the raw transactions that nodes took before a reload.
+    pub fn inherit(&self, earlier: &Self) {
+        self.remembered.inherit(&self.pool, &earlier.remembered, &earlier.pool);
     }
 
     /// Lets the calls that wait for a node go on at the nodes that have taken their place.
@@ -159,7 +207,10 @@ impl Calls {
             let mut run = CallRun::new(calls, request, method, terms, carried);
             let (next, permit) = loop {
                 let mut answer = match run.run(alarm).await {
-                    Ok(answer) => answer,
+                    Ok(answer) => {
+                        run.remember(&answer);
+                        answer
+                    }
                     Err(Exit::Refused(refusal)) => {
                         self.failures.note(&calls.pool, &run.tries);
                         return Err(refusal);

@@ -59,7 +59,7 @@ pub use self::{
     addresses::Addresses,
     beacon::{Beacon, PathPattern, PublishTo},
     ca_file::CaFile,
-    calls::{Calls, Policy, Verify},
+    calls::{Calls, Policy, SendTo, Verify},
     chain::{Chain, TrustBloom},
     compression::{Coding, Compression},
     difference::{Change, Difference, NodeChange, Setting},

@@ -22,6 +22,7 @@ mod hash;
 mod hex;
 mod http;
 mod ipc;
+mod mempool;
 mod node;
 mod params;
 mod past;
@@ -94,6 +95,9 @@ pub struct Options {
     /// Execution nodes give out small subscription ids, `0x1`, as Besu does; see also
     /// [`Node::set_small_ids`].
     pub small_ids: bool,
+    /// Execution nodes do not hand transactions on: each has a mempool of its own, which a restart
+    /// empties. A block takes what waits at any node, and a subscription hears of it all.
+    pub own_mempools: bool,
     /// Bytes of a consensus node's debug state, if that is not longer anyway.
     pub state_bytes: u64,
 }
@@ -114,6 +118,7 @@ impl Default for Options {
             control: None,
             now_unix: None,
             small_ids: false,
+            own_mempools: false,
             state_bytes: 4 << 20,
         }
     }
@@ -139,8 +144,11 @@ impl Devnet {
         let spacing = options.block_time.unwrap_or(Duration::from_secs(1));
         let Options { chain_id, seed, initial_blocks, genesis_timestamp, .. } = options;
         let chain = Chain::new(chain_id, seed, clock, initial_blocks, spacing, genesis_timestamp);
+        chain.set_nodes(options.execution);
         let settings = node::Settings {
+            place: 0,
             small_ids: options.small_ids,
+            own_mempools: options.own_mempools,
             seconds_per_slot: spacing.as_secs().max(1),
             state_bytes: options.state_bytes,
         };
@@ -155,6 +163,7 @@ impl Devnet {
                     port = port.checked_add(1).ok_or(io::ErrorKind::AddrNotAvailable)?;
                 }
                 let name = format!("{prefix}-{i}");
+                let settings = node::Settings { place: i - 1, ..settings };
                 let node = Node::new(name, kind, at(options.listen_ip, &*accept), chain.clone(), settings, seed);
                 let node = Arc::new(node);
                 if let Some(folder) = options.ipc.as_ref().filter(|_| kind == Kind::Execution) {

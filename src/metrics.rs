@@ -23,6 +23,7 @@ mod reference;
 mod spans;
 mod tally;
 mod throttle;
+mod transactions;
 
 use std::{
     collections::BTreeSet,
@@ -41,6 +42,7 @@ pub use self::{
     node::{LinkMetrics, NodeLabels, NodeMetrics},
     tally::{CallTally, Tally},
     throttle::{Burst, Throttle},
+    transactions::SendReason,
 };
 use self::{guard::Guard, instruments::Instruments, labels::switch_reasons, live::Live, node::Nodes};
 

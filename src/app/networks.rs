@@ -222,6 +222,7 @@ impl Runtime {
         for earlier in &self.networks {
             let Some(next) = named(networks, earlier) else { continue };
             if let (Some(calls), Some(next)) = (&earlier.calls, &next.calls) {
+                next.inherit(calls);
                 calls.move_to(next.clone());
             }
             if let (Some(requests), Some(next)) = (&earlier.beacon, &next.beacon) {

@@ -67,7 +67,7 @@ impl Requests {
         let request = Arc::new(request);
         let (answers, mut told) = mpsc::channel(nodes.len().max(1));
         {
-            let mut background = self.background();
+            let mut background = self.background.tasks();
             let limit = self.settings.max_held.get();
             if background.len() + nodes.len() > limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());

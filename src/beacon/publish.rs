@@ -17,15 +17,11 @@ mod heard;
 mod outcome;
 mod part;
 
-use std::{
-    sync::{Arc, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::header;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -138,7 +134,7 @@ impl Requests {
     pub(super) async fn publish(self: &Arc<Self>, request: &Request, body: Whole) -> Result<Answer, Failure> {
         let (told, answer) = oneshot::channel();
         {
-            let mut background = self.background();
+            let mut background = self.background.tasks();
             let limit = self.settings.max_held.get();
             if background.len() >= limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
@@ -177,13 +173,6 @@ impl Requests {
             drop(run);
             requests = next;
         }
-    }
-
-    /// The tasks that run without a client. Tasks that have ended are removed first.
-    pub(super) fn background(&self) -> MutexGuard<'_, JoinSet<()>> {
-        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
-        while background.try_join_next().is_some() {}
-        background
     }
 }
 
@@ -344,7 +333,7 @@ impl<'a> RequestRun<'a> {
         }
         // No other node needs the messages of a list that a node has taken, or refused for good.
         let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
-        let mut background = requests.background();
+        let mut background = requests.background.tasks();
         // Half of the room is for sending accepted messages to further nodes.
         let limit = requests.settings.max_held.get().saturating_mul(2);
         let mut is_given = false;

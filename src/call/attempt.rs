@@ -182,7 +182,8 @@ impl Attempt<'_> {
         let mut progress = Progress::default();
         let mut second = Second::default();
         let end = {
-            let mut exchange = pin!(self.exchange(lines.as_deref(), turn, &mut progress));
+            let mut gate = Wanted { turn, leaving: self.leaving };
+            let mut exchange = pin!(self.exchange(lines.as_deref(), &mut gate, &mut progress));
             let mut goes_out = pin!(goes_out);
             // All arms are cancel-safe: an exchange given up closes its connection, and the other
             // two only wait.
@@ -282,6 +283,11 @@ impl Attempt<'_> {
 
     /// Makes the attempt at once, without a turn and without a second attempt.
     pub(super) async fn alone(&self) -> Sent {
+        self.behind(&mut Wanted { turn: &mut None, leaving: self.leaving }).await
+    }
+
+    /// Makes the attempt without a second one; `gate` decides when the call is written.
+    pub(super) async fn behind(&self, gate: &mut impl Gate) -> Sent {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.is_over() {
@@ -290,21 +296,24 @@ impl Attempt<'_> {
         let mut count = Count::new(self.node, started, self.trace);
         let lines = count.lines(self.headers);
         let _owed = self.node.traffic.track(started);
-        let (mut turn, mut progress) = (None, Progress::default());
+        let mut progress = Progress::default();
         // All arms are cancel-safe.
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            sent = self.exchange(lines.as_deref(), &mut turn, &mut progress) => {
+            sent = self.exchange(lines.as_deref(), gate, &mut progress) => {
                 count.outcome = sent.outcome();
                 count.failed(sent.words());
-                sent
+                return sent;
             }
-            () = goes_out => Sent::Lost(None),
-            () = sleep_until(self.limit) => {
-                count.outcome = AttemptOutcome::Timeout;
-                Sent::Lost(None)
-            }
+            () = goes_out => AttemptOutcome::Abandoned,
+            () = sleep_until(self.limit) => AttemptOutcome::Timeout,
+        };
+        // Nothing is written before there is a connection.
+        if progress.waits {
+            return Sent::Nothing(Some(Trouble::full()));
         }
+        count.outcome = outcome;
+        Sent::Lost(None)
     }
 
     /// Whether the node went out after the call chose it.
@@ -314,10 +323,10 @@ impl Attempt<'_> {
 
     /// Sends the call with `lines`, or with the client's own where there are none, and reads the
     /// answer.
-    async fn exchange(&self, lines: Option<&[u8]>, turn: &mut Option<Ticket<'_>>, progress: &mut Progress) -> Sent {
+    async fn exchange(&self, lines: Option<&[u8]>, gate: &mut impl Gate, progress: &mut Progress) -> Sent {
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that the futures of calls over HTTP are no larger.
-            return Box::pin(self.over_link(turn)).await;
+            return Box::pin(self.over_link(gate)).await;
         };
         let own = upstream.call_id();
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
@@ -325,8 +334,7 @@ impl Attempt<'_> {
         let Self { headers, caller, in_line, .. } = *self;
         let headers = lines.unwrap_or(headers);
         let post = Post { headers, body, sending, rank: Rank::Call, caller, in_line };
-        let mut gate = Wanted { turn, leaving: self.leaving };
-        let response = match upstream.post(post, &mut gate, progress).await {
+        let response = match upstream.post(post, gate, progress).await {
             Ok(response) => response,
             Err(Error::Unwanted) => return Sent::Unwanted,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
@@ -343,16 +351,16 @@ impl Attempt<'_> {
         }
     }
 
-    async fn over_link(&self, turn: &mut Option<Ticket<'_>>) -> Sent {
+    async fn over_link(&self, gate: &mut impl Gate) -> Sent {
         let Some(link) = &self.node.link else { return Sent::Nothing(None) };
-        poll_fn(|context| turn.poll_open(context)).await;
-        if self.leaving.is_unwanted() {
+        poll_fn(|context| gate.poll_open(context)).await;
+        if gate.is_shut() {
             return Sent::Unwanted;
         }
         let mut call = pin!(link.call(self.body, self.id.and_then(|id| place(self.body, id))));
         // The link writes calls in the order in which they are first polled.
         let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-        turn.written();
+        gate.written();
         let outcome = match first {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => call.await,
@@ -427,7 +435,7 @@ impl Attempt<'_> {
 }
 
 /// The range of `part` in `whole`, if `part` is a slice of `whole`.
-fn place(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
+pub(super) fn place(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     (start + part.len() <= whole.len()).then_some(start..start + part.len())
 }

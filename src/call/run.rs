@@ -13,6 +13,7 @@ use super::{
     leaving::Leaving,
     null_answer::Null,
     slow_attempt::SlowAttempt,
+    spread::{CallTransaction, Spread},
     whole::Lack,
 };
 use crate::{
@@ -59,6 +60,8 @@ pub(super) struct CallRun<'a> {
     /// The HTTP status with which a node would not take the call.
     pub(super) rejected: Option<u16>,
     pub(super) refused: QuotaRefusals,
+    /// The transaction, once it was read; only for calls that send one.
+    pub(super) transaction: Option<Box<CallTransaction>>,
 }
 
 /// The part of a call under way that goes along when a reload moves it to other nodes.
@@ -95,6 +98,7 @@ impl<'a> CallRun<'a> {
             null: None,
             rejected: None,
             refused: QuotaRefusals::default(),
+            transaction: None,
         }
     }
 
@@ -111,12 +115,21 @@ impl<'a> CallRun<'a> {
         let mut turn = None;
         let (node, answer) = loop {
             // The scout's place is held until its attempt has ended.
-            let (node, _scout) = match self.next_node(&mut turn).await {
+            let (node, scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
                 Ok(None) => return Ok(self.give_up(None)?),
                 Err(Exit::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
                 Err(moved) => return Err(moved),
             };
+            if self.method.class == Class::RawTransaction && scout.is_none() {
+                // In a box, so that other calls do not pay for its size.
+                match Box::pin(self.spread(node, &mut turn, alarm)).await {
+                    Spread::Alone => {}
+                    Spread::Taken(answer) => return Ok(answer),
+                    Spread::Refused(node, answer) => break (node, answer),
+                    Spread::Failed => continue,
+                }
+            }
             self.note(node);
             let slow = self.slow_attempt(node);
             let Ran { sent, again, beside, in_vain, had_second } =
@@ -221,7 +234,7 @@ impl<'a> CallRun<'a> {
     }
 
     /// Records an attempt at `node` that brought no answer for the client.
-    fn record_failed_attempt(&mut self, node: NodeId, sent: Sent) {
+    pub(super) fn record_failed_attempt(&mut self, node: NodeId, sent: Sent) {
         let pool = &self.calls.pool;
         self.tries.failed(if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None });
         match sent {
@@ -267,7 +280,7 @@ impl<'a> CallRun<'a> {
     }
 
     /// Notes a node that is asked.
-    fn note(&self, node: NodeId) {
+    pub(super) fn note(&self, node: NodeId) {
         if let Some(trace) = self.terms.trace {
             trace.asked(&self.calls.pool.nodes[node].name);
         }

@@ -9,8 +9,8 @@ use super::{
     run::CallRun,
 };
 use crate::{
-    config::Verify,
-    domain::{hex, method::Class, node_id::NodeId, refusal::Refusal, transaction},
+    config::{SendTo, Verify},
+    domain::{hex, method::Class, node_id::NodeId, refusal::Refusal},
     pool::ask::ID,
 };
 
@@ -18,21 +18,24 @@ impl CallRun<'_> {
     /// Rule: the client gets an error about the call unchanged. Exception: a raw transaction that
     /// an earlier attempt may have brought to a node. Then "already known" is success; an error
     /// about the transaction's bytes is final; after any other error the node is asked for the
-    /// transaction. Reason: the pool of one node may refuse what another's has accepted. Example:
-    /// node a's answer is lost, node b says "nonce too low" and has the transaction in a block: the
-    /// client gets the hash.
+    /// transaction. Where transactions go to more than one node (`calls.send_to`), "already known"
+    /// is success in any case. Reason: the pool of one node may refuse what another's has accepted,
+    /// and nodes hand transactions on to each other. Example: node a's answer is lost, node b says
+    /// "nonce too low" and has the transaction in a block: the client gets the hash.
     pub(super) async fn settle(&mut self, node: NodeId, mut answer: Answer) -> Result<Answer, Refusal> {
-        if self.method.class != Class::RawTransaction || !self.may_have_arrived {
+        let goes_to_many = self.calls.settings.send_to != SendTo::First;
+        if self.method.class != Class::RawTransaction || !(self.may_have_arrived || goes_to_many) {
             return Ok(answer);
         }
-        let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
+        if !self.has_transaction() {
             return Ok(answer);
-        };
-        let hash = hex::encode(&hash);
+        }
+        let Some(transaction) = self.transaction.as_deref() else { return Ok(answer) };
+        let (made, hash) = (transaction.known(), hex::encode(&transaction.transaction.hash));
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
         // In a box, so that other calls do not pay for its size.
-        if known || (!malformed && Box::pin(self.is_there(node, &hash)).await) {
-            return Ok(Answer::made(&format!("\"{hash}\"")));
+        if known || (self.may_have_arrived && !malformed && Box::pin(self.is_there(node, &hash)).await) {
+            return Ok(made);
         }
         if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
     }

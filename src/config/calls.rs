@@ -54,6 +54,18 @@ pub enum Policy {
     Spread,
 }
 
+/// The nodes that a signed transaction goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendTo {
+    /// All usable nodes at once, backups too.
+    #[default]
+    All,
+    /// All usable nodes at once of the tier that serves.
+    Tier,
+    /// One node, and the next when that one fails.
+    First,
+}
+
 /// How closely nodes' answers are looked at. Short ones, and those of batches and WebSockets, are
 /// always looked at whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +104,8 @@ pub struct Calls {
     pub policy: Policy,
     /// How closely nodes' answers are looked at.
     pub verify: Verify,
+    /// The nodes that a signed transaction goes to.
+    pub send_to: SendTo,
     /// Methods that are refused; see [`Calls::blocks`].
     pub blocked: Vec<MethodRule>,
     /// Exceptions to `blocked`.
@@ -115,6 +129,7 @@ impl Default for Calls {
             max_batch: const { NonZeroUsize::new(1_000).expect("not zero") },
             policy: Policy::default(),
             verify: Verify::default(),
+            send_to: SendTo::default(),
             blocked: BLOCKED.map(|text| text.parse().expect("the table holds patterns")).to_vec(),
             allowed: Vec::new(),
             forward_headers: Vec::new(),
@@ -149,6 +164,11 @@ impl Calls {
             max_batch: r.count("max_batch", default.max_batch),
             policy: r.choice("policy", &[("first", Policy::First), ("spread", Policy::Spread)], default.policy),
             verify: r.choice("verify", &[("ends", Verify::Ends), ("all", Verify::All)], default.verify),
+            send_to: r.choice(
+                "send_to",
+                &[("all", SendTo::All), ("tier", SendTo::Tier), ("first", SendTo::First)],
+                default.send_to,
+            ),
             blocked: r.list("blocked", str::parse).unwrap_or(default.blocked),
             allowed: r.list("allowed", str::parse).unwrap_or(default.allowed),
             forward_headers: r.list("forward_headers", header::name).unwrap_or(default.forward_headers),

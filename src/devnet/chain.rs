@@ -1,5 +1,6 @@
 //! The one pretend chain that all nodes share: mining, reorganisations, mempool.
 
+mod mempools;
 mod slots;
 
 use std::{
@@ -17,11 +18,12 @@ use self::slots::Slots;
 pub use self::slots::Turn;
 pub(super) use self::slots::{Proposal, beat};
 use super::{
-    author::{Author, Unlocked},
+    author::Author,
     block::{Block, Origin},
     clock::Clock,
     gossip::{Gossip, Taken},
     hash::{Address, Hash},
+    mempool::{Holders, Mempool},
     past::Past,
     transaction::Transaction,
     view::Snapshot,
@@ -55,7 +57,9 @@ pub struct Chain {
 
 #[derive(Default)]
 struct State {
-    mempool: Vec<Arc<Transaction>>,
+    mempool: Mempool,
+    /// How many execution nodes there are.
+    nodes: usize,
     /// All blocks of all branches, by height, so that pruning can remove the lowest ones.
     by_number: BTreeMap<u64, Vec<Arc<Block>>>,
     by_hash: HashMap<Hash, Arc<Block>>,
@@ -250,49 +254,6 @@ impl Chain {
         self.publish_beside(&mut state, blocks, Some(&rival));
     }
 
-    /// Takes a signed transaction, any bytes, and answers its hash.
-    ///
-    /// # Errors
-    /// When the transaction is known already or the mempool is full.
-    pub fn submit(&self, raw: Vec<u8>) -> Result<Hash, ChainError> {
-        let transaction = Arc::new(self.author.raw(raw));
-        let hash = transaction.hash;
-        let mut state = self.state();
-        if state.by_transaction.contains_key(&hash) || state.mempool.iter().any(|waiting| waiting.hash == hash) {
-            return Err(ChainError::AlreadyKnown);
-        }
-        self.enqueue(&mut state, transaction)?;
-        Ok(hash)
-    }
-
-    /// Makes a transaction from an unlocked account: a new one with every call.
-    ///
-    /// # Errors
-    /// When the mempool is full.
-    pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<Hash, ChainError> {
-        let mut state = self.state();
-        // None of them is ever lost, so they are the sender's only ones.
-        let nonce = state.unlocked.iter().filter(|(sender, _)| *sender == from).count() as u64;
-        let call = Unlocked { from, to, value, input };
-        let transaction = Arc::new(self.author.unlocked(state.unlocked.len() as u64, nonce, call));
-        let hash = transaction.hash;
-        self.enqueue(&mut state, transaction)?;
-        state.unlocked.push((from, hash));
-        Ok(hash)
-    }
-
-    /// Every transaction that `eth_sendTransaction` made, in order: a double send shows as two.
-    #[must_use]
-    pub fn unlocked_transactions(&self) -> Vec<Hash> {
-        self.state().unlocked.iter().map(|(_, hash)| *hash).collect()
-    }
-
-    /// Hashes of the transactions that wait for a block, in order.
-    #[must_use]
-    pub fn mempool(&self) -> Vec<Hash> {
-        self.state().mempool.iter().map(|transaction| transaction.hash).collect()
-    }
-
     /// The three contracts whose logs fill the chain.
     #[must_use]
     pub fn contracts(&self) -> &[Address] {
@@ -325,19 +286,6 @@ impl Chain {
         self.state().by_transaction.get(&transaction).cloned().unwrap_or_default()
     }
 
-    pub(super) fn waiting(&self, hash: Hash) -> Option<Arc<Transaction>> {
-        self.state().mempool.iter().find(|transaction| transaction.hash == hash).cloned()
-    }
-
-    pub(super) fn waiting_from(&self, account: Address) -> u64 {
-        self.state().mempool.iter().filter(|transaction| transaction.from == account).count() as u64
-    }
-
-    /// Announces each transaction that enters the mempool.
-    pub(super) fn pending(&self) -> broadcast::Receiver<Hash> {
-        self.pending.subscribe()
-    }
-
     /// Spreads a consensus operation to all nodes.
     pub(super) fn spread(&self, operation: Operation) {
         // Without a listener the send fails, which is no error.
@@ -354,17 +302,6 @@ impl Chain {
     /// Announces each consensus operation that is submitted.
     pub(super) fn operations(&self) -> broadcast::Receiver<Operation> {
         self.operations.subscribe()
-    }
-
-    fn enqueue(&self, state: &mut State, transaction: Arc<Transaction>) -> Result<(), ChainError> {
-        if state.mempool.len() >= MEMPOOL_LIMIT {
-            return Err(ChainError::MempoolFull);
-        }
-        let hash = transaction.hash;
-        state.mempool.push(transaction);
-        // Without a listener the send fails, which is no error.
-        let _ = self.pending.send(hash);
-        Ok(())
     }
 
     /// Publishes while the lock is held, so that snapshots appear in the order in which they were
@@ -396,6 +333,11 @@ impl Chain {
 }
 
 impl State {
+    /// All execution nodes; a chain without nodes is its own.
+    fn all_nodes(&self) -> Holders {
+        Holders::all(self.nodes.max(1))
+    }
+
     /// Adds a block of the next slot.
     fn extend(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, now: u64) {
         let slot = blocks.last().map_or(0, |tip| tip.slot + 1);
@@ -403,7 +345,7 @@ impl State {
     }
 
     fn extend_in(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, origin: Origin) {
-        let waiting = std::mem::take(&mut self.mempool);
+        let waiting = self.mempool.take();
         self.add(author, blocks, self.branches, waiting, origin);
     }
 
@@ -412,9 +354,8 @@ impl State {
     fn cut(&mut self, blocks: &mut Vec<Arc<Block>>, keep: usize) -> Vec<Arc<Block>> {
         let removed: Vec<_> = blocks.drain(keep..).rev().collect();
         let returned = removed.iter().rev().flat_map(|block| &block.transactions).map(|mined| &mined.transaction);
-        let mut mempool: Vec<_> = returned.filter(|transaction| transaction.submitted).cloned().collect();
-        mempool.append(&mut self.mempool);
-        self.mempool = mempool;
+        let returned = returned.filter(|transaction| transaction.submitted).cloned();
+        self.mempool.put_back(returned, self.all_nodes());
         self.branches += 1;
         removed
     }

@@ -137,6 +137,9 @@ pub enum Fault {
     },
     /// Answers are compressed by gzip even if the request does not accept gzip; streams are not.
     Gzip,
+    /// Execution: the node has forgotten the transactions in its mempool, and forgets each that it
+    /// takes while the fault is set. Other nodes to which a transaction was handed on have it.
+    Forgetful,
     /// Execution: calls of these methods are answered with an internal error.
     Refuse {
         /// The affected methods.

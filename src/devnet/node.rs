@@ -48,6 +48,9 @@ pub struct Node {
 /// The settings of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
+    /// The node's place among those of its kind.
+    pub(super) place: usize,
+    pub(super) own_mempools: bool,
     pub(super) small_ids: bool,
     pub(super) seconds_per_slot: u64,
     pub(super) state_bytes: u64,
@@ -133,6 +136,9 @@ impl Node {
     pub fn set_fault(&self, fault: Fault) {
         if let Fault::Branch { blocks } = fault {
             self.chain.diverge(blocks);
+        }
+        if fault == Fault::Forgetful && self.kind == Kind::Execution {
+            self.chain.forget_mempool(self.settings.place);
         }
         let view = self.view();
         self.faults.send_modify(|faults| Arc::make_mut(faults).set(fault, view));
@@ -234,6 +240,13 @@ impl Node {
         self.own().raw.clone()
     }
 
+    /// Hashes of the transactions that wait in this node's mempool, in the order in which they came
+    /// to the network.
+    #[must_use]
+    pub fn mempool(&self) -> Vec<Hash> {
+        self.chain.mempool_of(self.settings.place)
+    }
+
     /// Gives out subscription ids as Besu does, `0x1`, `0x2`, instead of random ones.
     pub fn set_small_ids(&self, small: bool) {
         self.own().small_ids = small;
@@ -243,13 +256,17 @@ impl Node {
         self.own().raw.push(hash);
     }
 
-    /// Stops and starts again: all connections are dropped, and a consensus node forgets the
-    /// registrations and subscriptions of validators. (A node with [`Fault::Down`] is cut off, and
+    /// Stops and starts again: all connections are dropped, a consensus node forgets the
+    /// registrations and subscriptions of validators, and an execution node the transactions in a
+    /// mempool of its own. (A node with [`Fault::Down`] is cut off, and
     /// remembers.)
     pub async fn restart(&self) {
         self.set_fault(Fault::Down);
         self.settled().await;
         self.told(|told| *told = Told::nothing());
+        if self.settings.own_mempools && self.kind == Kind::Execution {
+            self.chain.forget_mempool(self.settings.place);
+        }
         self.clear_fault("down");
         self.settled().await;
     }

@@ -100,6 +100,11 @@ impl Account {
         Self::open(&Budget::new(usize::MAX))
     }
 
+    /// An account of its own, for bytes that outlive this connection.
+    pub fn beside(&self) -> Arc<Self> {
+        Self::open(&self.budget)
+    }
+
     /// A claim, empty yet, for bytes from the client.
     pub fn incoming(self: &Arc<Self>) -> Claim {
         Claim { account: self.clone(), bytes: 0, side: Side::In }
@@ -203,7 +208,7 @@ pub struct Claim {
 impl Claim {
     /// A claim on an account of its own, empty yet, for records that outlive this connection.
     pub fn beside(&self) -> Self {
-        Account::open(&self.account.budget).records()
+        self.account.beside().records()
     }
 
     /// Makes the claim `bytes` large. A claim can always become smaller.

@@ -2,9 +2,9 @@
 //! hides that rise from `rate` and `increase`, and an alert misses the first fault.
 
 use super::{
-    Ended, Metrics, SpanLoss,
+    Ended, Metrics, SendReason, SpanLoss,
     labels::{
-        DOUBT_REASONS, FILTER_ENDS, FILTER_KINDS, FILTER_LIMITS, PUBLISH_REASONS, RELOADS, SUBSCRIPTIONS,
+        DOUBT_REASONS, FILTER_ENDS, FILTER_KINDS, FILTER_LIMITS, PUBLISH_REASONS, RELOADS, SEND_WORDS, SUBSCRIPTIONS,
         switch_reasons,
     },
 };
@@ -45,6 +45,12 @@ impl Metrics {
                 all.filter_backlog_bytes(network).add(0_u64);
                 FILTER_ENDS.iter().for_each(|why| all.filters_dropped_total(network, *why).inc_by(0_u64));
                 FILTER_LIMITS.iter().for_each(|why| all.filters_refused_total(network, *why).inc_by(0_u64));
+                for (reason, word) in SendReason::ALL.iter().flat_map(|why| SEND_WORDS.map(|word| (why.as_str(), word)))
+                {
+                    all.raw_transaction_sends_total(network, reason, word).inc_by(0_u64);
+                }
+                all.remembered_transactions(network).add(0_u64);
+                all.remembered_transaction_bytes(network).add(0_u64);
             }
             Layer::Cl => {
                 DOUBT_REASONS.iter().for_each(|why| all.doubtful_events_total(network, *why).inc_by(0_u64));

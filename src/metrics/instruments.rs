@@ -86,6 +86,21 @@ pub(super) struct Instruments {
         help = "Bytes of messages for all nodes, of the last two epochs, kept for nodes that return."
     )]
     pub(super) kept_bytes: Gauge,
+    #[metric(
+        labels = ["network", "reason", "word"],
+        help = "Raw transactions that nodes were sent, by the node's word: `took`, `already_known`, `refused` (the \
+                node judged the transaction), `busy` (out of quota, full, at fault or not reached), `lost` (no \
+                answer). The reason is `call` (a client's call went to several nodes at once), `again` (the node took \
+                over or came back) or `relay` (a part of the proxy that keeps transactions sent it)."
+    )]
+    pub(super) raw_transaction_sends_total: Counter,
+    #[metric(
+        labels = ["network"],
+        help = "Raw transactions of the last minutes that are kept for nodes that take over or come back."
+    )]
+    pub(super) remembered_transactions: Gauge,
+    #[metric(labels = ["network"], help = "Bytes that these raw transactions take.")]
+    pub(super) remembered_transaction_bytes: Gauge,
     #[metric(help = "Client HTTP connections open now.")]
     pub(super) http_connections: Gauge,
     #[metric(help = "Client HTTP connections ever opened.")]

@@ -37,6 +37,8 @@ pub(super) fn switch_reasons() -> impl Iterator<Item = &'static str> {
 /// Why a signed message was given to one more node.
 pub(super) const PUBLISH_REASONS: [&str; 7] =
     ["lost", "refused", "unreachable", "late", "out", "doubtful", "unknown_block"];
+/// The words of nodes on raw transactions.
+pub(super) const SEND_WORDS: [&str; 5] = ["took", "already_known", "refused", "busy", "lost"];
 /// Why an event was doubtful.
 pub(super) const DOUBT_REASONS: [&str; 3] = ["no_header", "ahead", "unreadable"];
 /// Why a filter was dropped.

@@ -95,7 +95,11 @@ async fn two_nodes(block_time: Option<Duration>) -> Devnet {
 }
 
 async fn before(net: &Devnet) -> Proxy {
-    let proxy = Proxy::over([net.el(0).http_url().as_str(), &net.el(1).http_url()], "").await;
+    before_with(net, "").await
+}
+
+async fn before_with(net: &Devnet, more: &str) -> Proxy {
+    let proxy = Proxy::over([net.el(0).http_url().as_str(), &net.el(1).http_url()], more).await;
     for node in ["el-1", "el-2"] {
         proxy.until_node(node, "up").await;
     }
@@ -257,6 +261,9 @@ async fn probed(node: &Node, times: u64) {
     until("the node is probed", async || node.count("eth_syncing") >= goal).await;
 }
 
+/// Raw transactions go to one node after the other, and not to all at once.
+const ONE_BY_ONE: &str = "[calls]\nsend_to = \"first\"\n";
+
 /// A transaction, as raw bytes that the pretend chain takes, and its hash.
 fn transaction(number: u8) -> (String, String) {
     let raw = format!("0x02c2{number:02x}80");
@@ -269,7 +276,7 @@ async fn a_raw_transaction_whose_answer_is_lost_returns_its_hash() {
     const SEND: &str = "eth_sendRawTransaction";
     for reused in [false, true] {
         let net = two_nodes(None).await;
-        let proxy = before(&net).await;
+        let proxy = before_with(&net, ONE_BY_ONE).await;
         let mut client = proxy.client().await;
         if reused {
             // The worker keeps this connection to the node and takes it for the next call.
@@ -310,7 +317,7 @@ async fn a_raw_transaction_mined_before_the_second_attempt_succeeds() {
         other => panic!("{other}"),
     })
     .await;
-    let proxy = Proxy::over([first.url(), second.url()], "").await;
+    let proxy = Proxy::over([first.url(), second.url()], ONE_BY_ONE).await;
     let answer = proxy.post(call("\"x\"", "eth_sendRawTransaction", &format!("[\"{raw}\"]"))).await.text();
     assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":"x","result":"{hash}"}}"#));
     assert!(sends.load(SeqCst));
@@ -325,7 +332,7 @@ async fn said_after(first: fn() -> Reply, code: i64, message: &'static str) -> s
         _ => Reply::error(seen, code, message),
     })
     .await;
-    let proxy = Proxy::over([first.url(), second.url()], "").await;
+    let proxy = Proxy::over([first.url(), second.url()], ONE_BY_ONE).await;
     proxy.until_node("el-2", "up").await;
     let answer = proxy.post(call(1, "eth_sendRawTransaction", "[\"0x02c28080\"]")).await.json();
     assert_eq!((first.seen().is_empty(), second.count("eth_sendRawTransaction")), (false, 1), "{message}");
@@ -373,7 +380,7 @@ async fn after_a_lost_answer_one_nodes_limits_do_not_decide() {
 async fn already_known_goes_back_as_it_is_after_no_earlier_attempt() {
     let node = Origin::start(|seen| Reply::error(seen, -32000, "already known")).await;
     let other = Origin::start(|seen| panic!("asked for {}", seen.method())).await;
-    let proxy = Proxy::over([node.url(), other.url()], "").await;
+    let proxy = Proxy::over([node.url(), other.url()], ONE_BY_ONE).await;
     let answer = proxy.post(call(1, "eth_sendRawTransaction", "[\"0x02c28080\"]")).await.json();
     assert_eq!(answer["error"]["message"], "already known");
     assert_eq!(node.methods(), ["eth_sendRawTransaction"]);

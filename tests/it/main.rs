@@ -38,6 +38,7 @@ mod node_connections;
 mod node_link;
 mod operator;
 mod own_questions;
+mod raw_transactions;
 mod redaction;
 mod resting_nodes;
 mod scripted_streams;

@@ -81,6 +81,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
             max_batch: plain,
             policy: word,
             verify: word,
+            send_to: word,
             blocked: items,
             allowed: items,
             forward_headers: items,

@@ -62,7 +62,8 @@ impl Context<'_> {
                 // The canonical chain of this node lacks the block with the transaction: here the
                 // transaction still waits.
                 let elsewhere = places.first().map(|(block, index)| block.transactions[*index].transaction.clone());
-                let waiting = self.node.chain.waiting(hash).or(elsewhere.filter(|tx| tx.submitted));
+                let waiting =
+                    self.node.chain.waiting(hash, self.node.settings.place).or(elsewhere.filter(|tx| tx.submitted));
                 waiting.map_or(Value::Null, |transaction| transaction.json(None))
             }
         };

@@ -6,8 +6,10 @@ use super::{
     super::{
         block::{BASE_FEE, Block},
         chain::ChainError,
+        fault::Fault,
         hash::{Address, Hash},
         hex::{self, quantity},
+        mempool::Holders,
         params::{Params, number},
         rpc::RpcError,
     },
@@ -39,7 +41,7 @@ impl Context<'_> {
             "eth_getStorageAt" => json!(Hash::derived(slot, &[&address.0[..], &block.hash.0].concat()).to_string()),
             _ => {
                 let pending = params.value(1) == "pending";
-                let waiting = if pending { self.node.chain.waiting_from(address) } else { 0 };
+                let waiting = if pending { self.node.chain.waiting_from(address, self.node.settings.place) } else { 0 };
                 json!(format!("0x{:x}", self.sent(address, &block) + waiting))
             }
         };
@@ -110,7 +112,13 @@ impl Context<'_> {
         if raw.len() < 2 {
             return Err(RpcError::new(-32000, "typed transaction too short"));
         }
-        let hash = self.node.chain.submit(raw).map_err(refused)?;
+        let (place, own) = (self.node.settings.place, self.node.settings.own_mempools);
+        let forgets = self.faults.has(&Fault::Forgetful);
+        let holders = |all: Holders| {
+            let holders = if own { Holders::only(place) } else { all };
+            if forgets { holders.without(place) } else { holders }
+        };
+        let hash = self.node.chain.submit_at(place, raw, holders).map_err(refused)?;
         self.node.sent_raw(hash);
         Ok(json!(hash.to_string()).into())
     }

@@ -138,7 +138,7 @@ impl Subscriptions {
         let notify = |subscription: &Subscription| {
             let result = match subscription.wish {
                 Wish::Pending(false) => Value::String(hash.to_string()),
-                Wish::Pending(true) => node.chain.waiting(hash)?.json(None),
+                Wish::Pending(true) => node.chain.waiting(hash, node.settings.place)?.json(None),
                 _ => return None,
             };
             Some(notification(&subscription.id, &result))

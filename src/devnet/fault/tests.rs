@@ -51,6 +51,7 @@ fn faults_are_read_from_json_and_from_words() {
         ),
         (r#"{"fault":"few_blobs"}"#, "few-blobs", None, Fault::few_blobs(0)),
         (r#"{"fault":"gzip"}"#, "gzip", None, Fault::Gzip),
+        (r#"{"fault":"forgetful"}"#, "forgetful", None, Fault::Forgetful),
         (r#"{"fault":"el_offline"}"#, "el-offline", None, Fault::ElOffline),
     ];
     for (json, name, argument, fault) in cases {

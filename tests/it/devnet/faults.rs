@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use steadfast::devnet::{Fault, Hash};
+use steadfast::devnet::{Fault, Hash, Options};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -341,4 +341,42 @@ async fn the_newest_blocks_are_announced_and_null() {
             assert_eq!(result(node, "eth_getTransactionReceipt", json!([transaction])).await.is_null(), is_null);
         }
     }
+}
+
+#[tokio::test]
+async fn a_forgetful_node_has_no_mempool_and_the_others_have_theirs() {
+    let net = devnet().await;
+    let (one, two) = (net.el(0), net.el(1));
+    let first = result(one, "eth_sendRawTransaction", json!(["0x0201"])).await;
+    one.set_fault(Fault::Forgetful);
+    let second = result(one, "eth_sendRawTransaction", json!(["0x0202"])).await;
+    for hash in [&first, &second] {
+        assert_eq!(result(one, "eth_getTransactionByHash", json!([hash])).await, json!(null));
+        assert_eq!(result(two, "eth_getTransactionByHash", json!([hash])).await["hash"], *hash);
+    }
+    assert_eq!((one.mempool().len(), two.mempool().len()), (0, 2));
+    two.set_fault(Fault::Forgetful);
+    assert_eq!(net.chain().mempool(), [], "no node has them any more");
+    result(two, "eth_sendRawTransaction", json!(["0x0203"])).await;
+    net.chain().mine(1);
+    for hash in [first, second] {
+        assert_eq!(result(one, "eth_getTransactionReceipt", json!([hash])).await, json!(null));
+    }
+}
+
+#[tokio::test]
+async fn a_mempool_of_its_own_is_empty_after_a_restart() {
+    let net = crate::common::devnet(Options { own_mempools: true, ..Options::default() }).await;
+    let (one, two) = (net.el(0), net.el(1));
+    let hash = result(one, "eth_sendRawTransaction", json!(["0x0201"])).await;
+    assert_eq!((one.mempool().len(), two.mempool().len()), (1, 0));
+    assert_eq!(result(two, "eth_sendRawTransaction", json!(["0x0201"])).await, hash, "new to this node");
+    let again = call(two, "eth_sendRawTransaction", json!(["0x0201"])).await;
+    assert_eq!(again["error"]["message"], "already known");
+    two.restart().await;
+    assert_eq!((one.mempool().len(), two.mempool().len(), net.chain().mempool().len()), (1, 0, 1));
+    let block = net.chain().mine(1);
+    assert_eq!(result(two, "eth_getTransactionReceipt", json!([hash])).await["blockHash"], block.hash.to_string());
+    let mined = call(two, "eth_sendRawTransaction", json!(["0x0201"])).await;
+    assert_eq!(mined["error"]["message"], "already known");
 }

@@ -26,6 +26,10 @@ async fn before(net: &Net, primaries: usize, nodes: usize) -> (Devnet, Arc<Proxy
 }
 
 async fn with(net: &Net, primaries: usize, options: Options) -> (Devnet, Arc<Proxy>) {
+    with_settings(net, primaries, options, "").await
+}
+
+async fn with_settings(net: &Net, primaries: usize, options: Options, more: &str) -> (Devnet, Arc<Proxy>) {
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
     let settings: String = devnet
         .nodes()
@@ -35,7 +39,7 @@ async fn with(net: &Net, primaries: usize, options: Options) -> (Devnet, Arc<Pro
             format!("[[el.{tier}]]\nname = \"{}\"\nws = \"{}\"\n", node.name(), node.ws_url())
         })
         .collect();
-    let proxy = Proxy::launch(net, &settings).await;
+    let proxy = Proxy::launch(net, &(more.to_owned() + &settings)).await;
     let start = Instant::now();
     until("all are up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;
     assert!(start.elapsed() < Duration::from_millis(500), "up after {:?}", start.elapsed());
@@ -87,13 +91,24 @@ async fn a_read_whose_link_is_lost_is_answered_by_another_node() {
 #[tokio::test(start_paused = true)]
 async fn a_raw_transaction_lost_with_the_link_is_sent_again() {
     let net = Net::default();
-    let (devnet, proxy) = before(&net, 2, 2).await;
+    let (devnet, proxy) = with_settings(&net, 2, Options::default(), "calls.send_to = \"first\"\n").await;
     devnet.el(0).set_fault(Fault::cut_answer(&[SEND]));
     let raw = [2, 0xc2, 1, 0x80];
     let (text, hash) = (steadfast::domain::hex::encode(&raw), steadfast::domain::hash::keccak256(&raw));
     let answer = proxy.post(call(2, SEND, &format!("[\"{text}\"]"))).await.json();
     assert_eq!(answer["result"], steadfast::domain::hex::encode(&hash), "{answer}");
     assert_eq!((devnet.el(0).count(SEND), devnet.el(1).count(SEND)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raw_transaction_goes_to_all_nodes_over_their_links() {
+    let net = Net::default();
+    let (devnet, proxy) = before(&net, 1, 3).await;
+    devnet.el(0).set_fault(Fault::hang_over(&[SEND]));
+    let start = Instant::now();
+    let answer = proxy.post(call(2, SEND, "[\"0x02c20180\"]")).await.json();
+    assert!(answer["result"].is_string() && start.elapsed() < Duration::from_secs(1), "{answer}");
+    until("all were sent it", async || devnet.nodes().all(|node| node.count(SEND) == 1)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,323 @@
+//! Raw transactions to several nodes at once.
+//!
+//! Each send runs in a task of the network's own, so it goes on when the client has its answer or
+//! has left. A send ends with the deadline of its call, or when its node goes out, and so many may
+//! be under way ([`MOST_SENDS`]). All sends of one transaction share one copy of its bytes, which
+//! counts against the memory that clients may make the proxy hold.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    Calls, Terms,
+    attempt::{Attempt, Sent},
+    leaving::Leaving,
+    remembered::Sends,
+    word::Word,
+};
+use crate::{
+    config::{SendTo, Verify},
+    domain::{hex, method::Method, node_id::NodeId, rpc::Request},
+    memory::{Account, Claim, Full},
+    metrics::{Metrics, SendReason},
+    net::{http::Gate, node_connections::Caller},
+    pool::{Pool, node::Node, resting::Kind},
+};
+
+/// Sends of raw transactions under way at once, at most. Beyond, a transaction goes to one node,
+/// and to the others once that one has taken it.
+const MOST_SENDS: usize = 4096;
+
+/// The method by which nodes are sent raw transactions.
+pub(super) const METHOD: &str = "eth_sendRawTransaction";
+
+/// A raw transaction as nodes are sent it: one copy for all sends.
+#[derive(Debug)]
+pub struct Submission {
+    body: Bytes,
+    /// Where the call's id stands in `body`.
+    id: Range<usize>,
+    /// Header lines to send along.
+    headers: Box<[u8]>,
+    /// The client, for its share of the connections to nodes.
+    caller: Option<Arc<Caller>>,
+    account: Arc<Account>,
+    _claim: Claim,
+}
+
+impl Submission {
+    /// A call of the proxy's own that sends `raw`, a signed transaction. `headers` are lines to
+    /// send along, each with its line end, such as `x-request-id` and `traceparent`.
+    pub fn new(raw: &[u8], headers: &[u8]) -> Arc<Self> {
+        const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
+        let body = format!(r#"{HEAD}0,"method":"{METHOD}","params":["{}"]}}"#, hex::encode(raw));
+        let account = Account::unlimited();
+        let claim = account.standing();
+        let id = HEAD.len()..HEAD.len() + 1;
+        Arc::new(Self { body: body.into(), id, headers: headers.into(), caller: None, account, _claim: claim })
+    }
+
+    /// The client's own call. `None` for a call without an id, to which nodes give no answer.
+    ///
+    /// # Errors
+    /// When the clients' memory has no room for the copy.
+    pub(super) fn of_call(request: &Request<'_>, terms: &Terms<'_>) -> Result<Option<Arc<Self>>, Full> {
+        let Some(id) = request.id.and_then(|id| super::attempt::place(request.raw, id)) else { return Ok(None) };
+        // The client may be gone before the copy is.
+        let account = terms.memory.beside();
+        let mut claim = account.standing();
+        claim.resize(request.raw.len() + terms.headers.len())?;
+        Ok(Some(Arc::new(Self {
+            body: Bytes::copy_from_slice(request.raw),
+            id,
+            headers: terms.headers.into(),
+            caller: terms.caller.cloned(),
+            account,
+            _claim: claim,
+        })))
+    }
+
+    /// Sends the transaction to `node` once, until `limit`.
+    pub(super) async fn send(&self, node: &Node, limit: Instant, gate: &mut impl Gate) -> Sent {
+        let attempt = Attempt {
+            node,
+            body: &self.body,
+            headers: &self.headers,
+            is_repeatable: true,
+            id: Some(&self.body[self.id.clone()]),
+            verify: Verify::All,
+            leaving: Leaving::default(),
+            memory: Some(&self.account),
+            caller: self.caller.as_ref(),
+            in_line: false,
+            trace: None,
+            patience: limit,
+            limit,
+        };
+        attempt.behind(gate).await
+    }
+}
+
+/// The words of the nodes that were sent a transaction, each as it comes. Sends go on when this is
+/// dropped.
+pub struct Words {
+    pool: Arc<Pool>,
+    heard: mpsc::Receiver<(NodeId, Sent)>,
+}
+
+impl Words {
+    /// The next node's word; `None` when all have spoken. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(NodeId, Word)> {
+        std::future::poll_fn(|context| self.poll_word(context)).await
+    }
+
+    fn poll_word(&mut self, context: &mut Context<'_>) -> Poll<Option<(NodeId, Word)>> {
+        let heard = ready!(self.heard.poll_recv(context));
+        Poll::Ready(heard.map(|(node, mut sent)| {
+            let word = Word::of(&mut sent);
+            note_late(&self.pool, node, sent);
+            (node, word)
+        }))
+    }
+
+    /// The next outcome of a send, for a call that judges it.
+    pub(super) async fn outcome(&mut self) -> Option<(NodeId, Sent)> {
+        self.heard.recv().await
+    }
+
+    /// Notes the outcomes that have come and were not read; the later ones note themselves.
+    pub(super) fn leave(mut self) {
+        self.heard.close();
+        while let Ok((node, sent)) = self.heard.try_recv() {
+            note_late(&self.pool, node, sent);
+        }
+    }
+}
+
+impl Stream for Words {
+    type Item = (NodeId, Word);
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_word(context)
+    }
+}
+
+/// The kind of calls that send raw transactions.
+pub(super) fn kind() -> Kind {
+    Kind::of_method(Method::of(METHOD).id, METHOD)
+}
+
+/// Has the pool know the outcome of a send that no call judges.
+fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
+    match sent {
+        Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) => {
+            pool.call_answered(node, kind());
+        }
+        Sent::Refused(_, wait) => pool.call_refused(node, kind(), wait),
+        Sent::Nothing(Some(trouble)) => pool.call_failed(node, kind(), trouble, None),
+        Sent::Lost(Some(_)) => pool.probe_now(node),
+        Sent::Lost(None) | Sent::Nothing(None) | Sent::OfTheNode(..) | Sent::Rejected(_) | Sent::Unwanted => {}
+    }
+}
+
+/// The signals between a call and its sends.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    is_shut: AtomicBool,
+    was_written: AtomicBool,
+    written: Notify,
+}
+
+impl Signals {
+    /// Sends that are not written yet are not to be written any more.
+    pub(super) fn shut(&self) {
+        self.is_shut.store(true, Release);
+    }
+
+    /// Whether a node was sent all of the call.
+    pub(super) fn was_written(&self) -> bool {
+        self.was_written.load(Acquire)
+    }
+
+    /// Completes when a node was sent all of the call. Cancel-safe.
+    pub(super) async fn written(&self) {
+        self.written.notified().await;
+    }
+}
+
+/// The gate of one send: opened by its call, which may have to wait for its turn.
+struct SendGate {
+    /// `None` if the call waits for no turn.
+    open: Option<oneshot::Receiver<()>>,
+    signals: Arc<Signals>,
+}
+
+impl Gate for SendGate {
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(open) = &mut self.open {
+            // A call that is gone has shut the gate, or has its answer.
+            let _ = ready!(Pin::new(open).poll(context));
+            self.open = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn is_shut(&self) -> bool {
+        self.signals.is_shut.load(Acquire)
+    }
+
+    fn written(&mut self) {
+        self.signals.was_written.store(true, Release);
+        self.signals.written.notify_one();
+    }
+}
+
+/// The sends of one call that are under way.
+pub(super) struct UnderWay {
+    pub(super) words: Words,
+    pub(super) signals: Arc<Signals>,
+    /// Open the sends' gates; empty if the gates are open.
+    gates: Vec<oneshot::Sender<()>>,
+}
+
+impl UnderWay {
+    /// Lets the sends be written.
+    pub(super) fn open(&mut self) {
+        for gate in self.gates.drain(..) {
+            // A send may have ended before.
+            let _ = gate.send(());
+        }
+    }
+}
+
+impl Calls {
+    /// Sends a transaction to these nodes at once, each once, and tells the word of each. A send
+    /// ends at `limit`, or when its node goes out. `None` if too many sends are under way.
+    pub fn send_raw(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {
+        let sends = self.start_sends(nodes, submission, limit, SendReason::Relay, false, None)?;
+        Some(sends.words)
+    }
+
+    /// The usable nodes that a transaction goes to now, the active node first.
+    pub fn send_targets(&self, to: SendTo) -> Vec<NodeId> {
+        let snapshot = self.pool.snapshot();
+        let is_target = |node: &NodeId| is_target(&self.pool, *node, to);
+        let mut nodes: Vec<NodeId> = NodeId::all(self.pool.nodes.len()).filter(is_target).collect();
+        nodes.sort_by_key(|node| Some(*node) != snapshot.active);
+        nodes
+    }
+
+    /// Begins the sends of a transaction. With `waits` their gates stay shut until they are opened.
+    /// `sends` notes the word of each node.
+    pub(super) fn start_sends(
+        &self,
+        nodes: &[NodeId],
+        submission: &Arc<Submission>,
+        limit: Instant,
+        reason: SendReason,
+        waits: bool,
+        sends: Option<&Arc<Sends>>,
+    ) -> Option<UnderWay> {
+        let signals = Arc::<Signals>::default();
+        let (words, heard) = mpsc::channel(nodes.len().max(1));
+        let mut gates = Vec::new();
+        let mut tasks = self.background.tasks();
+        if tasks.len() + nodes.len() > MOST_SENDS {
+            return None;
+        }
+        for &node in nodes {
+            let open = waits.then(|| {
+                let (gate, open) = oneshot::channel();
+                gates.push(gate);
+                open
+            });
+            let mut gate = SendGate { open, signals: signals.clone() };
+            let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
+            let (sends, counts) = (sends.cloned(), self.counts.clone());
+            tasks.spawn(async move {
+                let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
+                let word = Word::of(&mut sent);
+                count(&counts, &pool, reason, &word);
+                sends.iter().for_each(|sends| sends.heard(node, &word));
+                if let Err(mpsc::error::SendError((node, sent))) = words.send((node, sent)).await {
+                    note_late(&pool, node, sent);
+                }
+            });
+        }
+        Some(UnderWay { words: Words { pool: self.pool.clone(), heard }, signals, gates })
+    }
+}
+
+/// Counts a node's word on a send.
+pub(super) fn count(counts: &Metrics, pool: &Pool, reason: SendReason, word: &Word) {
+    counts.raw_transaction_sent(&pool.network, reason, word.name());
+}
+
+/// Whether a transaction goes to `node` now, by the setting.
+pub(super) fn is_target(pool: &Pool, node: NodeId, to: SendTo) -> bool {
+    let snapshot = pool.snapshot();
+    let active = snapshot.active;
+    let serves = match to {
+        SendTo::All => true,
+        SendTo::Tier => active.is_some_and(|active| snapshot.nodes[active].tier == snapshot.nodes[node].tier),
+        SendTo::First => active == Some(node),
+    };
+    serves && pool.is_usable(node) && !pool.nodes[node].is_out()
+}

@@ -28,7 +28,7 @@ impl CallRun<'_> {
         let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
             return Ok(answer);
         };
-        let hash = hex::encode(&hash);
+        let hash = hash.to_string();
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
         // In a box, so that other calls do not pay for its size.
         if known || (!malformed && Box::pin(self.is_there(node, &hash)).await) {

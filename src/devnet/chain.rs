@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::{Address, B256};
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
@@ -21,7 +22,6 @@ use super::{
     block::{Block, Origin},
     clock::Clock,
     gossip::{Gossip, Taken},
-    hash::{Address, Hash},
     past::Past,
     transaction::Transaction,
     view::Snapshot,
@@ -48,7 +48,7 @@ pub struct Chain {
     /// Holds the present chain and announces each change.
     tip: watch::Sender<Arc<Snapshot>>,
     past: Past,
-    pending: broadcast::Sender<Hash>,
+    pending: broadcast::Sender<B256>,
     operations: broadcast::Sender<Operation>,
     pub(super) gossip: Gossip,
 }
@@ -58,16 +58,16 @@ struct State {
     mempool: Vec<Arc<Transaction>>,
     /// All blocks of all branches, by height, so that pruning can remove the lowest ones.
     by_number: BTreeMap<u64, Vec<Arc<Block>>>,
-    by_hash: HashMap<Hash, Arc<Block>>,
-    by_root: HashMap<Hash, Arc<Block>>,
+    by_hash: HashMap<B256, Arc<Block>>,
+    by_root: HashMap<B256, Arc<Block>>,
     /// Every block, of whatever branch, that holds the transaction, with its index there.
-    by_transaction: HashMap<Hash, Vec<(Arc<Block>, usize)>>,
+    by_transaction: HashMap<B256, Vec<(Arc<Block>, usize)>>,
     made: u64,
     branches: u64,
     /// Branches that were ever begun beside the canonical one.
     rivals: u64,
     /// Senders and hashes.
-    unlocked: Vec<(Address, Hash)>,
+    unlocked: Vec<(Address, B256)>,
     slots: Slots,
 }
 
@@ -254,7 +254,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the transaction is known already or the mempool is full.
-    pub fn submit(&self, raw: Vec<u8>) -> Result<Hash, ChainError> {
+    pub fn submit(&self, raw: Vec<u8>) -> Result<B256, ChainError> {
         let transaction = Arc::new(self.author.raw(raw));
         let hash = transaction.hash;
         let mut state = self.state();
@@ -269,7 +269,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the mempool is full.
-    pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<Hash, ChainError> {
+    pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<B256, ChainError> {
         let mut state = self.state();
         // None of them is ever lost, so they are the sender's only ones.
         let nonce = state.unlocked.iter().filter(|(sender, _)| *sender == from).count() as u64;
@@ -283,13 +283,13 @@ impl Chain {
 
     /// Every transaction that `eth_sendTransaction` made, in order: a double send shows as two.
     #[must_use]
-    pub fn unlocked_transactions(&self) -> Vec<Hash> {
+    pub fn unlocked_transactions(&self) -> Vec<B256> {
         self.state().unlocked.iter().map(|(_, hash)| *hash).collect()
     }
 
     /// Hashes of the transactions that wait for a block, in order.
     #[must_use]
-    pub fn mempool(&self) -> Vec<Hash> {
+    pub fn mempool(&self) -> Vec<B256> {
         self.state().mempool.iter().map(|transaction| transaction.hash).collect()
     }
 
@@ -311,21 +311,21 @@ impl Chain {
 
     /// A block of any branch.
     #[must_use]
-    pub fn block_by_hash(&self, hash: Hash) -> Option<Arc<Block>> {
+    pub fn block_by_hash(&self, hash: B256) -> Option<Arc<Block>> {
         self.state().by_hash.get(&hash).cloned()
     }
 
     /// A block of any branch by the root of its consensus block.
-    pub(super) fn block_by_root(&self, root: Hash) -> Option<Arc<Block>> {
+    pub(super) fn block_by_root(&self, root: B256) -> Option<Arc<Block>> {
         self.state().by_root.get(&root).cloned()
     }
 
     /// Where a transaction is, on all branches.
-    pub(super) fn places(&self, transaction: Hash) -> Vec<(Arc<Block>, usize)> {
+    pub(super) fn places(&self, transaction: B256) -> Vec<(Arc<Block>, usize)> {
         self.state().by_transaction.get(&transaction).cloned().unwrap_or_default()
     }
 
-    pub(super) fn waiting(&self, hash: Hash) -> Option<Arc<Transaction>> {
+    pub(super) fn waiting(&self, hash: B256) -> Option<Arc<Transaction>> {
         self.state().mempool.iter().find(|transaction| transaction.hash == hash).cloned()
     }
 
@@ -334,7 +334,7 @@ impl Chain {
     }
 
     /// Announces each transaction that enters the mempool.
-    pub(super) fn pending(&self) -> broadcast::Receiver<Hash> {
+    pub(super) fn pending(&self) -> broadcast::Receiver<B256> {
         self.pending.subscribe()
     }
 

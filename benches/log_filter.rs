@@ -3,8 +3,9 @@
 //!
 //! The filter is no part of the crate's interface; `view::Fixture` leads to it.
 
+use alloy_primitives::B256;
 use divan::{Bencher, black_box, counter::ItemsCount};
-use steadfast::{domain::hash::Hash, view::Fixture};
+use steadfast::view::Fixture;
 
 /// Logs in a block, about as many as the main network has.
 const LOGS: usize = 400;
@@ -25,7 +26,7 @@ fn account(n: usize) -> String {
 }
 
 /// Transfers of 60 tokens between accounts.
-fn logs(block: Hash) -> Vec<String> {
+fn logs(block: B256) -> Vec<String> {
     let log = |n: usize| {
         format!(
             concat!(
@@ -60,7 +61,7 @@ fn params(kind: &str) -> String {
 }
 
 fn fixture(kind: &str) -> Fixture {
-    let block = Hash([9; 32]);
+    let block = B256::repeat_byte(9);
     Fixture::new(&params(kind), &logs(block), block).expect("a filter and logs")
 }
 

@@ -2,14 +2,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use alloy_primitives::B256;
 use divan::{Bencher, counter::ItemsCount};
-use steadfast::{
-    domain::hash::Hash,
-    events::{
-        beacon::{self, Checkpoint, Duties, Header},
-        sse::{Event, Parser},
-        stitch::{ChainAnswer, Effect, Input, Question, Stitcher},
-    },
+use steadfast::events::{
+    beacon::{self, Checkpoint, Duties, Header},
+    sse::{Event, Parser},
+    stitch::{ChainAnswer, Effect, Input, Question, Stitcher},
 };
 
 /// Slots in an epoch.
@@ -23,8 +21,8 @@ fn main() {
     divan::main();
 }
 
-fn root(n: u64) -> Hash {
-    let mut root = Hash([7; 32]);
+fn root(n: u64) -> B256 {
+    let mut root = B256::repeat_byte(7);
     root.0[..8].copy_from_slice(&n.to_be_bytes());
     root
 }
@@ -36,7 +34,7 @@ fn header(slot: u64) -> Header {
 
 /// The node's answers.
 fn answer(question: Question, head: u64) -> ChainAnswer {
-    let slot = |wanted: Hash| (1..=head).find(|slot| root(*slot) == wanted).expect("a block of the chain");
+    let slot = |wanted: B256| (1..=head).find(|slot| root(*slot) == wanted).expect("a block of the chain");
     match question {
         Question::Head => ChainAnswer::Header(root(head), header(head)),
         Question::Header(wanted) => ChainAnswer::Header(wanted, header(slot(wanted))),

@@ -7,7 +7,6 @@
 
 mod author;
 mod block;
-mod bloom;
 mod chain;
 mod cl;
 mod clock;
@@ -27,7 +26,6 @@ mod node;
 mod params;
 mod past;
 mod record;
-mod rlp;
 mod rpc;
 mod serve;
 mod told;
@@ -48,11 +46,9 @@ use tokio::task::JoinSet;
 
 pub use self::{
     block::Block,
-    bloom::Bloom,
     chain::{Chain, ChainError, KEPT_BLOCKS, Reorg, Turn},
     fault::{Fault, FaultError, Store, is_probe},
     gossip::{Kind as Message, Taken},
-    hash::{Address, Hash},
     node::{Kind, Node},
     record::{Request, Transport},
     transaction::{Log, Mined, Transaction},

@@ -9,7 +9,6 @@ pub mod bloom;
 pub mod call_id;
 pub mod chain;
 pub mod client;
-pub mod hash;
 pub mod hex;
 pub mod json;
 pub mod layer;

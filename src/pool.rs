@@ -47,6 +47,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::B256;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
@@ -73,7 +74,6 @@ use crate::{
     config::Health,
     domain::{
         block::BlockRef,
-        hash::Hash,
         layer::Layer,
         method::Method,
         node_id::{ByNode, NodeId},
@@ -217,13 +217,13 @@ impl Pool {
     }
 
     /// Clients are told of these, by their hashes.
-    pub fn announce(&self, hashes: impl IntoIterator<Item = Hash>) {
+    pub fn announce(&self, hashes: impl IntoIterator<Item = B256>) {
         let mut announced = self.announced();
         hashes.into_iter().for_each(|hash| announced.add(hash));
     }
 
     /// Whether clients were told of a block or a transaction, as far back as is remembered.
-    pub fn is_announced(&self, hash: &Hash) -> bool {
+    pub fn is_announced(&self, hash: &B256) -> bool {
         self.announced().has(hash)
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{answer::Answer, run::CallRun};
 use crate::{
-    domain::{hash::Hash, hex, method::Tells, rpc::Request},
+    domain::{hex, method::Tells, rpc::Request},
     pool::Pool,
 };
 
@@ -86,7 +86,7 @@ fn block(request: &Request<'_>, pool: &Pool) -> Promise {
 }
 
 fn announced(request: &Request<'_>, pool: &Pool) -> Promise {
-    let hash = request.text_param(0).and_then(|hash| hash.parse::<Hash>().ok());
+    let hash = request.text_param(0).and_then(|hash| hex::fixed::<32>(&hash));
     if hash.is_some_and(|hash| pool.is_announced(&hash)) { Promise::Soon } else { Promise::None }
 }
 

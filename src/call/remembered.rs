@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::B256;
 use tokio::{sync::Notify, time::Instant};
 
 use super::word::Word;
@@ -84,7 +85,7 @@ impl Sends {
 /// A transaction that a node took.
 #[derive(Clone, Debug)]
 pub(super) struct Transaction {
-    pub(super) hash: [u8; 32],
+    pub(super) hash: B256,
     pub(super) raw: Arc<[u8]>,
 }
 
@@ -116,7 +117,7 @@ pub(super) struct Remembered {
 
 struct State {
     kept: VecDeque<Kept>,
-    hashes: HashSet<[u8; 32]>,
+    hashes: HashSet<B256>,
     /// The number of the first transaction in `kept`; the others follow without gaps.
     first: u64,
     bytes: usize,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{SendTo, Verify},
-    domain::{hex, method::Class, node_id::NodeId, refusal::Refusal},
+    domain::{method::Class, node_id::NodeId, refusal::Refusal},
     pool::ask::ID,
 };
 
@@ -31,7 +31,7 @@ impl CallRun<'_> {
             return Ok(answer);
         }
         let Some(transaction) = self.transaction.as_deref() else { return Ok(answer) };
-        let (made, hash) = (transaction.known(), hex::encode(&transaction.transaction.hash));
+        let (made, hash) = (transaction.known(), transaction.transaction.hash.to_string());
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
         // In a box, so that other calls do not pay for its size.
         if known || (self.may_have_arrived && !malformed && Box::pin(self.is_there(node, &hash)).await) {

@@ -74,7 +74,7 @@ impl CallTransaction {
 
     /// The node's answer in the place of one that says that the node has the transaction already.
     pub(super) fn known(&self) -> Answer {
-        Answer::made(&format!("\"{}\"", hex::encode(&self.transaction.hash)))
+        Answer::made(&format!("\"{}\"", self.transaction.hash))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use alloy_primitives::{B256, Bloom};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::domain::{block::BlockRef, bloom::Bloom, hash::Hash, json::Scanner, node_id::NodeId};
+use crate::domain::{block::BlockRef, hex, json::Scanner, node_id::NodeId};
 
 /// Members of a block's answer that the header of `newHeads` lacks.
 const BODY: [&[u8]; 4] = [b"transactions", b"uncles", b"withdrawals", b"size"];
@@ -16,9 +17,9 @@ pub struct Block {
     /// Height.
     pub number: u64,
     /// Its name.
-    pub hash: Hash,
+    pub hash: B256,
     /// The block before it.
-    pub parent: Hash,
+    pub parent: B256,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
     /// The header's JSON, an object, as `newHeads` writes headers; never empty in
@@ -50,8 +51,8 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) number: u64,
-    pub(super) hash: Hash,
-    pub(super) parent: Hash,
+    pub(super) hash: B256,
+    pub(super) parent: B256,
     pub(super) timestamp: u64,
 }
 
@@ -79,7 +80,7 @@ impl Block {
             logs_bloom: Option<Cow<'a, str>>,
         }
         let fields: Fields<'_> = serde_json::from_slice(&header).ok()?;
-        let bloom = fields.logs_bloom.and_then(|text| Bloom::read(&text)).map(Box::new);
+        let bloom = fields.logs_bloom.and_then(|text| hex::fixed(&text)).map(|bits| Box::new(Bloom(bits)));
         let head = Head::read(&BlockRef::read(&header).ok()?)?;
         Some(Self { header, bloom, ..head.into() })
     }

@@ -37,6 +37,7 @@ mod terms;
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use tokio::time::Instant;
 
 use self::by_height::ByHeight;
@@ -49,7 +50,7 @@ use super::{
 };
 use crate::{
     config::Chain as Settings,
-    domain::{backoff::Backoff, hash::Hash, node_id::NodeId},
+    domain::{backoff::Backoff, node_id::NodeId},
 };
 
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
@@ -156,7 +157,7 @@ impl Follow {
 
     /// Whether the header is known while the reports of `node` count: another report brings nothing
     /// new.
-    pub(super) fn knows(&self, node: NodeId, hash: Hash, number: u64) -> bool {
+    pub(super) fn knows(&self, node: NodeId, hash: B256, number: u64) -> bool {
         self.window.has(hash, number) || self.known.find(node, hash, number).is_some()
     }
 

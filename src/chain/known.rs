@@ -5,8 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use alloy_primitives::B256;
+
 use super::block::Block;
-use crate::domain::{hash::Hash, node_id::NodeId};
+use crate::domain::node_id::NodeId;
 
 /// Headers kept of those that one node pushed.
 const PUSHED: usize = 64;
@@ -18,9 +20,9 @@ pub(super) struct Known {
     /// block another parent than other nodes do.
     pushed: BTreeMap<NodeId, VecDeque<Arc<Block>>>,
     /// The headers that came from the node whose reports counted.
-    fetched: BTreeMap<Hash, Arc<Block>>,
+    fetched: BTreeMap<B256, Arc<Block>>,
     /// The keys of `fetched`, oldest first.
-    order: VecDeque<Hash>,
+    order: VecDeque<B256>,
     most: usize,
 }
 
@@ -52,7 +54,7 @@ impl Known {
     }
 
     /// The block of that hash and height, while the reports of `node` count.
-    pub(super) fn find(&self, node: NodeId, hash: Hash, number: u64) -> Option<&Arc<Block>> {
+    pub(super) fn find(&self, node: NodeId, hash: B256, number: u64) -> Option<&Arc<Block>> {
         let fetched = self.fetched.get(&hash);
         let pushed = || self.pushed.get(&node)?.iter().rev().find(|block| block.hash == hash);
         fetched.or_else(pushed).filter(|block| block.number == number)
@@ -69,7 +71,7 @@ mod tests {
     use super::{super::block::Head, *};
 
     fn block(name: u8, number: u64) -> Arc<Block> {
-        let head = Head { number, hash: Hash([name; 32]), parent: Hash::default(), timestamp: 0 };
+        let head = Head { number, hash: B256::repeat_byte(name), parent: B256::default(), timestamp: 0 };
         Arc::new(head.into())
     }
 
@@ -77,13 +79,13 @@ mod tests {
     fn a_push_counts_for_its_node_a_fetched_block_for_all() {
         let mut known = Known::new(2);
         known.push(NodeId(1), block(7, 3));
-        assert!(known.find(NodeId(1), Hash([7; 32]), 3).is_some());
-        assert!(known.find(NodeId(0), Hash([7; 32]), 3).is_none(), "another node did not say so");
-        assert!(known.find(NodeId(1), Hash([7; 32]), 4).is_none(), "of another height");
+        assert!(known.find(NodeId(1), B256::repeat_byte(7), 3).is_some());
+        assert!(known.find(NodeId(0), B256::repeat_byte(7), 3).is_none(), "another node did not say so");
+        assert!(known.find(NodeId(1), B256::repeat_byte(7), 4).is_none(), "of another height");
         known.forget_nodes();
-        assert!(known.find(NodeId(1), Hash([7; 32]), 3).is_none());
+        assert!(known.find(NodeId(1), B256::repeat_byte(7), 3).is_none());
         known.insert(block(7, 3));
-        assert!(known.find(NodeId(0), Hash([7; 32]), 3).is_some());
+        assert!(known.find(NodeId(0), B256::repeat_byte(7), 3).is_some());
     }
 
     #[test]
@@ -92,12 +94,13 @@ mod tests {
         for name in [1, 2, 2, 3] {
             known.insert(block(name, 1));
         }
-        let found: Vec<u8> = (1..=3).filter(|&name| known.find(NodeId(0), Hash([name; 32]), 1).is_some()).collect();
+        let found: Vec<u8> =
+            (1..=3).filter(|&name| known.find(NodeId(0), B256::repeat_byte(name), 1).is_some()).collect();
         assert_eq!(found, [2, 3]);
         for name in 0..=PUSHED as u8 {
             known.push(NodeId(0), block(name + 100, 1));
         }
         assert_eq!(known.pushed[&NodeId(0)].len(), PUSHED);
-        assert!(known.find(NodeId(0), Hash([100; 32]), 1).is_none());
+        assert!(known.find(NodeId(0), B256::repeat_byte(100), 1).is_none());
     }
 }

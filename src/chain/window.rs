@@ -2,11 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
+
 use super::{
     block::{Block, Head},
     known::Known,
 };
-use crate::domain::{hash::Hash, node_id::NodeId};
+use crate::domain::node_id::NodeId;
 
 /// From that many blocks the time between blocks is estimated.
 const SAMPLE: usize = 16;
@@ -14,7 +16,7 @@ const SAMPLE: usize = 16;
 /// A header that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
-    pub(super) hash: Hash,
+    pub(super) hash: B256,
     /// The height that follows from its child's height.
     pub(super) number: u64,
 }
@@ -62,7 +64,7 @@ impl Window {
         self.blocks.front().map(|block| block.number)
     }
 
-    pub(super) fn has(&self, hash: Hash, number: u64) -> bool {
+    pub(super) fn has(&self, hash: B256, number: u64) -> bool {
         self.place(hash, number).is_some()
     }
 
@@ -157,7 +159,7 @@ impl Window {
         Duration::from_secs(newest.timestamp.saturating_sub(oldest.timestamp)).checked_div(u32::try_from(gaps).ok()?)
     }
 
-    fn place(&self, hash: Hash, number: u64) -> Option<usize> {
+    fn place(&self, hash: B256, number: u64) -> Option<usize> {
         let place = usize::try_from(number.checked_sub(self.floor()?)?).ok()?;
         self.blocks.get(place).filter(|block| block.hash == hash).map(|_| place)
     }

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Address;
 use clap::Args;
 
 use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
     config::{Config, Log},
-    devnet::{Address, Devnet, Fault, Kind, Options, ValidatorClient},
+    devnet::{Devnet, Fault, Kind, Options, ValidatorClient},
     door::admin::Faults,
     net::{Endpoint, descriptors, system::System},
 };
@@ -121,7 +122,7 @@ fn validators(dev: &Dev, app: &App) -> ValidatorClient {
         // A step of 37 spreads the validators over the slots in which they vote and propose.
         validators: (0..dev.validators).map(|index| index * 37 % VALIDATORS).collect(),
         keeps_connections: true,
-        fee_recipient: Address([0x11; 20]),
+        fee_recipient: Address::repeat_byte(0x11),
     }
 }
 

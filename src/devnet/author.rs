@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::{Address, B256, keccak256};
 use fastrand::Rng;
 
 use super::{
-    hash::{Address, Hash},
+    hash,
     transaction::{Log, Mined, Transaction},
 };
 
@@ -29,20 +30,20 @@ pub(super) struct Author {
     chain_id: u64,
     contracts: [Address; 3],
     accounts: Vec<Address>,
-    transfer: Hash,
-    approval: Hash,
+    transfer: B256,
+    approval: B256,
 }
 
 impl Author {
     pub(super) fn new(seed: u64, chain_id: u64) -> Self {
-        let account = |purpose: &str, n: u64| Hash::derived(purpose, &n.to_be_bytes()).address();
+        let account = |purpose: &str, n: u64| Address::from_word(hash::derived(purpose, &n.to_be_bytes()));
         Self {
             seed,
             chain_id,
             contracts: [0, 1, 2].map(|n| account("contract", n)),
             accounts: (0..ACCOUNTS as u64).map(|n| account("account", n)).collect(),
-            transfer: Hash::of(b"Transfer(address,address,uint256)"),
-            approval: Hash::of(b"Approval(address,address,uint256)"),
+            transfer: keccak256(b"Transfer(address,address,uint256)"),
+            approval: keccak256(b"Approval(address,address,uint256)"),
         }
     }
 
@@ -51,14 +52,14 @@ impl Author {
     }
 
     /// Sets a block apart from every other block of every branch.
-    pub(super) fn salt(&self, number: u64, branch: u64) -> Hash {
-        Hash::derived("block", &[self.seed, self.chain_id, number, branch].map(u64::to_be_bytes).concat())
+    pub(super) fn salt(&self, number: u64, branch: u64) -> B256 {
+        hash::derived("block", &[self.seed, self.chain_id, number, branch].map(u64::to_be_bytes).concat())
     }
 
     /// The block's contents: its filler, then the transactions that were `waiting`. All are counted
     /// in `sent`.
-    pub(super) fn fill(&self, salt: Hash, waiting: Vec<Arc<Transaction>>, sent: &mut Sent) -> Vec<Mined> {
-        let mut rng = Rng::with_seed(salt.seed());
+    pub(super) fn fill(&self, salt: B256, waiting: Vec<Arc<Transaction>>, sent: &mut Sent) -> Vec<Mined> {
+        let mut rng = Rng::with_seed(hash::seed(&salt));
         let filler: Vec<_> = (0..rng.u64(2..=4)).map(|i| Arc::new(self.draw(&mut rng, salt, i, sent))).collect();
         for transaction in &waiting {
             if let Some(count) = self.index(transaction.from).and_then(|index| sent.get_mut(index)) {
@@ -78,11 +79,11 @@ impl Author {
 
     /// A transaction that a client submitted as `raw` bytes, the first and only one of its sender.
     pub(super) fn raw(&self, raw: Vec<u8>) -> Transaction {
-        let hash = Hash::of(&raw);
-        let mut rng = Rng::with_seed(hash.seed());
+        let hash = keccak256(&raw);
+        let mut rng = Rng::with_seed(hash::seed(&hash));
         Transaction {
             hash,
-            from: Hash::derived("sender", &hash.0).address(),
+            from: Address::from_word(hash::derived("sender", &hash.0)),
             to: self.contract(&mut rng),
             nonce: 0,
             value: 0,
@@ -97,7 +98,7 @@ impl Author {
     pub(super) fn unlocked(&self, count: u64, nonce: u64, call: Unlocked) -> Transaction {
         let Unlocked { from, to, value, input } = call;
         let unique = [self.seed, count].map(u64::to_be_bytes).concat();
-        let hash = Hash::derived("unlocked", &[&unique[..], &from.0, &to.0, &input].concat());
+        let hash = hash::derived("unlocked", &[&unique[..], &from[..], &to[..], &input].concat());
         Transaction { hash, from, to, nonce, value, input, submitted: true, chain_id: self.chain_id }
     }
 
@@ -112,16 +113,16 @@ impl Author {
     }
 
     /// A transaction of an account that no client has: of any but the first.
-    fn draw(&self, rng: &mut Rng, salt: Hash, index: u64, sent: &mut Sent) -> Transaction {
+    fn draw(&self, rng: &mut Rng, salt: B256, index: u64, sent: &mut Sent) -> Transaction {
         let mut input = vec![0xa9, 0x05, 0x9c, 0xbb];
         let to = self.account(rng.usize(..));
-        input.extend_from_slice(&to.topic().0);
+        input.extend_from_slice(&to.into_word()[..]);
         input.extend_from_slice(&amount(rng));
         let sender = rng.usize(1..ACCOUNTS);
         let nonce = sent[sender];
         sent[sender] += 1;
         Transaction {
-            hash: Hash::derived("transaction", &[&salt.0[..], &index.to_be_bytes()].concat()),
+            hash: hash::derived("transaction", &[&salt.0[..], &index.to_be_bytes()].concat()),
             from: self.account(sender),
             to: self.contract(rng),
             nonce,
@@ -136,11 +137,11 @@ impl Author {
     /// are drawn from the transaction's hash, so that a transaction leaves the same logs in every
     /// block.
     fn logs(&self, transaction: &Transaction) -> Vec<Log> {
-        let mut rng = Rng::with_seed(transaction.hash.seed());
+        let mut rng = Rng::with_seed(hash::seed(&transaction.hash));
         let address = if self.contracts.contains(&transaction.to) { transaction.to } else { self.contract(&mut rng) };
         let mut event = |address, signature| Log {
             address,
-            topics: vec![signature, transaction.from.topic(), self.account(rng.usize(..)).topic()],
+            topics: vec![signature, transaction.from.into_word(), self.account(rng.usize(..)).into_word()],
             data: amount(&mut rng).to_vec(),
         };
         let mut logs = vec![event(address, self.transfer)];

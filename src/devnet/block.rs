@@ -6,15 +6,15 @@
 
 use std::sync::{Arc, OnceLock};
 
+use alloy_primitives::{Address, B64, B256, Bloom, BloomInput, keccak256};
+use alloy_rlp::{Encodable, encode_list};
 use serde_json::{Map, Value, json};
 
 use super::{
     author::Sent,
-    bloom::Bloom,
     cl::VALIDATORS,
-    hash::{Address, Hash},
+    hash,
     hex::{self, quantity},
-    rlp,
     transaction::{Log, Mined},
 };
 
@@ -41,9 +41,9 @@ pub struct Block {
     /// the slots that are empty.
     pub slot: u64,
     /// Keccak of the header.
-    pub hash: Hash,
+    pub hash: B256,
     /// Hash of the block before this one.
-    pub parent_hash: Hash,
+    pub parent_hash: B256,
     /// Unix seconds; never less than the parent's.
     pub timestamp: u64,
     /// Addresses and topics of all its logs.
@@ -54,13 +54,13 @@ pub struct Block {
     /// up to its own count.
     pub(super) made: u64,
     /// Root of the consensus block that carries this one.
-    pub(super) root: Hash,
+    pub(super) root: B256,
     /// The fee recipient that a validator client named; none: no client proposed the block.
     pub(super) paid: Option<Address>,
     /// Transactions of the chain's accounts up to this block: their next nonces.
     pub(super) sent: Sent,
     miner: Address,
-    state_root: Hash,
+    state_root: B256,
     gas_used: u64,
     texts: Texts,
 }
@@ -94,32 +94,32 @@ struct Texts {
 
 impl Block {
     /// Seals a block on `parent` (none for genesis).
-    pub(super) fn seal(parent: Option<&Block>, salt: Hash, origin: Origin, transactions: Vec<Mined>) -> Block {
+    pub(super) fn seal(parent: Option<&Block>, salt: B256, origin: Origin, transactions: Vec<Mined>) -> Block {
         let Origin { slot, timestamp, made, paid, sent } = origin;
-        let mut bloom = Bloom::default();
+        let mut bloom = Bloom::ZERO;
         for log in transactions.iter().flat_map(|mined| &mined.logs) {
-            bloom.insert(&log.address.0);
-            log.topics.iter().for_each(|topic| bloom.insert(&topic.0));
+            bloom.accrue(BloomInput::Raw(&log.address[..]));
+            log.topics.iter().for_each(|topic| bloom.accrue(BloomInput::Raw(&topic[..])));
         }
-        let parent_hash = parent.map_or(Hash::default(), |p| p.hash);
+        let parent_hash = parent.map_or(B256::ZERO, |p| p.hash);
         let mut block = Block {
             number: parent.map_or(0, |p| p.number + 1),
             slot,
-            hash: Hash::default(),
+            hash: B256::ZERO,
             parent_hash,
             timestamp,
             bloom,
             gas_used: transactions.last().map_or(0, |mined| mined.cumulative_gas),
             transactions,
             made,
-            root: Hash::default(),
+            root: B256::ZERO,
             paid,
             sent,
-            miner: paid.unwrap_or_else(|| Hash::derived("miner", &salt.0).address()),
-            state_root: Hash::derived("state", &[parent_hash.0, salt.0].concat()),
+            miner: paid.unwrap_or_else(|| Address::from_word(hash::derived("miner", &salt.0))),
+            state_root: hash::derived("state", &[parent_hash.0, salt.0].concat()),
             texts: Texts::default(),
         };
-        block.hash = Hash::of(&block.header_rlp());
+        block.hash = keccak256(block.header_rlp());
         block.root = beacon_root(block.hash);
         block
     }
@@ -161,8 +161,8 @@ impl Block {
     /// A log of this block as nodes write it.
     pub(super) fn log_json(&self, (tx, index, log): (usize, usize, &Log), removed: bool) -> Value {
         json!({
-            "address": log.address.to_string(),
-            "topics": log.topics.iter().map(Hash::to_string).collect::<Vec<_>>(),
+            "address": hex::encode(log.address),
+            "topics": log.topics.iter().map(B256::to_string).collect::<Vec<_>>(),
             "data": hex::encode(&log.data),
             "blockNumber": quantity(self.number),
             "blockHash": self.hash.to_string(),
@@ -177,10 +177,10 @@ impl Block {
     /// The receipt of the block's transaction at `index`.
     pub(super) fn receipt_json(&self, index: usize) -> Value {
         let mined = &self.transactions[index];
-        let mut bloom = Bloom::default();
+        let mut bloom = Bloom::ZERO;
         for log in &mined.logs {
-            bloom.insert(&log.address.0);
-            log.topics.iter().for_each(|topic| bloom.insert(&topic.0));
+            bloom.accrue(BloomInput::Raw(&log.address[..]));
+            log.topics.iter().for_each(|topic| bloom.accrue(BloomInput::Raw(&topic[..])));
         }
         let logs = mined.logs.iter().enumerate();
         json!({
@@ -188,14 +188,14 @@ impl Block {
             "transactionIndex": index_json(index),
             "blockHash": self.hash.to_string(),
             "blockNumber": quantity(self.number),
-            "from": mined.transaction.from.to_string(),
-            "to": mined.transaction.to.to_string(),
+            "from": hex::encode(mined.transaction.from),
+            "to": hex::encode(mined.transaction.to),
             "contractAddress": null,
             "cumulativeGasUsed": quantity(mined.cumulative_gas),
             "gasUsed": quantity(mined.gas),
             "effectiveGasPrice": quantity(BASE_FEE),
             "logs": logs.map(|(i, log)| self.log_json((index, mined.first_log + i, log), false)).collect::<Vec<_>>(),
-            "logsBloom": hex::encode(&bloom.0),
+            "logsBloom": hex::encode(bloom),
             "status": "0x1",
             "type": "0x2",
         })
@@ -207,8 +207,8 @@ impl Block {
     }
 
     /// Root of the consensus state after this block.
-    pub(super) fn beacon_state_root(&self) -> Hash {
-        Hash::derived("beacon state", &self.hash.0)
+    pub(super) fn beacon_state_root(&self) -> B256 {
+        hash::derived("beacon state", &self.hash.0)
     }
 
     fn header(&self) -> Map<String, Value> {
@@ -219,11 +219,11 @@ impl Block {
         set("parentHash", self.parent_hash.to_string());
         set("nonce", "0x0000000000000000".to_owned());
         set("sha3Uncles", EMPTY_UNCLES.to_owned());
-        set("logsBloom", hex::encode(&self.bloom.0));
+        set("logsBloom", hex::encode(self.bloom));
         set("transactionsRoot", self.transactions_root().to_string());
         set("stateRoot", self.state_root.to_string());
         set("receiptsRoot", self.receipts_root().to_string());
-        set("miner", self.miner.to_string());
+        set("miner", hex::encode(self.miner));
         set("difficulty", "0x0".to_owned());
         set("extraData", hex::encode(EXTRA));
         set("gasLimit", quantity(GAS_LIMIT));
@@ -250,7 +250,7 @@ impl Block {
             json!({
                 "index": quantity(withdrawal.index),
                 "validatorIndex": quantity(withdrawal.validator),
-                "address": withdrawal.address.to_string(),
+                "address": hex::encode(withdrawal.address),
                 "amount": quantity(WITHDRAWN),
             })
         });
@@ -261,39 +261,54 @@ impl Block {
     }
 
     fn header_rlp(&self) -> Vec<u8> {
-        let constant = |text| Hash::parse(text).unwrap_or_default().0;
-        let mut list = rlp::List::default();
-        list.bytes(&self.parent_hash.0).bytes(&constant(EMPTY_UNCLES)).bytes(&self.miner.0).bytes(&self.state_root.0);
-        list.bytes(&self.transactions_root().0).bytes(&self.receipts_root().0).bytes(&self.bloom.0);
-        list.number(0).number(self.number).number(GAS_LIMIT).number(self.gas_used).number(self.timestamp);
-        list.bytes(EXTRA).bytes(&self.randao().0).bytes(&[0; 8]).number(BASE_FEE);
-        list.bytes(&self.withdrawals_root().0);
-        list.number(self.blob_gas_used())
-            .number(0)
-            .bytes(&self.parent_beacon_root().0)
-            .bytes(&constant(EMPTY_REQUESTS));
-        list.finish()
+        let constant = |text| hex::fixed::<32>(text).unwrap_or_default();
+        let fields: [&dyn Encodable; 21] = [
+            &self.parent_hash,
+            &constant(EMPTY_UNCLES),
+            &self.miner,
+            &self.state_root,
+            &self.transactions_root(),
+            &self.receipts_root(),
+            &self.bloom,
+            &0_u64, // The difficulty.
+            &self.number,
+            &GAS_LIMIT,
+            &self.gas_used,
+            &self.timestamp,
+            &EXTRA,
+            &self.randao(),
+            &B64::ZERO, // The nonce.
+            &BASE_FEE,
+            &self.withdrawals_root(),
+            &self.blob_gas_used(),
+            &0_u64, // The excess blob gas.
+            &self.parent_beacon_root(),
+            &constant(EMPTY_REQUESTS),
+        ];
+        let mut out = Vec::new();
+        encode_list::<_, dyn Encodable>(&fields, &mut out);
+        out
     }
 
-    fn transactions_root(&self) -> Hash {
+    fn transactions_root(&self) -> B256 {
         self.root("transactions")
     }
 
-    fn receipts_root(&self) -> Hash {
+    fn receipts_root(&self) -> B256 {
         self.root("receipts")
     }
 
-    fn root(&self, of: &str) -> Hash {
+    fn root(&self, of: &str) -> B256 {
         let hashes: Vec<u8> = self.transactions.iter().flat_map(|mined| mined.transaction.hash.0).collect();
-        if hashes.is_empty() { Hash::parse(EMPTY_TRIE).unwrap_or_default() } else { Hash::derived(of, &hashes) }
+        if hashes.is_empty() { hex::fixed(EMPTY_TRIE).unwrap_or_default() } else { hash::derived(of, &hashes) }
     }
 
-    fn withdrawals_root(&self) -> Hash {
+    fn withdrawals_root(&self) -> B256 {
         let indices: Vec<u8> = self.withdrawals().flat_map(|withdrawal| withdrawal.index.to_be_bytes()).collect();
         if indices.is_empty() {
-            Hash::parse(EMPTY_TRIE).unwrap_or_default()
+            hex::fixed(EMPTY_TRIE).unwrap_or_default()
         } else {
-            Hash::derived("withdrawals", &indices)
+            hash::derived("withdrawals", &indices)
         }
     }
 
@@ -301,24 +316,24 @@ impl Block {
     pub(super) fn withdrawals(&self) -> impl Iterator<Item = Withdrawal> + use<> {
         self.number.checked_sub(1).into_iter().map(|index| {
             let validator = index % VALIDATORS;
-            let address = Hash::derived("withdrawal", &validator.to_be_bytes()).address();
+            let address = Address::from_word(hash::derived("withdrawal", &validator.to_be_bytes()));
             Withdrawal { index, validator, address }
         })
     }
 
-    fn randao(&self) -> Hash {
-        Hash::derived("randao", &self.parent_hash.0)
+    fn randao(&self) -> B256 {
+        hash::derived("randao", &self.parent_hash.0)
     }
 
     /// Root of the consensus block that carried the parent.
-    pub(super) fn parent_beacon_root(&self) -> Hash {
+    pub(super) fn parent_beacon_root(&self) -> B256 {
         beacon_root(self.parent_hash)
     }
 }
 
 /// Root of the consensus block that carries the execution block `hash`.
-fn beacon_root(hash: Hash) -> Hash {
-    Hash::derived("beacon block", &hash.0)
+fn beacon_root(hash: B256) -> B256 {
+    hash::derived("beacon block", &hash.0)
 }
 
 fn index_json(index: usize) -> String {
@@ -331,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_hash_depends_on_the_parent_the_time_and_the_branch() {
-        let salt = |n: u8| Hash::of(&[n]);
+        let salt = |n: u8| keccak256([n]);
         let at = |timestamp| Origin { timestamp, ..Origin::default() };
         let genesis = Block::seal(None, salt(0), at(100), Vec::new());
         let other_genesis = Block::seal(None, salt(0), at(101), Vec::new());
@@ -349,8 +364,21 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_is_keccak_of_the_headers_rlp() {
+        let genesis = Block::seal(None, B256::ZERO, Origin::default(), Vec::new());
+        let origin = Origin { slot: 300, timestamp: 1_700_000_000, made: 300, ..Origin::default() };
+        let block = Block::seal(Some(&genesis), keccak256([1]), origin, Vec::new());
+        // A newer version must not give the chain of a seed other hashes.
+        let expected = [
+            "0xee7ab6efcc43ee0b580eaeb3f8f43418bdea833a4bfde4683dbca7b103918069",
+            "0xde9c345cf2255aa4a46196a4ea317e220336aa99a960bb222afdd79ab312fe77",
+        ];
+        assert_eq!([genesis.hash, block.hash].map(|hash| hash.to_string()), expected);
+    }
+
+    #[test]
     fn a_header_has_every_field_of_a_merged_client_and_no_body() {
-        let block = Block::seal(None, Hash::default(), Origin::default(), Vec::new());
+        let block = Block::seal(None, B256::ZERO, Origin::default(), Vec::new());
         let head: Value = serde_json::from_str(&block.head_json()).unwrap();
         let fields = "baseFeePerGas blobGasUsed difficulty excessBlobGas extraData gasLimit gasUsed hash logsBloom miner \
                       mixHash nonce number parentBeaconBlockRoot parentHash receiptsRoot requestsHash sha3Uncles stateRoot \

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::{Address, B256};
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
@@ -22,7 +23,6 @@ use super::{
     block::{Block, Origin},
     clock::Clock,
     gossip::{Gossip, Taken},
-    hash::{Address, Hash},
     mempool::{Holders, Mempool},
     past::Past,
     transaction::Transaction,
@@ -50,7 +50,7 @@ pub struct Chain {
     /// Holds the present chain and announces each change.
     tip: watch::Sender<Arc<Snapshot>>,
     past: Past,
-    pending: broadcast::Sender<Hash>,
+    pending: broadcast::Sender<B256>,
     operations: broadcast::Sender<Operation>,
     pub(super) gossip: Gossip,
 }
@@ -62,16 +62,16 @@ struct State {
     nodes: usize,
     /// All blocks of all branches, by height, so that pruning can remove the lowest ones.
     by_number: BTreeMap<u64, Vec<Arc<Block>>>,
-    by_hash: HashMap<Hash, Arc<Block>>,
-    by_root: HashMap<Hash, Arc<Block>>,
+    by_hash: HashMap<B256, Arc<Block>>,
+    by_root: HashMap<B256, Arc<Block>>,
     /// Every block, of whatever branch, that holds the transaction, with its index there.
-    by_transaction: HashMap<Hash, Vec<(Arc<Block>, usize)>>,
+    by_transaction: HashMap<B256, Vec<(Arc<Block>, usize)>>,
     made: u64,
     branches: u64,
     /// Branches that were ever begun beside the canonical one.
     rivals: u64,
     /// Senders and hashes.
-    unlocked: Vec<(Address, Hash)>,
+    unlocked: Vec<(Address, B256)>,
     slots: Slots,
 }
 
@@ -272,17 +272,17 @@ impl Chain {
 
     /// A block of any branch.
     #[must_use]
-    pub fn block_by_hash(&self, hash: Hash) -> Option<Arc<Block>> {
+    pub fn block_by_hash(&self, hash: B256) -> Option<Arc<Block>> {
         self.state().by_hash.get(&hash).cloned()
     }
 
     /// A block of any branch by the root of its consensus block.
-    pub(super) fn block_by_root(&self, root: Hash) -> Option<Arc<Block>> {
+    pub(super) fn block_by_root(&self, root: B256) -> Option<Arc<Block>> {
         self.state().by_root.get(&root).cloned()
     }
 
     /// Where a transaction is, on all branches.
-    pub(super) fn places(&self, transaction: Hash) -> Vec<(Arc<Block>, usize)> {
+    pub(super) fn places(&self, transaction: B256) -> Vec<(Arc<Block>, usize)> {
         self.state().by_transaction.get(&transaction).cloned().unwrap_or_default()
     }
 

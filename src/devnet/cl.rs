@@ -15,6 +15,7 @@ pub(super) use self::validator::{VALIDATORS, proposer, pubkey};
 
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 use super::{
     fault::{Fault, Faults},
     gate::Gate,
-    hash::Hash,
+    hash,
     http::{self as answers, Body},
     node::{Dropped, Node},
     record::Transport,
@@ -162,7 +163,7 @@ impl Api<'_> {
     }
 
     fn identity(&self) -> Response<Body> {
-        let id = Hash::derived("peer", self.node.name().as_bytes()).to_string();
+        let id = hash::derived("peer", self.node.name().as_bytes()).to_string();
         data(json!({
             "peer_id": format!("16Uiu2{}", &id[2..42]),
             "enr": "enr:-devnet",
@@ -204,8 +205,8 @@ impl Api<'_> {
         }))
     }
 
-    fn validators_root(&self) -> Hash {
-        Hash::derived("validators", &self.chain_id().to_be_bytes())
+    fn validators_root(&self) -> B256 {
+        hash::derived("validators", &self.chain_id().to_be_bytes())
     }
 
     fn chain_id(&self) -> u64 {

@@ -12,7 +12,7 @@ use serde_json::json;
 pub(super) use self::subscribe::Subscriptions;
 use super::{
     fault::Faults,
-    hex::quantity,
+    hex::{self, quantity},
     node::Node,
     params::Params,
     rpc::{Answer, Call, RpcError},
@@ -93,7 +93,7 @@ impl<'a> Context<'a> {
             "eth_gasPrice" | "eth_maxPriorityFeePerGas" | "eth_blobBaseFee" | "eth_feeHistory" => {
                 self.fees(method, params)
             }
-            "eth_accounts" => Ok(json!([self.node.chain.account(0).to_string()]).into()),
+            "eth_accounts" => Ok(json!([hex::encode(self.node.chain.account(0))]).into()),
             "eth_sendRawTransaction" => self.send_raw(params),
             "eth_sendTransaction" => self.send_unlocked(params),
             "eth_newBlockFilter" | "eth_newFilter" | "eth_newPendingTransactionFilter" => {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use alloy_primitives::{Address, B256};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
 use super::{
     block::Block,
-    hash::{Address, Hash},
+    hex,
     rpc::RpcError,
     transaction::Log,
     view::{Change, View},
@@ -22,7 +23,7 @@ pub(super) struct LogFilter {
     /// Any of these contracts; every contract if empty.
     addresses: Vec<Address>,
     /// For each position any of these topics; any topic at all if empty.
-    topics: Vec<Vec<Hash>>,
+    topics: Vec<Vec<B256>>,
 }
 
 impl LogFilter {
@@ -31,12 +32,10 @@ impl LogFilter {
         if !matches!(value, Value::Object(_) | Value::Null) {
             return Err(RpcError::params("invalid filter: not an object"));
         }
-        let addresses = alternatives(&value["address"], Address::parse);
+        let addresses = alternatives(&value["address"], |text| hex::fixed(text).map(Address));
         let topics = match &value["topics"] {
             Value::Null => Some(Vec::new()),
-            Value::Array(list) if list.len() <= 4 => {
-                list.iter().map(|topic| alternatives(topic, Hash::parse)).collect()
-            }
+            Value::Array(list) if list.len() <= 4 => list.iter().map(|topic| alternatives(topic, hex::fixed)).collect(),
             _ => None,
         };
         Ok(Self {
@@ -92,7 +91,7 @@ pub(super) enum Wish {
     Blocks,
     Logs(LogFilter),
     /// Hashes of transactions that enter the mempool.
-    Pending(broadcast::Receiver<Hash>),
+    Pending(broadcast::Receiver<B256>),
 }
 
 impl Filters {
@@ -135,16 +134,16 @@ mod tests {
 
     #[test]
     fn logs_match_by_address_and_by_topic_position() {
-        let word = |n: u8| Hash([n; 32]);
-        let home = Address([1; 20]);
+        let word = |n: u8| B256::repeat_byte(n);
+        let home = Address::repeat_byte(1);
         let log = Log { address: home, topics: vec![word(1), word(2)], data: Vec::new() };
         let (a, b, c) = (word(1).to_string(), word(2).to_string(), word(3).to_string());
         let cases = [
             (json!({}), true),
             (json!(null), true),
-            (json!({"address": home.to_string()}), true),
-            (json!({"address": [Address([2; 20]).to_string(), home.to_string()]}), true),
-            (json!({"address": Address([2; 20]).to_string()}), false),
+            (json!({"address": hex::encode(home)}), true),
+            (json!({"address": [hex::encode(Address::repeat_byte(2)), hex::encode(home)]}), true),
+            (json!({"address": hex::encode(Address::repeat_byte(2))}), false),
             (json!({"address": []}), true),
             (json!({"topics": []}), true),
             (json!({"topics": [a]}), true),
@@ -154,7 +153,7 @@ mod tests {
             (json!({"topics": [[c, a], [b]]}), true),
             (json!({"topics": [[], []]}), true),
             (json!({"topics": [a, b, null]}), false),
-            (json!({"address": Address([2; 20]).to_string(), "topics": [a]}), false),
+            (json!({"address": hex::encode(Address::repeat_byte(2)), "topics": [a]}), false),
         ];
         for (filter, expected) in cases {
             assert_eq!(LogFilter::parse(&filter).unwrap().matches(&log), expected, "{filter}");

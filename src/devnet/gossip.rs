@@ -6,10 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use alloy_primitives::{Address, B256};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::hash::{Address, Hash};
+use super::hash;
 
 /// Slots whose messages are kept.
 const KEPT_SLOTS: usize = 256;
@@ -41,7 +42,7 @@ pub struct Taken {
     /// The slot that the message is for.
     pub slot: u64,
     /// The block that the message votes for; for a block its parent.
-    pub root: Hash,
+    pub root: B256,
     /// The fee recipient of a block.
     pub fee_recipient: Option<Address>,
     /// The node that took the message first.
@@ -78,7 +79,7 @@ impl Gossip {
     }
 
     /// The data of an attestation for `slot` whose root this is, if a node took one.
-    pub(super) fn attested(&self, slot: u64, root: Hash) -> Option<Arc<Value>> {
+    pub(super) fn attested(&self, slot: u64, root: B256) -> Option<Arc<Value>> {
         let slots = self.slots();
         let mut said = slots.get(&slot)?.iter().filter_map(|taken| taken.data.as_ref());
         said.find(|data| data_root(data) == root).cloned()
@@ -91,7 +92,7 @@ impl Gossip {
 
 /// The root by which an aggregate of this attestation data is asked for: not SSZ's, but a different
 /// one for data that differ.
-pub(super) fn data_root(data: &Value) -> Hash {
+pub(super) fn data_root(data: &Value) -> B256 {
     let parts = [&data["slot"], &data["index"], &data["beacon_block_root"], &data["source"], &data["target"]];
-    Hash::derived("attestation data", parts.map(Value::to_string).join("/").as_bytes())
+    hash::derived("attestation data", parts.map(Value::to_string).join("/").as_bytes())
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{hash::Hash, transaction::Transaction};
+use alloy_primitives::B256;
+
+use super::transaction::Transaction;
 
 /// A set of execution nodes, by their places; of more than 64 nodes some share a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +58,12 @@ impl Mempool {
     }
 
     /// Whether a node has the transaction; `None`: any node.
-    pub(super) fn has(&self, hash: Hash, node: Option<usize>) -> bool {
+    pub(super) fn has(&self, hash: B256, node: Option<usize>) -> bool {
         self.find(hash).is_some_and(|waiting| node.is_none_or(|node| waiting.holders.has(node)))
     }
 
     /// The node has the transaction too. `false` if no node has it.
-    pub(super) fn spread(&mut self, hash: Hash, node: usize) -> bool {
+    pub(super) fn spread(&mut self, hash: B256, node: usize) -> bool {
         let waiting = self.0.iter_mut().find(|waiting| waiting.transaction.hash == hash);
         waiting.is_some_and(|waiting| {
             waiting.holders.0 |= Holders::only(node).0;
@@ -88,7 +90,7 @@ impl Mempool {
         self.0.splice(0..0, earlier.collect::<Vec<_>>());
     }
 
-    pub(super) fn waiting(&self, hash: Hash, node: usize) -> Option<Arc<Transaction>> {
+    pub(super) fn waiting(&self, hash: B256, node: usize) -> Option<Arc<Transaction>> {
         self.find(hash).filter(|waiting| waiting.holders.has(node)).map(|waiting| waiting.transaction.clone())
     }
 
@@ -98,7 +100,7 @@ impl Mempool {
         self.0.iter().filter(is_held).map(|waiting| &waiting.transaction)
     }
 
-    fn find(&self, hash: Hash) -> Option<&Waiting> {
+    fn find(&self, hash: B256) -> Option<&Waiting> {
         self.0.iter().find(|waiting| waiting.transaction.hash == hash)
     }
 }

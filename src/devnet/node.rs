@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::{Address, B256};
 use fastrand::Rng;
 use tokio::{
     sync::watch,
@@ -17,7 +18,7 @@ use super::{
     chain::Chain,
     fault::{Fault, Faults},
     filter::Filters,
-    hash::{Address, Hash},
+    hash,
     record::{Records, Request},
     told::Told,
     view::View,
@@ -62,7 +63,7 @@ struct Own {
     next_id: u64,
     small_ids: bool,
     filters: Filters,
-    raw: Vec<Hash>,
+    raw: Vec<B256>,
     told: Told,
 }
 
@@ -81,7 +82,7 @@ impl Node {
         seed: u64,
     ) -> Self {
         let own = Own {
-            rng: Rng::with_seed(Hash::derived(&name, &seed.to_be_bytes()).seed()),
+            rng: Rng::with_seed(hash::seed(&hash::derived(&name, &seed.to_be_bytes()))),
             next_id: 0,
             small_ids: settings.small_ids,
             filters: Filters::default(),
@@ -236,14 +237,14 @@ impl Node {
 
     /// Hashes of the raw transactions that this node was sent and accepted, in order.
     #[must_use]
-    pub fn raw_transactions(&self) -> Vec<Hash> {
+    pub fn raw_transactions(&self) -> Vec<B256> {
         self.own().raw.clone()
     }
 
     /// Hashes of the transactions that wait in this node's mempool, in the order in which they came
     /// to the network.
     #[must_use]
-    pub fn mempool(&self) -> Vec<Hash> {
+    pub fn mempool(&self) -> Vec<B256> {
         self.chain.mempool_of(self.settings.place)
     }
 
@@ -252,7 +253,7 @@ impl Node {
         self.own().small_ids = small;
     }
 
-    pub(super) fn sent_raw(&self, hash: Hash) {
+    pub(super) fn sent_raw(&self, hash: B256) {
         self.own().raw.push(hash);
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::{Address, B256};
 use serde_json::Value;
 
 use super::{
     block::Block,
     chain::Chain,
-    hash::{Address, Hash},
     hex,
     rpc::{Call, RpcError},
     view::{FINALIZED, JUSTIFIED, View},
@@ -20,7 +20,7 @@ pub(super) struct Params(Vec<Value>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
     Number(u64),
-    Hash(Hash),
+    Hash(B256),
     /// The newest block. `pending` too, because no node here builds a block ahead.
     Latest,
     Safe,
@@ -70,12 +70,12 @@ impl Params {
         hex::decode(self.text(index)?).ok_or_else(|| invalid(index, "not hex bytes"))
     }
 
-    pub(super) fn hash(&self, index: usize) -> Result<Hash, RpcError> {
-        Hash::parse(self.text(index)?).ok_or_else(|| invalid(index, "not a 32-byte hash"))
+    pub(super) fn hash(&self, index: usize) -> Result<B256, RpcError> {
+        hex::fixed(self.text(index)?).ok_or_else(|| invalid(index, "not a 32-byte hash"))
     }
 
     pub(super) fn address(&self, index: usize) -> Result<Address, RpcError> {
-        Address::parse(self.text(index)?).ok_or_else(|| invalid(index, "not an address"))
+        hex::fixed(self.text(index)?).map(Address).ok_or_else(|| invalid(index, "not an address"))
     }
 
     /// A block; the latest if the argument is missing.
@@ -94,11 +94,11 @@ impl At {
                 "earliest" => Some(Self::Number(0)),
                 "safe" => Some(Self::Safe),
                 "finalized" => Some(Self::Finalized),
-                text if text.len() == 66 => Hash::parse(text).map(Self::Hash),
+                text if text.len() == 66 => hex::fixed(text).map(Self::Hash),
                 text => hex::decode_quantity(text).map(Self::Number),
             },
             Value::Object(map) => match (map.get("blockHash"), map.get("blockNumber")) {
-                (Some(hash), None) => Hash::parse(hash.as_str()?).map(Self::Hash),
+                (Some(hash), None) => hex::fixed(hash.as_str()?).map(Self::Hash),
                 (None, Some(number)) => Self::parse(number),
                 _ => None,
             },
@@ -133,13 +133,14 @@ fn invalid(index: usize, why: &str) -> RpcError {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::keccak256;
     use serde_json::json;
 
     use super::*;
 
     #[test]
     fn blocks_are_named_by_tag_number_or_hash() {
-        let hash = Hash::of(b"x");
+        let hash = keccak256(b"x");
         let cases = [
             (json!(null), Some(At::Latest)),
             (json!("pending"), Some(At::Latest)),

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use alloy_primitives::Address;
 use tokio::time::Instant;
-
-use super::hash::Address;
 
 /// Slots that a node listens to at most.
 const LISTENED: usize = 1024;

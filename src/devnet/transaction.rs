@@ -3,11 +3,12 @@
 //! Raw transactions are opaque: any two bytes or more are taken, the hash is keccak of the bytes as
 //! on a real chain, and sender and receiver are derived from that hash.
 
+use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
 
 use super::{
     block::{BASE_FEE, Block},
-    hash::{Address, Hash},
+    hash,
     hex::{self, quantity},
 };
 
@@ -15,7 +16,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Transaction {
     /// Keccak of the raw bytes, or drawn, for the chain's own.
-    pub hash: Hash,
+    pub hash: B256,
     /// Sender.
     pub from: Address,
     /// Receiver.
@@ -51,7 +52,7 @@ pub struct Log {
     /// The contract.
     pub address: Address,
     /// Up to four topics; the first is the event's signature.
-    pub topics: Vec<Hash>,
+    pub topics: Vec<B256>,
     /// The arguments that are not indexed.
     pub data: Vec<u8>,
 }
@@ -61,7 +62,7 @@ impl Transaction {
     /// none while the transaction waits.
     pub(super) fn json(&self, place: Option<(&Block, usize)>) -> Value {
         let half = |of: &str| {
-            let mut half = Hash::derived(of, &self.hash.0);
+            let mut half = hash::derived(of, &self.hash.0);
             // Libraries refuse an `s` in the upper half of the curve's order.
             half.0[0] &= 0x7f;
             short(half)
@@ -70,8 +71,8 @@ impl Transaction {
             "hash": self.hash.to_string(),
             "type": "0x2",
             "chainId": quantity(self.chain_id),
-            "from": self.from.to_string(),
-            "to": self.to.to_string(),
+            "from": hex::encode(self.from),
+            "to": hex::encode(self.to),
             "nonce": quantity(self.nonce),
             "value": quantity(self.value),
             "input": hex::encode(&self.input),
@@ -93,7 +94,7 @@ impl Transaction {
 }
 
 /// The hash as a number: without leading zeros.
-fn short(hash: Hash) -> String {
+fn short(hash: B256) -> String {
     let text = hash.to_string();
     format!("0x{}", text.trim_start_matches("0x").trim_start_matches('0'))
 }

@@ -14,6 +14,7 @@ mod work;
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::Address;
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
@@ -23,7 +24,7 @@ use tokio::{
 
 pub use self::earned::{Earned, Proposals, Tally};
 use self::{duties::Duties, earned::Ledger, http::Http, stream::Heads};
-use super::{chain::Chain, hash::Address, view::SLOTS_PER_EPOCH};
+use super::{chain::Chain, hex, view::SLOTS_PER_EPOCH};
 use crate::net::{Dial, Endpoint};
 
 /// Between two attempts at a question that must be answered before the duties can begin.
@@ -162,7 +163,7 @@ impl Shared {
     /// Names the fee recipient, and registers with builders: at the start, and once an epoch.
     async fn introduce(&self) {
         let prepared: Value = self.client.validators.iter().map(|index| {
-            json!({"validator_index": index.to_string(), "fee_recipient": self.client.fee_recipient.to_string()})
+            json!({"validator_index": index.to_string(), "fee_recipient": hex::encode(self.client.fee_recipient)})
         }).collect();
         let registered: Value = self
             .client
@@ -170,7 +171,7 @@ impl Shared {
             .iter()
             .map(|index| {
                 json!({"message": {
-                "fee_recipient": self.client.fee_recipient.to_string(), "gas_limit": "60000000",
+                "fee_recipient": hex::encode(self.client.fee_recipient), "gas_limit": "60000000",
                 "timestamp": "1", "pubkey": super::cl::pubkey(*index),
             }, "signature": "0x00"})
             })

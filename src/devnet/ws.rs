@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, stream::FuturesUnordered};
 use http::HeaderMap;
 use tokio::{
@@ -27,7 +28,6 @@ use super::{
     el,
     eth::{Context, Subscriptions},
     fault::{Fault, Faults},
-    hash::Hash,
     http::GARBAGE,
     node::{Dropped, Node},
     record::Transport,
@@ -74,7 +74,7 @@ struct Session<S> {
     headers: Arc<HeaderMap>,
     faults: watch::Receiver<Arc<Faults>>,
     chain: watch::Receiver<Arc<Snapshot>>,
-    pending: broadcast::Receiver<Hash>,
+    pending: broadcast::Receiver<B256>,
     subscriptions: Subscriptions,
     /// When a node whose blocks arrive late sees the next one.
     more: Option<Instant>,
@@ -116,7 +116,7 @@ enum Input {
     Ready(Message, Result<Arc<Faults>, Dropped>),
     Faults,
     Chain,
-    Pending(Hash),
+    Pending(B256),
 }
 
 impl<S: Socket> Session<S> {

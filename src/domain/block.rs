@@ -38,9 +38,9 @@ impl BlockRef {
         let header: Header = serde_json::from_slice(json).map_err(|error| format!("not a block: {error}"))?;
         let number =
             |name: &str, text: &str| hex::quantity(text).ok_or_else(|| format!("not a block: {name} is no quantity"));
-        let hash = |name: &str, text: String| match hex::bytes(&text) {
-            Some(bytes) if bytes.len() == 32 => Ok(text),
-            _ => Err(format!("not a block: {name} is no hash")),
+        let hash = |name: &str, text: String| match hex::fixed::<32>(&text) {
+            Some(_) => Ok(text),
+            None => Err(format!("not a block: {name} is no hash")),
         };
         Ok(Self {
             number: number("number", &header.number)?,
@@ -77,9 +77,9 @@ impl BlockRef {
         }
         let answer: Answer = serde_json::from_slice(json).map_err(|error| format!("not a header: {error}"))?;
         let Data { root, header: Header { message } } = answer.data;
-        let check = |name: &str, text: String| match hex::bytes(&text) {
-            Some(bytes) if bytes.len() == 32 => Ok(text),
-            _ => Err(format!("not a header: {name} is no root")),
+        let check = |name: &str, text: String| match hex::fixed::<32>(&text) {
+            Some(_) => Ok(text),
+            None => Err(format!("not a header: {name} is no root")),
         };
         let slot = message.slot.0.ok_or("not a header: slot is no number")?;
         let block = Self {

@@ -180,7 +180,7 @@ impl Chain {
             None => Spec::default(),
         };
         let root = genesis.genesis_validators_root.to_ascii_lowercase();
-        if hex::bytes(&root).is_none_or(|bytes| bytes.len() != 32) {
+        if hex::fixed::<32>(&root).is_none() {
             return Err("genesis_validators_root is no root".to_owned());
         }
         let positive = |number: Number| number.0.filter(|number| *number > 0);

@@ -1,4 +1,10 @@
 //! Hexadecimal quantities and bytes as the execution API writes them.
+//!
+//! Bytes are read by const-hex, which alloy-primitives re-exports. That crate also reads digits
+//! without a prefix; the execution API knows none, so the functions here refuse them.
+
+use alloy_primitives::FixedBytes;
+pub use alloy_primitives::hex::encode_prefixed as encode;
 
 /// Reads a quantity like `0x1b4`. Leading zeros are tolerated, because some nodes write them.
 pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
@@ -9,42 +15,25 @@ pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
     })
 }
 
-/// Reads bytes like `0x00ff`.
+/// Reads bytes like `0x00ff`, in either case.
 pub fn bytes(text: &str) -> Option<Vec<u8>> {
-    pairs(text.strip_prefix("0x")?.as_bytes())?.collect()
+    alloy_primitives::hex::decode(prefixed(text)?).ok()
 }
 
-/// Reads so many bytes from twice as many digits, with no prefix.
-pub fn array<const LENGTH: usize>(digits: &[u8]) -> Option<[u8; LENGTH]> {
-    let mut bytes = [0; LENGTH];
-    let mut read = pairs(digits).filter(|read| read.len() == LENGTH)?;
-    for byte in &mut bytes {
-        *byte = read.next()??;
-    }
-    Some(bytes)
+/// Reads `0x` and exactly `LENGTH` bytes, in either case: a hash, an address, a bloom filter.
+pub fn fixed<const LENGTH: usize>(text: &str) -> Option<FixedBytes<LENGTH>> {
+    alloy_primitives::hex::decode_to_array(prefixed(text)?).ok().map(FixedBytes)
 }
 
-/// The byte of each pair of digits, or `None` where it is no such pair.
-fn pairs(digits: &[u8]) -> Option<impl ExactSizeIterator<Item = Option<u8>>> {
-    let nibble = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-    let is_even = digits.len().is_multiple_of(2);
-    is_even.then(|| digits.chunks_exact(2).map(move |pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)))
-}
-
-/// Writes bytes with the prefix `0x`.
-pub fn encode(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 + bytes.len() * 2);
-    text.push_str("0x");
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+/// The whole text if it begins with `0x`. The prefix stays, because const-hex strips one anyway.
+fn prefixed(text: &str) -> Option<&str> {
+    text.starts_with("0x").then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::B256;
+
     use super::*;
 
     #[test]
@@ -68,14 +57,23 @@ mod tests {
     #[test]
     fn bytes_survive_the_round_trip() {
         assert_eq!(bytes("0x00FFab"), Some(vec![0, 255, 0xab]));
-        assert_eq!(encode(&[0, 255, 0xab]), "0x00ffab");
+        assert_eq!(encode([0, 255, 0xab]), "0x00ffab");
         assert_eq!(bytes("0x"), Some(Vec::new()));
-        assert_eq!(
-            [array(b"00FF"), array(b"00ff00"), array(b"0xff"), array(b"00f")],
-            [Some([0, 255]), None, None, None]
-        );
-        for bad in ["0x0", "00", "0xzz", ""] {
+        for bad in ["0x0", "00", "0xzz", "", "0X00", "0x0x00", "0x0X00", "0x é"] {
             assert_eq!(bytes(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_hash_is_read_in_any_case_and_written_in_lower_case() {
+        let text = format!("0x{}", "Ab".repeat(32));
+        assert_eq!(fixed::<32>(&text).unwrap().to_string(), text.to_lowercase());
+        let bare = &text[2..];
+        let (upper, twice) = (format!("0X{bare}"), format!("0x0x{}", &bare[2..]));
+        for bad in ["0xab", "", "ab", bare, &upper, &twice, &format!("{text}00"), &text.replace('b', "g")] {
+            assert_eq!(fixed::<32>(bad), None, "{bad}");
+        }
+        assert_eq!(fixed("0x00fF"), Some(FixedBytes([0, 255])));
+        assert_eq!(format!("{:?}", B256::ZERO), format!("0x{}", "00".repeat(32)));
     }
 }

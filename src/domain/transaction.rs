@@ -1,22 +1,22 @@
 //! Signed transactions, as far as naming them needs.
 
-use super::hash;
+use alloy_primitives::{B256, keccak256};
 
 /// The type byte of a blob transaction, which travels with blobs that its hash does not cover.
 const BLOB: u8 = 3;
 
 /// The hash of a signed transaction in the form that nodes are sent. `None` for bytes too malformed
 /// to have a hash.
-pub fn hash(raw: &[u8]) -> Option<[u8; 32]> {
+pub fn hash(raw: &[u8]) -> Option<B256> {
     if raw.first() == Some(&BLOB) {
         // A transaction with its blobs is sent as a list whose first item is the transaction; the
         // hash covers that item.
         let (inside, _) = list(&raw[1..])?;
         if let Some((_, length)) = list(inside) {
-            return Some(hash::keccak256(&[&[BLOB], &inside[..length]].concat()));
+            return Some(keccak256([&[BLOB], &inside[..length]].concat()));
         }
     }
-    (!raw.is_empty()).then(|| hash::keccak256(raw))
+    (!raw.is_empty()).then(|| keccak256(raw))
 }
 
 /// The content of the RLP list at the start of `text`, and the length of the list with its header.
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_named_by_the_hash_of_its_bytes() {
-        assert_eq!(hash(&[0x02, 0xc1, 0x80]), Some(hash::keccak256(&[0x02, 0xc1, 0x80])));
+        assert_eq!(hash(&[0x02, 0xc1, 0x80]), Some(keccak256([0x02, 0xc1, 0x80])));
         assert_eq!(hash(&[]), None);
     }
 
@@ -53,7 +53,7 @@ mod tests {
         let alone = [&[3][..], &body].concat();
         let content = [&body[..], &[0xc2, 0x05, 0x06], &[0xc0], &[0xc0]].concat();
         let wrapped = [&[3, 0xf8, content.len() as u8][..], &content].concat();
-        assert_eq!(hash(&alone), Some(hash::keccak256(&alone)));
+        assert_eq!(hash(&alone), Some(keccak256(&alone)));
         assert_eq!(hash(&wrapped), hash(&alone));
     }
 

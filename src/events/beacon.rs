@@ -1,10 +1,16 @@
 //! Types of the beacon API: roots, headers, and the events of the chain, which are read and made
 //! up.
 
-use bytes::Bytes;
-use serde::{Deserialize, Deserializer, de::Error};
+use std::fmt;
 
-use crate::domain::{chain::Number, hash::Hash};
+use alloy_primitives::B256;
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Visitor},
+};
+
+use crate::domain::{chain::Number, hex};
 
 /// A number as nodes write numbers: in decimal, in quotes or without.
 #[derive(Clone, Copy, Debug)]
@@ -16,15 +22,40 @@ impl<'de> Deserialize<'de> for Decimal {
     }
 }
 
+/// A root as nodes write roots: `0x` and 64 digits. Alloy's own reader takes digits without the
+/// prefix too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Root(pub(super) B256);
+
+impl<'de> Deserialize<'de> for Root {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Root;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a root")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Root, E> {
+                hex::fixed(text).map(Root).ok_or_else(|| E::custom("not a root"))
+            }
+        }
+
+        from.deserialize_str(Text)
+    }
+}
+
 /// A block's place in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Its slot.
     pub slot: u64,
     /// Root of its parent block.
-    pub parent: Hash,
+    pub parent: B256,
     /// Root of the state after this block.
-    pub state: Hash,
+    pub state: B256,
     /// Whether the node has the block without the verification of an execution node.
     pub optimistic: bool,
 }
@@ -34,9 +65,9 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The last block before the epoch before the head's.
-    pub previous: Hash,
+    pub previous: B256,
     /// The last block before the head's epoch.
-    pub current: Hash,
+    pub current: B256,
 }
 
 /// A finalized checkpoint.
@@ -45,7 +76,7 @@ pub struct Checkpoint {
     /// Its epoch.
     pub epoch: u64,
     /// The root of its block.
-    pub root: Hash,
+    pub root: B256,
 }
 
 /// The content of an event about the chain.
@@ -56,21 +87,21 @@ pub enum ChainEvent {
         /// Its slot.
         slot: u64,
         /// Its root.
-        root: Hash,
+        root: B256,
     },
     /// A block became the head.
     Head {
         /// Its slot.
         slot: u64,
         /// Its root.
-        root: Hash,
+        root: B256,
         /// The dependent roots, if the event names them.
         duties: Option<Duties>,
     },
     /// The head left its branch.
     Reorg {
         /// The root of the head before.
-        old: Hash,
+        old: B256,
     },
     /// A checkpoint became final.
     Finalized {
@@ -86,18 +117,18 @@ impl ChainEvent {
         #[derive(Deserialize)]
         struct Block {
             slot: Decimal,
-            block: Hash,
+            block: Root,
         }
         #[derive(Deserialize)]
         struct Head {
             slot: Decimal,
-            block: Hash,
-            previous_duty_dependent_root: Option<Hash>,
-            current_duty_dependent_root: Option<Hash>,
+            block: Root,
+            previous_duty_dependent_root: Option<Root>,
+            current_duty_dependent_root: Option<Root>,
         }
         #[derive(Deserialize)]
         struct Reorg {
-            old_head_block: Hash,
+            old_head_block: Root,
         }
         #[derive(Deserialize)]
         struct Finalized {
@@ -106,17 +137,17 @@ impl ChainEvent {
         match topic {
             "block" => {
                 let Block { slot, block } = serde_json::from_slice(data).ok()?;
-                Some(Self::Block { slot: slot.0, root: block })
+                Some(Self::Block { slot: slot.0, root: block.0 })
             }
             "head" => {
                 let head: Head = serde_json::from_slice(data).ok()?;
                 let duties = head.previous_duty_dependent_root.zip(head.current_duty_dependent_root);
-                let duties = duties.map(|(previous, current)| Duties { previous, current });
-                Some(Self::Head { slot: head.slot.0, root: head.block, duties })
+                let duties = duties.map(|(previous, current)| Duties { previous: previous.0, current: current.0 });
+                Some(Self::Head { slot: head.slot.0, root: head.block.0, duties })
             }
             "chain_reorg" => {
                 let Reorg { old_head_block } = serde_json::from_slice(data).ok()?;
-                Some(Self::Reorg { old: old_head_block })
+                Some(Self::Reorg { old: old_head_block.0 })
             }
             "finalized_checkpoint" => {
                 let Finalized { epoch } = serde_json::from_slice(data).ok()?;
@@ -128,7 +159,7 @@ impl ChainEvent {
 }
 
 /// Reads the answer of `/eth/v1/beacon/headers/{id}`: the block's root and its header.
-pub fn read_header(body: &[u8]) -> Option<(Hash, Header)> {
+pub fn read_header(body: &[u8]) -> Option<(B256, Header)> {
     #[derive(Deserialize)]
     struct Answer {
         execution_optimistic: Option<bool>,
@@ -136,7 +167,7 @@ pub fn read_header(body: &[u8]) -> Option<(Hash, Header)> {
     }
     #[derive(Deserialize)]
     struct Data {
-        root: Hash,
+        root: Root,
         header: Signed,
     }
     #[derive(Deserialize)]
@@ -146,17 +177,17 @@ pub fn read_header(body: &[u8]) -> Option<(Hash, Header)> {
     #[derive(Deserialize)]
     struct Message {
         slot: Decimal,
-        parent_root: Hash,
-        state_root: Hash,
+        parent_root: Root,
+        state_root: Root,
     }
     let Answer { execution_optimistic, data } = serde_json::from_slice(body).ok()?;
     let Message { slot, parent_root, state_root } = data.header.message;
     Some((
-        data.root,
+        data.root.0,
         Header {
             slot: slot.0,
-            parent: parent_root,
-            state: state_root,
+            parent: parent_root.0,
+            state: state_root.0,
             optimistic: execution_optimistic.unwrap_or(false),
         },
     ))
@@ -176,25 +207,25 @@ pub fn is_canonical(body: &[u8]) -> bool {
 }
 
 /// Reads the answer of `/eth/v1/beacon/blocks/{id}/root`.
-pub fn read_root(body: &[u8]) -> Option<Hash> {
+pub fn read_root(body: &[u8]) -> Option<B256> {
     #[derive(Deserialize)]
     struct Answer {
         data: Data,
     }
     #[derive(Deserialize)]
     struct Data {
-        root: Hash,
+        root: Root,
     }
-    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.data.root)
+    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.data.root.0)
 }
 
 /// Reads `dependent_root` from an answer of `/eth/v1/validator/duties`.
-pub fn read_dependent_root(body: &[u8]) -> Option<Hash> {
+pub fn read_dependent_root(body: &[u8]) -> Option<B256> {
     #[derive(Deserialize)]
     struct Answer {
-        dependent_root: Hash,
+        dependent_root: Root,
     }
-    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.dependent_root)
+    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.dependent_root.0)
 }
 
 /// Reads the finalized checkpoint from the answer of
@@ -211,14 +242,14 @@ pub fn read_finalized(body: &[u8]) -> Option<Checkpoint> {
     #[derive(Deserialize)]
     struct Finalized {
         epoch: Decimal,
-        root: Hash,
+        root: Root,
     }
     let Finalized { epoch, root } = serde_json::from_slice::<Answer>(body).ok()?.data.finalized;
-    Some(Checkpoint { epoch: epoch.0, root })
+    Some(Checkpoint { epoch: epoch.0, root: root.0 })
 }
 
 /// A `block` event made up from a header.
-pub fn block_event(root: Hash, header: &Header) -> Bytes {
+pub fn block_event(root: B256, header: &Header) -> Bytes {
     let Header { slot, optimistic, .. } = header;
     format!(
         "event: block\ndata: {{\"slot\":\"{slot}\",\"block\":\"{root}\",\"execution_optimistic\":{optimistic}}}\n\n"
@@ -227,7 +258,7 @@ pub fn block_event(root: Hash, header: &Header) -> Bytes {
 }
 
 /// A `head` event made up from a header.
-pub fn head_event(root: Hash, header: &Header, epoch_transition: bool, duties: Duties) -> Bytes {
+pub fn head_event(root: B256, header: &Header, epoch_transition: bool, duties: Duties) -> Bytes {
     let Header { slot, state, optimistic, .. } = header;
     let Duties { previous, current } = duties;
     format!(
@@ -240,21 +271,21 @@ pub fn head_event(root: Hash, header: &Header, epoch_transition: bool, duties: D
 
 /// The state's root, and whether the head is optimistic, by its `head` event; zero and `false`
 /// where the event has neither.
-pub fn state_of(event: &[u8]) -> (Hash, bool) {
+pub fn state_of(event: &[u8]) -> (B256, bool) {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Head {
-        state: Hash,
+        state: Root,
         execution_optimistic: bool,
     }
     let data = memchr::memmem::find(event, b"data:").map_or(event, |at| &event[at + 5..]);
     let head: Head = serde_json::from_slice(data.trim_ascii()).unwrap_or_default();
-    (head.state, head.execution_optimistic)
+    (head.state.0, head.execution_optimistic)
 }
 
 /// A `chain_reorg` event made up from the heads before and after, `depth` slots from the old one
 /// down to their common ancestor.
-pub fn reorg_event(old: (Hash, &Header), new: (Hash, &Header), depth: u64, epoch: u64) -> Bytes {
+pub fn reorg_event(old: (B256, &Header), new: (B256, &Header), depth: u64, epoch: u64) -> Bytes {
     let Header { slot, state, optimistic, .. } = new.1;
     format!(
         "event: chain_reorg\ndata: {{\"slot\":\"{slot}\",\"depth\":\"{depth}\",\"old_head_block\":\"{}\",\
@@ -281,8 +312,8 @@ mod tests {
 
     use super::*;
 
-    fn root(byte: u8) -> Hash {
-        Hash([byte; 32])
+    fn root(byte: u8) -> B256 {
+        B256::repeat_byte(byte)
     }
 
     fn data(event: &Bytes) -> (String, Value) {
@@ -341,6 +372,8 @@ mod tests {
         assert_eq!(read("head", head), Some(ChainEvent::Head { slot: 7, root: a, duties: None }));
         assert_eq!(read("head", json!({"slot": "x", "block": a.to_string()})), None);
         assert_eq!(read("block", json!({"slot": "7", "block": "0x12"})), None);
+        let bare = &a.to_string()[2..];
+        assert_eq!(read("block", json!({"slot": "7", "block": bare})), None);
         assert_eq!(read("attestation", json!({})), None);
     }
 }

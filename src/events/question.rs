@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Method;
@@ -21,7 +22,7 @@ use super::{
     stitch::{ChainAnswer, Question},
 };
 use crate::{
-    domain::{beacon_route::Route, hash::Hash, node_id::NodeId},
+    domain::{beacon_route::Route, node_id::NodeId},
     net::BoxFuture,
     pool::{
         Pool,
@@ -206,7 +207,7 @@ impl One {
         Some(ChainAnswer::Header(root, header))
     }
 
-    async fn root(&self, id: &str) -> Option<Hash> {
+    async fn root(&self, id: &str) -> Option<B256> {
         beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
     }
 
@@ -227,7 +228,7 @@ impl One {
         Some(Duties { previous, current })
     }
 
-    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Hash> {
+    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<B256> {
         let path = format!("/eth/v1/validator/duties/{of}/{epoch}");
         // The request must name a validator; whether that one has duties makes no difference.
         let asks: &[u8] = if *method == Method::POST { br#"["0"]"# } else { b"" };
@@ -235,7 +236,7 @@ impl One {
     }
 
     /// The root of the last block before an epoch; the first block's root if there is none before.
-    async fn last_before(&self, epoch: u64) -> Option<Hash> {
+    async fn last_before(&self, epoch: u64) -> Option<B256> {
         let slot = epoch.saturating_mul(self.slots_per_epoch);
         // A slot may be empty; a run of more than an epoch of empty slots is not searched.
         let lowest = slot.saturating_sub(self.slots_per_epoch + 1);

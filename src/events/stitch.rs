@@ -43,6 +43,7 @@ mod work;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 
 pub use self::terms::{ChainAnswer, Effect, Input, Question};
@@ -59,7 +60,6 @@ use super::{
     sse::Event,
     topics,
 };
-use crate::domain::hash::Hash;
 
 /// Slots behind the head whose blocks are remembered.
 pub const WINDOW: u64 = 256;
@@ -89,13 +89,13 @@ struct Last<T> {
 #[derive(Debug)]
 pub struct Stitcher {
     chain: Chain,
-    tip: Option<Last<Hash>>,
+    tip: Option<Last<B256>>,
     finalized: Option<Last<u64>>,
     /// Whether to ask for finality after the next head: an epoch has begun since the last answer,
     /// or the last question had no answer.
     asks_finality: bool,
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
-    reorg: Option<(Hash, Bytes)>,
+    reorg: Option<(B256, Bytes)>,
     seen: Seen,
     held: Held,
     /// The dependent roots of the last head sent, as far as clients know them.
@@ -316,7 +316,7 @@ impl Stitcher {
     }
 
     /// A block is told after its ancestors, and once.
-    fn block(&mut self, slot: u64, root: Hash, event: Option<&Bytes>) -> Progress {
+    fn block(&mut self, slot: u64, root: B256, event: Option<&Bytes>) -> Progress {
         let far = |tip: u64| slot > tip.saturating_add(MAX_GAP) || slot.saturating_add(WINDOW) < tip;
         if self.chain.is_told(root) {
             return Progress::Done;
@@ -419,7 +419,7 @@ impl Stitcher {
     }
 
     /// The clients' chain begins with this head.
-    fn begin(&mut self, root: Hash, event: Option<&Bytes>) {
+    fn begin(&mut self, root: B256, event: Option<&Bytes>) {
         if let Some(event) = event {
             self.tell_head(root, event.clone());
         }
@@ -436,7 +436,7 @@ impl Stitcher {
         self.begin(head.root, head.event.as_ref());
     }
 
-    fn arrived(&mut self, root: Hash, told: bool) {
+    fn arrived(&mut self, root: B256, told: bool) {
         self.tip = Some(Last { what: root, told });
         self.chain.forget_before(root);
         if let Some(slot) = self.slot() {
@@ -446,7 +446,7 @@ impl Stitcher {
         }
     }
 
-    fn tell_reorg(&mut self, old: Hash, new: Hash, fork: Hash) {
+    fn tell_reorg(&mut self, old: B256, new: B256, fork: B256) {
         let (Some(before), Some(after)) = (self.chain.header(old), self.chain.header(new)) else { return };
         let depth = before.slot.saturating_sub(self.chain.header(fork).map_or(0, |header| header.slot));
         let own = self.reorg.take().filter(|(said, _)| *said == old).map(|(_, event)| event);
@@ -456,27 +456,27 @@ impl Stitcher {
         self.tell("chain_reorg", event);
     }
 
-    fn make_up_block(&mut self, root: Hash) {
+    fn make_up_block(&mut self, root: B256) {
         let Some(header) = self.chain.header(root) else { return };
         let (slot, event) = (header.slot, beacon::block_event(root, header));
         self.effects.push(Effect::Filled);
         self.tell_block(root, slot, event);
     }
 
-    fn tell_block(&mut self, root: Hash, slot: u64, event: Bytes) {
+    fn tell_block(&mut self, root: B256, slot: u64, event: Bytes) {
         self.chain.tell(root, slot);
         self.effects.push(Effect::Shows(slot));
         self.tell("block", event);
     }
 
-    fn tell_head(&mut self, root: Hash, event: Bytes) {
+    fn tell_head(&mut self, root: B256, event: Bytes) {
         self.effects.extend(self.chain.slot(root).map(Effect::Shows));
         self.tell("head", event);
     }
 
     /// The dependent roots of a head if nothing has changed since the last head, or else those that
     /// the node gave for `later`.
-    fn unchanged(&self, head: Hash, later: Hash) -> Duties {
+    fn unchanged(&self, head: B256, later: B256) -> Duties {
         let last = self.duties.or_else(|| self.chain.said(later)).unwrap_or_default();
         Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::domain::hash::Hash;
+use alloy_primitives::B256;
 
 /// How many are remembered: those of the last minutes of a busy chain. 64 bytes each.
 const MOST: usize = 8192;
@@ -10,12 +10,12 @@ const MOST: usize = 8192;
 /// The latest hashes that clients were told of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announced {
-    order: VecDeque<Hash>,
-    known: HashSet<Hash>,
+    order: VecDeque<B256>,
+    known: HashSet<B256>,
 }
 
 impl Announced {
-    pub(super) fn add(&mut self, hash: Hash) {
+    pub(super) fn add(&mut self, hash: B256) {
         if !self.known.insert(hash) {
             return;
         }
@@ -27,7 +27,7 @@ impl Announced {
         self.order.push_back(hash);
     }
 
-    pub(super) fn has(&self, hash: &Hash) -> bool {
+    pub(super) fn has(&self, hash: &B256) -> bool {
         self.known.contains(hash)
     }
 }
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn the_latest_hashes_are_known_and_the_oldest_are_forgotten() {
-        let hash = |number: usize| Hash(std::array::from_fn(|place| (number >> (8 * (place % 8))) as u8));
+        let hash = |number: usize| B256::new(std::array::from_fn(|place| (number >> (8 * (place % 8))) as u8));
         let mut announced = Announced::default();
         (0..MOST + 10).for_each(|number| announced.add(hash(number)));
         announced.add(hash(MOST));

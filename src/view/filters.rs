@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::B256;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until, timeout_at},
@@ -47,7 +48,7 @@ use crate::{
     },
     chain::Change,
     config,
-    domain::{client::Peer, hash::Hash, refusal::Refusal, rpc::Request},
+    domain::{client::Peer, refusal::Refusal, rpc::Request},
     memory::{Account, Budget, SMALL},
     metrics::Metrics,
     net::BoxFuture,
@@ -186,7 +187,7 @@ impl Filters {
     }
 
     /// Records the logs of a block, or `None` if no node gives them.
-    pub(super) fn found(&self, block: Hash, logs: Option<&Arc<[Log]>>) {
+    pub(super) fn found(&self, block: B256, logs: Option<&Arc<[Log]>>) {
         self.change_registry(|registry| registry.found(block, logs));
         self.tell();
     }

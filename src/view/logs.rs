@@ -16,6 +16,7 @@ mod log;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use alloy_primitives::{B256, Bloom};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
@@ -31,7 +32,6 @@ use super::{audience::Audience, filters::Filters, mailbox::Closing};
 use crate::{
     chain::{self, Change, Follower},
     config,
-    domain::{bloom::Bloom, hash::Hash},
     metrics::Metrics,
 };
 
@@ -47,7 +47,7 @@ pub(super) struct Logs {
     ledger: Ledger<Log>,
     fetches: JoinSet<Fetched>,
     /// The blocks whose logs are not found yet.
-    sought: BTreeMap<Hash, Sought>,
+    sought: BTreeMap<B256, Sought>,
     blooms: Blooms,
     settings: config::Chain,
     forms: Forms,
@@ -68,7 +68,7 @@ struct Sought {
 
 /// The logs of a block that filters want; `None` if no node gave the logs in time.
 pub(super) struct Fetched {
-    block: Hash,
+    block: B256,
     told: Option<NodeLogs>,
 }
 
@@ -186,7 +186,7 @@ impl Logs {
     }
 
     /// Compares a block's logs with its bloom filter, and counts odd logs.
-    async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &NodeLogs) {
+    async fn judge(&mut self, block: B256, bloom: Option<&Bloom>, told: &NodeLogs) {
         let network = self.follower.pool().network.clone();
         if told.odd > 0 {
             self.metrics.odd_logs(&network, told.odd);
@@ -231,7 +231,7 @@ impl Logs {
                     follower: self.follower.clone(),
                     block: header.clone(),
                     wanted: Box::new(move || wanted_filters(&audience, &filters, change)),
-                    bloom: block.bloom.clone().filter(|_| !*is_sample),
+                    bloom: block.bloom.filter(|_| !*is_sample),
                     is_sample: *is_sample,
                     patience,
                     forms: self.forms.clone(),
@@ -244,7 +244,7 @@ impl Logs {
 
     /// Handles a block that a reorganisation removed: returns the `removed` notifications of its
     /// logs, last log first, if the logs were sent.
-    fn take_back(&mut self, block: Hash) -> Option<Telling<Log>> {
+    fn take_back(&mut self, block: B256) -> Option<Telling<Log>> {
         self.forget(block);
         let telling = self.ledger.remove(block)?;
         let logs = telling.logs.iter().rev().map(Log::removed).collect();
@@ -267,7 +267,7 @@ impl Logs {
     }
 
     /// Stops the search for this block's logs.
-    fn forget(&mut self, block: Hash) {
+    fn forget(&mut self, block: B256) {
         if let Some(Sought { task: Some(task), .. }) = self.sought.remove(&block) {
             task.abort();
         }

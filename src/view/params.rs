@@ -3,12 +3,11 @@
 
 use std::fmt;
 
+use alloy_primitives::{FixedBytes, hex};
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
 };
-
-use crate::domain::hex;
 
 /// A JSON text. Half a surrogate pair in the text is replaced, as go-ethereum does.
 pub(super) struct Text(pub(super) String);
@@ -71,7 +70,7 @@ pub(super) fn quantity(text: &str) -> Result<u64, &'static str> {
 ///
 /// # Errors
 /// When the text has another form or length; the error is part of a message to the client.
-pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<[u8; LENGTH], String> {
+pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<FixedBytes<LENGTH>, String> {
     let digits = digits(text)?.as_bytes();
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err("invalid hex string".to_owned());
@@ -80,8 +79,10 @@ pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<[u8; 
         return Err("hex string of odd length".to_owned());
     }
     let length = digits.len() / 2;
-    let bytes = Some(()).filter(|()| length == LENGTH).and_then(|()| hex::array(digits));
-    bytes.ok_or_else(|| format!("hex has invalid length {length} after decoding; expected {LENGTH} for {noun}"))
+    let bytes = Some(()).filter(|()| length == LENGTH).and_then(|()| hex::decode_to_array(digits).ok());
+    bytes
+        .map(FixedBytes)
+        .ok_or_else(|| format!("hex has invalid length {length} after decoding; expected {LENGTH} for {noun}"))
 }
 
 fn digits(text: &str) -> Result<&str, &'static str> {
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn bytes_have_their_length_and_whole_pairs_of_digits() {
-        assert_eq!(bytes("0x00Ff", "x"), Ok([0, 255]));
+        assert_eq!(bytes("0x00Ff", "x"), Ok(FixedBytes([0, 255])));
         for (text, expected) in [
             ("0x00", "hex has invalid length 1 after decoding; expected 2 for word"),
             ("0x", "hex has invalid length 0 after decoding; expected 2 for word"),

@@ -123,7 +123,7 @@ impl Simulation {
     /// milliseconds from the start.
     pub fn plan(&self, number: usize, calls_until: u64, end: u64) -> Plan {
         let chain = self.devnet.chain().clone();
-        let contract = chain.contracts()[number % chain.contracts().len()].to_string();
+        let contract = format!("{:#x}", chain.contracts()[number % chain.contracts().len()]);
         Plan {
             number,
             name: format!("seed {} client {number}", self.seed),

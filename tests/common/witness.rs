@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
+use alloy_primitives::{Bloom, BloomInput};
 use fastrand::Rng;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use steadfast::devnet::Bloom;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -328,7 +328,7 @@ impl Plan {
         let has = |value: &Value| {
             let hex = value.as_str().unwrap().trim_start_matches("0x");
             let byte = |place: usize| u8::from_str_radix(&hex[place..place + 2], 16).unwrap();
-            bloom.may_contain(&(0..hex.len()).step_by(2).map(byte).collect::<Vec<u8>>())
+            bloom.contains_input(BloomInput::Raw(&(0..hex.len()).step_by(2).map(byte).collect::<Vec<u8>>()))
         };
         let any = |wish: &Value| match wish {
             Value::Null => true,

@@ -44,7 +44,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("docs/decisions/0011-own-link-to-a-node.md", 22, 0),
     ("docs/decisions/0012-worker-threads.md", 26, 0),
     ("docs/decisions/0013-one-crate.md", 23, 0),
-    ("docs/decisions/0014-no-alloy-primitives.md", 7, 0),
+    ("docs/decisions/0014-alloy-for-ethereum-values.md", 7, 0),
     ("docs/internals/calls.md", 20, 1),
     ("docs/internals/events.md", 17, 1),
     ("docs/internals/limits.md", 8, 1),

@@ -267,8 +267,8 @@ const ONE_BY_ONE: &str = "[calls]\nsend_to = \"first\"\n";
 /// A transaction, as raw bytes that the pretend chain takes, and its hash.
 fn transaction(number: u8) -> (String, String) {
     let raw = format!("0x02c2{number:02x}80");
-    let hash = steadfast::domain::hash::keccak256(&[2, 0xc2, number, 0x80]);
-    (raw, steadfast::domain::hex::encode(&hash))
+    let hash = alloy_primitives::keccak256([2, 0xc2, number, 0x80]);
+    (raw, hash.to_string())
 }
 
 #[tokio::test]
@@ -349,7 +349,7 @@ async fn after_a_lost_answer_trouble_does_not_decide_a_transaction() {
 
 #[tokio::test]
 async fn after_a_lost_answer_already_known_succeeds_with_any_code() {
-    let hash = steadfast::domain::hex::encode(&steadfast::domain::hash::keccak256(&[2, 0xc2, 0x80, 0x80]));
+    let hash = alloy_primitives::keccak256([2, 0xc2, 0x80, 0x80]).to_string();
     for code in [-32603, -32000, -32010] {
         let answer = said_after(|| Reply::Last(Vec::new()), code, "already known").await;
         assert_eq!(answer["result"], *hash, "{code}: {answer}");

@@ -6,6 +6,8 @@ mod sending;
 
 use std::{fmt::Write, sync::Arc};
 
+use alloy_primitives::keccak256;
+
 use crate::common::{
     client::{Response, call},
     sim::{Net, Proxy},
@@ -14,10 +16,7 @@ use crate::common::{
 use serde_json::Value;
 use steadfast::{
     devnet::{Devnet, Node, Options},
-    domain::{
-        hash::keccak256,
-        hex::{self, encode},
-    },
+    domain::hex::encode,
 };
 
 const SEND: &str = "eth_sendRawTransaction";
@@ -26,9 +25,8 @@ const SENDS: &str = "steadfast_raw_transaction_sends_total";
 /// A transaction of this number, as the pretend chain takes it, and its hash.
 fn transaction(number: u16) -> (String, String) {
     let [high, low] = number.to_be_bytes();
-    let raw = encode(&[2, 0xc2, high, low]);
-    let hash = encode(&keccak256(&hex::bytes(&raw).unwrap()));
-    (raw, hash)
+    let raw = [2, 0xc2, high, low];
+    (encode(&raw), keccak256(raw).to_string())
 }
 
 fn hash(number: u16) -> String {

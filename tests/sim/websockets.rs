@@ -97,7 +97,7 @@ fn run_without_logs_of_a_block(seed: u64) -> usize {
             simulation.node(node).clear_faults();
             simulation.node(node).settled().await;
         }
-        let bloom = simulation.devnet.chain().block(missing).unwrap().bloom.clone();
+        let bloom = simulation.devnet.chain().block(missing).unwrap().bloom;
         let concerned: Vec<bool> = (0..CLIENTS).map(|number| simulation.plan(number, 0, 0).may_want(&bloom)).collect();
         let reports = simulation.settle().await;
         for (number, (report, concerned)) in reports.iter().zip(&concerned).enumerate() {

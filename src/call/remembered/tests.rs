@@ -9,7 +9,7 @@ const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
 
 fn transaction(number: u32, length: usize) -> Transaction {
-    let mut hash = [0; 32];
+    let mut hash = B256::ZERO;
     hash[..4].copy_from_slice(&number.to_be_bytes());
     Transaction { hash, raw: vec![0; length].into() }
 }

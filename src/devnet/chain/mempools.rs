@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::{Address, B256};
 use tokio::sync::broadcast;
 
 use super::{
-    super::{
-        author::Unlocked,
-        hash::{Address, Hash},
-        mempool::Holders,
-        transaction::Transaction,
-    },
+    super::{author::Unlocked, mempool::Holders, transaction::Transaction},
     Chain, ChainError, MEMPOOL_LIMIT, State,
 };
 
@@ -19,7 +15,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the transaction is known already or the mempool is full.
-    pub fn submit(&self, raw: Vec<u8>) -> Result<Hash, ChainError> {
+    pub fn submit(&self, raw: Vec<u8>) -> Result<B256, ChainError> {
         let mut state = self.state();
         let holders = state.all_nodes();
         self.submit_to(&mut state, raw, None, holders)
@@ -31,7 +27,7 @@ impl Chain {
         place: usize,
         raw: Vec<u8>,
         holders: impl FnOnce(Holders) -> Holders,
-    ) -> Result<Hash, ChainError> {
+    ) -> Result<B256, ChainError> {
         let mut state = self.state();
         let holders = holders(state.all_nodes());
         self.submit_to(&mut state, raw, Some(place), holders)
@@ -43,7 +39,7 @@ impl Chain {
         raw: Vec<u8>,
         place: Option<usize>,
         holders: Holders,
-    ) -> Result<Hash, ChainError> {
+    ) -> Result<B256, ChainError> {
         let transaction = Arc::new(self.author.raw(raw));
         let hash = transaction.hash;
         if state.by_transaction.contains_key(&hash) || state.mempool.has(hash, place) {
@@ -71,7 +67,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the mempool is full.
-    pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<Hash, ChainError> {
+    pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<B256, ChainError> {
         let mut state = self.state();
         // None of them is ever lost, so they are the sender's only ones.
         let nonce = state.unlocked.iter().filter(|(sender, _)| *sender == from).count() as u64;
@@ -86,22 +82,22 @@ impl Chain {
 
     /// Every transaction that `eth_sendTransaction` made, in order: a double send shows as two.
     #[must_use]
-    pub fn unlocked_transactions(&self) -> Vec<Hash> {
+    pub fn unlocked_transactions(&self) -> Vec<B256> {
         self.state().unlocked.iter().map(|(_, hash)| *hash).collect()
     }
 
     /// Hashes of the transactions that wait for a block, in order.
     #[must_use]
-    pub fn mempool(&self) -> Vec<Hash> {
+    pub fn mempool(&self) -> Vec<B256> {
         self.state().mempool.all(None).map(|transaction| transaction.hash).collect()
     }
 
-    pub(in crate::devnet) fn mempool_of(&self, place: usize) -> Vec<Hash> {
+    pub(in crate::devnet) fn mempool_of(&self, place: usize) -> Vec<B256> {
         self.state().mempool.all(Some(place)).map(|transaction| transaction.hash).collect()
     }
 
     /// The transaction, if it waits at the node of this place.
-    pub(in crate::devnet) fn waiting(&self, hash: Hash, place: usize) -> Option<Arc<Transaction>> {
+    pub(in crate::devnet) fn waiting(&self, hash: B256, place: usize) -> Option<Arc<Transaction>> {
         self.state().mempool.waiting(hash, place)
     }
 
@@ -110,7 +106,7 @@ impl Chain {
     }
 
     /// Announces each transaction that enters the mempool.
-    pub(in crate::devnet) fn pending(&self) -> broadcast::Receiver<Hash> {
+    pub(in crate::devnet) fn pending(&self) -> broadcast::Receiver<B256> {
         self.pending.subscribe()
     }
 

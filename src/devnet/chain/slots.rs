@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::{Address, B256};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -21,7 +22,6 @@ use super::{
     super::{
         block::{Block, Origin},
         cl,
-        hash::{Address, Hash},
     },
     Chain, State,
 };
@@ -47,7 +47,7 @@ pub enum Turn {
 pub(in crate::devnet) struct Proposal {
     pub(in crate::devnet) slot: u64,
     /// The root of the parent.
-    pub(in crate::devnet) parent: Hash,
+    pub(in crate::devnet) parent: B256,
     pub(in crate::devnet) paid: Address,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Slots {
     /// Slots for which a client published a block.
     proposed: BTreeSet<u64>,
     /// The hash of the newest block, if that block came late.
-    late: Option<Hash>,
+    late: Option<B256>,
 }
 
 /// When slots begin.
@@ -157,7 +157,7 @@ impl Chain {
 
 impl State {
     /// Removes the newest block if that block came late and its parent is `parent`.
-    fn cut_if_late(&mut self, blocks: &mut Vec<Arc<Block>>, parent: &Hash) {
+    fn cut_if_late(&mut self, blocks: &mut Vec<Arc<Block>>, parent: &B256) {
         let goes = blocks.last().is_some_and(|tip| tip.parent_hash == *parent && self.slots.late == Some(tip.hash));
         if goes && blocks.len() > 1 {
             self.cut(blocks, blocks.len() - 1);

@@ -1,5 +1,6 @@
 //! Mining, reorganisations, branches and the mempool.
 
+use alloy_primitives::{Address, BloomInput, keccak256};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -45,10 +46,10 @@ async fn every_log_is_in_its_blocks_bloom() {
     let head = chain(3).head();
     assert!(head.logs().count() >= 2);
     for (_, _, log) in head.logs() {
-        assert!(head.bloom.may_contain(&log.address.0));
-        assert!(log.topics.iter().all(|topic| head.bloom.may_contain(&topic.0)));
+        assert!(head.bloom.contains_input(BloomInput::Raw(&log.address[..])));
+        assert!(log.topics.iter().all(|topic| head.bloom.contains_input(BloomInput::Raw(&topic[..]))));
     }
-    assert!(!head.bloom.may_contain(b"nobody"));
+    assert!(!head.bloom.contains_input(BloomInput::Raw(b"nobody")));
     assert_eq!(head.logs().map(|(_, i, _)| i).collect::<Vec<_>>(), (0..head.logs().count()).collect::<Vec<_>>());
 }
 
@@ -101,7 +102,7 @@ async fn a_branch_beside_the_chain_has_other_blocks_and_keeps_pace() {
 async fn a_submitted_transaction_survives_a_reorg_and_filler_does_not() {
     let chain = chain(2);
     let hash = chain.submit(vec![1, 2, 3]).unwrap();
-    assert_eq!(hash, Hash::of(&[1, 2, 3]));
+    assert_eq!(hash, keccak256([1, 2, 3]));
     assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
     let filler = chain.mine(1).transactions[0].transaction.hash;
     assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
@@ -171,7 +172,7 @@ async fn a_slot_may_be_empty_and_a_late_block_left_out() {
 #[tokio::test(start_paused = true)]
 async fn a_clients_block_is_the_slots_block_unless_on_an_old_one() {
     let chain = chain(10);
-    let paid = Address([7; 20]);
+    let paid = Address::repeat_byte(7);
     let propose = |slot: u64, parent: &Block| chain.propose(Proposal { slot, parent: parent.root, paid });
     chain.leave_to_client(&[11, 13, 14, 15]);
     let (_task, at) = beating(&chain);

@@ -1,10 +1,11 @@
 //! Blobs and data columns of the beacon API. Blocks of even slots have some, and commit to them.
 
+use alloy_primitives::B256;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
-    super::{block::Block, fault::Store, hash::Hash, hex, http as answers},
+    super::{block::Block, fault::Store, hash, hex, http as answers},
     Api, FORK, Outcome, with_fork,
 };
 
@@ -28,14 +29,14 @@ fn of_each(block: &Block, what: &str) -> Vec<String> {
     (0..block.blobs()).map(|index| point(what, block, index)).collect()
 }
 
-fn derived(of: &str, block: &Block, index: u64) -> Hash {
-    Hash::derived(of, &[&block.hash.0[..], &index.to_be_bytes()].concat())
+fn derived(of: &str, block: &Block, index: u64) -> B256 {
+    hash::derived(of, &[&block.hash.0[..], &index.to_be_bytes()].concat())
 }
 
 /// Forty-eight bytes that belong to this blob, as commitments and proofs have.
 fn point(of: &str, block: &Block, index: u64) -> String {
     let one = derived(of, block, index).0;
-    hex::encode(&[&one[..], &one[..16]].concat())
+    hex::encode([&one[..], &one[..16]].concat())
 }
 
 /// Field elements that belong to this blob: the same one `count` times.
@@ -43,7 +44,7 @@ fn elements(of: &str, block: &Block, index: u64, count: usize) -> String {
     let mut one = derived(of, block, index).0;
     // An element is less than the field's modulus, whose first byte is 0x73.
     one[0] = 0;
-    hex::encode(&one.repeat(count))
+    hex::encode(one.repeat(count))
 }
 
 fn branch(of: &str, block: &Block, index: u64, length: u64) -> Vec<String> {

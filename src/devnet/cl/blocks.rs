@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::{Address, B256};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -10,8 +11,7 @@ use super::{
         block::{Block, WITHDRAWN},
         chain::Chain,
         fault::{Fault, Store},
-        hash::{Address, Hash},
-        hex, http as answers,
+        hash, hex, http as answers,
         view::{FINALIZED, JUSTIFIED, View},
     },
     Api, FORK, Outcome, Problem, blobs, with_fork,
@@ -26,7 +26,7 @@ pub(super) enum BlockId {
     Justified,
     Finalized,
     Slot(u64),
-    Root(Hash),
+    Root(B256),
 }
 
 impl BlockId {
@@ -36,7 +36,7 @@ impl BlockId {
             "genesis" => Self::Slot(0),
             "justified" => Self::Justified,
             "finalized" => Self::Finalized,
-            text if text.starts_with("0x") => Self::Root(Hash::parse(text)?),
+            text if text.starts_with("0x") => Self::Root(hex::fixed(text)?),
             text if text.bytes().all(|byte| byte.is_ascii_digit()) => Self::Slot(text.parse().ok()?),
             _ => return None,
         })
@@ -100,7 +100,7 @@ impl Api<'_> {
             "version": FORK,
             "execution_optimistic": self.faults.has(&Fault::Optimistic),
             "finalized": finalized,
-            "data": {"message": message, "signature": hex::encode(&[0xaa; SIGNATURE_BYTES])},
+            "data": {"message": message, "signature": hex::encode([0xaa; SIGNATURE_BYTES])},
         });
         Ok(with_fork(answers::json(StatusCode::OK, answer.to_string())))
     }
@@ -138,16 +138,16 @@ impl Api<'_> {
 
     pub(super) fn header_json(&self, block: &Block, lie: u64) -> Value {
         let mut message = self.message(block, lie);
-        message["body_root"] = json!(Hash::derived("body", &block.hash.0).to_string());
+        message["body_root"] = json!(hash::derived("body", &block.hash.0).to_string());
         json!({
             "root": block.root.to_string(),
             "canonical": self.view.is_canonical(block),
-            "header": {"message": message, "signature": hex::encode(&[0xaa; SIGNATURE_BYTES])},
+            "header": {"message": message, "signature": hex::encode([0xaa; SIGNATURE_BYTES])},
         })
     }
 
     pub(super) fn message(&self, block: &Block, lie: u64) -> Value {
-        let parent = if block.number == 0 { Hash::default() } else { block.parent_beacon_root() };
+        let parent = if block.number == 0 { B256::ZERO } else { block.parent_beacon_root() };
         json!({
             "slot": (block.slot + lie).to_string(),
             "proposer_index": super::proposer(block.slot).to_string(),
@@ -163,23 +163,23 @@ impl Api<'_> {
             json!({
                 "index": withdrawal.index.to_string(),
                 "validator_index": withdrawal.validator.to_string(),
-                "address": withdrawal.address.to_string(),
+                "address": hex::encode(withdrawal.address),
                 "amount": WITHDRAWN.to_string(),
             })
         });
         json!({
-            "randao_reveal": hex::encode(&[0xbb; SIGNATURE_BYTES]),
-            "eth1_data": {"deposit_root": Hash::default().to_string(), "deposit_count": "0", "block_hash": Hash::default().to_string()},
-            "graffiti": Hash::derived("graffiti", &[]).to_string(),
+            "randao_reveal": hex::encode([0xbb; SIGNATURE_BYTES]),
+            "eth1_data": {"deposit_root": B256::ZERO.to_string(), "deposit_count": "0", "block_hash": B256::ZERO.to_string()},
+            "graffiti": hash::derived("graffiti", &[]).to_string(),
             "proposer_slashings": [],
             "attester_slashings": [],
             "attestations": [],
             "deposits": [],
             "voluntary_exits": [],
-            "sync_aggregate": {"sync_committee_bits": "0x00000000", "sync_committee_signature": hex::encode(&[0xcc; SIGNATURE_BYTES])},
+            "sync_aggregate": {"sync_committee_bits": "0x00000000", "sync_committee_signature": hex::encode([0xcc; SIGNATURE_BYTES])},
             "execution_payload": {
                 "parent_hash": block.parent_hash.to_string(),
-                "fee_recipient": execution["miner"].as_str().unwrap_or(&Address::default().to_string()),
+                "fee_recipient": execution["miner"].as_str().unwrap_or(&hex::encode(Address::ZERO)),
                 "state_root": execution["stateRoot"],
                 "receipts_root": execution["receiptsRoot"],
                 "logs_bloom": execution["logsBloom"],
@@ -205,11 +205,13 @@ impl Api<'_> {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::keccak256;
+
     use super::*;
 
     #[test]
     fn blocks_are_named_by_word_slot_or_root() {
-        let root = Hash::of(b"x");
+        let root = keccak256(b"x");
         let cases = [
             ("head".to_owned(), Some(BlockId::Head)),
             ("genesis".to_owned(), Some(BlockId::Slot(0))),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::{Address, B256};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
@@ -11,8 +12,7 @@ use super::{
     super::{
         chain::Proposal,
         gossip::{Kind, Taken},
-        hash::{Address, Hash},
-        http as answers,
+        hex, http as answers,
     },
     Api, CONSENSUS_VERSION, Outcome, Problem,
     blocks::BlockId,
@@ -71,7 +71,7 @@ impl Api<'_> {
         Ok(answers::json(StatusCode::BAD_REQUEST, refusal.to_string()))
     }
 
-    pub(super) fn knows(&self, root: Hash) -> bool {
+    pub(super) fn knows(&self, root: B256) -> bool {
         BlockId::Root(root).find(&self.node.chain, &self.view).is_some()
     }
 
@@ -79,7 +79,7 @@ impl Api<'_> {
     /// and dropped.
     fn read(&self, kind: Kind, message: &Value) -> Option<Taken> {
         let number = |value: &Value| value.as_str()?.parse::<u64>().ok();
-        let root = |value: &Value| Hash::parse(value.as_str()?);
+        let root = |value: &Value| hex::fixed(value.as_str()?);
         let (validator, about, data) = match kind {
             // Before Electra an attestation names no validator, only its place in the committee.
             Kind::Attestation => {
@@ -102,7 +102,10 @@ impl Api<'_> {
             validator,
             slot: number(&about["slot"])?,
             root: root(voted)?,
-            fee_recipient: message["body"]["execution_payload"]["fee_recipient"].as_str().and_then(Address::parse),
+            fee_recipient: message["body"]["execution_payload"]["fee_recipient"]
+                .as_str()
+                .and_then(hex::fixed)
+                .map(Address),
             node: self.node.name().to_owned(),
             at: Instant::now(),
             data: data.cloned().map(Arc::new),

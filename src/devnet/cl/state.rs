@@ -2,6 +2,7 @@
 
 use std::{iter, sync::Arc};
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 use futures_util::stream;
 use http::StatusCode;
@@ -11,8 +12,7 @@ use super::{
     super::{
         block::Block,
         fault::Store,
-        hash::Hash,
-        http as answers,
+        hash, http as answers,
         view::{FINALIZED, JUSTIFIED, SLOTS_PER_EPOCH, View},
     },
     Api, FORK, FORK_VERSION, Outcome, PREVIOUS_FORK_VERSION, Problem,
@@ -58,7 +58,7 @@ impl Api<'_> {
         let mark = "\"historical_roots\":[";
         let (head, tail) = text.split_at(text.find(mark).map_or(text.len(), |at| at + mark.len()));
         let roots = |count: u64| {
-            let roots = (0..count).map(|index| Hash::derived("historical root", &index.to_be_bytes()));
+            let roots = (0..count).map(|index| hash::derived("historical root", &index.to_be_bytes()));
             Bytes::from(roots.map(|root| format!(",\"{root}\"")).collect::<String>())
         };
         let piece = roots(PIECE_ROOTS);
@@ -86,12 +86,12 @@ impl Api<'_> {
         let many = |count: u64, value: &str| vec![value.to_owned(); usize::try_from(count).unwrap_or(0)];
         let drawn = |what: &str| -> Vec<String> {
             (0..VECTOR)
-                .map(|index| Hash::derived(what, &[&block.hash.0[..], &index.to_be_bytes()].concat()).to_string())
+                .map(|index| hash::derived(what, &[&block.hash.0[..], &index.to_be_bytes()].concat()).to_string())
                 .collect()
         };
         // The root for each of the slots before, at the place that the slot has in the vector.
-        let past = |root: fn(&Block) -> Hash| -> Vec<String> {
-            let mut roots = many(VECTOR, &Hash::default().to_string());
+        let past = |root: fn(&Block) -> B256| -> Vec<String> {
+            let mut roots = many(VECTOR, &B256::ZERO.to_string());
             for slot in block.slot.saturating_sub(VECTOR)..block.slot {
                 if let Some(place) = usize::try_from(slot % VECTOR).ok().and_then(|place| roots.get_mut(place)) {
                     *place = root(at.as_of(slot).head()).to_string();
@@ -109,7 +109,7 @@ impl Api<'_> {
         if let Some(payload) = payload.as_object_mut() {
             for (list, root) in [("transactions", "transactions_root"), ("withdrawals", "withdrawals_root")] {
                 payload.remove(list);
-                payload.insert(root.to_owned(), json!(Hash::derived(root, &block.hash.0).to_string()));
+                payload.insert(root.to_owned(), json!(hash::derived(root, &block.hash.0).to_string()));
             }
         }
         let none = "0";

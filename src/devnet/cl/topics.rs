@@ -1,14 +1,14 @@
 //! The data of each event topic: of a block, in which all nodes agree, or of an operation that a
 //! client submitted.
 
+use alloy_primitives::B256;
 use serde_json::{Value, json};
 
 use super::{
     super::{
         block::Block,
         fault::{Fault, Faults},
-        hash::Hash,
-        hex,
+        hash, hex,
         view::{FINALIZED, JUSTIFIED, SLOTS_PER_EPOCH, View},
     },
     FORK,
@@ -46,13 +46,13 @@ pub(super) const TOPICS: [&str; 26] = [
 ];
 
 pub(super) fn signature(of: &str, block: &Block) -> String {
-    let one = Hash::derived(of, &block.hash.0).0;
-    hex::encode(&[one, one, one].concat())
+    let one = hash::derived(of, &block.hash.0).0;
+    hex::encode([one, one, one].concat())
 }
 
 /// The root of the last block before an epoch; the first block's if there is none. Before the epoch
 /// has begun, the head's.
-pub(super) fn last_before(view: &View, epoch: u64) -> Hash {
+pub(super) fn last_before(view: &View, epoch: u64) -> B256 {
     let slot = (epoch * SLOTS_PER_EPOCH).saturating_sub(1);
     view.as_of(slot).head().root
 }
@@ -115,7 +115,7 @@ pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value
     let parent = block.parent_hash.to_string();
     let header = json!({"beacon": {
         "slot": slot, "proposer_index": validator, "parent_root": block.parent_beacon_root().to_string(),
-        "state_root": state, "body_root": Hash::derived("body", &block.hash.0).to_string(),
+        "state_root": state, "body_root": hash::derived("body", &block.hash.0).to_string(),
     }});
     let sync = json!({
         "sync_committee_bits": "0xffffffff",
@@ -192,7 +192,7 @@ pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value
                 "parent_block_hash": hash,
                 "payload_attributes": {
                     "timestamp": (block.timestamp + 1).to_string(),
-                    "prev_randao": Hash::derived("randao", &block.hash.0).to_string(),
+                    "prev_randao": hash::derived("randao", &block.hash.0).to_string(),
                     "suggested_fee_recipient": "0x0000000000000000000000000000000000000000",
                     "withdrawals": [], "parent_beacon_block_root": root,
                 },
@@ -203,7 +203,7 @@ pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value
             json!({
                 "block_root": root, "index": "0", "slot": slot,
                 "kzg_commitment": hex::encode(&signature("blob", block).as_bytes()[..48]),
-                "versioned_hash": Hash::derived("blob", &block.hash.0).to_string(),
+                "versioned_hash": hash::derived("blob", &block.hash.0).to_string(),
             }),
         ),
         ("data_column_sidecar", json!({"block_root": root, "index": "1", "slot": slot})),

@@ -1,5 +1,6 @@
 //! The validator API: duties, data to sign, subscriptions and registrations.
 
+use alloy_primitives::Address;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -8,8 +9,7 @@ use super::{
     super::{
         fault::Fault,
         gossip::{Kind, data_root},
-        hash::{Address, Hash},
-        hex, http as answers,
+        hash, hex, http as answers,
         told::Told,
         view::{SLOTS_PER_EPOCH, View},
     },
@@ -50,7 +50,7 @@ impl Api<'_> {
             }),
             ("POST", "v1", ["prepare_beacon_proposer"]) => self.tell(body, |told, wish| {
                 let index = wish["validator_index"].as_str()?.parse().ok()?;
-                told.prepare(index, Address::parse(wish["fee_recipient"].as_str()?)?);
+                told.prepare(index, hex::fixed(wish["fee_recipient"].as_str()?).map(Address)?);
                 Some(())
             }),
             ("POST", "v1", ["register_validator"]) => self.tell(body, |told, wish| {
@@ -90,7 +90,7 @@ impl Api<'_> {
     /// Validators as of a state, by index or key and by status; an empty list restricts nothing.
     fn validators(&self, state: &str, ids: &[String], statuses: &[String]) -> Outcome {
         self.find_state(state)?;
-        if let Some(id) = ids.iter().find(|id| id.parse::<u64>().is_err() && hex::decode_array::<48>(id).is_none()) {
+        if let Some(id) = ids.iter().find(|id| id.parse::<u64>().is_err() && hex::fixed::<48>(id).is_none()) {
             return Err(bad(&format!("Invalid validator ID: {id}")));
         }
         let is_active = statuses.is_empty() || statuses.iter().any(|status| status == STATUS || status == "active");
@@ -158,7 +158,7 @@ impl Api<'_> {
     /// data.
     fn aggregate(&self, slot: Option<&str>, root: Option<&str>) -> Outcome {
         let slot = number(slot, "slot")?;
-        let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid attestation_data_root"))?;
+        let root = root.and_then(hex::fixed).ok_or_else(|| bad("Invalid attestation_data_root"))?;
         let view = self.at(slot);
         let own = topics::attestation_data(&view, slot, "0");
         let is_number = root.0[..24].iter().all(|byte| *byte == 0);
@@ -167,9 +167,8 @@ impl Api<'_> {
         } else {
             self.node.chain.gossip.attested(slot, root).map(|said| Value::clone(&said))
         };
-        let knows = |said: &Value| {
-            said["beacon_block_root"].as_str().and_then(Hash::parse).is_some_and(|root| self.knows(root))
-        };
+        let knows =
+            |said: &Value| said["beacon_block_root"].as_str().and_then(hex::fixed).is_some_and(|root| self.knows(root));
         let said = said.filter(|said| self.node.told(|told| told.listens_at(slot)) && knows(said));
         let said = said.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "No matching attestations found".to_owned()))?;
         let aggregate = json!({
@@ -185,7 +184,7 @@ impl Api<'_> {
     fn contribution(&self, slot: Option<&str>, index: Option<&str>, root: Option<&str>) -> Outcome {
         let slot = number(slot, "slot")?;
         let index = number(index, "subcommittee_index")?;
-        let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid beacon_block_root"))?;
+        let root = root.and_then(hex::fixed).ok_or_else(|| bad("Invalid beacon_block_root"))?;
         if !self.knows(root) {
             return Err(Problem(StatusCode::NOT_FOUND, "No sync contribution for this block".to_owned()));
         }
@@ -207,7 +206,7 @@ impl Api<'_> {
         message["body"] = self.body(parent);
         let recipient = self.node.told(|told| told.recipient(proposer(slot))).unwrap_or_default();
         let body = &mut message["body"];
-        body["execution_payload"]["fee_recipient"] = json!(recipient.to_string());
+        body["execution_payload"]["fee_recipient"] = json!(hex::encode(recipient));
         // A block that a client proposes has no blobs.
         body["execution_payload"]["blob_gas_used"] = json!("0");
         body["blob_kzg_commitments"] = json!([]);
@@ -276,7 +275,7 @@ pub(in crate::devnet) fn proposer(slot: u64) -> u64 {
 
 pub(super) fn validator(index: u64) -> Value {
     // Withdrawals go to an account.
-    let mut credentials = Hash::derived("withdrawal", &index.to_be_bytes()).address().topic();
+    let mut credentials = Address::from_word(hash::derived("withdrawal", &index.to_be_bytes())).into_word();
     credentials.0[0] = 1;
     json!({
         "index": index.to_string(), "balance": "32000000000", "status": STATUS,
@@ -290,8 +289,8 @@ pub(super) fn validator(index: u64) -> Value {
 
 /// A validator's public key.
 pub(in crate::devnet) fn pubkey(index: u64) -> String {
-    let one = Hash::derived("pubkey", &index.to_be_bytes()).0;
-    hex::encode(&[&one[..], &one[..16]].concat())
+    let one = hash::derived("pubkey", &index.to_be_bytes()).0;
+    hex::encode([&one[..], &one[..16]].concat())
 }
 
 pub(super) fn done() -> http::Response<super::Body> {

@@ -2,12 +2,12 @@
 
 use std::{ops::RangeInclusive, sync::Arc};
 
+use alloy_primitives::Bloom;
 use serde_json::{Value, json};
 
 use super::{
     super::{
         block::Block,
-        bloom::Bloom,
         fault::{Fault, Faults},
         filter::{LogFilter, Wish},
         hex::{self, quantity},
@@ -213,9 +213,9 @@ pub(in super::super) fn with_bloom(json: Arc<str>, block: &Block, faults: &Fault
     if !faults.has(&Fault::BlindBlooms) {
         return json;
     }
-    let mut blind = Bloom::default();
-    blind.0[0] = 1;
-    json.replace(&hex::encode(&block.bloom.0), &hex::encode(&blind.0)).into()
+    let mut blind = Bloom::ZERO;
+    blind[0] = 1;
+    json.replace(&hex::encode(block.bloom), &hex::encode(blind)).into()
 }
 
 /// The block or header with its number raised by `lie`.

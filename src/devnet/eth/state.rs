@@ -1,5 +1,6 @@
 //! Accounts, calls, fees, and transactions sent.
 
+use alloy_primitives::Address;
 use serde_json::{Value, json};
 
 use super::{
@@ -7,7 +8,7 @@ use super::{
         block::{BASE_FEE, Block},
         chain::ChainError,
         fault::Fault,
-        hash::{Address, Hash},
+        hash,
         hex::{self, quantity},
         mempool::Holders,
         params::{Params, number},
@@ -35,10 +36,10 @@ impl Context<'_> {
         let code = self.node.chain.contracts().contains(&address);
         let value = match method {
             "eth_getBalance" => {
-                json!(format!("0x{:x}{:08x}", 0xde0b_u64, Hash::derived("balance", &address.0).seed() >> 32))
+                json!(format!("0x{:x}{:08x}", 0xde0b_u64, hash::seed(&hash::derived("balance", &address[..])) >> 32))
             }
             "eth_getCode" => json!(if code { "0x6080604052600080fd" } else { "0x" }),
-            "eth_getStorageAt" => json!(Hash::derived(slot, &[&address.0[..], &block.hash.0].concat()).to_string()),
+            "eth_getStorageAt" => json!(hash::derived(slot, &[&address[..], &block.hash.0].concat()).to_string()),
             _ => {
                 let pending = params.value(1) == "pending";
                 let waiting = if pending { self.node.chain.waiting_from(address, self.node.settings.place) } else { 0 };
@@ -74,7 +75,7 @@ impl Context<'_> {
         }
         let input = if call["input"].is_null() { &call["data"] } else { &call["input"] };
         let seen = format!("{to}{input}");
-        Ok(json!(Hash::derived("call", &[seen.as_bytes(), &block.hash.0].concat()).to_string()).into())
+        Ok(json!(hash::derived("call", &[seen.as_bytes(), &block.hash.0].concat()).to_string()).into())
     }
 
     pub(super) fn fees(&self, method: &str, params: &Params) -> Outcome {
@@ -129,8 +130,12 @@ impl Context<'_> {
             return Err(RpcError::params("missing value for required argument 0"));
         }
         let address = |key: &str| match &wish[key] {
-            Value::Null => Ok(Address::default()),
-            value => value.as_str().and_then(Address::parse).ok_or_else(|| RpcError::params(format!("invalid {key}"))),
+            Value::Null => Ok(Address::ZERO),
+            value => value
+                .as_str()
+                .and_then(hex::fixed)
+                .map(Address)
+                .ok_or_else(|| RpcError::params(format!("invalid {key}"))),
         };
         let input = if wish["input"].is_null() { &wish["data"] } else { &wish["input"] };
         let input = match input {

@@ -4,13 +4,14 @@
 
 use std::{fmt::Display, sync::Arc};
 
+use alloy_primitives::B256;
 use serde_json::{Value, json};
 
 use super::{
     super::{
         fault::{Fault, Faults},
         filter::LogFilter,
-        hash::Hash,
+        hash,
         node::Node,
         params::Params,
         record::SubscriptionGauge,
@@ -69,7 +70,7 @@ impl Context<'_> {
         let early = |n: u64| match &wish {
             Wish::Pending(_) => {
                 // The hashes count up, so that a test can see their order.
-                let mut hash = Hash::derived(&id, b"eager");
+                let mut hash = hash::derived(&id, b"eager");
                 hash.0[24..].copy_from_slice(&n.to_be_bytes());
                 Some(notification(&id, &json!(hash.to_string())))
             }
@@ -134,7 +135,7 @@ impl Subscriptions {
     }
 
     /// Notifications of a transaction that has entered the mempool.
-    pub(in super::super) fn pending(&self, node: &Arc<Node>, hash: Hash, faults: &Faults) -> Vec<String> {
+    pub(in super::super) fn pending(&self, node: &Arc<Node>, hash: B256, faults: &Faults) -> Vec<String> {
         let notify = |subscription: &Subscription| {
             let result = match subscription.wish {
                 Wish::Pending(false) => Value::String(hash.to_string()),

@@ -6,10 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use alloy_primitives::B256;
 use serde_json::{Value, json};
 
 use super::{
-    super::{hash::Hash, view::SLOTS_PER_EPOCH},
+    super::{hex, view::SLOTS_PER_EPOCH},
     Shared,
     stream::Head,
 };
@@ -22,9 +23,9 @@ pub(super) struct Duties(Mutex<BTreeMap<u64, Epoch>>);
 #[derive(Clone, Default)]
 struct Epoch {
     /// The dependent root of the attester duties, and the attesters of each slot.
-    attesters: Option<(Hash, BTreeMap<u64, Vec<u64>>)>,
+    attesters: Option<(B256, BTreeMap<u64, Vec<u64>>)>,
     /// The dependent root of the proposer duties, and the proposer of each slot.
-    proposers: Option<(Hash, BTreeMap<u64, u64>)>,
+    proposers: Option<(B256, BTreeMap<u64, u64>)>,
     in_sync_committee: Option<Vec<u64>>,
 }
 
@@ -113,7 +114,7 @@ impl Shared {
         all
     }
 
-    async fn ask_attesters(&self, epoch: u64) -> Option<(Hash, BTreeMap<u64, Vec<u64>>)> {
+    async fn ask_attesters(&self, epoch: u64) -> Option<(B256, BTreeMap<u64, Vec<u64>>)> {
         let path = format!("/eth/v1/validator/duties/attester/{epoch}");
         let answer = self.http.post(&path, &self.indices(), self.times.slot).await?;
         let mut attesters = BTreeMap::<u64, Vec<u64>>::new();
@@ -135,7 +136,7 @@ impl Shared {
         Some((dependent_root(&answer)?, attesters))
     }
 
-    async fn ask_proposers(&self, epoch: u64) -> Option<(Hash, BTreeMap<u64, u64>)> {
+    async fn ask_proposers(&self, epoch: u64) -> Option<(B256, BTreeMap<u64, u64>)> {
         let answer = self.http.get(&format!("/eth/v1/validator/duties/proposer/{epoch}"), self.times.slot).await?;
         let duties = answer["data"].as_array()?.iter();
         let proposers = duties.map(|duty| Some((number(&duty["slot"])?, number(&duty["validator_index"])?)));
@@ -169,6 +170,6 @@ fn number(value: &Value) -> Option<u64> {
     value.as_str()?.parse().ok()
 }
 
-fn dependent_root(answer: &Value) -> Option<Hash> {
-    Hash::parse(answer["dependent_root"].as_str()?)
+fn dependent_root(answer: &Value) -> Option<B256> {
+    hex::fixed(answer["dependent_root"].as_str()?)
 }

@@ -7,14 +7,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use alloy_primitives::B256;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{
-    super::{
-        gossip::{Kind, Taken},
-        hash::Hash,
-    },
+    super::gossip::{Kind, Taken},
     Shared,
 };
 
@@ -145,7 +143,7 @@ impl fmt::Display for Earned {
 }
 
 /// The messages that were signed for each slot: kind, validator, and the block that each names.
-type Signed = BTreeMap<u64, Vec<(Kind, u64, Hash)>>;
+type Signed = BTreeMap<u64, Vec<(Kind, u64, B256)>>;
 
 /// Signed messages of slots that are not judged yet, and the sum of the judged ones.
 pub(super) struct Ledger {
@@ -158,7 +156,7 @@ impl Ledger {
         Self { signed: Mutex::default(), earned }
     }
 
-    pub(super) fn signed(&self, slot: u64, kind: Kind, validator: u64, root: Hash) {
+    pub(super) fn signed(&self, slot: u64, kind: Kind, validator: u64, root: B256) {
         self.lock().entry(slot).or_default().push((kind, validator, root));
     }
 
@@ -220,7 +218,7 @@ impl Shared {
                     None => *if self.chain.was_proposed(slot) { orphaned } else { missed } += 1,
                 }
             }
-            let is_lost = |(kind, validator, root): &&(Kind, u64, Hash)| {
+            let is_lost = |(kind, validator, root): &&(Kind, u64, B256)| {
                 !taken.iter().any(|one| (one.kind, one.validator, one.root) == (*kind, *validator, *root))
             };
             earned.lost += u64::try_from(signed.iter().filter(is_lost).count()).unwrap_or(u64::MAX);

@@ -2,11 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
-use super::{super::hash::Hash, Shared};
+use super::{super::hex, Shared};
 
 /// Heads that are remembered.
 const KEPT: usize = 64;
@@ -19,12 +20,12 @@ const LONGEST: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) slot: u64,
-    pub(super) root: Hash,
+    pub(super) root: B256,
     /// The block that the attester duties of the head's epoch depend on.
-    pub(super) previous: Option<Hash>,
+    pub(super) previous: Option<B256>,
     /// The block that the attester duties of the next epoch and the proposers of the head's epoch
     /// depend on.
-    pub(super) current: Option<Hash>,
+    pub(super) current: Option<B256>,
 }
 
 /// The latest heads, newest last.
@@ -41,7 +42,7 @@ impl Heads {
     }
 
     /// Whether the stream named `root` as a head and has since named another of at most `slot`.
-    pub(super) fn has_passed(&self, root: Hash, slot: u64) -> bool {
+    pub(super) fn has_passed(&self, root: B256, slot: u64) -> bool {
         let mut told = self.told.iter().rev().filter(|head| head.slot <= slot);
         told.next().is_some_and(|last| last.root != root) && told.any(|head| head.root == root)
     }
@@ -81,7 +82,7 @@ async fn follow(shared: &Shared, heads: &watch::Sender<Heads>) -> Option<()> {
 }
 
 fn read(data: &Value) -> Option<Head> {
-    let root = |key: &str| data[key].as_str().and_then(Hash::parse);
+    let root = |key: &str| data[key].as_str().and_then(hex::fixed);
     Some(Head {
         slot: data["slot"].as_str()?.parse().ok()?,
         root: root("block")?,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use serde_json::{Value, json};
 use tokio::time::{sleep_until, timeout_at};
 
 use super::{
     super::{
         gossip::{Kind, data_root},
-        hash::Hash,
+        hex,
         view::SLOTS_PER_EPOCH,
     },
     Shared,
@@ -118,6 +119,6 @@ impl Shared {
     }
 }
 
-fn root(value: &Value) -> Option<Hash> {
-    Hash::parse(value.as_str()?)
+fn root(value: &Value) -> Option<B256> {
+    hex::fixed(value.as_str()?)
 }

@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 
 use super::{
     super::beacon::{self, ChainEvent, Duties, Header},
     MAX_GAP, WINDOW,
 };
-use crate::domain::hash::Hash;
 
 /// The missing data that has to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
-    Header(Hash),
-    Duties { root: Hash, epoch: u64 },
+    Header(B256),
+    Duties { root: B256, epoch: u64 },
 }
 
 /// The path from one head to another.
@@ -26,9 +26,9 @@ pub(super) enum PathFromTip {
     TooLong,
     /// Over their last common block.
     Leads {
-        fork: Hash,
+        fork: B256,
         /// The blocks after the fork up to the other head, oldest first; never empty.
-        missed: Vec<Hash>,
+        missed: Vec<B256>,
     },
 }
 
@@ -47,13 +47,13 @@ enum Parent {
 #[derive(Debug)]
 pub(super) struct Chain {
     slots_per_epoch: u64,
-    headers: HashMap<Hash, Header>,
+    headers: HashMap<B256, Header>,
     /// Heads that were sent without their headers, as their events describe them.
-    bare: HashMap<Hash, (Header, Parent)>,
+    bare: HashMap<B256, (Header, Parent)>,
     /// Blocks whose `block` event was sent, with their slots.
-    told: HashMap<Hash, u64>,
+    told: HashMap<B256, u64>,
     /// The dependent roots that nodes gave with their heads or in answers, with the heads' slots.
-    duties: HashMap<Hash, (u64, Duties)>,
+    duties: HashMap<B256, (u64, Duties)>,
     /// Clients get the blocks after this slot.
     floor: u64,
 }
@@ -91,11 +91,11 @@ impl Chain {
         if epoch == 0 { 0 } else { epoch.saturating_add(2).saturating_mul(self.slots_per_epoch) }
     }
 
-    pub(super) fn header(&self, root: Hash) -> Option<&Header> {
+    pub(super) fn header(&self, root: B256) -> Option<&Header> {
         self.headers.get(&root)
     }
 
-    pub(super) fn insert(&mut self, root: Hash, header: Header) {
+    pub(super) fn insert(&mut self, root: B256, header: Header) {
         self.headers.insert(root, header);
         if let Some((_, parent @ Parent::Presumed)) = self.bare.get_mut(&root) {
             *parent = Parent::Open;
@@ -104,7 +104,7 @@ impl Chain {
 
     /// Keeps the content of a head's event, because no node may ever give the header. The head sent
     /// `before` is taken for its parent.
-    pub(super) fn note(&mut self, root: Hash, slot: u64, before: Option<Hash>, event: Option<&Bytes>) {
+    pub(super) fn note(&mut self, root: B256, slot: u64, before: Option<B256>, event: Option<&Bytes>) {
         let (state, optimistic) = match (self.header(root), event) {
             (Some(header), _) => (header.state, header.optimistic),
             (None, Some(event)) => beacon::state_of(event),
@@ -116,13 +116,13 @@ impl Chain {
 
     /// No node gives the header of this block. If the block was sent as a head all the same, the
     /// head sent before is presumed to be its parent. `false` where nothing is presumed.
-    pub(super) fn presume(&mut self, root: Hash) -> bool {
+    pub(super) fn presume(&mut self, root: B256) -> bool {
         let Some(&(mut header, Parent::Open)) = self.bare.get(&root) else { return false };
         let is_unknown = self.header(root).is_none();
         if is_unknown {
             self.bare.insert(root, (header, Parent::Presumed));
             if self.slot(header.parent).is_none_or(|before| before >= header.slot) {
-                header.parent = Hash::default();
+                header.parent = B256::default();
             }
             self.headers.insert(root, header);
         }
@@ -130,7 +130,7 @@ impl Chain {
     }
 
     /// The slot of a block whose parent is presumed.
-    pub(super) fn presumed(&self, root: Hash) -> Option<u64> {
+    pub(super) fn presumed(&self, root: B256) -> Option<u64> {
         self.bare.get(&root).filter(|(_, parent)| *parent == Parent::Presumed).map(|(header, _)| header.slot)
     }
 
@@ -146,33 +146,33 @@ impl Chain {
         is_any
     }
 
-    pub(super) fn is_told(&self, root: Hash) -> bool {
+    pub(super) fn is_told(&self, root: B256) -> bool {
         self.told.contains_key(&root)
     }
 
-    pub(super) fn tell(&mut self, root: Hash, slot: u64) {
+    pub(super) fn tell(&mut self, root: B256, slot: u64) {
         self.told.insert(root, slot);
     }
 
     /// Keeps the dependent roots that a node gave with a head.
-    pub(super) fn hear_duties(&mut self, root: Hash, slot: u64, duties: Duties) {
+    pub(super) fn hear_duties(&mut self, root: B256, slot: u64, duties: Duties) {
         self.duties.insert(root, (slot, duties));
     }
 
     /// Keeps the dependent roots that a node gave in an answer about a known block.
-    pub(super) fn learn_duties(&mut self, root: Hash, duties: Duties) {
+    pub(super) fn learn_duties(&mut self, root: B256, duties: Duties) {
         if let Some(slot) = self.slot(root) {
             self.duties.insert(root, (slot, duties));
         }
     }
 
     /// Clients miss no block at or before this one.
-    pub(super) fn begin(&mut self, root: Hash) {
+    pub(super) fn begin(&mut self, root: B256) {
         self.floor = self.slot(root).unwrap_or(0);
     }
 
     /// Forgets the blocks that are far from the head `root`.
-    pub(super) fn forget_before(&mut self, root: Hash) {
+    pub(super) fn forget_before(&mut self, root: B256) {
         let Some(slot) = self.slot(root) else { return };
         let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
         self.headers.retain(|_, header| near.contains(&header.slot));
@@ -183,7 +183,7 @@ impl Chain {
     }
 
     /// The path from the head `tip` to the head `root`, which is at `slot` by its event.
-    pub(super) fn path_from_tip(&self, tip: Hash, root: Hash, slot: u64) -> Result<PathFromTip, Unknown> {
+    pub(super) fn path_from_tip(&self, tip: B256, root: B256, slot: u64) -> Result<PathFromTip, Unknown> {
         if slot.saturating_sub(self.at(tip)?) > MAX_GAP {
             return Ok(PathFromTip::TooLong);
         }
@@ -207,7 +207,7 @@ impl Chain {
     }
 
     /// The ancestors of `root` whose `block` events clients have missed, oldest first.
-    pub(super) fn untold(&self, root: Hash, tip: Option<Hash>) -> Result<Vec<Hash>, Unknown> {
+    pub(super) fn untold(&self, root: B256, tip: Option<B256>) -> Result<Vec<B256>, Unknown> {
         let mut missed = Vec::new();
         let mut at = root;
         loop {
@@ -225,7 +225,7 @@ impl Chain {
     }
 
     /// Whether the block is the first of its epoch.
-    pub(super) fn begins_epoch(&self, root: Hash) -> bool {
+    pub(super) fn begins_epoch(&self, root: B256) -> bool {
         let Some(slot) = self.slot(root) else { return false };
         match self.header(root).and_then(|header| self.slot(header.parent)) {
             Some(parent) => self.epoch(parent) < self.epoch(slot),
@@ -235,7 +235,7 @@ impl Chain {
 
     /// The dependent roots of a head at `root`: those that a node gave for that head or for an
     /// earlier one of its chain, or those that follow from the headers.
-    pub(super) fn duties(&self, root: Hash) -> Result<Duties, Unknown> {
+    pub(super) fn duties(&self, root: B256) -> Result<Duties, Unknown> {
         let epoch = self.epoch(self.known(root)?.slot);
         let (mut current, mut at) = (None, root);
         while let Some(header) = self.header(at) {
@@ -263,7 +263,7 @@ impl Chain {
 
     /// The same by the roots that a node gave for a later head on the path of `missed`, which
     /// begins with the block in question: all heads of an epoch have the same roots.
-    pub(super) fn duties_by(&self, missed: &[Hash], unknown: Unknown) -> Result<Duties, Unknown> {
+    pub(super) fn duties_by(&self, missed: &[B256], unknown: Unknown) -> Result<Duties, Unknown> {
         let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
         let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
         let said = same_epoch.filter_map(|root| self.duties.get(root)).next();
@@ -271,12 +271,12 @@ impl Chain {
     }
 
     /// The dependent roots that a node gave for exactly this head.
-    pub(super) fn said(&self, root: Hash) -> Option<Duties> {
+    pub(super) fn said(&self, root: B256) -> Option<Duties> {
         self.duties.get(&root).map(|(_, duties)| *duties)
     }
 
     /// The last block before the epoch of `root`, by headers alone.
-    pub(super) fn last_before(&self, root: Hash) -> Option<Hash> {
+    pub(super) fn last_before(&self, root: B256) -> Option<B256> {
         let epoch = self.epoch(self.slot(root)?);
         let mut line = std::iter::successors(Some(root), |at| self.before(*at));
         line.find(|at| self.slot(*at).is_none_or(|slot| self.epoch(slot) < epoch))
@@ -285,21 +285,21 @@ impl Chain {
 
     /// The parent of this block. A node may name a block as its own ancestor: no path leads on from
     /// there.
-    fn before(&self, root: Hash) -> Option<Hash> {
+    fn before(&self, root: B256) -> Option<B256> {
         let header = self.header(root)?;
         self.slot(header.parent).is_none_or(|slot| slot < header.slot).then_some(header.parent)
     }
 
     /// The slot of a block, as far as known.
-    pub(super) fn slot(&self, root: Hash) -> Option<u64> {
+    pub(super) fn slot(&self, root: B256) -> Option<u64> {
         self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|(header, _)| header.slot))
     }
 
-    fn at(&self, root: Hash) -> Result<u64, Unknown> {
+    fn at(&self, root: B256) -> Result<u64, Unknown> {
         self.slot(root).ok_or(Unknown::Header(root))
     }
 
-    fn known(&self, root: Hash) -> Result<&Header, Unknown> {
+    fn known(&self, root: B256) -> Result<&Header, Unknown> {
         self.header(root).ok_or(Unknown::Header(root))
     }
 }
@@ -308,8 +308,8 @@ impl Chain {
 mod tests {
     use super::*;
 
-    fn root(byte: u8) -> Hash {
-        Hash([byte; 32])
+    fn root(byte: u8) -> B256 {
+        B256::repeat_byte(byte)
     }
 
     /// Blocks as (name, slot, parent), in epochs of four slots.
@@ -377,7 +377,7 @@ mod tests {
         assert!(chain.presume(root(3)) && chain.presume(root(2)) && !chain.presume(root(2)) && !chain.presume(root(1)));
         let of = |header: &Header| (header.parent, header.state);
         assert_eq!(chain.header(root(3)).map(of), Some((root(2), root(33))));
-        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Hash::default()));
+        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(B256::default()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::hash::Hash;
+use alloy_primitives::B256;
 
 /// The most blocks of one slot.
 const MOST: usize = 8;
@@ -16,11 +16,11 @@ const SLOTS: usize = 64;
 
 /// The blocks that a stream has reported, by slot.
 #[derive(Debug, Default)]
-pub(super) struct Crowd(BTreeMap<u64, Vec<Hash>>);
+pub(super) struct Crowd(BTreeMap<u64, Vec<B256>>);
 
 impl Crowd {
     /// Counts a report of this block; `false` where its slot has too many.
-    pub(super) fn admits(&mut self, slot: u64, root: Hash) -> bool {
+    pub(super) fn admits(&mut self, slot: u64, root: B256) -> bool {
         let roots = self.0.entry(slot).or_default();
         if roots.contains(&root) {
             return true;
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_slot_has_few_blocks() {
         let mut crowd = Crowd::default();
-        let root = |number: u8| Hash([number; 32]);
+        let root = |number: u8| B256::repeat_byte(number);
         for number in 0..20 {
             assert_eq!(crowd.admits(7, root(number)), number < 8, "{number}");
         }

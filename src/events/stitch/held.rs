@@ -10,12 +10,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
-use super::{super::beacon::Decimal, WINDOW};
-use crate::domain::hash::Hash;
+use super::{
+    super::beacon::{Decimal, Root},
+    WINDOW,
+};
 
 /// How long a block's head is waited for.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,7 +45,7 @@ const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attes
 /// The block that an event refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    Hash(Hash),
+    Hash(B256),
     /// The block at this slot, with any root.
     Slot(u64),
 }
@@ -63,7 +66,7 @@ pub(super) struct Held {
     since: Vec<(About, Option<Instant>)>,
     /// Blocks that were heads, or were waited for in vain, each with the head's slot of that
     /// moment.
-    settled: HashMap<Hash, u64>,
+    settled: HashMap<B256, u64>,
     /// The highest slot that was a head's, or was waited for in vain.
     slot: u64,
 }
@@ -106,7 +109,7 @@ impl Held {
     }
 
     /// Clients have got this block as a head. Returns the events that waited for this head.
-    pub(super) fn arrived(&mut self, root: Hash, slot: u64) -> Vec<(String, Bytes)> {
+    pub(super) fn arrived(&mut self, root: B256, slot: u64) -> Vec<(String, Bytes)> {
         self.slot = slot;
         self.settled.insert(root, slot);
         self.settled.retain(|_, settled| settled.abs_diff(slot) <= WINDOW);
@@ -168,10 +171,10 @@ impl Held {
 #[derive(Deserialize)]
 struct Speech {
     slot: Option<Decimal>,
-    block: Option<Hash>,
-    block_root: Option<Hash>,
-    beacon_block_root: Option<Hash>,
-    parent_block_root: Option<Hash>,
+    block: Option<Root>,
+    block_root: Option<Root>,
+    beacon_block_root: Option<Root>,
+    parent_block_root: Option<Root>,
     data: Option<Box<Speech>>,
     message: Option<Box<Speech>>,
     contribution: Option<Box<Speech>>,
@@ -185,7 +188,7 @@ impl Speech {
         let root = self.block.or(self.block_root).or(self.beacon_block_root).or(self.parent_block_root);
         let slot = self.slot.map(|slot| slot.0);
         if let Some(root) = root {
-            return Some((About::Hash(root), slot));
+            return Some((About::Hash(root.0), slot));
         }
         let inner = self.data.or(self.message).or(self.contribution).or(self.attested_header).or(self.beacon);
         inner.and_then(|inner| inner.about()).or_else(|| slot.map(|slot| (About::Slot(slot), Some(slot))))
@@ -198,8 +201,8 @@ mod tests {
 
     use super::*;
 
-    fn root(byte: u8) -> Hash {
-        Hash([byte; 32])
+    fn root(byte: u8) -> B256 {
+        B256::repeat_byte(byte)
     }
 
     fn about(data: &Value) -> Option<(About, Option<u64>)> {

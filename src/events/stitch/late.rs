@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use tokio::time::Instant;
 
 use super::{
@@ -21,7 +22,6 @@ use super::{
     Effect, Progress, Question, Stitcher,
     work::{Head, Work},
 };
-use crate::domain::hash::Hash;
 
 /// The least time that a head waits for its header, and the longest that a head waits for missed
 /// blocks; of short slots a quarter.
@@ -72,7 +72,7 @@ impl Late {
     }
 
     /// The node of the present stream says that this is its head.
-    pub(super) fn caught(&mut self, root: Hash, slot: u64) -> Head {
+    pub(super) fn caught(&mut self, root: B256, slot: u64) -> Head {
         // Another head that a stream before told, this one's node does not know, or will tell
         // itself.
         let untold = self.untold.take();
@@ -181,7 +181,7 @@ impl Stitcher {
         }
         self.chain.note(root, slot, self.tip.map(|tip| tip.what), Some(&event));
         if self.tip.is_some() && !self.chain.is_told(root) {
-            let unknown = Header { slot, parent: Hash::default(), state: Hash::default(), optimistic: false };
+            let unknown = Header { slot, parent: B256::default(), state: B256::default(), optimistic: false };
             self.effects.push(Effect::Filled);
             self.tell_block(root, slot, beacon::block_event(root, &header.unwrap_or(unknown)));
         }

@@ -1,5 +1,6 @@
 //! The inputs of a stitcher, and its effects.
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -10,7 +11,6 @@ use super::{
     },
     chain::Unknown,
 };
-use crate::domain::hash::Hash;
 
 /// An input of the stitcher.
 #[derive(Debug)]
@@ -39,14 +39,14 @@ pub enum Question {
     /// The header of the node's head.
     Head,
     /// The header of the block with this root.
-    Header(Hash),
+    Header(B256),
     /// The finalized checkpoint as of this state, or of the head's.
-    Finalized(Option<Hash>),
+    Finalized(Option<B256>),
     /// The dependent roots of a head at this block.
     Duties {
         /// The block's root. The answer holds only while the block is on the node's canonical
         /// chain.
-        root: Hash,
+        root: B256,
         /// Its epoch.
         epoch: u64,
     },
@@ -56,7 +56,7 @@ pub enum Question {
 #[derive(Clone, Copy, Debug)]
 pub enum ChainAnswer {
     /// To a question for a header.
-    Header(Hash, Header),
+    Header(B256, Header),
     /// To the question for finality.
     Finalized(Checkpoint),
     /// To the question for duties.

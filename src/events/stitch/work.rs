@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
+use alloy_primitives::B256;
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::beacon::Checkpoint;
-use crate::domain::hash::Hash;
 
 /// Reports that may wait for an answer.
 pub(super) const MAX_WAITING: usize = 4096;
@@ -23,12 +23,12 @@ pub(super) enum Work {
     /// Without an event if the event is to be made up.
     Block {
         slot: u64,
-        root: Hash,
+        root: B256,
         event: Option<Bytes>,
     },
     Head(Head),
     Reorg {
-        old: Hash,
+        old: B256,
         event: Bytes,
     },
     Finalized {
@@ -36,7 +36,7 @@ pub(super) enum Work {
         event: Bytes,
     },
     /// Ask for the finalized checkpoint, as of this state or of the head's.
-    Finality(Option<Hash>),
+    Finality(Option<B256>),
     MissedFinality(Checkpoint),
     /// Ask for the dependent roots, in case the next head has to be made up.
     LearnDuties,
@@ -46,7 +46,7 @@ pub(super) enum Work {
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) slot: u64,
-    pub(super) root: Hash,
+    pub(super) root: B256,
     /// Without an event if the event is to be made up.
     pub(super) event: Option<Bytes>,
     /// Since when the head waits; `None` until the next [`Input::Time`](super::Input::Time).
@@ -125,7 +125,7 @@ impl Queue {
     }
 
     /// Takes out all work up to this head, and the head.
-    pub(super) fn take_up_to(&mut self, head: Hash) -> Vec<Work> {
+    pub(super) fn take_up_to(&mut self, head: B256) -> Vec<Work> {
         let is_it = |work: &Work| matches!(work, Work::Head(Head { root, .. }) if *root == head);
         let count = self.work.iter().position(is_it).map_or(0, |place| place + 1);
         (0..count).filter_map(|_| self.pop_front()).collect()

@@ -5,11 +5,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use alloy_primitives::B256;
+
 use super::tape::{Basket, COMMA, HASH, Lack, Most, Tape};
-use crate::{
-    domain::hash::Hash,
-    view::{Block, Filter, Log},
-};
+use crate::view::{Block, Filter, Log};
 
 /// Bytes of memory of a log besides its text, and of a step besides its logs.
 const LOG: usize = 160;
@@ -35,7 +34,7 @@ enum Step {
     },
     /// A block is canonical no longer. Its logs, if any, are marked as removed.
     Went {
-        hash: Hash,
+        hash: B256,
         told: Option<(Arc<Block>, Arc<[Log]>)>,
         /// The position at which the block came; 0 if that step was dropped.
         came: u64,
@@ -74,7 +73,7 @@ impl Backlog {
 
     /// Records that a block is canonical no longer. `told` are its logs, marked as removed, if the
     /// logs were found.
-    pub(super) fn went(&mut self, hash: Hash, told: Option<(Arc<Block>, Arc<[Log]>)>) {
+    pub(super) fn went(&mut self, hash: B256, told: Option<(Arc<Block>, Arc<[Log]>)>) {
         let is_it = |step: &Step| matches!(step, Step::Came { block, gone: false, .. } if block.hash == hash);
         let came = self.tape.find_last(is_it).map_or(0, |(position, step, ..)| {
             if let Step::Came { gone, .. } = step {
@@ -93,7 +92,7 @@ impl Backlog {
     }
 
     /// Records the logs of a block, or `None` if no node gives them.
-    pub(super) fn found(&mut self, hash: Hash, found: Option<&Arc<[Log]>>) {
+    pub(super) fn found(&mut self, hash: B256, found: Option<&Arc<[Log]>>) {
         let is_it = |step: &Step| matches!(step, Step::Came { block, logs: Logs::Sought, .. } if block.hash == hash);
         let Some((_, step, bytes, all)) = self.tape.find_last(is_it) else { return };
         let Step::Came { logs, .. } = step else { return };
@@ -106,12 +105,12 @@ impl Backlog {
     /// The hashes of the blocks that came since `cursor` and are canonical, as many as fit, and the
     /// position behind them. A block from before `cursor` that went and came back is not among
     /// them.
-    pub(super) fn hashes(&self, cursor: u64, most: Most) -> (Vec<Hash>, u64) {
+    pub(super) fn hashes(&self, cursor: u64, most: Most) -> (Vec<B256>, u64) {
         let went = self.tape.from(cursor).filter_map(|(_, step)| match step {
             Step::Went { hash, came, .. } if *came < cursor => Some(*hash),
             Step::Went { .. } | Step::Came { .. } => None,
         });
-        let went: BTreeSet<Hash> = went.collect();
+        let went: BTreeSet<B256> = went.collect();
         let came = self.tape.from(cursor).filter_map(|(position, step)| match step {
             Step::Came { block, gone: false, .. } if !went.contains(&block.hash) => Some((position, block.hash)),
             Step::Came { .. } | Step::Went { .. } => None,
@@ -198,7 +197,7 @@ mod tests {
     struct Record(Backlog);
 
     fn block(name: u8, change: u64) -> Arc<Block> {
-        Arc::new(Block { hash: Hash([name; 32]), number: name.into(), change, bloom: None })
+        Arc::new(Block { hash: B256::repeat_byte(name), number: name.into(), change, bloom: None })
     }
 
     fn logs(names: &[&str]) -> Arc<[Log]> {
@@ -212,11 +211,11 @@ mod tests {
         }
 
         fn found(&mut self, name: u8, names: &[&str]) {
-            self.0.found(Hash([name; 32]), Some(&logs(names)));
+            self.0.found(B256::repeat_byte(name), Some(&logs(names)));
         }
 
         fn went(&mut self, name: u8, change: u64, names: &[&str]) {
-            self.0.went(Hash([name; 32]), Some((block(name, change), logs(names))));
+            self.0.went(B256::repeat_byte(name), Some((block(name, change), logs(names))));
         }
 
         /// The logs for a filter that wants all of them, and the next position.
@@ -242,7 +241,7 @@ mod tests {
         record.found(2, &["b"]);
         assert!(!record.0.awaits(&filter, 2));
         assert_eq!(record.poll(0, 2), (vec!["b".to_owned(), "c".to_owned()], 4));
-        assert_eq!(record.0.hashes(2, ALL).0, [Hash([2; 32]), Hash([3; 32])]);
+        assert_eq!(record.0.hashes(2, ALL).0, [B256::repeat_byte(2), B256::repeat_byte(3)]);
     }
 
     #[test]
@@ -262,7 +261,7 @@ mod tests {
         record.found(4, &["d"]);
         let told = polls.map(|(since, cursor)| record.poll(since, cursor).0);
         assert_eq!(told, [vec!["a gone".to_owned(), "d".to_owned()], vec!["d".to_owned()], vec!["d".to_owned()]]);
-        assert_eq!(record.0.hashes(1, ALL).0, [Hash([4; 32])]);
+        assert_eq!(record.0.hashes(1, ALL).0, [B256::repeat_byte(4)]);
     }
 
     #[test]
@@ -294,13 +293,13 @@ mod tests {
         record.came(1, 4);
         // The client knows the first two blocks, and believes that both stand.
         let (told, cursor) = record.0.hashes(3, ALL);
-        assert_eq!(told, []);
+        assert!(told.is_empty(), "{told:?}");
         record.came(2, 5);
         let (told, cursor) = record.0.hashes(cursor, ALL);
-        assert_eq!(told, [], "it stands for the client still");
+        assert!(told.is_empty(), "it stands for the client still: {told:?}");
         record.came(3, 6);
         let (told, cursor) = record.0.hashes(cursor, ALL);
-        assert_eq!((told, cursor), (vec![Hash([3; 32])], record.0.tape.end()));
+        assert_eq!((told, cursor), (vec![B256::repeat_byte(3)], record.0.tape.end()));
     }
 
     #[test]
@@ -354,20 +353,20 @@ mod tests {
             "the second went, and the fifth came"
         );
         let two = Most { usual: 2 * (HASH + COMMA), ever: usize::MAX };
-        assert_eq!(record.0.hashes(1, two), (vec![Hash([1; 32]), Hash([5; 32])], record.0.tape.end()));
+        assert_eq!(record.0.hashes(1, two), (vec![B256::repeat_byte(1), B256::repeat_byte(5)], record.0.tape.end()));
         let one = Most { usual: 1, ever: usize::MAX };
-        assert_eq!(record.0.hashes(1, one), (vec![Hash([1; 32])], 8));
+        assert_eq!(record.0.hashes(1, one), (vec![B256::repeat_byte(1)], 8));
     }
 
     #[test]
     fn logs_that_cannot_be_had_are_missing_to_whom_they_concern() {
         let mut record = Record::default();
         record.came(5, 1);
-        record.0.found(Hash([5; 32]), None);
+        record.0.found(B256::repeat_byte(5), None);
         let [all, later] = ["{}", r#"{"fromBlock":"0x6"}"#].map(|filter| Filter::read(filter).unwrap());
         assert_eq!(record.0.logs(&all, 0, 1, ALL), Err(Lack::Missing));
         assert_eq!(record.0.logs(&later, 0, 1, ALL), Ok((vec![], 2)));
-        record.0.went(Hash([5; 32]), None);
+        record.0.went(B256::repeat_byte(5), None);
         assert_eq!(record.0.logs(&all, 0, 1, ALL), Ok((vec![], 3)), "the block went, and its logs with it");
     }
 

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{
-    domain::{client::Peer, hash::Hash},
-    view::Filter,
-};
+use crate::{domain::client::Peer, view::Filter};
 
 /// The kind of a filter.
 #[derive(Clone, Debug)]
@@ -79,7 +77,7 @@ pub(super) struct Taken {
 /// The items of a poll's answer, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
-    Hashes(Vec<Hash>),
+    Hashes(Vec<B256>),
     Texts(Vec<Arc<str>>),
 }
 
@@ -161,7 +159,7 @@ mod tests {
     #[test]
     fn lost_answer_is_given_again_and_a_sent_one_is_not() {
         let mut held = Held::new(Kind::Blocks, 1, 0, Instant::now(), None, 0);
-        let some = || News::Hashes(vec![Hash::default()]);
+        let some = || News::Hashes(vec![B256::default()]);
         assert_eq!(held.take(some(), 3).from, 1);
         assert!(held.is_under_way());
         held.settle(1, false);

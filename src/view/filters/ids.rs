@@ -1,6 +1,8 @@
 //! Ids of filters, which no client can guess of another client.
 
-use crate::{domain::hash::keccak256, view::SubscriptionId};
+use alloy_primitives::keccak256;
+
+use crate::view::SubscriptionId;
 
 /// Draws ids from a secret.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ impl Ids {
     pub(super) fn draw(&mut self) -> SubscriptionId {
         loop {
             self.drawn += 1;
-            let hash = keccak256(&[&self.secret[..], &self.drawn.to_be_bytes()].concat());
+            let hash = keccak256([&self.secret[..], &self.drawn.to_be_bytes()].concat());
             let bits = hash.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte));
             if bits >> 124 != 0 {
                 return SubscriptionId::from_bits(bits);

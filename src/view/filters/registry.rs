@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use alloy_primitives::B256;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     chain::Change,
     config,
-    domain::{client::Peer, hash::Hash, refusal::Refusal},
+    domain::{client::Peer, refusal::Refusal},
     memory::Claim,
     view::{Block, Filter, Interested, Log, SubscriptionId},
 };
@@ -26,7 +27,7 @@ const FILTER: usize = 512;
 const TEXT: usize = 64;
 
 /// A block that is canonical no longer, with its logs (marked as removed) if the logs were found.
-pub(in crate::view) type Went = (Hash, Option<(Arc<Block>, Arc<[Log]>)>);
+pub(in crate::view) type Went = (B256, Option<(Arc<Block>, Arc<[Log]>)>);
 
 /// All filters of one network.
 pub(super) struct Registry {
@@ -313,7 +314,7 @@ impl Registry {
     }
 
     /// Records the logs of a block, or `None` if no node gives them.
-    pub(super) fn found(&mut self, block: Hash, logs: Option<&Arc<[Log]>>) {
+    pub(super) fn found(&mut self, block: B256, logs: Option<&Arc<[Log]>>) {
         self.backlog.found(block, logs);
         if logs.is_some_and(|logs| !logs.is_empty()) {
             self.trim();

@@ -11,7 +11,7 @@ use crate::{
     view::WorkerJobs,
 };
 
-const NAME: Hash = Hash([7; 32]);
+const NAME: B256 = B256::repeat_byte(7);
 
 fn account() -> Arc<Account> {
     Account::open(&Budget::new(1 << 20))
@@ -55,7 +55,7 @@ async fn calls_that_wait_look_again_for_news_of_their_own_alone() {
     let (logs, pending) = (filters.add(all), Kind::Transactions { full: false });
     let [busy, polled] = [(); 2].map(|()| filters.add(pending.clone()));
     let header = "{}".into();
-    let block = chain::Block { number: 7, hash: NAME, parent: Hash::default(), timestamp: 0, header, bloom: None };
+    let block = chain::Block { number: 7, hash: NAME, parent: B256::default(), timestamp: 0, header, bloom: None };
     let change = Change { seq: 1, node: NodeId(0), removed: Vec::new(), added: vec![Arc::new(block)], skipped: false };
     let came = Block { number: 7, hash: NAME, change: 1, bloom: None };
     filters.changed(&change, Vec::new(), std::iter::once(Arc::new(came)));

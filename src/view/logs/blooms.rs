@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use alloy_primitives::{B256, Bloom};
+
 use super::log::Log;
 use crate::{
     config::TrustBloom,
-    domain::{bloom::Bloom, hash::Hash},
+    domain::bloom::{Bits, is_full},
 };
 
 /// A block that no filter seems to want is fetched all the same with a chance of one in `SAMPLE`.
@@ -34,7 +36,7 @@ impl Blooms {
 
     /// The bloom filter of the next block, if filters are believed.
     pub(super) fn evidence<'a>(&mut self, bloom: Option<&'a Bloom>) -> Option<&'a Bloom> {
-        self.are_known |= bloom.is_some_and(|bloom| !bloom.is_empty());
+        self.are_known |= bloom.is_some_and(|bloom| !bloom.is_zero());
         let is_believed = match self.trust {
             TrustBloom::Auto => self.are_known,
             TrustBloom::Always => true,
@@ -45,7 +47,7 @@ impl Blooms {
 
     /// Whether to fetch this block's logs to check its bloom filter, which says that they are
     /// unwanted.
-    pub(super) fn doubts(&mut self, block: Hash, change: u64) -> bool {
+    pub(super) fn doubts(&mut self, block: B256, change: u64) -> bool {
         let doubts = self.trust == TrustBloom::Auto && (self.to_try > 0 || block.0[31].is_multiple_of(SAMPLE));
         self.to_try = self.to_try.saturating_sub(1);
         if !doubts {
@@ -63,15 +65,15 @@ impl Blooms {
     /// filter is believed from now on, and subscribers to the returned change, if any, may have
     /// missed logs.
     pub(super) fn compare(&mut self, bloom: Option<&Bloom>, logs: &[Log]) -> Option<Contradiction> {
-        let bloom = bloom.filter(|bloom| self.trust == TrustBloom::Auto && !bloom.is_full())?;
-        if bloom.is_empty() && !self.are_known {
+        let bloom = bloom.filter(|bloom| self.trust == TrustBloom::Auto && !is_full(bloom))?;
+        if bloom.is_zero() && !self.are_known {
             return None;
         }
         if !logs.is_empty() {
             self.to_try = 0;
         }
         let marks: BTreeSet<&[u8]> = logs.iter().flat_map(Log::marks).collect();
-        if marks.into_iter().all(|mark| bloom.has(Bloom::bits(mark))) {
+        if marks.into_iter().all(|mark| Bits::of(mark).are_in(bloom)) {
             return None;
         }
         self.trust = TrustBloom::Never;
@@ -88,23 +90,27 @@ pub(super) struct Contradiction {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::{Address, BloomInput};
+
     use super::*;
 
     fn log(address: u8) -> Log {
-        Log { address: Some([address; 20]), topics: vec![Some(Hash([7; 32])), None], text: "{}".into() }
+        Log {
+            address: Some(Address::repeat_byte(address)),
+            topics: vec![Some(B256::repeat_byte(7)), None],
+            text: "{}".into(),
+        }
     }
 
     fn bloom(logs: &[Log]) -> Bloom {
-        let mut bloom = Bloom([0; 256]);
-        for bit in logs.iter().flat_map(Log::marks).flat_map(Bloom::bits) {
-            bloom.0[255 - usize::from(bit / 8)] |= 1 << (bit % 8);
-        }
+        let mut bloom = Bloom::ZERO;
+        logs.iter().flat_map(Log::marks).for_each(|mark| bloom.accrue(BloomInput::Raw(mark)));
         bloom
     }
 
     #[test]
     fn an_empty_bloom_says_nothing_before_a_full_one_was_seen() {
-        let (mut blooms, empty, full) = (Blooms::new(TrustBloom::Auto), Bloom([0; 256]), Bloom([1; 256]));
+        let (mut blooms, empty, full) = (Blooms::new(TrustBloom::Auto), Bloom::ZERO, Bloom::repeat_byte(1));
         assert_eq!(blooms.evidence(Some(&empty)), None);
         assert_eq!(blooms.compare(Some(&empty), &[log(1)]), None);
         assert_eq!(blooms.evidence(Some(&full)), Some(&full));
@@ -118,7 +124,7 @@ mod tests {
     fn a_bloom_is_believed_until_a_log_contradicts_one() {
         let mut blooms = Blooms::new(TrustBloom::Auto);
         let honest = bloom(&[log(1), log(2)]);
-        let [passes, sampled] = [9, 8].map(|last| Hash([last; 32]));
+        let [passes, sampled] = [9, 8].map(B256::repeat_byte);
         assert_eq!(blooms.evidence(Some(&honest)), Some(&honest));
         assert!(blooms.doubts(passes, 3), "the first is looked at");
         assert_eq!(blooms.compare(Some(&honest), &[]), None);
@@ -126,7 +132,7 @@ mod tests {
         assert_eq!(blooms.compare(Some(&honest), &[log(1)]), None);
         assert!(!blooms.doubts(passes, 4) && blooms.doubts(sampled, 5) && !blooms.doubts(passes, 6));
         assert_eq!(blooms.compare(Some(&honest), &[log(1), log(2), log(1)]), None);
-        assert_eq!(blooms.compare(Some(&Bloom([0xff; 256])), &[log(3)]), None);
+        assert_eq!(blooms.compare(Some(&Bloom::repeat_byte(0xff)), &[log(3)]), None);
         assert_eq!(blooms.compare(Some(&honest), &[log(1), log(3)]), Some(Contradiction { passed: Some(6) }));
         assert_eq!(blooms.evidence(Some(&honest)), None);
         assert_eq!(blooms.compare(Some(&honest), &[log(3)]), None, "it is said once");
@@ -136,10 +142,10 @@ mod tests {
 
     #[test]
     fn trust_bloom_setting_is_obeyed() {
-        let (honest, empty) = (bloom(&[log(1)]), Bloom([0; 256]));
+        let (honest, empty) = (bloom(&[log(1)]), Bloom::ZERO);
         let mut always = Blooms::new(TrustBloom::Always);
         assert_eq!(always.evidence(Some(&empty)), Some(&empty));
-        assert!(!always.doubts(Hash([8; 32]), 1));
+        assert!(!always.doubts(B256::repeat_byte(8), 1));
         assert_eq!(always.compare(Some(&honest), &[log(2)]), None);
         assert_eq!(always.evidence(Some(&honest)), Some(&honest));
         assert_eq!(Blooms::new(TrustBloom::Never).evidence(Some(&honest)), None);

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Bloom;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     chain::{Block, Follower},
-    domain::{backoff::Backoff, bloom::Bloom, node_id::NodeId},
+    domain::{backoff::Backoff, bloom::is_full, node_id::NodeId},
     pool::{Pool, node::Node, snapshot::Facts},
     route,
 };
@@ -224,7 +225,7 @@ impl Errand {
 /// Whether these may be all logs of the block. From round [`DISBELIEF`] on, every answer is
 /// believed.
 fn is_credible(told: &NodeLogs, block: &Block, round: u32) -> bool {
-    let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty() && !bloom.is_full());
+    let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_zero() && !is_full(bloom));
     !told.logs.is_empty() || told.receipts > 0 || !should_have_some || round >= DISBELIEF
 }
 
@@ -237,14 +238,17 @@ fn sources(pool: &Pool, number: u64) -> Vec<NodeId> {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::B256;
+
     use super::*;
-    use crate::{domain::hash::Hash, view::logs::log::Log};
+    use crate::view::logs::log::Log;
 
     #[test]
     fn no_logs_for_a_bloom_with_bits_is_believed_late() {
-        let (hash, parent, header) = (Hash([1; 32]), Hash([0; 32]), bytes::Bytes::new());
-        let block = Block { number: 1, hash, parent, timestamp: 1, header, bloom: Some(Box::new(Bloom([1; 256]))) };
-        let silent = [None, Some(Box::new(Bloom([0; 256]))), Some(Box::new(Bloom([0xff; 256])))];
+        let (hash, parent, header) = (B256::repeat_byte(1), B256::repeat_byte(0), bytes::Bytes::new());
+        let block =
+            Block { number: 1, hash, parent, timestamp: 1, header, bloom: Some(Box::new(Bloom::repeat_byte(1))) };
+        let silent = [None, Some(Box::new(Bloom::ZERO)), Some(Box::new(Bloom::repeat_byte(0xff)))];
         let without = silent.map(|bloom| Block { bloom, ..block.clone() });
         let log = Log { address: None, topics: Vec::new(), text: "{}".into() };
         assert!(!is_credible(&NodeLogs::default(), &block, 1));

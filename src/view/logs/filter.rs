@@ -4,12 +4,10 @@ mod read;
 
 use std::collections::BTreeSet;
 
+use alloy_primitives::{Address, B256, Bloom};
+
 use super::log::Log;
-use crate::domain::{
-    bloom::{Bits, Bloom},
-    hash::Hash,
-    hex,
-};
+use crate::domain::{bloom::Bits, hex};
 
 /// Addresses and topics in one filter, at most.
 const MOST: usize = 10_000;
@@ -18,15 +16,12 @@ const UNION: usize = 1000;
 /// Topics that a log can have.
 const POSITIONS: usize = 4;
 
-/// An account's address.
-pub(in crate::view) type Address = [u8; 20];
-
 /// The logs that a subscriber wants. Equal filters want the same logs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::view) struct Filter {
     addresses: Any<Address>,
     /// By position. A log with fewer topics than these is not wanted.
-    topics: Vec<Any<Hash>>,
+    topics: Vec<Any<B256>>,
     /// The first block.
     from: u64,
     /// The last block.
@@ -75,7 +70,7 @@ impl Filter {
     pub(in crate::view) fn may_match(&self, number: u64, bloom: Option<&Bloom>) -> bool {
         (self.from..=self.to).contains(&number)
             && bloom.is_none_or(|bloom| {
-                !bloom.is_empty()
+                !bloom.is_zero()
                     && self.addresses.may_be_in(bloom)
                     && self.topics.iter().all(|any| any.may_be_in(bloom))
             })
@@ -134,22 +129,23 @@ impl<T: Ord> Any<T> {
     }
 
     fn may_be_in(&self, bloom: &Bloom) -> bool {
-        self.0.is_empty() || self.0.iter().any(|(_, bits)| bloom.has(*bits))
+        self.0.is_empty() || self.0.iter().any(|(_, bits)| bits.are_in(bloom))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::BloomInput;
     use serde_json::{Value, json};
 
     use super::*;
 
     fn word(n: u8) -> String {
-        Hash([n; 32]).to_string()
+        B256::repeat_byte(n).to_string()
     }
 
     fn account(n: u8) -> String {
-        hex::encode(&[n; 20])
+        hex::encode([n; 20])
     }
 
     fn read(filter: &Value) -> Result<Filter, String> {
@@ -159,17 +155,15 @@ mod tests {
     fn log(address: u8, topics: &[u8]) -> Log {
         let topics: Vec<String> = topics.iter().map(|n| word(*n)).collect();
         let text = json!({"address": account(address), "topics": topics, "blockHash": word(9)}).to_string();
-        Log::read(&text, Hash([9; 32])).unwrap()
+        Log::read(&text, B256::repeat_byte(9)).unwrap()
     }
 
     /// The bloom filter of a block with these logs.
     fn bloom(logs: &[Log]) -> Bloom {
-        let mut bloom = Bloom([0; 256]);
+        let mut bloom = Bloom::ZERO;
         for log in logs {
-            let topics = log.topics.iter().flatten().map(|topic| &topic.0[..]);
-            for bit in topics.chain(log.address.iter().map(|address| &address[..])).flat_map(Bloom::bits) {
-                bloom.0[255 - usize::from(bit / 8)] |= 1 << (bit % 8);
-            }
+            log.address.iter().for_each(|address| bloom.accrue(BloomInput::Raw(&address[..])));
+            log.topics.iter().flatten().for_each(|topic| bloom.accrue(BloomInput::Raw(&topic[..])));
         }
         bloom
     }
@@ -244,7 +238,7 @@ mod tests {
             let filter = read(&filter).unwrap();
             assert_eq!(filter.may_match(1, Some(&bloom)), expected, "{filter:?}");
             assert!(filter.may_match(1, None));
-            assert!(!filter.may_match(1, Some(&Bloom([0; 256]))));
+            assert!(!filter.may_match(1, Some(&Bloom::ZERO)));
         }
     }
 

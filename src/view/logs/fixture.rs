@@ -1,8 +1,9 @@
 //! A filter beside a block, for the bench of the filter: [`Filter`] itself is no part of the
 //! crate's interface.
 
+use alloy_primitives::{B256, Bloom, BloomInput};
+
 use super::{filter::Filter, log::Log};
-use crate::domain::{bloom::Bloom, hash::Hash};
 
 /// The height of the block.
 const HEIGHT: u64 = 19_868_235;
@@ -18,15 +19,13 @@ pub struct Fixture {
 impl Fixture {
     /// A filter with these params, and a block with these logs. `None` where one of them cannot be
     /// read.
-    pub fn new(params: &str, logs: &[String], block: Hash) -> Option<Self> {
+    pub fn new(params: &str, logs: &[String], block: B256) -> Option<Self> {
         let filter = Filter::read(params).ok()?;
         let logs: Vec<Log> = logs.iter().map(|log| Log::read(log, block)).collect::<Option<_>>()?;
-        let mut bloom = Bloom([0; 256]);
+        let mut bloom = Bloom::ZERO;
         for log in &logs {
-            let topics = log.topics.iter().flatten().map(|topic| &topic.0[..]);
-            for bit in topics.chain(log.address.iter().map(|address| &address[..])).flat_map(Bloom::bits) {
-                bloom.0[255 - usize::from(bit / 8)] |= 1 << (bit % 8);
-            }
+            log.address.iter().for_each(|address| bloom.accrue(BloomInput::Raw(&address[..])));
+            log.topics.iter().flatten().for_each(|topic| bloom.accrue(BloomInput::Raw(&topic[..])));
         }
         Some(Self { filter, logs, bloom })
     }

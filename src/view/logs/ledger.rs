@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::domain::{bloom::Bloom, hash::Hash};
+use alloy_primitives::{B256, Bloom};
 
 /// The blocks of the window: those whose logs were sent, and above them those whose logs are still
 /// to be. In whatever order logs are found, the tellings add up to the logs of the canonical
@@ -37,7 +37,7 @@ type Blocks = Arc<[Arc<Block>]>;
 /// A block that became canonical.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::view) struct Block {
-    pub(in crate::view) hash: Hash,
+    pub(in crate::view) hash: B256,
     pub(in crate::view) number: u64,
     /// The number of the change that added the block. Subscribers to that change get the block's
     /// logs, and are told if the logs are removed.
@@ -83,7 +83,7 @@ impl<L> Ledger<L> {
 
     /// Removes `block`, which is canonical no longer, after those above. Returns the logs that were
     /// sent and so must be taken back; logs that were not sent never will be.
-    pub(super) fn remove(&mut self, block: Hash) -> Option<Telling<L>> {
+    pub(super) fn remove(&mut self, block: B256) -> Option<Telling<L>> {
         let (block, logs, waits) = if let Some(entry) = self.pending.pop_back_if(|entry| entry.block.hash == block) {
             (entry.block, entry.logs?, entry.but_for?)
         } else {
@@ -100,7 +100,7 @@ impl<L> Ledger<L> {
     }
 
     /// Takes the logs of a block, unless the block is gone meanwhile.
-    pub(super) fn found(&mut self, block: Hash, logs: Arc<[L]>) {
+    pub(super) fn found(&mut self, block: B256, logs: Arc<[L]>) {
         if let Some(entry) = self.pending.iter_mut().find(|entry| entry.block.hash == block) {
             entry.logs.get_or_insert(logs);
         }

@@ -2,11 +2,11 @@
 
 use std::{ops::Range, sync::Arc};
 
+use alloy_primitives::{Address, B256};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::filter::Address;
-use crate::domain::{hash::Hash, hex, json::Scanner};
+use crate::domain::{hex, json::Scanner};
 
 /// A log of a block: the fields that filters compare, and the node's text, which subscribers get
 /// unchanged.
@@ -16,7 +16,7 @@ use crate::domain::{hash::Hash, hex, json::Scanner};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::view) struct Log {
     pub(in crate::view) address: Option<Address>,
-    pub(in crate::view) topics: Vec<Option<Hash>>,
+    pub(in crate::view) topics: Vec<Option<B256>>,
     /// A JSON object.
     pub(in crate::view) text: Arc<str>,
 }
@@ -52,7 +52,7 @@ impl NodeLogs {
     ///
     /// # Errors
     /// When a log names another block, or the answer is no list of logs.
-    pub(super) fn read(json: &[u8], block: Hash, asked: Asked) -> Result<Self, &'static str> {
+    pub(super) fn read(json: &[u8], block: B256, asked: Asked) -> Result<Self, &'static str> {
         let logs: Vec<&RawValue> = serde_json::from_slice(json).map_err(|_| NO_LOGS)?;
         let mut told = Self::default();
         logs.into_iter().try_for_each(|log| told.take(log.get(), block, asked))?;
@@ -63,7 +63,7 @@ impl NodeLogs {
     ///
     /// # Errors
     /// When a receipt or log names another block, or the answer is no list of receipts.
-    pub(super) fn read_receipts(json: &[u8], block: Hash, asked: Asked) -> Result<Self, &'static str> {
+    pub(super) fn read_receipts(json: &[u8], block: B256, asked: Asked) -> Result<Self, &'static str> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Receipt<'a> {
@@ -75,10 +75,10 @@ impl NodeLogs {
         let receipts: Vec<Receipt<'_>> = serde_json::from_slice(json).map_err(|_| NO_RECEIPTS)?;
         let mut told = Self { receipts: receipts.len(), ..Self::default() };
         for receipt in receipts {
-            let asked = match receipt.block_hash.map(str::parse::<Hash>) {
-                Some(Ok(hash)) if hash == block => Asked::ByHash,
-                Some(Ok(_)) => return Err(OTHER_BLOCK),
-                Some(Err(_)) | None => asked,
+            let asked = match receipt.block_hash.and_then(hex::fixed) {
+                Some(hash) if hash == block => Asked::ByHash,
+                Some(_) => return Err(OTHER_BLOCK),
+                None => asked,
             };
             let mut logs = receipt.logs.unwrap_or_default().into_iter();
             logs.try_for_each(|log| told.take(log.get(), block, asked))?;
@@ -87,7 +87,7 @@ impl NodeLogs {
     }
 
     /// Adds a log. An element that is no object is counted as odd and left out.
-    fn take(&mut self, text: &str, block: Hash, asked: Asked) -> Result<(), &'static str> {
+    fn take(&mut self, text: &str, block: B256, asked: Asked) -> Result<(), &'static str> {
         if let Some(log) = Log::read(text, block) {
             self.logs.push(log);
             return Ok(());
@@ -101,14 +101,14 @@ impl NodeLogs {
 
 impl Log {
     /// The hash of the log's transaction, if the node wrote the hash in the usual form.
-    pub(super) fn transaction(&self) -> Option<Hash> {
+    pub(super) fn transaction(&self) -> Option<B256> {
         const KEY: &str = "\"transactionHash\"";
         let value = self.text.split_once(KEY)?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
-        value.get(..66)?.parse().ok()
+        hex::fixed(value.get(..66)?)
     }
 
     /// Reads a log of `block` that is written as the API specifies.
-    pub(super) fn read(text: &str, block: Hash) -> Option<Self> {
+    pub(super) fn read(text: &str, block: B256) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Fields<'a> {
@@ -121,15 +121,15 @@ impl Log {
         // A node that marks the log as removed holds the block not to be canonical. The client must
         // not get `removed` for a log that is new to the client.
         let stands = fields.removed != Some(true);
-        let is_of_block = stands && fields.block_hash.parse() == Ok(block);
-        let address = address(fields.address)?;
-        let topics = fields.topics.iter().map(|topic| topic.parse().ok().map(Some)).collect::<Option<_>>()?;
+        let is_of_block = stands && hex::fixed(fields.block_hash) == Some(block);
+        let address = hex::fixed(fields.address).map(Address)?;
+        let topics = fields.topics.iter().map(|topic| hex::fixed(topic).map(Some)).collect::<Option<_>>()?;
         is_of_block.then(|| Self { address: Some(address), topics, text: text.into() })
     }
 
     /// Reads the fields that can be read of a log that is written in another way. `None` if the
     /// text is no object.
-    fn guess(text: &str, block: Hash, asked: Asked) -> Result<Option<Self>, &'static str> {
+    fn guess(text: &str, block: B256, asked: Asked) -> Result<Option<Self>, &'static str> {
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
         struct Fields<'a> {
@@ -151,13 +151,13 @@ impl Log {
         if fields.removed.is_some_and(|removed| removed.get() == "true") {
             return Err(NOT_CANONICAL);
         }
-        let names = string(fields.block_hash).and_then(|hash| hash.parse::<Hash>().ok());
+        let names = string(fields.block_hash).and_then(|hash| hex::fixed(&hash));
         if names.map_or(asked == Asked::ByHeight, |names| names != block) {
             return Err(OTHER_BLOCK);
         }
         let list = fields.topics.and_then(|topics| serde_json::from_str::<Vec<&RawValue>>(topics.get()).ok());
-        let topics = list.unwrap_or_default().into_iter().map(|topic| string(Some(topic))?.parse().ok()).collect();
-        let address = string(fields.address).and_then(|text| address(&text));
+        let topics = list.unwrap_or_default().into_iter().map(|topic| hex::fixed(&string(Some(topic))?)).collect();
+        let address = string(fields.address).and_then(|text| hex::fixed(&text)).map(Address);
         Ok(Some(Self { address, topics, text: text.into() }))
     }
 
@@ -165,7 +165,7 @@ impl Log {
     /// log.
     pub(super) fn marks(&self) -> impl Iterator<Item = &[u8]> {
         let address = self.address.iter().map(|address| &address[..]);
-        address.chain(self.topics.first().into_iter().flatten().map(|topic| &topic.0[..]))
+        address.chain(self.topics.first().into_iter().flatten().map(|topic| &topic[..]))
     }
 
     /// The log with `removed` set, as it is sent when its block is not canonical any more.
@@ -178,10 +178,6 @@ impl Log {
         };
         Self { text: removed.into(), ..self.clone() }
     }
-}
-
-fn address(text: &str) -> Option<Address> {
-    hex::bytes(text)?.try_into().ok()
 }
 
 /// The range of the value of the member `removed`.
@@ -209,7 +205,7 @@ mod tests {
         format!("{{ \"address\":\"0x{address}\",\"topics\" : [\"0x{topic}\"], \"blockHash\":\"0x{block}\"{rest}}}")
     }
 
-    const BLOCK: Hash = Hash([0x33; 32]);
+    const BLOCK: B256 = B256::repeat_byte(0x33);
 
     fn read(json: &str) -> Result<NodeLogs, &'static str> {
         NodeLogs::read(json.as_bytes(), BLOCK, Asked::ByHash)
@@ -220,14 +216,17 @@ mod tests {
         let (one, two) = (text(r#", "removed" : false, "data":"0x""#), text(""));
         let told = read(&format!("[ {one} ,\n{two}]")).unwrap();
         assert_eq!(told.logs.iter().map(|log| &*log.text).collect::<Vec<_>>(), [&one, &two]);
-        assert_eq!((told.logs[0].address, &*told.logs[0].topics), (Some([0x11; 20]), &[Some(Hash([0x22; 32]))][..]));
+        assert_eq!(
+            (told.logs[0].address, &*told.logs[0].topics),
+            (Some(Address::repeat_byte(0x11)), &[Some(B256::repeat_byte(0x22))][..])
+        );
         assert_eq!((told.odd, told.receipts), (0, 0));
         assert_eq!(read("[]"), Ok(NodeLogs::default()));
     }
 
     #[test]
     fn logs_of_another_block_are_not_read() {
-        let other = NodeLogs::read(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]), Asked::ByHash);
+        let other = NodeLogs::read(format!("[{}]", text("")).as_bytes(), B256::repeat_byte(0x34), Asked::ByHash);
         assert_eq!(
             other,
             Err(OTHER_BLOCK),
@@ -246,8 +245,8 @@ mod tests {
     #[test]
     fn one_odd_log_takes_no_other_with_it() {
         let (well, topic) = (text(""), format!("\"0x{}\"", "22".repeat(32)));
-        let (address, list) = (Some([0x11; 20]), format!("[{topic}]"));
-        let known = Some(Hash([0x22; 32]));
+        let (address, list) = (Some(Address::repeat_byte(0x11)), format!("[{topic}]"));
+        let known = Some(B256::repeat_byte(0x22));
         for (odd, expected) in [
             (well.replace(&list, "null"), Some((address, vec![]))),
             (well.replace("topics", "themes"), Some((address, vec![]))),
@@ -296,7 +295,10 @@ mod tests {
         ] {
             let log = removed(rest);
             assert_eq!(&*log.text, text(expected));
-            assert_eq!((log.address, log.topics), (Some([0x11; 20]), vec![Some(Hash([0x22; 32]))]));
+            assert_eq!(
+                (log.address, log.topics),
+                (Some(Address::repeat_byte(0x11)), vec![Some(B256::repeat_byte(0x22))])
+            );
         }
         let empty = Log { address: None, topics: Vec::new(), text: "{ }".into() };
         assert_eq!(&*empty.removed().text, r#"{"removed":true}"#);

@@ -17,10 +17,11 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::keccak256;
 use futures_util::{FutureExt, future::try_join_all};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
-use steadfast::{devnet::Hash, domain::layer::Layer};
+use steadfast::domain::layer::Layer;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::JoinSet,
@@ -279,7 +280,7 @@ pub fn hash(raw: &str) -> String {
     let digits = raw.trim_start_matches("0x").as_bytes().chunks(2);
     let bytes: Vec<u8> =
         digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
-    Hash::of(&bytes).to_string()
+    keccak256(&bytes).to_string()
 }
 
 impl Anvil {

@@ -66,7 +66,7 @@ fn fact(block: &Block) -> Fact {
     Fact {
         number: block.number,
         hash: block.hash.to_string(),
-        logs: block.logs().map(|(_, place, log)| (log.address.to_string(), place as u64)).collect(),
+        logs: block.logs().map(|(_, place, log)| (format!("{:#x}", log.address), place as u64)).collect(),
         transactions: block.transactions.iter().map(|mined| mined.transaction.hash.to_string()).collect(),
     }
 }
@@ -147,7 +147,7 @@ impl Network for Pretend {
     }
 
     fn contract(&self, number: usize) -> Result<String, NotHere> {
-        Ok(self.net.chain().contracts()[number - 1].to_string())
+        Ok(format!("{:#x}", self.net.chain().contracts()[number - 1]))
     }
 
     fn asked(&self, at: At, method: &str) -> Result<u64, NotHere> {

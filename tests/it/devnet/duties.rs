@@ -1,7 +1,8 @@
 //! Consensus nodes as validators find them: pools, what they are told, what they keep of the past, and single routes that fail.
 
+use alloy_primitives::Address;
 use serde_json::{Value, json};
-use steadfast::devnet::{Address, Devnet, Fault, Message, Node, Options, Store};
+use steadfast::devnet::{Devnet, Fault, Message, Node, Options, Store};
 use tokio::time::{sleep, timeout};
 
 use super::client::{SILENCE, SOON, http, start};
@@ -74,7 +75,7 @@ async fn restarted_node_has_forgotten_its_messages() {
         let block = get(node, "/eth/v3/validator/blocks/31?randao_reveal=0x00").await.1;
         block["data"]["block"]["body"]["execution_payload"]["fee_recipient"].as_str().unwrap().to_owned()
     };
-    let nobody = Address::default().to_string();
+    let nobody = format!("{:#x}", Address::ZERO);
     assert_eq!((knows(), paid().await), ((false, false, false, false), nobody.clone()));
     tell().await;
     assert_eq!((knows(), paid().await), ((true, true, true, true), recipient.clone()));

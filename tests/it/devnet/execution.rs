@@ -1,7 +1,8 @@
 //! An execution node that is well.
 
+use alloy_primitives::{B256, keccak256};
 use serde_json::{Value, json};
-use steadfast::devnet::{Hash, Transport};
+use steadfast::devnet::Transport;
 
 use super::client::{Ws, call, devnet, head, http, number, post, result};
 
@@ -46,7 +47,7 @@ async fn logs_are_found_by_range_by_hash_and_in_receipts() {
     assert_eq!(in_receipts, of_latest);
     let one = result(node, "eth_getTransactionReceipt", json!([receipts[0]["transactionHash"]])).await;
     assert_eq!(one, receipts[0]);
-    let contract = net.chain().contracts()[0].to_string();
+    let contract = format!("{:#x}", net.chain().contracts()[0]);
     let wish = json!([{"fromBlock": "earliest", "address": contract, "topics": [null, all[0]["topics"][1]]}]);
     let some = result(node, "eth_getLogs", wish).await;
     let expected: Vec<_> =
@@ -59,7 +60,7 @@ async fn raw_transactions_are_mined_once_and_known_by_their_node() {
     let net = devnet().await;
     let raw = "0x02f86b0102";
     let hash = result(net.el(0), "eth_sendRawTransaction", json!([raw])).await;
-    assert_eq!(hash, Hash::of(&[0x02, 0xf8, 0x6b, 0x01, 0x02]).to_string());
+    assert_eq!(hash, keccak256([0x02, 0xf8, 0x6b, 0x01, 0x02]).to_string());
     let again = call(net.el(1), "eth_sendRawTransaction", json!([raw])).await;
     assert_eq!((&again["error"]["code"], &again["error"]["message"]), (&json!(-32000), &json!("already known")));
     assert_eq!(net.el(0).raw_transactions().len(), 1);
@@ -76,8 +77,8 @@ async fn raw_transactions_are_mined_once_and_known_by_their_node() {
 #[tokio::test]
 async fn a_transaction_of_an_unlocked_account_is_new_each_time() {
     let net = devnet().await;
-    let from = net.chain().account(0).to_string();
-    let wish = json!([{"from": from, "to": net.chain().account(1).to_string(), "value": "0x1"}]);
+    let from = format!("{:#x}", net.chain().account(0));
+    let wish = json!([{"from": from, "to": format!("{:#x}", net.chain().account(1)), "value": "0x1"}]);
     let before = number(&result(net.el(0), "eth_getTransactionCount", json!([from, "latest"])).await);
     let one = result(net.el(0), "eth_sendTransaction", wish.clone()).await;
     let two = result(net.el(0), "eth_sendTransaction", wish).await;
@@ -101,7 +102,7 @@ async fn errors_have_the_codes_of_real_nodes() {
         ("eth_sendRawTransaction", json!(["zz"]), -32602),
         ("eth_call", dead, 3),
         ("eth_call", json!([{"to": "0x0000000000000000000000000000000000000001"}, "0xffff"]), -32000),
-        ("eth_getLogs", json!([{"blockHash": Hash::default().to_string()}]), -32000),
+        ("eth_getLogs", json!([{"blockHash": B256::ZERO.to_string()}]), -32000),
     ];
     for (method, params, code) in cases {
         let answer = call(net.el(0), method, params.clone()).await;

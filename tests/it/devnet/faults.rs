@@ -2,9 +2,10 @@
 
 use std::{io, time::Duration};
 
+use alloy_primitives::keccak256;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use steadfast::devnet::{Fault, Hash, Options};
+use steadfast::devnet::{Fault, Options};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -247,7 +248,7 @@ async fn a_cut_answer_is_executed_and_lost() {
     // The end may be a reset.
     let _ = timeout(SOON, socket.read_to_end(&mut got)).await.unwrap();
     assert_eq!(got, b"", "not one byte");
-    assert_eq!(net.chain().mempool(), [Hash::of(&[0x12, 0x34])]);
+    assert_eq!(net.chain().mempool(), [keccak256([0x12, 0x34])]);
     assert_eq!(head(node).await, 10, "probes get through");
     node.set_fault(Fault::cut_answer(&["eth_chainId"]));
     assert_eq!(result(node, "eth_gasPrice", json!([])).await, "0x3b9aca00");

@@ -64,7 +64,7 @@ async fn a_reorg_takes_back_logs_newest_first_and_tells_the_branch() {
 async fn logs_are_filtered_for_each_subscriber() {
     let net = devnet().await;
     let mut ws = Ws::open(net.el(0)).await;
-    let contract = net.chain().contracts()[1].to_string();
+    let contract = format!("{:#x}", net.chain().contracts()[1]);
     let id = ws.subscribe(json!(["logs", {"address": contract}])).await;
     net.chain().mine(8);
     let wish = json!([{"fromBlock": "0xb", "address": contract}]);

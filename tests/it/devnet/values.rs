@@ -20,8 +20,8 @@ fn error(answer: &Value) -> (i64, &str) {
 async fn nonces_count_the_transactions_of_a_sender() {
     let net = devnet().await;
     let node = net.el(0);
-    let account = net.chain().account(0).to_string();
-    let send = json!([{"from": account, "to": net.chain().contracts()[0].to_string()}]);
+    let account = format!("{:#x}", net.chain().account(0));
+    let send = json!([{"from": account, "to": format!("{:#x}", net.chain().contracts()[0])}]);
     result(node, "eth_sendTransaction", send.clone()).await;
     result(node, "eth_sendTransaction", send.clone()).await;
     result(node, "eth_sendRawTransaction", json!(["0x02f86b0102"])).await;

@@ -32,7 +32,7 @@ async fn a_block_filter_tells_hashes_since_it_was_made_once() {
 #[tokio::test(start_paused = true)]
 async fn a_log_filter_tells_what_matches_in_order() {
     let setup = Setup::new(Way::Both, "").await;
-    let contract = setup.devnet.chain().contracts()[0].to_string();
+    let contract = format!("{:#x}", setup.devnet.chain().contracts()[0]);
     let wishes = [json!({}), json!({"address": contract}), json!({"fromBlock": "0x0", "toBlock": "latest"})];
     let mut filters = Vec::new();
     for wish in &wishes {
@@ -134,7 +134,7 @@ async fn past_logs_are_those_of_the_range_that_was_asked_for() {
     let setup = Setup::new(Way::Http, "").await;
     setup.devnet.chain().mine(3);
     let head = setup.head();
-    let contract = setup.devnet.chain().contracts()[0].to_string();
+    let contract = format!("{:#x}", setup.devnet.chain().contracts()[0]);
     let topic = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
     for wish in [
         json!({}),

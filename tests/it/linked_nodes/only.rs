@@ -94,9 +94,9 @@ async fn a_raw_transaction_lost_with_the_link_is_sent_again() {
     let (devnet, proxy) = with_settings(&net, 2, Options::default(), "calls.send_to = \"first\"\n").await;
     devnet.el(0).set_fault(Fault::cut_answer(&[SEND]));
     let raw = [2, 0xc2, 1, 0x80];
-    let (text, hash) = (steadfast::domain::hex::encode(&raw), steadfast::domain::hash::keccak256(&raw));
+    let (text, hash) = (steadfast::domain::hex::encode(raw), alloy_primitives::keccak256(raw));
     let answer = proxy.post(call(2, SEND, &format!("[\"{text}\"]"))).await.json();
-    assert_eq!(answer["result"], steadfast::domain::hex::encode(&hash), "{answer}");
+    assert_eq!(answer["result"], hash.to_string(), "{answer}");
     assert_eq!((devnet.el(0).count(SEND), devnet.el(1).count(SEND)), (1, 1));
 }
 

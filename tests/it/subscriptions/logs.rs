@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use alloy_primitives::BloomInput;
 use serde_json::{Value, json};
 use steadfast::{
     devnet::Fault,
@@ -68,7 +69,7 @@ async fn clients_hear_their_filters_logs_and_blocks_are_asked_once() {
     for settings in ["", POLLED] {
         let setup = Setup::new(settings).await;
         let chain = setup.devnet.chain();
-        let contracts: Vec<String> = chain.contracts().iter().map(ToString::to_string).collect();
+        let contracts: Vec<String> = chain.contracts().iter().map(|one| format!("{one:#x}")).collect();
         let approval = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
         let filters = [
             json!({}),
@@ -279,8 +280,8 @@ impl Readers {
         let mut of = Vec::new();
         for contract in setup.devnet.chain().contracts() {
             let mut client = setup.client();
-            to_logs(&mut client, &json!({"address": contract.to_string()})).await;
-            of.push((contract.to_string(), client));
+            to_logs(&mut client, &json!({"address": format!("{contract:#x}")})).await;
+            of.push((format!("{contract:#x}"), client));
         }
         let mut all = setup.client();
         to_logs(&mut all, &json!({})).await;
@@ -306,7 +307,8 @@ async fn a_block_without_logs_closes_some_and_delays_no_others() {
         let number = chain.head().number + 1;
         setup.all_nodes(&Fault::missing_logs(number));
         let block = chain.mine(1);
-        let are_in: BTreeSet<bool> = chain.contracts().iter().map(|one| block.bloom.may_contain(&one.0)).collect();
+        let are_in: BTreeSet<bool> =
+            chain.contracts().iter().map(|one| block.bloom.contains_input(BloomInput::Raw(&one[..]))).collect();
         if are_in.len() == 2 {
             break block;
         }
@@ -318,8 +320,8 @@ async fn a_block_without_logs_closes_some_and_delays_no_others() {
     sleep(Duration::from_millis(500)).await;
     let mut concerned = vec![&readers.all];
     for (contract, client) in &readers.of {
-        let address = chain.contracts().iter().find(|one| one.to_string() == *contract).unwrap();
-        if bad.bloom.may_contain(&address.0) {
+        let address = chain.contracts().iter().find(|one| format!("{one:#x}") == *contract).unwrap();
+        if bad.bloom.contains_input(BloomInput::Raw(&address[..])) {
             concerned.push(client);
         } else {
             let logs = setup.logs_since(bad.number + 1, &json!({"address": contract})).await;
@@ -424,7 +426,7 @@ async fn a_bloom_that_a_log_contradicts_is_the_last_believed() {
     setup.all_nodes(&Fault::BlindBlooms);
     a_while().await;
     let mut client = setup.client();
-    let filter = json!({"address": chain.contracts()[0].to_string()});
+    let filter = json!({"address": format!("{:#x}", chain.contracts()[0])});
     to_logs(&mut client, &filter).await;
     let first = chain.mine(1).number;
     a_while().await;

@@ -49,7 +49,7 @@ async fn run(seed: u64) {
     // Logs that no node gives for four block times would be given up: that has tests of its own.
     let setup = Setup::new(PATIENT).await;
     let chain = setup.devnet.chain();
-    let contracts: Vec<String> = chain.contracts().iter().map(ToString::to_string).collect();
+    let contracts: Vec<String> = chain.contracts().iter().map(|one| format!("{one:#x}")).collect();
     let mut subscribers: Vec<Subscriber> = Vec::new();
     let (mut heads, mut headers) = (setup.client(), Vec::new());
     heads.subscribe(r#"["newHeads"]"#).await;

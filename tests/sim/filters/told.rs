@@ -1,7 +1,7 @@
 //! What one filter was told, poll by poll.
 
 use serde_json::Value;
-use steadfast::devnet::{Chain, Hash};
+use steadfast::devnet::Chain;
 
 /// A log or, with the place 0, a block: its block's number and hash, and its place in it.
 pub(crate) type Place = (u64, String, u64);
@@ -36,7 +36,8 @@ impl Told {
     fn block(&mut self, chain: &Chain, hash: &Value) {
         let name = self.name.clone();
         let text = hash.as_str().unwrap_or_else(|| panic!("{name}: no hash: {hash}"));
-        let block = chain.block_by_hash(hash_of(text)).unwrap_or_else(|| panic!("{name}: no such block: {text}"));
+        let block =
+            chain.block_by_hash(text.parse().unwrap()).unwrap_or_else(|| panic!("{name}: no such block: {text}"));
         let (number, parent) = (block.number, block.parent_hash.to_string());
         let at = |hash: &str| self.stands.iter().rposition(|(_, stands, _)| stands == hash);
         assert!(at(text).is_none(), "{name}: block {number} {text} was told while it stood");
@@ -102,15 +103,6 @@ impl Told {
             assert!(canonical.contains(place), "{}: {place:?} does not stand", self.name);
         }
     }
-}
-
-fn hash_of(text: &str) -> Hash {
-    let digits = text.trim_start_matches("0x");
-    let mut hash = Hash::default();
-    for (place, byte) in hash.0.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * place..2 * place + 2], 16).unwrap();
-    }
-    hash
 }
 
 fn quantity(value: &Value) -> u64 {

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Address;
 use steadfast::{
     app::App,
-    devnet::{Address, Devnet, Fault, Options, Validator, ValidatorClient},
+    devnet::{Devnet, Fault, Options, Validator, ValidatorClient},
     net::{BoxFuture, BoxIo, Dial, Endpoint},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -103,7 +104,7 @@ impl Setup {
             dial,
             validators: validators.to_vec(),
             keeps_connections: before != Before::RoundRobin,
-            fee_recipient: Address([0x11; 20]),
+            fee_recipient: Address::repeat_byte(0x11),
         })
     }
 

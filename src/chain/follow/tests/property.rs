@@ -3,14 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use alloy_primitives::B256;
 use fastrand::Rng;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{
-    hash::Hash,
-    node_id::{ByNode, NodeId},
-};
+use crate::domain::node_id::{ByNode, NodeId};
 
 const NODES: usize = 3;
 const SETTINGS: Settings =
@@ -19,12 +17,12 @@ const SETTINGS: Settings =
 /// Every block that there is.
 #[derive(Default)]
 struct Tree {
-    blocks: BTreeMap<Hash, Block>,
+    blocks: BTreeMap<B256, Block>,
 }
 
 impl Tree {
-    fn add(&mut self, parent: Option<Hash>) -> Hash {
-        let mut hash = Hash::default();
+    fn add(&mut self, parent: Option<B256>) -> B256 {
+        let mut hash = B256::default();
         hash.0[..8].copy_from_slice(&(self.blocks.len() as u64 + 1).to_be_bytes());
         let number = parent.map_or(20, |parent| self.blocks[&parent].number + 1);
         let header = format!("header of {hash}").into();
@@ -34,20 +32,20 @@ impl Tree {
         hash
     }
 
-    fn head(&self, hash: Hash) -> Head {
+    fn head(&self, hash: B256) -> Head {
         let Block { number, hash, parent, timestamp, .. } = self.blocks[&hash];
         Head { number, hash, parent, timestamp }
     }
 
     /// From `hash` down to the first block.
-    fn line(&self, hash: Hash) -> impl Iterator<Item = Hash> {
-        let parent = |at: &Hash| Some(self.blocks[at].parent).filter(|parent| self.blocks.contains_key(parent));
+    fn line(&self, hash: B256) -> impl Iterator<Item = B256> {
+        let parent = |at: &B256| Some(self.blocks[at].parent).filter(|parent| self.blocks.contains_key(parent));
         std::iter::successors(Some(hash), parent)
     }
 
     /// The height of the last block that the lines of both have.
-    fn fork(&self, a: Hash, b: Hash) -> Option<u64> {
-        let line: BTreeSet<Hash> = self.line(a).collect();
+    fn fork(&self, a: B256, b: B256) -> Option<u64> {
+        let line: BTreeSet<B256> = self.line(a).collect();
         self.line(b).find(|hash| line.contains(hash)).map(|hash| self.blocks[&hash].number)
     }
 }
@@ -55,10 +53,10 @@ impl Tree {
 /// A listener from some block on, which checks each change that is reported.
 struct Client {
     /// The tip when the listener began to listen.
-    since: Hash,
+    since: B256,
     /// The blocks that the listener holds to be canonical since then.
-    chain: Vec<Hash>,
-    last: Option<Hash>,
+    chain: Vec<B256>,
+    last: Option<B256>,
     seq: Option<u64>,
 }
 
@@ -90,7 +88,7 @@ impl Client {
 }
 
 struct Node {
-    head: Hash,
+    head: B256,
     /// Whether the node pushes its headers.
     pushes: bool,
     /// Whether the node answers fetches.
@@ -105,7 +103,7 @@ struct World {
     now: Instant,
     fetches: Vec<Fetch>,
     /// Blocks that no node gives.
-    lost: BTreeSet<Hash>,
+    lost: BTreeSet<B256>,
     client: Option<Client>,
     /// The active node as the follower knows it, since when, and whether that node has been at the
     /// tip.
@@ -228,11 +226,11 @@ impl World {
 
     /// Moves the node's head. A node that pushes reports the new headers, but for some that are
     /// lost.
-    fn set_head(&mut self, node: NodeId, head: Hash) {
+    fn set_head(&mut self, node: NodeId, head: B256) {
         let old = std::mem::replace(&mut self.nodes[node].head, head);
         if self.nodes[node].pushes {
-            let known: BTreeSet<Hash> = self.tree.line(old).collect();
-            let mut news: Vec<Hash> = self.tree.line(head).take_while(|hash| !known.contains(hash)).collect();
+            let known: BTreeSet<B256> = self.tree.line(old).collect();
+            let mut news: Vec<B256> = self.tree.line(head).take_while(|hash| !known.contains(hash)).collect();
             news.reverse();
             for hash in news {
                 // Now and then a push is lost, or comes after the head is known.
@@ -409,13 +407,13 @@ proptest! {
         let last = world.nodes[0].head;
         prop_assert_eq!(world.follow.window.tip().map(|tip| tip.hash), Some(last), "at the head of the active node");
         let client = world.client.as_ref().expect("somebody listens");
-        let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
-        let truth: Vec<Hash> = world.tree.line(last).collect();
+        let heard: Vec<B256> = client.chain.iter().rev().copied().collect();
+        let truth: Vec<B256> = world.tree.line(last).collect();
         prop_assert_eq!(&heard[..], &truth[..heard.len()], "what stands is the chain, skips before: {}", skips);
         if world.skips == 0 {
             let since = &world.tree.blocks[&client.since];
             let fork = world.tree.fork(client.since, last).unwrap_or(0);
-            let missed = |hash: &&Hash| {
+            let missed = |hash: &&B256| {
                 let number = world.tree.blocks[*hash].number;
                 number > fork && !heard.contains(hash)
             };

@@ -8,8 +8,10 @@ mod young;
 
 use std::collections::VecDeque;
 
+use alloy_primitives::B256;
+
 use super::*;
-use crate::domain::{hash::Hash, node_id::NodeId};
+use crate::domain::node_id::NodeId;
 
 /// A follower of which somebody listens from `a10` on, with a window of eight blocks and gaps of at
 /// most four.
@@ -22,7 +24,7 @@ struct Scene {
 fn head(name: &str) -> Head {
     let (branch, number) = (name.as_bytes()[0], name[1..].parse::<u64>().unwrap());
     let of = |branch, number: u64| {
-        let mut hash = Hash([branch; 32]);
+        let mut hash = B256::repeat_byte(branch);
         hash.0[1..9].copy_from_slice(&number.to_be_bytes());
         hash
     };
@@ -37,7 +39,7 @@ fn block(name: &str) -> Block {
     Block { header: format!("{{{name}}}").into(), ..head(name).into() }
 }
 
-fn name(hash: Hash) -> String {
+fn name(hash: B256) -> String {
     let number = u64::from_be_bytes(hash.0[1..9].try_into().unwrap());
     format!("{}{number}", char::from(hash.0[0]))
 }

@@ -19,12 +19,12 @@ const STEP: u64 = 200;
 /// Every block, with its true header.
 #[derive(Default)]
 struct Tree {
-    blocks: BTreeMap<Hash, Header>,
+    blocks: BTreeMap<B256, Header>,
 }
 
 impl Tree {
-    fn add(&mut self, parent: Hash, slot: u64) -> Hash {
-        let mut root = Hash::default();
+    fn add(&mut self, parent: B256, slot: u64) -> B256 {
+        let mut root = B256::default();
         root.0[..8].copy_from_slice(&(self.blocks.len() as u64 + 1).to_be_bytes());
         let mut state = root;
         state.0[31] = 1;
@@ -32,21 +32,21 @@ impl Tree {
         root
     }
 
-    fn parent(&self, root: Hash) -> Option<Hash> {
+    fn parent(&self, root: B256) -> Option<B256> {
         self.blocks.get(&root).map(|header| header.parent).filter(|parent| self.blocks.contains_key(parent))
     }
 
     /// From `root` down to the first block.
-    fn line(&self, root: Hash) -> impl Iterator<Item = Hash> {
+    fn line(&self, root: B256) -> impl Iterator<Item = B256> {
         std::iter::successors(Some(root), |at| self.parent(*at))
     }
 
-    fn before(&self, root: Hash, slot: u64) -> Hash {
+    fn before(&self, root: B256, slot: u64) -> B256 {
         let found = self.line(root).find(|at| self.blocks[at].slot < slot);
         found.unwrap_or_else(|| self.line(root).last().unwrap())
     }
 
-    fn duties(&self, root: Hash) -> Duties {
+    fn duties(&self, root: B256) -> Duties {
         let epoch = self.blocks[&root].slot / SLOTS;
         Duties {
             previous: self.before(root, epoch.saturating_sub(1) * SLOTS),
@@ -55,7 +55,7 @@ impl Tree {
     }
 
     /// Two epochs behind, as of this state.
-    fn finalized(&self, root: Hash) -> Checkpoint {
+    fn finalized(&self, root: B256) -> Checkpoint {
         let epoch = (self.blocks[&root].slot / SLOTS).saturating_sub(2);
         Checkpoint { epoch, root: self.before(root, epoch * SLOTS + 1) }
     }
@@ -63,7 +63,7 @@ impl Tree {
 
 /// A node's view, and the events that the node has yet to send.
 struct Node {
-    head: Hash,
+    head: B256,
     silent: bool,
     unsaid: VecDeque<Event>,
 }
@@ -71,8 +71,8 @@ struct Node {
 /// A client that checks each event against those before.
 #[derive(Default)]
 struct Client {
-    chain: Vec<Hash>,
-    blocks: BTreeSet<Hash>,
+    chain: Vec<B256>,
+    blocks: BTreeSet<B256>,
     epochs: Vec<u64>,
     reorg: bool,
     /// Set once no node has given dependent roots: from then on those of the epoch before are
@@ -84,7 +84,7 @@ impl Client {
     fn hear(&mut self, tree: &Tree, topic: &str, bytes: &Bytes) {
         let text = std::str::from_utf8(bytes).unwrap();
         let data: serde_json::Value = serde_json::from_str(text.split_once("data: ").unwrap().1).unwrap();
-        let root = |key: &str| data[key].as_str().unwrap().parse::<Hash>().unwrap();
+        let root = |key: &str| data[key].as_str().unwrap().parse::<B256>().unwrap();
         match topic {
             "block" => assert!(self.blocks.insert(root("block")), "a block twice: {text}"),
             "chain_reorg" => {
@@ -137,7 +137,7 @@ struct World {
 /// A head that a stream has reported and clients have not got.
 #[derive(Debug)]
 struct Debt {
-    root: Hash,
+    root: B256,
     slot: u64,
     since: Instant,
     /// A stream before the present one reported the head, which the present stream's node has.
@@ -147,7 +147,7 @@ struct Debt {
 impl World {
     fn new(seed: u64, now: Option<Instant>) -> Self {
         let mut tree = Tree::default();
-        let first = tree.add(Hash::default(), 0);
+        let first = tree.add(B256::default(), 0);
         let mut head = first;
         for slot in 1..10 {
             head = tree.add(head, slot);
@@ -214,7 +214,7 @@ impl World {
     fn switch(&mut self, to: usize, still: bool) {
         self.active = to;
         self.question = None;
-        let has: BTreeSet<Hash> = self.tree.line(self.nodes[to].head).collect();
+        let has: BTreeSet<B256> = self.tree.line(self.nodes[to].head).collect();
         self.owed.retain(|debt| still && has.contains(&debt.root));
         self.owed.iter_mut().for_each(|debt| debt.is_carried = true);
         // A stream does not send events from before its opening, and events that another stream was
@@ -225,12 +225,12 @@ impl World {
     fn answer(&mut self) {
         let Some(question) = self.question.take() else { return };
         let head = self.nodes[self.active].head;
-        let known = |root: Hash| self.tree.blocks.get(&root).map(|header| ChainAnswer::Header(root, *header));
+        let known = |root: B256| self.tree.blocks.get(&root).map(|header| ChainAnswer::Header(root, *header));
         let answer = match question {
             Question::Head => known(head),
             Question::Header(root) => known(root),
             Question::Finalized(state) => {
-                let of = |state: Hash| self.tree.blocks.iter().find(|(_, header)| header.state == state);
+                let of = |state: B256| self.tree.blocks.iter().find(|(_, header)| header.state == state);
                 let root = state.map_or(Some(head), |state| of(state).map(|(root, _)| *root));
                 root.map(|root| ChainAnswer::Finalized(self.tree.finalized(root)))
             }
@@ -249,16 +249,16 @@ impl World {
     }
 
     /// The node's head moves to `head`, and the node reports that in its own way.
-    fn set_head(&mut self, node: usize, head: Hash) {
+    fn set_head(&mut self, node: usize, head: B256) {
         let old = std::mem::replace(&mut self.nodes[node].head, head);
         if old == head {
             return;
         }
-        let news: BTreeSet<Hash> = self.tree.line(old).collect();
-        let mut added: Vec<Hash> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
+        let news: BTreeSet<B256> = self.tree.line(old).collect();
+        let mut added: Vec<B256> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
         added.reverse();
         if node == self.active {
-            let has: BTreeSet<Hash> = self.tree.line(head).collect();
+            let has: BTreeSet<B256> = self.tree.line(head).collect();
             self.owed.retain(|debt| !debt.is_carried || has.contains(&debt.root));
         }
         let event = |topic: &str, data: String| {
@@ -406,8 +406,8 @@ proptest! {
         world.settle();
         let client = &world.client;
         let last = world.nodes[world.active].head;
-        let truth: Vec<Hash> = world.tree.line(last).take(client.chain.len()).collect();
-        let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
+        let truth: Vec<B256> = world.tree.line(last).take(client.chain.len()).collect();
+        let heard: Vec<B256> = client.chain.iter().rev().copied().collect();
         prop_assert_eq!(heard, truth, "seed {}", seed);
         prop_assert!(world.skips * ATTEMPTS <= world.unanswered, "{} skips", world.skips);
         prop_assert!(!client.reorg, "a reorganisation without a head");
@@ -453,8 +453,8 @@ fn goes_on(seed: u64, steps: usize) -> Result<(), TestCaseError> {
     }
     world.settle();
     let client = &world.client;
-    let truth: Vec<Hash> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
-    let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
+    let truth: Vec<B256> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
+    let heard: Vec<B256> = client.chain.iter().rev().copied().collect();
     prop_assert_eq!(heard, truth, "seed {}", seed);
     prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
     Ok(())

@@ -12,8 +12,8 @@ use crate::events::beacon::{Checkpoint, Duties, Header};
 pub(super) const SLOTS: u64 = 4;
 const SLOT: Duration = Duration::from_secs(12);
 
-pub(super) fn root(name: u64) -> Hash {
-    let mut root = Hash::default();
+pub(super) fn root(name: u64) -> B256 {
+    let mut root = B256::default();
     root.0[..8].copy_from_slice(&name.to_be_bytes());
     root.0[31] = 1;
     root
@@ -154,7 +154,7 @@ fn short(topic: &str, bytes: &Bytes) -> String {
     let data: serde_json::Value = serde_json::from_str(text.split_once("data: ").unwrap().1).unwrap();
     let star = if data["by"].is_null() { "*" } else { "" };
     let name = |key: &str| {
-        let root: Option<Hash> = data[key].as_str().and_then(|text| text.parse().ok());
+        let root: Option<B256> = data[key].as_str().and_then(|text| text.parse().ok());
         root.map_or("?".to_owned(), |root| u64::from_be_bytes(root.0[..8].try_into().unwrap()).to_string())
     };
     match topic {

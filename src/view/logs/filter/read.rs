@@ -4,18 +4,16 @@
 
 use std::fmt;
 
+use alloy_primitives::{Address, B256};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use super::{Address, Any, Filter, MOST, POSITIONS};
+use super::{Any, Filter, MOST, POSITIONS};
 use crate::{
-    domain::{
-        bloom::{Bits, Bloom},
-        hash::Hash,
-    },
+    domain::bloom::Bits,
     view::params::{self, Text},
 };
 
@@ -119,10 +117,10 @@ impl fmt::Display for Bound {
 /// A filter object whose members are each in order.
 struct Asked {
     addresses: Any<Address>,
-    topics: Vec<Any<Hash>>,
+    topics: Vec<Any<B256>>,
     from: Option<Bound>,
     to: Option<Bound>,
-    block: Option<Hash>,
+    block: Option<B256>,
 }
 
 impl Asked {
@@ -137,7 +135,7 @@ impl Asked {
         };
         let block = members.block_hash.map(|json| {
             let text = text(json).ok_or_else(|| format!("expected a hash, not {}", kind(json)))?;
-            params::bytes(&text, "hash").map(Hash)
+            params::bytes(&text, "hash")
         });
         let block = block.transpose().map_err(|why| format!("blockHash: {why}"))?;
         let (from, to) = (bound("fromBlock", members.from_block)?, bound("toBlock", members.to_block)?);
@@ -217,8 +215,8 @@ fn list(json: &RawValue) -> Option<Vec<&RawValue>> {
 
 fn addresses(json: &RawValue) -> Result<Any<Address>, String> {
     let read = |text: &str| {
-        let address = params::bytes(text, "address")?;
-        Ok::<_, String>((address, Bloom::bits(&address)))
+        let address = params::bytes(text, "address").map(Address)?;
+        Ok::<_, String>((address, Bits::of(&address[..])))
     };
     if let Some(text) = text(json) {
         return Ok(Any::of(vec![read(&text).map_err(|why| format!("invalid address: {why}"))?]));
@@ -235,19 +233,19 @@ fn addresses(json: &RawValue) -> Result<Any<Address>, String> {
     Ok(Any::of(addresses.collect::<Result<_, _>>()?))
 }
 
-fn topics(json: &RawValue) -> Result<Vec<Any<Hash>>, String> {
+fn topics(json: &RawValue) -> Result<Vec<Any<B256>>, String> {
     let list = list(json).ok_or_else(|| format!("topics: expected an array, not {}", kind(json)))?;
     list.into_iter().enumerate().map(|(index, json)| topic(index, json)).collect()
 }
 
 /// The topics at one position. A null among alternatives allows any value.
-fn topic(position: usize, json: &RawValue) -> Result<Any<Hash>, String> {
+fn topic(position: usize, json: &RawValue) -> Result<Any<B256>, String> {
     let wrong = |place: String, json: &RawValue, expected: &str| {
         format!("invalid topic(s): {place}: expected {expected}, not {}", kind(json))
     };
     let read = |place: String, text: &str| {
         let topic = params::bytes(text, "topic").map_err(|why| format!("{place}: {why}"))?;
-        Ok::<(Hash, Bits), String>((Hash(topic), Bloom::bits(&topic)))
+        Ok::<(B256, Bits), String>((topic, Bits::of(&topic[..])))
     };
     let place = format!("topics[{position}]");
     if json.get() == "null" {
@@ -277,11 +275,11 @@ mod tests {
     use crate::domain::hex;
 
     fn word(n: u8) -> String {
-        Hash([n; 32]).to_string()
+        B256::repeat_byte(n).to_string()
     }
 
     fn account(n: u8) -> String {
-        hex::encode(&[n; 20])
+        hex::encode([n; 20])
     }
 
     #[test]

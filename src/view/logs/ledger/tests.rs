@@ -9,16 +9,16 @@ fn block(path: &[u8], change: u64) -> Arc<Block> {
     let mut hash = [0; 32];
     hash[..path.len()].copy_from_slice(path);
     hash[31] = path.len() as u8;
-    Arc::new(Block { hash: Hash(hash), number: path.len() as u64, change, bloom: None })
+    Arc::new(Block { hash: B256::new(hash), number: path.len() as u64, change, bloom: None })
 }
 
 /// The last digit of the block's name.
-fn digit(hash: Hash) -> u8 {
+fn digit(hash: B256) -> u8 {
     hash.0[usize::from(hash.0[31]) - 1]
 }
 
 /// Two logs for most blocks, none for some.
-fn logs(hash: Hash) -> Arc<[(Hash, u8)]> {
+fn logs(hash: B256) -> Arc<[(B256, u8)]> {
     if digit(hash) == 0 { Arc::default() } else { [(hash, 0), (hash, 1)].into() }
 }
 
@@ -26,7 +26,7 @@ fn logs(hash: Hash) -> Arc<[(Hash, u8)]> {
 #[derive(Debug)]
 struct Client {
     since: u64,
-    believes: Vec<Hash>,
+    believes: Vec<B256>,
     /// The digit of the blocks that certainly do not concern the client; 0 if none.
     spared: u8,
 }
@@ -36,7 +36,7 @@ impl Client {
         digit(block.hash) != self.spared
     }
 
-    fn hear(&mut self, telling: &Telling<(Hash, u8)>) {
+    fn hear(&mut self, telling: &Telling<(B256, u8)>) {
         let hash = telling.block.hash;
         let is_for_us = self.may_concern(&telling.block) && telling.to.includes(|block| self.may_concern(block));
         if telling.block.change <= self.since || telling.logs.is_empty() || !is_for_us {
@@ -77,12 +77,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct World {
-    ledger: Ledger<(Hash, u8)>,
+    ledger: Ledger<(B256, u8)>,
     change: u64,
     path: Path,
     /// The canonical blocks, with the change with which each came.
     canonical: Vec<Arc<Block>>,
-    seen: Vec<Hash>,
+    seen: Vec<B256>,
     clients: Vec<Client>,
 }
 
@@ -93,7 +93,7 @@ impl World {
         Self { ledger, change: 0, path: Vec::new(), canonical: Vec::new(), seen: Vec::new(), clients }
     }
 
-    fn tell(&mut self, telling: &Telling<(Hash, u8)>) {
+    fn tell(&mut self, telling: &Telling<(B256, u8)>) {
         self.clients.iter_mut().for_each(|client| client.hear(telling));
     }
 
@@ -146,7 +146,7 @@ impl World {
             let missing = self.ledger.wanted().find(|block| client.may_concern(block));
             let due = self.canonical.iter().take_while(|block| Some(*block) != missing);
             let due = due.filter(|block| block.change > client.since && client.may_concern(block));
-            let due: Vec<Hash> = due.map(|block| block.hash).filter(|hash| !logs(*hash).is_empty()).collect();
+            let due: Vec<B256> = due.map(|block| block.hash).filter(|hash| !logs(*hash).is_empty()).collect();
             assert_eq!(client.believes, due, "{client:?}");
         }
     }
@@ -160,7 +160,7 @@ impl World {
         for client in &self.clients {
             let with_logs = self.canonical.iter().filter(|block| !logs(block.hash).is_empty());
             let concerned = with_logs.filter(|block| block.change > client.since && client.may_concern(block));
-            let canonical: Vec<Hash> = concerned.map(|block| block.hash).collect();
+            let canonical: Vec<B256> = concerned.map(|block| block.hash).collect();
             assert_eq!(client.believes, canonical, "since {}", client.since);
         }
     }

@@ -77,8 +77,9 @@ impl Handover {
                     tasks.spawn(async move { handover.send_due(node).await });
                 }
             }
-            let (count, bytes) = remembered.tidy();
-            self.metrics.raw_transactions_remembered(&pool.network, count, bytes);
+            if let Some((count, bytes)) = remembered.tidy() {
+                self.metrics.raw_transactions_remembered(&pool.network, count, bytes);
+            }
             // All arms are cancel-safe.
             tokio::select! {
                 biased;

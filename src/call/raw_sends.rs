@@ -11,8 +11,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Release},
+            AtomicBool, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Release},
         },
     },
     task::{Context, Poll, ready},
@@ -178,14 +178,23 @@ fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
 }
 
 /// The signals between a call and its sends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Signals {
     is_shut: AtomicBool,
+    /// Whether a node was sent all of the call.
     was_written: AtomicBool,
+    /// The sends that are not written yet, and have not ended.
+    unwritten: AtomicUsize,
+    /// Notified when there are none.
     written: Notify,
 }
 
 impl Signals {
+    fn new(sends: usize) -> Arc<Self> {
+        let (is_shut, was_written) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { is_shut, was_written, unwritten: AtomicUsize::new(sends), written: Notify::new() })
+    }
+
     /// Sends that are not written yet are not to be written any more.
     pub(super) fn shut(&self) {
         self.is_shut.store(true, Release);
@@ -196,7 +205,7 @@ impl Signals {
         self.was_written.load(Acquire)
     }
 
-    /// Completes when a node was sent all of the call. Cancel-safe.
+    /// Completes once, when all sends are written or have ended. Cancel-safe.
     pub(super) async fn written(&self) {
         self.written.notified().await;
     }
@@ -206,7 +215,22 @@ impl Signals {
 struct SendGate {
     /// `None` if the call waits for no turn.
     open: Option<oneshot::Receiver<()>>,
+    is_written: bool,
     signals: Arc<Signals>,
+}
+
+impl SendGate {
+    fn passed(&mut self) {
+        if !std::mem::replace(&mut self.is_written, true) && self.signals.unwritten.fetch_sub(1, AcqRel) == 1 {
+            self.signals.written.notify_one();
+        }
+    }
+}
+
+impl Drop for SendGate {
+    fn drop(&mut self) {
+        self.passed();
+    }
 }
 
 impl Gate for SendGate {
@@ -225,7 +249,7 @@ impl Gate for SendGate {
 
     fn written(&mut self) {
         self.signals.was_written.store(true, Release);
-        self.signals.written.notify_one();
+        self.passed();
     }
 }
 
@@ -275,7 +299,7 @@ impl Calls {
         waits: bool,
         sends: Option<&Arc<Sends>>,
     ) -> Option<UnderWay> {
-        let signals = Arc::<Signals>::default();
+        let signals = Signals::new(nodes.len());
         let (words, heard) = mpsc::channel(nodes.len().max(1));
         let mut gates = Vec::new();
         let mut tasks = self.background.tasks();
@@ -288,11 +312,12 @@ impl Calls {
                 gates.push(gate);
                 open
             });
-            let mut gate = SendGate { open, signals: signals.clone() };
+            let mut gate = SendGate { open, is_written: false, signals: signals.clone() };
             let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
             let (sends, counts) = (sends.cloned(), self.counts.clone());
             tasks.spawn(async move {
                 let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
+                drop(gate);
                 let word = Word::of(&mut sent);
                 count(&counts, &pool, reason, &word);
                 sends.iter().for_each(|sends| sends.heard(node, &word));

@@ -126,6 +126,8 @@ struct State {
     /// A claim on the clients' memory; `None` before the first transaction.
     claim: Option<Claim>,
     nodes: Vec<NodeState>,
+    /// Whether a reload has put another in the place of this one.
+    is_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,6 +149,7 @@ impl Remembered {
             shares: HashMap::new(),
             claim: None,
             nodes: vec![NodeState::default(); nodes],
+            is_over: false,
         };
         Self { state: Mutex::new(state), bell: Notify::new() }
     }
@@ -230,11 +233,12 @@ impl Remembered {
         state.nodes[node].from = 0;
     }
 
-    /// Drops the transactions that are too old. Returns how many are kept, and their bytes.
-    pub(super) fn tidy(&self) -> (usize, usize) {
+    /// Drops the transactions that are too old. Returns how many are kept, and their bytes; `None`
+    /// after a reload, which has them counted elsewhere.
+    pub(super) fn tidy(&self) -> Option<(usize, usize)> {
         let mut state = self.state();
         state.forget(Instant::now());
-        (state.kept.len(), state.bytes)
+        (!state.is_over).then_some((state.kept.len(), state.bytes))
     }
 
     /// Takes over the transactions that an earlier pool's clients sent: a node at another address
@@ -248,7 +252,7 @@ impl Remembered {
     fn take_over(&self, earlier: &Self, places: &[Option<NodeId>]) {
         let (kept, claim, nodes) = {
             let mut earlier = earlier.state();
-            earlier.bytes = 0;
+            (earlier.bytes, earlier.is_over) = (0, true);
             earlier.hashes.clear();
             earlier.shares.clear();
             earlier.first += earlier.kept.len() as u64;

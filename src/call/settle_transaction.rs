@@ -31,10 +31,11 @@ impl CallRun<'_> {
             return Ok(answer);
         }
         let Some(transaction) = self.transaction.as_deref() else { return Ok(answer) };
-        let (made, hash) = (transaction.known(), transaction.transaction.hash.to_string());
+        let (mut made, hash) = (transaction.known(), transaction.transaction.hash.to_string());
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
         // In a box, so that other calls do not pay for its size.
         if known || (self.may_have_arrived && !malformed && Box::pin(self.is_there(node, &hash)).await) {
+            made.node = Some(node);
             return Ok(made);
         }
         if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }

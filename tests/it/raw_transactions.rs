@@ -57,7 +57,6 @@ fn settings(devnet: &Devnet, more: &str) -> String {
 struct Scene {
     devnet: Devnet,
     proxy: Proxy,
-    net: Net,
 }
 
 impl Scene {
@@ -66,7 +65,7 @@ impl Scene {
         let options = Options { execution: 3, own_mempools: true, ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let proxy = Proxy::launch(&net, &settings(&devnet, more)).await;
-        let scene = Self { devnet, proxy, net };
+        let scene = Self { devnet, proxy };
         scene.until_verdicts(["up", "up", "up"]).await;
         scene
     }

@@ -104,7 +104,7 @@ async fn a_raw_transaction_lost_with_the_link_is_sent_again() {
 async fn a_raw_transaction_goes_to_all_nodes_over_their_links() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 3).await;
-    devnet.el(0).set_fault(Fault::hang_over(&[SEND]));
+    devnet.el(0).set_fault(Fault::slow_over(3_600_000, &[SEND]));
     let start = Instant::now();
     let answer = proxy.post(call(2, SEND, "[\"0x02c20180\"]")).await.json();
     assert!(answer["result"].is_string() && start.elapsed() < Duration::from_secs(1), "{answer}");

@@ -80,8 +80,12 @@ async fn a_node_that_comes_back_is_not_hammered() {
 
 #[tokio::test(start_paused = true)]
 async fn errors_of_a_node_that_comes_back_reach_no_client() {
-    for fault in [Fault::quota(&[SEND]), Fault::refuse(&[SEND]), Fault::cut_answer(&[SEND]), Fault::hang_over(&[SEND])]
-    {
+    for fault in [
+        Fault::quota(&[SEND]),
+        Fault::refuse(&[SEND]),
+        Fault::cut_answer(&[SEND]),
+        Fault::slow_over(3_600_000, &[SEND]),
+    ] {
         let scene = Scene::start("").await;
         scene.node(1).set_fault(Fault::Down);
         scene.until_verdicts(["up", "down", "up"]).await;

@@ -65,8 +65,8 @@ pub struct Spans {
     queue: Sender<Finished>,
     /// Spans in the queue, and those that are being sent.
     waiting: AtomicUsize,
-    /// Spans that were lost since the log last told of lost ones.
-    untold: AtomicU64,
+    /// Spans that were lost and are not in the log yet.
+    unlogged: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -74,10 +74,10 @@ impl Spans {
     /// The way to a queue, and the queue.
     pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, Receiver<Finished>) {
         let (queue, finished) = mpsc::channel(MAX_QUEUED);
-        (Arc::new(Self { queue, waiting: AtomicUsize::new(0), untold: AtomicU64::new(0), metrics }), finished)
+        (Arc::new(Self { queue, waiting: AtomicUsize::new(0), unlogged: AtomicU64::new(0), metrics }), finished)
     }
 
-    /// Takes a span, or loses and counts it. Never waits.
+    /// Takes a span; without room, the span is lost and counted. Never waits.
     pub fn take(&self, finished: Finished) {
         self.waiting.fetch_add(1, Relaxed);
         if self.queue.try_send(finished).is_err() {
@@ -85,10 +85,10 @@ impl Spans {
         }
     }
 
-    /// So many spans that waited were lost.
+    /// Spans that waited were lost: this number of them.
     fn lose(&self, why: SpanLoss, count: usize) {
         self.waiting.fetch_sub(count, Relaxed);
-        self.untold.fetch_add(count as u64, Relaxed);
+        self.unlogged.fetch_add(count as u64, Relaxed);
         self.metrics.spans_lost(why, count as u64);
     }
 }
@@ -101,8 +101,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Has the requests of traced clients recorded in `spans`, and of all others one in so many; 0:
-    /// none.
+    /// Has the requests of traced clients recorded in `spans`, and one in `one_in` of all others;
+    /// 0: none.
     pub fn new(spans: Arc<Spans>, one_in: u64) -> Self {
         Self { spans, one_in }
     }
@@ -192,7 +192,7 @@ mod tests {
         }
         let text = String::from_utf8(metrics.render(|_| {})).unwrap();
         assert!(text.contains("steadfast_spans_lost_total{reason=\"queue_full\"} 3\n"), "{text}");
-        assert_eq!((spans.waiting.load(Relaxed), spans.untold.load(Relaxed)), (MAX_QUEUED, 3));
+        assert_eq!((spans.waiting.load(Relaxed), spans.unlogged.load(Relaxed)), (MAX_QUEUED, 3));
         assert!(queue.try_recv().is_ok());
     }
 }

@@ -1,10 +1,10 @@
-//! `[tracing]`: spans of clients' requests, and the collector that they go to.
+//! `[tracing]`: spans of clients' requests, and their collector.
 
 use http::{HeaderName, HeaderValue};
 
 use super::{Url, header, node::http_url, problem::Invalid, reader::Reader, secret::Secret};
 
-/// Of so many requests without a trace of their own one has a span, if nothing else is set.
+/// The number of requests without a trace of which one has a span, if nothing else is set.
 const SAMPLE: u64 = 100;
 /// The most requests of which one has a span.
 const MOST_REQUESTS: u64 = 1_000_000_000;
@@ -21,7 +21,7 @@ pub struct Tracing {
     pub endpoint: Option<Url>,
     /// Headers for the collector. May hold secrets.
     pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
-    /// Of so many requests whose clients gave no trace, one has a span; 0: none has. The client
+    /// The number of requests without a trace of which one has a span; 0: none has. The client
     /// decides about a request with a trace.
     pub sample: u64,
 }
@@ -41,7 +41,7 @@ impl Tracing {
             headers.is_empty() || endpoint.is_some(),
             "headers",
             &["endpoint"],
-            "are for a collector: it needs `endpoint` too",
+            "are for a collector: set `endpoint` too",
         );
         Self { endpoint, headers, sample: r.integer("sample", 0..=MOST_REQUESTS).unwrap_or(default.sample) }
     }
@@ -50,12 +50,12 @@ impl Tracing {
 fn endpoint(text: &str) -> Result<Url, Invalid> {
     let url = http_url(text)?;
     if url.target().expose().path().trim_end_matches('/').ends_with(TRACES) {
-        return Err(Invalid("must be the collector's base URL: /v1/traces is added to it"));
+        return Err(Invalid("must be the collector's base URL, without /v1/traces at its end"));
     }
     if !IS_BUILT_IN {
         return Err(Invalid(
-            "needs a Steadfast that can export spans, and this one is built without that: build it with \
-             `cargo build --release --features otlp`, or take the image, which has it",
+            "needs a Steadfast with the feature `otlp`, and this build lacks the feature: use the image, or build \
+             with `cargo build --release --features otlp`",
         ));
     }
     Ok(url)
@@ -93,10 +93,10 @@ mod tests {
     #[test]
     fn a_collector_is_a_base_url() {
         for (settings, wanted) in [
-            ("endpoint = \"http://127.0.0.1:4318/v1/traces\"", "is added to it"),
-            ("endpoint = \"http://127.0.0.1:4318/v1/traces/\"", "is added to it"),
+            ("endpoint = \"http://127.0.0.1:4318/v1/traces\"", "without /v1/traces"),
+            ("endpoint = \"http://127.0.0.1:4318/v1/traces/\"", "without /v1/traces"),
             ("endpoint = \"ws://127.0.0.1:4318\"", "http:// or https://"),
-            ("headers = { a = \"b\" }", "it needs `endpoint` too"),
+            ("headers = { a = \"b\" }", "set `endpoint` too"),
             ("sample = -1", "tracing.sample"),
         ] {
             let why = read(settings).unwrap_err();

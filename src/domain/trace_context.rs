@@ -30,8 +30,8 @@ impl TraceId {
         self.0.get().to_be_bytes()
     }
 
-    /// Whether the trace is one of those recorded where one in so many is; 0: none is. The lot is
-    /// in the id, so that each program that asks has the same answer.
+    /// Whether the trace is recorded where one in `one_in` traces is; 0: none is. The lot is in the
+    /// id, so that each program that asks has the same answer.
     pub fn is_drawn(self, one_in: u64) -> bool {
         // The lower seven bytes are those that must be random.
         const BITS: u32 = 56;
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_later_version_is_read_as_far_as_it_is_known() {
-        for text in [format!("01-{TRACE}-{SPAN}-01"), format!("cc-{TRACE}-{SPAN}-fd-what-comes")] {
+        for text in [format!("01-{TRACE}-{SPAN}-01"), format!("cc-{TRACE}-{SPAN}-fd-more")] {
             let parent = TraceParent::read(text.as_bytes()).unwrap();
             assert_eq!(parent.to_string(), format!("00-{TRACE}-{SPAN}-01"));
         }

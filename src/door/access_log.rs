@@ -139,7 +139,7 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     plain.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// A request's line and span, which are told when the request is over: when this is dropped.
+/// A request's line and span, which are recorded when the request is over: when this is dropped.
 pub struct Line {
     is_logged: bool,
     /// Where the span goes, if the request has a span.

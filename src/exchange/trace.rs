@@ -12,7 +12,7 @@ use crate::{
 
 /// The header that names the trace and the sender's span.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header of what other programs have to say of the trace.
+/// The header with other programs' notes on the trace.
 pub const TRACESTATE: &str = "tracestate";
 /// The attempts of one request that have a span each. Further ones are counted.
 const MAX_ATTEMPTS: usize = 32;
@@ -55,7 +55,7 @@ pub struct Notes {
 pub struct SpanNotes {
     /// The network and layer of the request.
     pub side: Option<(Arc<str>, &'static str)>,
-    /// The proxy's own words for the first call that it refused.
+    /// The proxy's own words for the first refused call.
     pub refusal: Option<Box<str>>,
     /// The attempts, in the order of their ends.
     pub attempts: Vec<Attempt>,

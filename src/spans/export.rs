@@ -2,8 +2,8 @@
 //!
 //! Rule: a batch goes out when [`MAX_BATCH`] spans are there, or [`DELAY`] after its first span. A
 //! collector that is down, is busy or takes longer than [`ANSWER`] is tried again after pauses that
-//! double, for [`PATIENCE`]; then the batch is lost and counted. The log tells of that with one
-//! line in a while. At the end of the proxy [`FLUSH`] is left for the spans that wait.
+//! double, for [`PATIENCE`]; then the batch is lost and counted. The log has one line of that in a
+//! while. At the end of the proxy [`FLUSH`] is left for the spans that wait.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -216,7 +216,7 @@ impl Exporter {
         while self.collect(&mut batch).await {
             self.export(&batch).await;
             batch.clear();
-            self.tell("the collector takes too long");
+            self.log_losses("the collector takes too long");
         }
     }
 
@@ -257,7 +257,7 @@ impl Exporter {
                     self.spans.waiting.fetch_sub(taken, Relaxed);
                     self.spans.metrics.spans_exported(taken as u64);
                     self.spans.lose(SpanLoss::Rejected, rejected);
-                    return self.tell(&why);
+                    return self.log_losses(&why);
                 }
                 Err(refused) => refused,
             };
@@ -266,9 +266,9 @@ impl Exporter {
             if refused.is_final || is_late {
                 let why = if refused.is_final { SpanLoss::Rejected } else { SpanLoss::NotTaken };
                 self.spans.lose(why, batch.len());
-                return self.tell(&refused.why);
+                return self.log_losses(&refused.why);
             }
-            self.tell(&refused.why);
+            self.log_losses(&refused.why);
             // Both arms are cancel-safe.
             tokio::select! {
                 () = sleep(pause) => {}
@@ -277,12 +277,12 @@ impl Exporter {
         }
     }
 
-    /// Tells of lost spans, if the log has not told of any for a while.
-    fn tell(&self, why: &str) {
-        if self.spans.untold.load(Relaxed) == 0 || self.throttle.pass().is_none() {
+    /// Logs the number of lost spans, if there are any and the last such line is old enough.
+    fn log_losses(&self, why: &str) {
+        if self.spans.unlogged.load(Relaxed) == 0 || self.throttle.pass().is_none() {
             return;
         }
-        let lost = self.spans.untold.swap(0, Relaxed);
+        let lost = self.spans.unlogged.swap(0, Relaxed);
         warn!(collector = self.collector.name, why, lost, "spans are lost");
     }
 }

@@ -17,7 +17,7 @@
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Calls,
@@ -42,6 +42,9 @@ use crate::{
 /// How long other nodes are waited for when a node refuses the transaction's bytes: another
 /// client's software may know a type of transaction that this one does not.
 const OTHER_JUDGES: Duration = Duration::from_secs(1);
+/// How long a call that waited in the queue, and was answered, keeps its turn for the nodes that
+/// were not sent the transaction yet.
+const ORDER: Duration = Duration::from_millis(50);
 /// How often a call that no node was sent yet looks whether its client is still there.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -133,6 +136,10 @@ impl<'a> CallRun<'a> {
             // The other sends go on.
             under_way.open();
             shut.0 = None;
+            if turn.is_some() {
+                // At the other nodes too, no later call is to be written before this one.
+                let _ = timeout(ORDER, under_way.signals.written()).await;
+            }
         }
         under_way.words.leave();
         spread

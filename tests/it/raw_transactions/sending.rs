@@ -236,7 +236,7 @@ async fn transactions_that_waited_reach_every_node_in_their_order() {
         until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= held).await;
     }
     // The first dials are probes'; of the calls', later ones come about sooner.
-    let delays = [0; 6].into_iter().chain((1..40).rev().map(|n| n * 20));
+    let delays = [0; 6].into_iter().chain((1..40).rev());
     net.delay(delays.map(Duration::from_millis));
     proxy.reload(&proxy::nodes(nodes.iter().map(Origin::url))).await;
     for answer in calls.join_all().await {

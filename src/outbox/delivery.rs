@@ -7,67 +7,9 @@ use super::{
     record::StateName,
 };
 
-/// The kinds of events that webhooks can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "`State` says what each `tx` means; the others are the pool's words")]
-pub enum EventKind {
-    #[serde(rename = "tx.accepted")]
-    TxAccepted,
-    #[serde(rename = "tx.mined")]
-    TxMined,
-    #[serde(rename = "tx.confirmed")]
-    TxConfirmed,
-    #[serde(rename = "tx.final")]
-    TxFinal,
-    #[serde(rename = "tx.reorged")]
-    TxReorged,
-    #[serde(rename = "tx.replaced")]
-    TxReplaced,
-    #[serde(rename = "tx.refused")]
-    TxRefused,
-    #[serde(rename = "tx.expired")]
-    TxExpired,
-    #[serde(rename = "node.down")]
-    NodeDown,
-    #[serde(rename = "node.up")]
-    NodeUp,
-    #[serde(rename = "switch")]
-    Switch,
-}
+pub use crate::domain::event_kind::EventKind;
 
 impl EventKind {
-    /// All kinds, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
-        Self::TxAccepted,
-        Self::TxMined,
-        Self::TxConfirmed,
-        Self::TxFinal,
-        Self::TxReorged,
-        Self::TxReplaced,
-        Self::TxRefused,
-        Self::TxExpired,
-        Self::NodeDown,
-        Self::NodeUp,
-        Self::Switch,
-    ];
-
-    /// The kind as the configuration and the body of a webhook write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TxAccepted => "tx.accepted",
-            Self::TxMined => "tx.mined",
-            Self::TxConfirmed => "tx.confirmed",
-            Self::TxFinal => "tx.final",
-            Self::TxReorged => "tx.reorged",
-            Self::TxReplaced => "tx.replaced",
-            Self::TxRefused => "tx.refused",
-            Self::TxExpired => "tx.expired",
-            Self::NodeDown => "node.down",
-            Self::NodeUp => "node.up",
-            Self::Switch => "switch",
-        }
-    }
-
     /// The event of the transition into a state. `None` for transitions that webhooks do not tell.
     pub fn of(to: StateName) -> Option<Self> {
         match to {

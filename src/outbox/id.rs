@@ -1,13 +1,12 @@
 //! The names by which the outbox finds its things again: tenants, networks, transactions, events
 //! and pieces of work. Every name is stable: it is the same after a restart and on another machine.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use alloy_primitives::{B256, hex, keccak256};
 use serde::{Deserialize, Serialize};
 
-/// The longest name of a tenant, in bytes.
-pub const LONGEST_TENANT: usize = 64;
+pub use crate::domain::tenant::{LONGEST_TENANT, NotATenant, TenantName};
 
 /// Milliseconds since the Unix epoch. A time comes with each input; no rule of the outbox reads a
 /// clock.
@@ -42,49 +41,6 @@ impl fmt::Display for Millis {
         let year = era * 400 + year_of_era + u64::from(month <= 2);
         let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis % 1000)
-    }
-}
-
-/// Why a text is no name of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a tenant's name is 1 to 64 of `a-z 0-9 - _ .`, and not `.` or `..`")]
-pub struct NotATenant;
-
-/// A tenant: the party whose transactions, bounds and webhooks are kept apart from all others'.
-/// 1 to 64 of `a-z 0-9 - _ .`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TenantName(Arc<str>);
-
-impl TenantName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// The tenant of all calls where no header names tenants.
-impl Default for TenantName {
-    fn default() -> Self {
-        Self("default".into())
-    }
-}
-
-impl FromStr for TenantName {
-    type Err = NotATenant;
-
-    fn from_str(text: &str) -> Result<Self, NotATenant> {
-        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
-        let is_name = (1..=LONGEST_TENANT).contains(&text.len()) && text.bytes().all(good);
-        if is_name && !matches!(text, "." | "..") { Ok(Self(text.into())) } else { Err(NotATenant) }
-    }
-}
-
-impl TryFrom<String> for TenantName {
-    type Error = NotATenant;
-
-    fn try_from(text: String) -> Result<Self, NotATenant> {
-        text.parse()
     }
 }
 
@@ -154,7 +110,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(TenantName Network EventId WorkId);
+as_text!(Network EventId WorkId);
 
 impl EventId {
     /// The id of the `seq`th transition of a transaction. `accepted_at` tells a transaction that
@@ -208,21 +164,6 @@ mod tests {
 
     fn tx(tenant: &str) -> TxId {
         TxId { tenant: tenant.parse().unwrap(), network: "main".into(), hash: B256::repeat_byte(7) }
-    }
-
-    #[test]
-    fn a_tenants_name_is_checked_where_it_is_read() {
-        for good in ["a", "team-1", "a.b_c", "...", &"x".repeat(64)] {
-            assert_eq!(good.parse::<TenantName>().unwrap().as_str(), good);
-            let json = format!("\"{good}\"");
-            let read: TenantName = serde_json::from_str(&json).unwrap();
-            assert_eq!(serde_json::to_string(&read).unwrap(), json);
-        }
-        for bad in ["", ".", "..", "A", "a b", "a/b", "a\0", "ü", &"x".repeat(65)] {
-            assert_eq!(bad.parse::<TenantName>(), Err(NotATenant), "{bad}");
-            assert!(serde_json::from_value::<TenantName>(bad.into()).is_err(), "{bad}");
-        }
-        assert_eq!(TenantName::default().as_str(), "default");
     }
 
     #[test]

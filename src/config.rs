@@ -30,6 +30,7 @@ mod name;
 mod network;
 mod node;
 mod origin;
+mod outbox;
 mod problem;
 mod reader;
 mod reading;
@@ -74,6 +75,7 @@ pub use self::{
     network::Network,
     node::{Node, Tier},
     origin::{Cors, Origin, Origins},
+    outbox::{Ack, Outbox, SendTo, SigningKey, Webhook},
     problem::{Errors, Invalid, Problem},
     schema::schema,
     secret::Secret,
@@ -124,6 +126,8 @@ pub struct Config {
     pub networks: Vec<Network>,
     /// The levels that are logged, and the form.
     pub log: Log,
+    /// How accepted transactions are kept and followed; `None`: they are not.
+    pub outbox: Option<Outbox>,
 }
 
 /// `[admin]`: the operator's side.
@@ -212,6 +216,7 @@ impl Config {
             networks: _,
             // The door has the access log, which a reload may switch on and off.
             log: Log { format, filter, access: _, trusted_proxies: _ },
+            outbox,
         } = self;
         let changes = [
             ("listen", *listen != new.listen),
@@ -221,6 +226,11 @@ impl Config {
             ("log.format", *format != new.log.format),
             ("log.filter", *filter != new.log.filter),
         ];
-        changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+        let outbox = match (outbox, &new.outbox) {
+            (Some(old), Some(new)) => old.changes_needing_restart(new),
+            (None, None) => Vec::new(),
+            _ => vec!["outbox"],
+        };
+        changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).chain(outbox).collect()
     }
 }

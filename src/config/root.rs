@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::{
     ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Flags, Health, Hosts,
-    LISTEN, Log, MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    LISTEN, Log, MAX_CONNECTIONS, Network, Outbox, Problem, SHUTDOWN_GRACE, Url, Ws,
     form::Form,
     listen,
     node::ONE_IS_THE_LINKS,
@@ -65,6 +65,7 @@ pub(super) fn read_and_list_keys(
         ws: Ws::read(root.section("ws")),
         beacon: Beacon::read(root.section("beacon")),
         log: Log::read(root.section("log")),
+        outbox: Outbox::read_if_set(&mut root),
         networks,
     };
     drop(root);

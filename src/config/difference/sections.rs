@@ -37,6 +37,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         beacon,
         networks: _,
         log,
+        outbox,
     } = old;
     add(changes, "listen".into(), listen, &new.listen, values::listen);
     add(changes, "hosts".into(), names, &new.hosts, values::hosts);
@@ -137,4 +138,5 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         &new.log,
         Log { format: word, filter: |filter| filter.as_str().to_owned(), access: plain, trusted_proxies: plain }
     );
+    super::outbox::compare(changes, outbox.as_ref(), new.outbox.as_ref());
 }

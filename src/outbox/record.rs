@@ -123,7 +123,7 @@ pub enum State {
         /// That block.
         block: BlockId,
     },
-    /// As many blocks as `outbox.confirmations` says are on top of its block.
+    /// Its block has `outbox.confirmations` blocks, counted from its own.
     Confirmed {
         /// Its block.
         block: BlockId,

@@ -50,6 +50,7 @@ struct State {
     /// All changes since the recording began, with the platter of that moment.
     record: Option<(Vec<u8>, Vec<Change>)>,
     fault: Option<Fault>,
+    fail_once: Option<io::ErrorKind>,
     /// Changes so far, failed ones included.
     changes: u64,
     hold_syncs: bool,
@@ -109,6 +110,11 @@ impl Disk {
         let mut state = self.state();
         let from = state.changes;
         state.fault = Some(Fault { from, kind, only_syncs: true, rng: Rng::with_seed(seed) });
+    }
+
+    /// Lets the next change fail, and only that one.
+    pub fn fail_once(&self, kind: io::ErrorKind) {
+        self.state().fail_once = Some(kind);
     }
 
     /// Ends a fault.
@@ -228,6 +234,16 @@ impl State {
     fn make(&mut self, change: Change) -> io::Result<()> {
         let number = self.changes;
         self.changes += 1;
+        if let Some(kind) = self.fail_once.take() {
+            self.fault = Some(Fault { from: number, kind, only_syncs: false, rng: Rng::with_seed(number) });
+            let result = self.make_or_fail(number, change);
+            self.fault = None;
+            return result;
+        }
+        self.make_or_fail(number, change)
+    }
+
+    fn make_or_fail(&mut self, number: u64, change: Change) -> io::Result<()> {
         let is_sync = matches!(change, Change::Sync);
         if let Some(fault) = &mut self.fault
             && number >= fault.from
@@ -276,6 +292,12 @@ impl Handle {
         }
         Ok(state)
     }
+}
+
+/// The disk's file, open.
+#[cfg(test)]
+pub(super) fn handle(disk: &Disk) -> impl StorageBackend {
+    Handle { disk: disk.clone(), boot: disk.0.boot.load(Ordering::SeqCst) }
 }
 
 impl StorageBackend for Handle {

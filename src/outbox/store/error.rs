@@ -5,8 +5,7 @@ use std::io;
 use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
 
 /// Why a step was not committed, or a row was not read. Where a commit fails, nothing of the step
-/// is in the store, but for one case: [`StoreError::Unwritable`] of a disk that does not even let
-/// the store find out. The step may then be there once the disk works again, whole or not at all.
+/// is in the store, now or later; only [`StoreError::Unsure`] leaves that open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The disk has no room.
@@ -15,6 +14,10 @@ pub enum StoreError {
     /// The disk takes no writes, or a read of it failed.
     #[error("the outbox cannot be written: {0}")]
     Unwritable(String),
+    /// The disk failed in the middle of the sync, and takes no writes since. The step is in the file
+    /// once the disk works again, whole or not at all.
+    #[error("the outbox cannot be written, and may hold the step or not: {0}")]
+    Unsure(String),
     /// A row is not what this version writes.
     #[error("the outbox holds a row that cannot be read: {0}")]
     Malformed(String),

@@ -200,7 +200,9 @@ impl Overlay {
     fn page_below(&self, offset: u64, least: u64) -> io::Result<Box<[u8]>> {
         let mut page = vec![0; PAGE].into_boxed_slice();
         let there = least.saturating_sub(offset).min(PAGE as u64) as usize;
-        self.below.read(offset, &mut page[..there])?;
+        if there > 0 {
+            self.below.read(offset, &mut page[..there])?;
+        }
         Ok(page)
     }
 }

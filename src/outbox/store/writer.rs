@@ -114,15 +114,19 @@ impl Writer {
             return;
         }
         let is_low = self.is_low_on_room();
-        let mut group = group;
-        loop {
-            group = group.into_iter().filter_map(|queued| self.admit(queued, is_low.as_ref())).collect();
-            if group.iter().all(|queued| queued.step.is_empty()) {
-                break;
-            }
+        let admit = |writer: &Self, queued| writer.admit(queued, is_low.as_ref());
+        let mut group: Vec<Queued> = group.into_iter().filter_map(|queued| admit(self, queued)).collect();
+        while !group.iter().all(|queued| queued.step.is_empty()) {
             match self.write(&group) {
                 Ok(()) => break,
-                Err(Fault::Step(index, error)) => group.remove(index).fail(&error),
+                Err(Fault::Step(index, error)) => {
+                    // Those behind it in its line go too; those before it do not rest on it.
+                    let mut rest = group.split_off(index).into_iter();
+                    if let Some(queued) = rest.next() {
+                        queued.fail(&error);
+                    }
+                    group.extend(rest.filter_map(|queued| admit(self, queued)));
+                }
                 Err(Fault::Disk(error)) => match self.recover(error) {
                     Ok(()) => break,
                     Err(error) => {
@@ -196,6 +200,11 @@ impl Writer {
             Err(again) => {
                 tracing::warn!(error = %again, "the outbox is read only");
                 self.fall_back();
+                self.shared.lose(&error);
+                // The cache has the group, and the disk does not say whether it has.
+                let seen = self.shared.reader().and_then(|reader| reader.meta(GROUP_KEY));
+                let is_sure = seen == Ok(self.group);
+                return Err(if is_sure { error } else { StoreError::Unsure(error.to_string()) });
             }
         }
         self.shared.lose(&error);

@@ -205,6 +205,17 @@ impl Shared {
         states.iter().map(|(name, state)| (name.clone(), state.clone())).collect()
     }
 
+    /// Forgets the states of endpoints that are gone and have nothing left.
+    fn forget_gone(&self) {
+        let table = self.table.load_full();
+        let has_some = |state: &EndpointState| {
+            let queue = state.queue();
+            queue.waiting() + queue.under_way() > 0
+        };
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.retain(|name, state| table.has(name) || has_some(state));
+    }
+
     fn take_up(&self, prepared: &Prepared) {
         let webhooks: Vec<_> = prepared.0.iter().map(|(webhook, _)| webhook.clone()).collect();
         webhooks.iter().for_each(|webhook| _ = self.state(&webhook.name));

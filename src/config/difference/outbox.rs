@@ -74,9 +74,13 @@ fn endpoints(changes: &mut Vec<Setting>, old: &[Webhook], new: &[Webhook]) {
         add(changes, key("timeout"), timeout, &new.timeout, duration);
         add(changes, key("max_attempts"), max_attempts, &new.max_attempts, plain);
         add(changes, key("allow_private"), allow_private, &new.allow_private, plain);
-        add(changes, key("ca_file"), ca_file, &new.ca_file, optional(|file: &crate::config::CaFile| {
-            file.path.display().to_string()
-        }));
+        add(
+            changes,
+            key("ca_file"),
+            ca_file,
+            &new.ca_file,
+            optional(|file: &crate::config::CaFile| file.path.display().to_string()),
+        );
     }
 }
 
@@ -109,8 +113,7 @@ mod tests {
         assert_eq!(between(Some(&old), None), [told("outbox", "on", "off")]);
         assert_eq!(between(Some(&old), Some(&old)), []);
         let new = Outbox { max_pending: NonZeroUsize::MIN, max_bytes: 1 << 29, ..old.clone() };
-        let expected =
-            [told("outbox.max_pending", "100000", "1"), told("outbox.max_bytes", "1GiB", "512MiB")];
+        let expected = [told("outbox.max_pending", "100000", "1"), told("outbox.max_bytes", "1GiB", "512MiB")];
         assert_eq!(between(Some(&old), Some(&new)), expected);
     }
 

@@ -119,7 +119,7 @@ impl Webhook {
         let written = r.one_or_more("secret", key);
         let of_file = r.parse("secret_file", |path| read_secrets(folder, path));
         let timeout = r.duration("timeout", Duration::from_secs(15));
-        let max_attempts = r.positive("max_attempts", const { NonZeroU32::new(20).expect("not zero") });
+        let max_attempts = r.positive("max_attempts", const { NonZeroU32::new(40).expect("not zero") });
         let allow_private = r.parse("allow_private", |text| match text {
             "" => Err(Invalid("must be the host of `url`")),
             host => Ok(host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()),
@@ -205,9 +205,8 @@ fn tenant(text: &str) -> Result<TenantName, Invalid> {
 
 /// A secret as the Standard Webhooks write it: Base64, and `whsec_` before.
 fn key(text: &str) -> Result<SigningKey, Invalid> {
-    let wrong = Invalid(
-        "must be `whsec_` and 24 to 64 bytes in Base64, such as `echo whsec_$(openssl rand -base64 32)` makes",
-    );
+    let wrong =
+        Invalid("must be `whsec_` and 24 to 64 bytes in Base64, such as `echo whsec_$(openssl rand -base64 32)` makes");
     let bytes = BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text)).map_err(|_| wrong)?;
     if KEY_BYTES.contains(&bytes.len()) { Ok(Secret::new(bytes.into())) } else { Err(wrong) }
 }
@@ -265,7 +264,7 @@ mod tests {
     fn an_entry_has_its_defaults() {
         let webhook = one("");
         assert_eq!((&*webhook.name, webhook.url.to_string().as_str()), ("billing", "https://hooks.example/***"));
-        assert_eq!((webhook.timeout, webhook.max_attempts.get()), (Duration::from_secs(15), 20));
+        assert_eq!((webhook.timeout, webhook.max_attempts.get()), (Duration::from_secs(15), 40));
         assert_eq!((webhook.tenants, webhook.allow_private, webhook.ca_file), (None, false, None));
         assert_eq!(webhook.events, [EventKind::TxFinal]);
         assert_eq!(webhook.secrets[0].expose().len(), 24);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{CertifiedIssuer, CertificateParams, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -50,10 +50,11 @@ impl TestServer {
                 let (seen, tls) = (seen.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, words, &seen).await,
-                            Err(_) => return,
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, words, &seen).await;
+                            }
+                        }
                         None => serve(stream, words, &seen).await,
                     }
                 });
@@ -216,8 +217,7 @@ async fn tls_trusts_the_ca_file_and_nobody_else() {
     )
     .unwrap();
     let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec!["hooks.example".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let certificate = CertificateParams::new(vec!["hooks.example".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -72,7 +72,8 @@ pub fn transaction(kind: EventKind, record: &Record, transition: &Transition) ->
         State::Replaced { by, .. } if transition.to == record.state.name() => Some(by.to_string()),
         _ => None,
     };
-    let block = transition.block.map(|block| Block { number: format!("{:#x}", block.number), hash: block.hash.to_string() });
+    let block =
+        transition.block.map(|block| Block { number: format!("{:#x}", block.number), hash: block.hash.to_string() });
     let data = Transaction {
         hash: record.id.hash.to_string(),
         tenant: record.id.tenant.as_str(),

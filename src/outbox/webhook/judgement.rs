@@ -105,9 +105,18 @@ mod tests {
             assert_eq!(answered(status, None), Judgement::Delivered, "{status}");
         }
         assert_eq!(answered(410, None), Judgement::Gone);
-        for (status, blames_endpoint) in
-            [(301, true), (307, true), (401, true), (404, true), (429, true), (500, true), (503, true), (400, false), (413, false), (422, false)]
-        {
+        for (status, blames_endpoint) in [
+            (301, true),
+            (307, true),
+            (401, true),
+            (404, true),
+            (429, true),
+            (500, true),
+            (503, true),
+            (400, false),
+            (413, false),
+            (422, false),
+        ] {
             let failure = failure(answered(status, None));
             assert_eq!((failure.why, failure.blames_endpoint), (format!("status {status}"), blames_endpoint));
         }

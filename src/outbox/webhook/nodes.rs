@@ -23,7 +23,10 @@ use crate::{
 
 /// What was last told of the pools, over reloads. Clones are the same memory.
 #[derive(Clone, Debug, Default)]
-pub struct PoolMemory(Arc<Mutex<BTreeMap<(Arc<str>, &'static str), Known>>>);
+pub struct PoolMemory(Arc<Mutex<BTreeMap<PoolName, Known>>>);
+
+/// Network and side.
+type PoolName = (Arc<str>, &'static str);
 
 /// What is known of one pool.
 #[derive(Debug, Default)]
@@ -109,13 +112,7 @@ pub async fn watch(pool: Arc<Pool>, memory: PoolMemory, webhooks: Webhooks) {
 }
 
 /// The event of a change, and its body.
-fn event(
-    (network, layer): &(Arc<str>, &'static str),
-    news: &News,
-    number: u64,
-    now: Instant,
-    wall: Millis,
-) -> (Event, String) {
+fn event((network, layer): &PoolName, news: &News, number: u64, now: Instant, wall: Millis) -> (Event, String) {
     let (kind, at, data) = match news {
         News::Node { node, verdict } => {
             let kind = if verdict.is_usable() { EventKind::NodeUp } else { EventKind::NodeDown };
@@ -124,7 +121,11 @@ fn event(
         News::Switched { from, to, reason, at } => {
             let ago = super::attempt::millis(now.saturating_duration_since(*at));
             let (from, to) = (from.as_deref(), to.as_deref());
-            (EventKind::Switch, Millis(wall.0.saturating_sub(ago)), PoolData::Switch { network, layer, from, to, reason })
+            (
+                EventKind::Switch,
+                Millis(wall.0.saturating_sub(ago)),
+                PoolData::Switch { network, layer, from, to, reason },
+            )
         }
     };
     let (time, number) = (wall.0.to_string(), number.to_string());
@@ -163,7 +164,8 @@ mod tests {
     use super::*;
 
     fn look(known: &mut Known, nodes: &[(&str, Verdict)], switches: &[Switch]) -> Vec<String> {
-        let nodes: Vec<(Arc<str>, Verdict)> = nodes.iter().map(|(name, verdict)| (Arc::from(*name), *verdict)).collect();
+        let nodes: Vec<(Arc<str>, Verdict)> =
+            nodes.iter().map(|(name, verdict)| (Arc::from(*name), *verdict)).collect();
         let news = known.news(nodes.iter().map(|(name, verdict)| (name, *verdict)), switches.iter());
         let told = |one: News| match one {
             News::Node { node, verdict } => format!("{node} {}", verdict.as_str()),

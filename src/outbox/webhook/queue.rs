@@ -184,6 +184,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Whatever is added is taken once, in time, and nothing is left behind.
         #[test]
         fn everything_is_taken_once(

@@ -5,7 +5,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue};
 use ring::hmac;
 
-use crate::{config::SigningKey, outbox::record::{EventId, Millis}};
+use crate::{
+    config::SigningKey,
+    outbox::record::{EventId, Millis},
+};
 
 /// The headers that identify and sign a request with `body`, at the time of its attempt. Each key
 /// has its signature, so that receivers can change keys one by one.

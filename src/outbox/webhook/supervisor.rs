@@ -197,6 +197,7 @@ impl Supervisor {
                         warn!(endpoint = &*name, %error, "deliveries of an endpoint that is gone wait");
                     }
                 }
+                shared.forget_gone();
             });
         }
     }

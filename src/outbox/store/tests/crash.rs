@@ -6,7 +6,7 @@ use super::{super::writer::Queued, *};
 use crate::outbox::store::Way;
 
 /// Random runs by default; `OUTBOX_SEEDS` asks for more.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 6;
 
 fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var("OUTBOX_SEEDS").ok();

@@ -166,9 +166,7 @@ async fn steps_behind_a_failed_one_fail_with_their_line() {
     let (line, other) = (store.line(), store.line());
     disk.hold_syncs();
     let first = line.submit(accepting(tx("a", "main", 1))).await.unwrap();
-    while disk.waiting_syncs() == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    writing::until(|| disk.waiting_syncs() == 1).await;
     // Handed in while nobody knows that the first one fails.
     let mut record = record(tx("a", "main", 1));
     go(&mut record, State::Sent, 200);
@@ -204,6 +202,7 @@ async fn a_row_that_cannot_be_read_fails_its_own_step_only() {
     let line = store.line();
     disk.hold_syncs();
     let first = store.submit(accepting(tx("a", "main", 0))).await.unwrap();
+    writing::until(|| disk.waiting_syncs() == 1).await;
     let mut group = Vec::new();
     for hash in [2, 1, 3] {
         group.push(line.submit(accepting(tx("a", "main", hash))).await.unwrap());

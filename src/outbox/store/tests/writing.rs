@@ -5,10 +5,13 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use super::*;
 
 /// Waits until `holds`, in real time: the writer is a thread.
-async fn until(holds: impl Fn() -> bool) {
-    while !holds() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+pub(super) async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it never came");
 }
 
 /// Whether the future ends at the first look.
@@ -99,10 +102,7 @@ async fn the_last_clone_closes_the_file() {
     drop(clone);
     pending.await.unwrap();
     // The thread closes the file a moment after its last answer.
-    let mut again = Store::open(folder.path());
-    while again.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        again = Store::open(folder.path());
-    }
-    assert!(again.unwrap().read().unwrap().record(&tx("a", "main", 1)).unwrap().is_some());
+    let again = std::cell::OnceCell::new();
+    until(|| Store::open(folder.path()).is_ok_and(|store| again.set(store).is_ok())).await;
+    assert!(again.get().unwrap().read().unwrap().record(&tx("a", "main", 1)).unwrap().is_some());
 }

@@ -34,16 +34,20 @@ mod looking;
 mod sending;
 mod tally;
 mod terms;
+mod word;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use self::{
     blocks::Chain,
     book::Book,
-    entry::{Entry, Flight, Key},
+    entry::{Entry, Key},
 };
 pub use self::{
     command::replay,
@@ -61,6 +65,10 @@ use super::{
 /// next.
 const MOST_AT_ONCE: usize = 1000;
 
+/// Numbers that a desk may use in each millisecond of its life, as a power of two, before they meet
+/// those of a desk that is made anew.
+const NUMBERS_PER_MILLI: u32 = 10;
+
 /// The endpoints that are told of transitions.
 pub trait Endpoints: Send + Sync {
     /// A delivery of the transition to each endpoint that wants it. `record` has made it.
@@ -75,10 +83,10 @@ pub struct Desk {
     chain: Chain,
     /// Transactions that the nodes are to be asked for.
     looks: VecDeque<Key>,
-    /// Transactions that the nodes are asked for now.
-    looking: usize,
-    /// Counts inputs, from 1.
-    turns: u64,
+    /// The questions that the nodes are asked now.
+    looking: BTreeSet<u64>,
+    /// The number of the newest sending or question.
+    numbers: u64,
     now: Millis,
     /// More transitions follow from the newest blocks.
     has_more: bool,
@@ -109,7 +117,7 @@ impl Desk {
         let Stored { live, sums, checkpoint } = stored;
         let mut book = Book::default();
         for record in live {
-            let entry = Entry { record, born: 0, raw: None, waiters: Vec::new(), flight: Flight::default() };
+            let entry = Entry::stored(record);
             book.add(entry, true);
         }
         book.tally = tally::Tally::new(sums);
@@ -119,8 +127,8 @@ impl Desk {
             book,
             chain: Chain::new(checkpoint),
             looks: VecDeque::new(),
-            looking: 0,
-            turns: 0,
+            looking: BTreeSet::new(),
+            numbers: now.0 << NUMBERS_PER_MILLI,
             now,
             has_more: false,
         };
@@ -130,15 +138,16 @@ impl Desk {
 
     /// Takes an input of the time `now`.
     pub fn input(&mut self, now: Millis, input: Input) -> Turn {
-        self.turns += 1;
         self.now = self.now.max(now);
         let mut turn = Turn::default();
         match input {
             Input::Accept(accept) => self.accept(&mut turn, *accept),
-            Input::Heard { id, node, word } => self.heard(&mut turn, &Key::from(&id), &node, word),
-            Input::SendDone { id, is_whole } => self.send_done(&mut turn, &Key::from(&id), is_whole),
-            Input::Looked { id, found, final_nonces } => {
-                self.looked(&mut turn, &Key::from(&id), found, final_nonces);
+            Input::Heard { id, send, node, word } => self.heard(&mut turn, &Key::from(&id), send, &node, word),
+            Input::SendDone { id, send, is_whole } => self.send_done(&mut turn, &Key::from(&id), send, is_whole),
+            Input::Looked { id, look, found, final_nonces } => {
+                if self.looking.remove(&look) {
+                    self.looked(&mut turn, &Key::from(&id), found, final_nonces);
+                }
             }
             Input::Blocks(blocks) => self.blocks(&mut turn, *blocks),
             Input::NodeReturned { node } => self.node_returned(&node),
@@ -158,10 +167,15 @@ impl Desk {
         if self.has_more { Some(self.now) } else { self.book.next_due() }
     }
 
-    /// A life is over, and the store knows: the desk need not hold the record any more.
-    pub fn settled(&mut self, id: &TxId) {
+    /// A life is over since transition `seq`, and the store knows: the desk need not hold the
+    /// record any more, unless it has begun to live again.
+    pub fn settled(&mut self, id: &TxId, seq: u64) {
         let key = Key::from(id);
-        if self.book.get(&key).is_some_and(|entry| entry.record.state.is_over()) {
+        let is_idle = self.book.change(&key, |entry| {
+            entry.settled = Some(seq);
+            entry.is_settled()
+        });
+        if is_idle == Some(true) {
             self.book.take(&key);
         }
     }
@@ -219,6 +233,12 @@ impl Desk {
         self.book.change(&Key::from(id), |entry| entry.waiters.push((waiter, until))).is_some()
     }
 
+    /// A number for a sending or a question.
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
     /// Lets an event happen to a transaction, and makes the transitions that follow. Whether there
     /// were some.
     fn happen(&mut self, turn: &mut Turn, key: &Key, event: &Event, source: Source<'_>) -> Result<bool, Illegal> {
@@ -259,7 +279,7 @@ impl Desk {
     /// Writes a record that was changed, and tells of its newest transition, if it made one.
     fn write(&self, turn: &mut Turn, changed: Option<Record>, transition: Option<Transition>) {
         let Some(record) = changed else { return };
-        let (id, is_over) = (record.id.clone(), record.state.is_over());
+        let (id, seq, is_over) = (record.id.clone(), record.seq, record.state.is_over());
         match transition {
             Some(transition) => {
                 let deliveries = self.endpoints.deliveries(&record, &transition);
@@ -269,7 +289,7 @@ impl Desk {
             None => _ = turn.step.update(record),
         }
         if is_over {
-            turn.effects.push(Effect::Settled(id));
+            turn.effects.push(Effect::Settled { id, seq });
         }
     }
 

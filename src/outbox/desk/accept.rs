@@ -4,7 +4,7 @@ use alloy_primitives::U128;
 
 use super::{
     Desk, Source,
-    effect::{Done, Effect, NotDone, To, Turn},
+    effect::{Answer, Done, Effect, NotDone, To, Turn},
     entry::{Entry, Flight, Key},
     input::{Accept, NodeWords, Waiter},
 };
@@ -28,7 +28,7 @@ impl Desk {
         if self.book.get(&key).is_none()
             && let Some(known) = accept.known.as_deref().filter(|known| known.id == id)
         {
-            self.recall(known.clone());
+            self.book.add(Entry::stored(known.clone()), true);
         }
         let taken = match self.book.get(&key) {
             Some(_) => self.accept_again(turn, &key),
@@ -43,12 +43,6 @@ impl Desk {
         self.book.change(&key, |entry| entry.raw = None);
     }
 
-    /// Puts a record that the store has on the desk.
-    pub(super) fn recall(&mut self, record: Record) {
-        let entry = Entry { record, born: 0, raw: None, waiters: Vec::new(), flight: Flight::default() };
-        self.book.add(entry, true);
-    }
-
     fn accept_again(&mut self, turn: &mut Turn, key: &Key) -> Result<(), NotDone> {
         let Some(entry) = self.book.get(key) else { return Ok(()) };
         let was_over = entry.record.state.is_over();
@@ -59,15 +53,14 @@ impl Desk {
             self.book.change(key, |entry| {
                 entry.record.accepted_at = now;
                 entry.record.deadline = deadline;
-                entry.flight = Flight { is_queued: entry.flight.is_queued, ..Flight::default() };
             });
         }
         let happened = self.happen(turn, key, &Event::Accepted, Source::default());
-        if was_over && happened != Ok(true) {
-            // It was recalled for this question only.
-            turn.effects.push(Effect::Settled(self.id_of(key)));
-        }
         let Some(entry) = self.book.get(key) else { return Ok(()) };
+        if was_over && happened != Ok(true) {
+            // It was put on the desk for this question only.
+            turn.effects.push(Effect::Settled { id: self.id_of(key), seq: entry.record.seq });
+        }
         happened.map(|_| ()).map_err(|_| not_again(&entry.record))
     }
 
@@ -114,7 +107,7 @@ impl Desk {
         turn.effects.push(Effect::Tell { id, transition });
         let mut flight = Flight { round: self.next_round(), ..Flight::default() };
         flight.want = Some(To::All);
-        let entry = Entry { record, born: self.turns, raw: Some(raw), waiters: Vec::new(), flight };
+        let entry = Entry { raw: Some(raw), flight, ..Entry::stored(record) };
         self.book.add(entry, false);
         Ok(())
     }
@@ -145,12 +138,13 @@ impl Desk {
             }
             State::Replaced { .. } | State::Expired | State::Cancelled => Err(not_again(&entry.record)),
         };
-        // A node's word comes after the sending, and so after the step that the sending waited for.
-        let was_sent = entry.flight.under_way.as_ref().is_some_and(|under_way| entry.born <= under_way.turn);
-        let is_durable = was_sent && matches!(entry.record.state, State::Sent);
+        self.answer_waiters(&mut turn.effects, key, &answer);
+    }
+
+    /// Gives all who wait for a transaction this answer.
+    pub(super) fn answer_waiters(&mut self, effects: &mut Vec<Effect>, key: &Key, answer: &Answer) {
         let waiters = self.book.change(key, |entry| std::mem::take(&mut entry.waiters)).unwrap_or_default();
-        let answers = waiters.into_iter().map(|(waiter, _)| Effect::Answer { waiter, answer: answer.clone() });
-        if is_durable { turn.at_once.extend(answers) } else { turn.effects.extend(answers) }
+        effects.extend(waiters.into_iter().map(|(waiter, _)| Effect::Answer { waiter, answer: answer.clone() }));
     }
 
     pub(super) fn id_of(&self, key: &Key) -> TxId {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{
     Desk, MOST_AT_ONCE, Source,
     effect::Turn,
-    entry::Key,
+    entry::{Entry, Key},
     input::{Blocks, InBlock, NewBlock},
 };
 use crate::outbox::{life::Event, record::BlockId};
@@ -48,6 +48,11 @@ impl Chain {
         }
     }
 
+    /// The height up to which all is final. Above the newest block nothing is known.
+    fn finalized_until(&self, tip: u64) -> Option<u64> {
+        self.finalized.map(|finalized| finalized.min(tip))
+    }
+
     fn at(&self, number: u64) -> Option<&BlockId> {
         let first = self.window.front()?.number;
         self.window.get(usize::try_from(number.checked_sub(first)?).ok()?)
@@ -78,9 +83,11 @@ impl Desk {
 
     pub(super) fn blocks(&mut self, turn: &mut Turn, blocks: Blocks) {
         let Blocks { removed, added, skipped, finalized, recalled } = blocks;
+        let mut guests = Vec::new();
         for record in recalled {
             if record.id.network == self.terms.network && self.record(&record.id).is_none() {
-                self.recall(record);
+                guests.push(Key::from(&record.id));
+                self.book.add(Entry::stored(record), true);
             }
         }
         for block in removed {
@@ -92,6 +99,12 @@ impl Desk {
         }
         for block in &added {
             self.add_block(turn, block);
+        }
+        for key in guests {
+            // Of most, the blocks tell what the store knows.
+            if self.book.get(&key).is_some_and(|entry| entry.record.state.is_over()) {
+                self.book.take(&key);
+            }
         }
         self.chain.finalized = self.chain.finalized.max(finalized);
         self.advance(turn);
@@ -157,7 +170,7 @@ impl Desk {
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         self.has_more = false;
         let Some(tip) = self.chain.tip() else { return };
-        let finalized = self.chain.finalized;
+        let finalized = self.chain.finalized_until(tip);
         let deep = (tip + 1).checked_sub(self.terms.confirmations.max(1));
         let mut left = MOST_AT_ONCE;
         for (is_mined, until) in [(true, deep.max(finalized)), (false, finalized)] {
@@ -184,8 +197,11 @@ impl Desk {
     /// Confirms a transaction whose block is canonical, or ends its life, if it is deep enough.
     pub(super) fn advance_one(&mut self, turn: &mut Turn, key: &Key) {
         let Some(tip) = self.chain.tip() else { return };
-        let event =
-            Event::Advanced { tip, finalized: self.chain.finalized, confirmations: self.terms.confirmations.max(1) };
+        let event = Event::Advanced {
+            tip,
+            finalized: self.chain.finalized_until(tip),
+            confirmations: self.terms.confirmations.max(1),
+        };
         // That the chain goes on is never illegal.
         _ = self.happen(turn, key, &event, Source::default());
     }

@@ -34,6 +34,9 @@ pub enum Effect {
     Send {
         /// The transaction.
         id: TxId,
+        /// The sending's number, which its words carry. No other sending has it, also none of an
+        /// earlier desk.
+        send: u64,
         /// The nodes.
         to: To,
         /// The bytes; where they are not here, the store has them.
@@ -48,6 +51,8 @@ pub enum Effect {
     Look {
         /// The transaction for whose sake they are asked.
         id: TxId,
+        /// The question's number, which its answer carries.
+        look: u64,
         /// The hash to ask for: its own, or that of the one which took its place.
         hash: B256,
         /// Whether to ask for the sender's nonce at the final block too.
@@ -68,7 +73,12 @@ pub enum Effect {
         transition: Transition,
     },
     /// A life is over, and the store knows: tell the desk by [`Desk::settled`](super::Desk::settled).
-    Settled(TxId),
+    Settled {
+        /// The transaction.
+        id: TxId,
+        /// The number of the transition that ended its life.
+        seq: u64,
+    },
 }
 
 /// The nodes that a transaction is sent to.

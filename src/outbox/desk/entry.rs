@@ -28,12 +28,12 @@ impl From<&TxId> for Key {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// The turn that made the record; 0 for one that was read from the store.
-    pub(super) born: u64,
     /// The bytes, until the end of the turn that brought them.
     pub(super) raw: Option<Bytes>,
     /// Clients that wait for a node's word, and until when.
     pub(super) waiters: Vec<(Waiter, Millis)>,
+    /// The newest transition after which its life was over and the store knew.
+    pub(super) settled: Option<u64>,
     pub(super) flight: Flight,
 }
 
@@ -67,8 +67,7 @@ pub(super) struct Flight {
 #[derive(Clone, Debug)]
 pub(super) struct UnderWay {
     pub(super) to: To,
-    /// The turn that began it.
-    pub(super) turn: u64,
+    pub(super) number: u64,
     pub(super) taken: bool,
     /// Nodes that refused it for good, and the first of these.
     pub(super) refused: u32,
@@ -80,8 +79,8 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    pub(super) fn new(to: To, turn: u64) -> Self {
-        Self { to, turn, taken: false, refused: 0, node: None, others: 0, lost: 0 }
+    pub(super) fn new(to: To, number: u64) -> Self {
+        Self { to, number, taken: false, refused: 0, node: None, others: 0, lost: 0 }
     }
 }
 
@@ -92,9 +91,23 @@ pub(super) enum Look {
     No,
     Wanted,
     UnderWay,
+    /// The nodes are asked now, and their answer may be older than a change of the chain.
+    Outdated,
 }
 
 impl Entry {
+    /// The entry of a record that the store has.
+    pub(super) fn stored(record: Record) -> Self {
+        Self { record, raw: None, waiters: Vec::new(), settled: None, flight: Flight::default() }
+    }
+
+    /// Whether it can leave the desk: its life is over, the store knows, and no sending is under
+    /// way, since those are counted.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_known = self.settled == Some(self.record.seq) && self.record.state.is_over();
+        is_known && self.flight.under_way.is_none()
+    }
+
     pub(super) fn key(&self) -> Key {
         Key::from(&self.record.id)
     }

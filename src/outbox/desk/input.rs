@@ -23,6 +23,8 @@ pub enum Input {
     Heard {
         /// The transaction.
         id: TxId,
+        /// The sending's number.
+        send: u64,
         /// The node.
         node: Arc<str>,
         /// What it said.
@@ -32,6 +34,8 @@ pub enum Input {
     SendDone {
         /// The transaction.
         id: TxId,
+        /// The sending's number.
+        send: u64,
         /// Whether each usable node of the network gave a word.
         is_whole: bool,
     },
@@ -39,6 +43,8 @@ pub enum Input {
     Looked {
         /// The transaction.
         id: TxId,
+        /// The question's number.
+        look: u64,
         /// What they know of it.
         found: Found,
         /// How many nonces the sender has used at a final block, where that was asked for and told.

@@ -22,6 +22,9 @@ impl Desk {
         for key in keys {
             let is_new = self.book.change(&key, |entry| {
                 entry.flight.is_watched = false;
+                if entry.flight.look == Look::UnderWay {
+                    entry.flight.look = Look::Outdated;
+                }
                 let was_never_taken = matches!(entry.record.state, State::Accepted | State::Reorged { .. });
                 if was_never_taken && !entry.flight.is_taken && entry.flight.under_way.is_none() {
                     entry.want(To::All);
@@ -50,8 +53,9 @@ impl Desk {
 
     /// Begins to ask, once it is known where the chain is.
     pub(super) fn start_looks(&mut self, turn: &mut Turn) {
-        while self.looking < MAX_LOOKS && self.chain.tip().is_some() {
+        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() {
             let Some(key) = self.looks.pop_front() else { return };
+            let number = self.number();
             let look = self.book.change(&key, |entry| {
                 if entry.flight.look != Look::Wanted {
                     return None;
@@ -63,10 +67,10 @@ impl Desk {
                 entry.flight.look = Look::UnderWay;
                 let (id, hash) = (entry.record.id.clone(), entry.asked());
                 let with_nonce = entry.flight.is_nonce_used && entry.record.state.is_pending();
-                Some(Effect::Look { id, hash, with_nonce })
+                Some(Effect::Look { id, look: number, hash, with_nonce })
             });
             if let Some(look) = look.flatten() {
-                self.looking += 1;
+                self.looking.insert(number);
                 turn.effects.push(look);
             }
         }
@@ -74,13 +78,16 @@ impl Desk {
 
     /// The nodes were asked for a transaction.
     pub(super) fn looked(&mut self, turn: &mut Turn, key: &Key, found: Found, final_nonces: Option<u64>) {
-        self.looking = self.looking.saturating_sub(1);
         let (round, soon) = (self.next_round(), self.chain.tip().unwrap_or(0).saturating_add(1));
         let is_unsure = found == Found::Unsure;
-        self.book.change(key, |entry| {
-            entry.flight.look = Look::No;
+        let before = self.book.change(key, |entry| {
             entry.flight.round = if is_unsure { soon } else { round };
+            std::mem::take(&mut entry.flight.look)
         });
+        if before == Some(Look::Outdated) {
+            self.want_look(key);
+            return;
+        }
         let Some(entry) = self.book.get(key) else { return };
         if entry.record.state.is_pending() {
             self.looked_for_pending(turn, key, found, final_nonces);

@@ -60,14 +60,15 @@ impl Desk {
     }
 
     fn send(&mut self, turn: &mut Turn, key: &Key) {
-        let turns = self.turns;
+        let number = self.number();
         let sent = self.book.change(key, |entry| {
             let to = entry.flight.want.take().unwrap_or(To::All);
-            entry.flight.under_way = Some(UnderWay::new(to.clone(), turns));
+            entry.flight.under_way = Some(UnderWay::new(to.clone(), number));
             entry.flight.words = None;
             let record = &entry.record;
             Effect::Send {
                 id: record.id.clone(),
+                send: number,
                 to,
                 raw: entry.raw.take(),
                 request_id: record.request_id.clone(),
@@ -78,14 +79,16 @@ impl Desk {
     }
 
     /// Takes a node's word about a transaction that was sent.
-    pub(super) fn heard(&mut self, turn: &mut Turn, key: &Key, node: &Arc<str>, word: Word) {
+    pub(super) fn heard(&mut self, turn: &mut Turn, key: &Key, send: u64, node: &Arc<str>, word: Word) {
         let is_taken = word == Word::Taken;
-        self.book.change(key, |entry| {
+        let of_this = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
             if is_taken {
                 (flight.is_taken, flight.is_nonce_used, flight.in_vain, flight.retry) = (true, false, 0, None);
             }
-            let Some(under_way) = &mut flight.under_way else { return };
+            let Some(under_way) = flight.under_way.as_mut().filter(|under_way| under_way.number == send) else {
+                return false;
+            };
             match word {
                 Word::Taken => under_way.taken = true,
                 Word::RefusedForGood(words) => {
@@ -100,8 +103,14 @@ impl Desk {
                 }
                 Word::Lost => under_way.lost += 1,
             }
+            true
         });
         if is_taken {
+            if of_this == Some(true) {
+                // The sending began when the record was durable, so nobody needs to wait for the
+                // transition to be.
+                self.answer_waiters(&mut turn.at_once, key, &Ok(Done::Hash(key.hash)));
+            }
             // A node's word is never illegal.
             _ = self.happen(turn, key, &Event::Taken, Source { node: Some(node), reason: None });
             self.answer_for(turn, key);
@@ -109,11 +118,11 @@ impl Desk {
     }
 
     /// A sending is over: all its words have come.
-    pub(super) fn send_done(&mut self, turn: &mut Turn, key: &Key, is_whole: bool) {
+    pub(super) fn send_done(&mut self, turn: &mut Turn, key: &Key, send: u64, is_whole: bool) {
         let (round, now) = (self.next_round(), self.now);
         let ended = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
-            let done = flight.under_way.take()?;
+            let done = flight.under_way.take_if(|under_way| under_way.number == send)?;
             flight.round = round;
             if done.taken || done.refused + done.others > 0 {
                 flight.in_vain = 0;
@@ -124,6 +133,9 @@ impl Desk {
             }
             Some(done)
         });
+        if self.book.get(key).is_some_and(Entry::is_settled) {
+            self.book.take(key);
+        }
         let Some(UnderWay { to, taken, refused, others, lost, node, .. }) = ended.flatten() else { return };
         if taken {
             return;
@@ -144,10 +156,7 @@ impl Desk {
         }
         if refused + others > 0 {
             // Nodes were reached, and none takes it now. It is kept and will be sent again.
-            let waiters = self.book.change(key, |entry| std::mem::take(&mut entry.waiters)).unwrap_or_default();
-            for (waiter, _) in waiters {
-                turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });
-            }
+            self.answer_waiters(&mut turn.effects, key, &Ok(Done::Hash(key.hash)));
         }
     }
 

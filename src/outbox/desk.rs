@@ -40,7 +40,7 @@ mod word;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -48,6 +48,7 @@ use self::{
     blocks::Chain,
     book::Book,
     entry::{Entry, Key},
+    looking::LookAnswer,
 };
 pub use self::{
     command::replay,
@@ -83,8 +84,9 @@ pub struct Desk {
     chain: Chain,
     /// Transactions that the nodes are to be asked for.
     looks: VecDeque<Key>,
-    /// The questions that the nodes are asked now.
-    looking: BTreeSet<u64>,
+    /// The questions that the nodes are asked now, and up to where the chain was final when they
+    /// were: an answer about a block means as much and no more.
+    looking: BTreeMap<u64, Option<u64>>,
     /// The number of the newest sending or question.
     numbers: u64,
     now: Millis,
@@ -127,7 +129,7 @@ impl Desk {
             book,
             chain: Chain::new(checkpoint),
             looks: VecDeque::new(),
-            looking: BTreeSet::new(),
+            looking: BTreeMap::new(),
             numbers: now.0 << NUMBERS_PER_MILLI,
             now,
             has_more: false,
@@ -145,8 +147,9 @@ impl Desk {
             Input::Heard { id, send, node, word } => self.heard(&mut turn, &Key::from(&id), send, &node, word),
             Input::SendDone { id, send, is_whole } => self.send_done(&mut turn, &Key::from(&id), send, is_whole),
             Input::Looked { id, look, found, final_nonces } => {
-                if self.looking.remove(&look) {
-                    self.looked(&mut turn, &Key::from(&id), found, final_nonces);
+                if let Some(finalized) = self.looking.remove(&look) {
+                    let answer = LookAnswer { found, final_nonces, finalized };
+                    self.looked(&mut turn, &Key::from(&id), answer);
                 }
             }
             Input::Blocks(blocks) => self.blocks(&mut turn, *blocks),

@@ -49,8 +49,8 @@ impl Chain {
     }
 
     /// The height up to which all is final. Above the newest block nothing is known.
-    fn finalized_until(&self, tip: u64) -> Option<u64> {
-        self.finalized.map(|finalized| finalized.min(tip))
+    pub(super) fn finalized(&self) -> Option<u64> {
+        Some(self.finalized?.min(self.tip()?))
     }
 
     fn at(&self, number: u64) -> Option<&BlockId> {
@@ -170,7 +170,7 @@ impl Desk {
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         self.has_more = false;
         let Some(tip) = self.chain.tip() else { return };
-        let finalized = self.chain.finalized_until(tip);
+        let finalized = self.chain.finalized();
         let deep = (tip + 1).checked_sub(self.terms.confirmations.max(1));
         let mut left = MOST_AT_ONCE;
         for (is_mined, until) in [(true, deep.max(finalized)), (false, finalized)] {
@@ -184,7 +184,7 @@ impl Desk {
                 }
                 let is_watched = self.book.get(&key).is_some_and(|entry| entry.flight.is_watched);
                 if is_watched {
-                    self.advance_one(turn, &key);
+                    self.advance_one(turn, &key, finalized);
                     left -= 1;
                 } else {
                     // Whether its block is canonical is not known here.
@@ -195,13 +195,9 @@ impl Desk {
     }
 
     /// Confirms a transaction whose block is canonical, or ends its life, if it is deep enough.
-    pub(super) fn advance_one(&mut self, turn: &mut Turn, key: &Key) {
+    pub(super) fn advance_one(&mut self, turn: &mut Turn, key: &Key, finalized: Option<u64>) {
         let Some(tip) = self.chain.tip() else { return };
-        let event = Event::Advanced {
-            tip,
-            finalized: self.chain.finalized_until(tip),
-            confirmations: self.terms.confirmations.max(1),
-        };
+        let event = Event::Advanced { tip, finalized, confirmations: self.terms.confirmations.max(1) };
         // That the chain goes on is never illegal.
         _ = self.happen(turn, key, &event, Source::default());
     }

@@ -68,6 +68,8 @@ pub(super) struct Flight {
 pub(super) struct UnderWay {
     pub(super) to: To,
     pub(super) number: u64,
+    /// The transaction began to wait anew meanwhile: the sending rests on a step that is older.
+    pub(super) is_outlived: bool,
     pub(super) taken: bool,
     /// Nodes that refused it for good, and the first of these.
     pub(super) refused: u32,
@@ -80,7 +82,7 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     pub(super) fn new(to: To, number: u64) -> Self {
-        Self { to, number, taken: false, refused: 0, node: None, others: 0, lost: 0 }
+        Self { to, number, is_outlived: false, taken: false, refused: 0, node: None, others: 0, lost: 0 }
     }
 }
 

@@ -14,6 +14,15 @@ use crate::outbox::{
 /// The most transactions that nodes are asked for at once.
 const MAX_LOOKS: usize = 64;
 
+/// What came of a question.
+#[derive(Debug)]
+pub(super) struct LookAnswer {
+    pub(super) found: Found,
+    pub(super) final_nonces: Option<u64>,
+    /// The height up to which the chain was final when the nodes were asked.
+    pub(super) finalized: Option<u64>,
+}
+
 impl Desk {
     /// Wants the nodes asked for all that is not known for sure: at the start, and where blocks were
     /// not told.
@@ -70,14 +79,15 @@ impl Desk {
                 Some(Effect::Look { id, look: number, hash, with_nonce })
             });
             if let Some(look) = look.flatten() {
-                self.looking.insert(number);
+                self.looking.insert(number, self.chain.finalized());
                 turn.effects.push(look);
             }
         }
     }
 
     /// The nodes were asked for a transaction.
-    pub(super) fn looked(&mut self, turn: &mut Turn, key: &Key, found: Found, final_nonces: Option<u64>) {
+    pub(super) fn looked(&mut self, turn: &mut Turn, key: &Key, answer: LookAnswer) {
+        let LookAnswer { found, final_nonces, finalized } = answer;
         let (round, soon) = (self.next_round(), self.chain.tip().unwrap_or(0).saturating_add(1));
         let is_unsure = found == Found::Unsure;
         let before = self.book.change(key, |entry| {
@@ -92,7 +102,7 @@ impl Desk {
         if entry.record.state.is_pending() {
             self.looked_for_pending(turn, key, found, final_nonces);
         } else if entry.record.state.is_in_block() && !entry.flight.is_watched {
-            self.looked_for_block(turn, key, found);
+            self.looked_for_block(turn, key, found, finalized);
         }
     }
 
@@ -130,7 +140,7 @@ impl Desk {
 
     /// Says whether the block of a transaction is still canonical, where the desk did not see all
     /// changes of the chain.
-    fn looked_for_block(&mut self, turn: &mut Turn, key: &Key, found: Found) {
+    fn looked_for_block(&mut self, turn: &mut Turn, key: &Key, found: Found, finalized: Option<u64>) {
         let Some(entry) = self.book.get(key) else { return };
         let Some(ours) = entry.record.state.block() else { return };
         let by = entry.asked();
@@ -138,7 +148,7 @@ impl Desk {
             Found::InBlock { block, .. } if block == ours => {
                 let is_watched = self.chain.has(&block);
                 self.book.change(key, |entry| entry.flight.is_watched = is_watched);
-                self.advance_one(turn, key);
+                self.advance_one(turn, key, finalized);
             }
             Found::InBlock { node, block } if self.chain.may_have(&block) => {
                 let is_replaced = by != key.hash;

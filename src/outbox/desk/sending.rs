@@ -28,6 +28,9 @@ impl Entry {
                 self.flight.is_taken = false;
                 self.flight.is_nonce_used = false;
                 self.flight.is_watched = false;
+                if let Some(under_way) = &mut self.flight.under_way {
+                    under_way.is_outlived = true;
+                }
                 self.want(To::All);
             }
             State::Sent | State::Seen => {}
@@ -103,7 +106,7 @@ impl Desk {
                 }
                 Word::Lost => under_way.lost += 1,
             }
-            true
+            !under_way.is_outlived
         });
         if is_taken {
             if of_this == Some(true) {
@@ -136,8 +139,10 @@ impl Desk {
         if self.book.get(key).is_some_and(Entry::is_settled) {
             self.book.take(key);
         }
-        let Some(UnderWay { to, taken, refused, others, lost, node, .. }) = ended.flatten() else { return };
-        if taken {
+        let Some(UnderWay { to, is_outlived, taken, refused, others, lost, node, .. }) = ended.flatten() else {
+            return;
+        };
+        if taken || is_outlived {
             return;
         }
         if is_whole && to == To::All && refused > 0 && others + lost == 0 {

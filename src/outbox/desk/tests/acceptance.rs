@@ -178,8 +178,8 @@ fn words_of_an_earlier_sending_end_no_later_one() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
     let (id, earlier) = (bench.id(1), bench.sending(1));
-    bench.command(1, Command::Cancel);
-    bench.command(1, Command::Drop);
+    _ = bench.command(1, Command::Cancel);
+    _ = bench.command(1, Command::Drop);
     let again = bench.accept(1, 0);
     assert_eq!((sent(&again), answers(&again)), (vec![1], vec![]));
     // The disk may not have the second record yet when a word about the first one comes.
@@ -188,4 +188,17 @@ fn words_of_an_earlier_sending_end_no_later_one() {
     assert_eq!((answers(&turn.at_once), answers(&turn.effects).len()), (vec![], 1));
     bench.input(Input::SendDone { id, send: earlier, is_whole: true });
     assert_eq!(bench.desk.in_flight(), 1);
+}
+
+#[test]
+fn a_second_acceptance_waits_for_its_own_sync() {
+    let mut bench = Bench::with(Terms { deadline: 10, ..terms() });
+    bench.accept(1, 0);
+    bench.pause(10);
+    assert_eq!(bench.life(1), "accepted expired");
+    bench.accept(1, 0);
+    // The sending is older than the second acceptance, which may not be on the disk yet.
+    let word = Input::Heard { id: bench.id(1), send: bench.sending(1), node: "a".into(), word: Word::Taken };
+    let turn = bench.desk.input(Millis(bench.now), word);
+    assert_eq!((answers(&turn.at_once), answers(&turn.effects)), (vec![], vec![Ok(Done::Hash(hash(1)))]));
 }

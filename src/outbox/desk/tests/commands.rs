@@ -53,7 +53,7 @@ fn only_records_of_lives_that_are_over_are_dropped() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
     assert!(matches!(bench.command(1, Command::Drop), Err(NotDone::Unfit(_))));
-    bench.command(1, Command::Cancel);
+    _ = bench.command(1, Command::Cancel);
     assert_eq!(bench.command(1, Command::Drop), Ok(Done::Command));
     assert!(bench.disk.records.is_empty() && bench.disk.raw.is_empty());
     assert_eq!(bench.desk.sums().count(), 0);
@@ -67,7 +67,7 @@ fn only_records_of_lives_that_are_over_are_dropped() {
 fn a_record_that_lives_again_is_not_forgotten() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
-    bench.command(1, Command::Cancel);
+    _ = bench.command(1, Command::Cancel);
     bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
     let id = bench.id(1);
     bench.input(Input::Forget(vec![(id.clone(), 3)]));
@@ -83,7 +83,7 @@ fn records_that_are_kept_too_many_are_in_excess() {
     let mut bench = Bench::with(Terms { bounds, ..terms() });
     for name in 1..=2 {
         bench.accept(name, 0);
-        bench.command(name, Command::Cancel);
+        _ = bench.command(name, Command::Cancel);
     }
     assert_eq!(bench.desk.excess(), None);
     bench.accept(3, 0);
@@ -131,7 +131,7 @@ fn a_sending_counts_until_it_has_ended() {
     let mut bench = Bench::with(Terms { in_flight: 1, ..terms() });
     bench.accept_of("default", 1, 1, 0);
     bench.accept_of("default", 2, 2, 0);
-    bench.command(1, Command::Cancel);
+    _ = bench.command(1, Command::Cancel);
     assert_eq!(bench.desk.in_flight(), 1);
     assert_eq!(sent(&bench.done(1)), [2]);
     assert!(bench.desk.record(&bench.id(1)).is_none());

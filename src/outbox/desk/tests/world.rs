@@ -396,6 +396,17 @@ impl World {
     }
 }
 
+/// A run that fails leaves its trace behind.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let file = std::env::temp_dir().join(format!("outbox-world-{}.txt", self.seed));
+            _ = std::fs::write(&file, self.trace.join("\n"));
+            eprintln!("seed {}: the trace is in {}", self.seed, file.display());
+        }
+    }
+}
+
 /// From this time on no foreign transaction is mined.
 const CALM: u64 = 50_000_000;
 
@@ -417,7 +428,7 @@ fn the_same_seed_gives_the_same_run() {
     for seed in [3, 77] {
         let runs = [World::new(seed), World::new(seed)].map(|mut world| {
             world.run();
-            world.trace
+            std::mem::take(&mut world.trace)
         });
         assert_eq!(runs[0], runs[1]);
     }

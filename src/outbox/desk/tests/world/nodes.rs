@@ -68,6 +68,8 @@ impl World {
         let holds = |block: &&NewBlock| block.transactions.iter().any(|tx| tx.hash == hash);
         let canonical = self.chain.iter().find(holds).map(|block| block.id);
         let orphan = self.orphans.get(&hash).copied();
+        let orphan = orphan.filter(|block| block.number > self.finalized as u64);
+        // A node that is still on another branch says so of blocks that are not final.
         if let (Some(block), None, true) = (orphan, canonical, self.chance(20)) {
             return (Found::InBlock { node, block }, None);
         }

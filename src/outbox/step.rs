@@ -31,7 +31,7 @@ pub enum Write {
     /// A record, in the place of the one with the same id.
     Record(Box<Record>),
     /// The dedupe mark of an event. Where the mark is new, the deliveries are written too; where
-    /// it is there already, the event was told of, and nothing is written.
+    /// the mark is there already, the event had its deliveries, and nothing is written.
     Event {
         /// Whose event.
         tenant: TenantName,
@@ -84,7 +84,7 @@ impl Step {
 
     /// A transaction made a transition, the newest of its history: its record, and the event with
     /// its deliveries. The dedupe mark of the event is written with the record, and only here, so a
-    /// transition that is made twice is told of once.
+    /// transition that is made twice has its deliveries once.
     pub fn transition(&mut self, record: Record, deliveries: Vec<Delivery>) -> &mut Self {
         let (tenant, event) = (record.id.tenant.clone(), record.event(record.seq));
         self.update(record).push(Write::Event { tenant, event, deliveries })
@@ -148,8 +148,8 @@ impl Step {
         self.writes.is_empty()
     }
 
-    /// Whether the step takes in something new. A disk that is nearly full takes no such step, and
-    /// keeps its last room for what was taken in before.
+    /// Whether the step takes in something new. A disk that is nearly full refuses those
+    /// steps, and keeps its last room for transactions that were accepted before.
     pub fn accepts(&self) -> bool {
         self.writes.iter().any(|write| matches!(write, Write::Raw { .. }))
     }

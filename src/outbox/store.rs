@@ -1,7 +1,7 @@
 //! The outbox on disk: one file, one writer, readers beside the writer.
 //!
-//! [`Store::commit`] is the only way to change a row. Its future ends after the disk has synced the
-//! transaction that holds the step, and at no earlier time: the answer is sent by the writer, behind
+//! [`Store::commit`] is the only way to change a row. Its future ends after the disk has synced
+//! the transaction that holds the step, and at no earlier time: the writer sends the answer, behind
 //! the commit. Steps that wait together share one transaction and one sync, in their order.
 //!
 //! After a failed write the database is opened anew, and the steps of that transaction are there
@@ -16,6 +16,7 @@ mod line;
 mod medium;
 mod pages;
 mod reader;
+mod retention;
 mod tables;
 mod watched;
 mod writer;
@@ -43,6 +44,7 @@ pub use self::{
     medium::{FILE, Folder, Medium},
     pages::{Filter, MOST_LOOKED_AT, Page, Sums},
     reader::{Due, Reader},
+    retention::Overdue,
     tables::{FORMAT, Kind},
     writer::RESERVE,
 };
@@ -55,11 +57,11 @@ use self::{
 
 use super::step::Step;
 
-/// Steps that may wait for the writer. Whoever has one more waits with it.
+/// Steps that may wait for the writer. A caller with one more waits until there is room.
 const QUEUE: usize = 4096;
 
-/// The store. Clones are the same store; when the last is dropped, the writer ends what waits and
-/// closes the file.
+/// The store. Clones are the same store; when the last is dropped, the writer writes the steps
+/// that wait and closes the file.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -82,7 +84,7 @@ pub enum Health {
     /// As far as is known, yes.
     #[default]
     Writable,
-    /// The disk has no room, or only what is kept back for transactions that were accepted.
+    /// The disk has no room but for the rest of the life of accepted transactions, or none at all.
     Full(String),
     /// The disk takes no writes.
     Unwritable(String),
@@ -129,7 +131,8 @@ impl Store {
         Ok(Self { shared, way: Way::Queue(queue) })
     }
 
-    /// Opens the store over `medium`, without a thread: a commit is done when the step is handed in.
+    /// Opens the store over `medium`, without a thread: a commit is done when the step is handed
+    /// in.
     pub fn inline(medium: Box<dyn Medium>) -> Result<Self, OpenError> {
         let (shared, writer) = Shared::open(medium)?;
         Ok(Self { shared, way: Way::Inline(Arc::new(Mutex::new(writer))) })
@@ -161,7 +164,7 @@ impl Store {
         self.shared.health.subscribe()
     }
 
-    /// Writes what waits, and closes the file. Later steps fail.
+    /// Writes the steps that wait, and closes the file. Later steps fail.
     pub async fn close(self) {
         match &self.way {
             Way::Queue(queue) => {

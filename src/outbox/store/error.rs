@@ -1,4 +1,4 @@
-//! The ways in which a store fails, each with what an operator can do.
+//! The ways in which a store fails. The text of an error says how an operator can help.
 
 use std::io;
 
@@ -11,18 +11,18 @@ pub enum StoreError {
     /// The disk has no room.
     #[error("the disk of the outbox is full: {0}")]
     Full(String),
-    /// The disk takes no writes, or a read of it failed.
+    /// The disk takes no writes, or a read failed.
     #[error("the outbox cannot be written: {0}")]
     Unwritable(String),
-    /// The disk failed in the middle of the sync, and takes no writes since. The step is in the file
-    /// once the disk works again, whole or not at all.
+    /// The disk failed in the middle of the sync, and takes no writes since. Once the disk works
+    /// again, the step is in the file whole or not at all.
     #[error("the outbox cannot be written, and may hold the step or not: {0}")]
     Unsure(String),
-    /// A row is not what this version writes.
+    /// This version cannot read a row.
     #[error("the outbox holds a row that cannot be read: {0}")]
     Malformed(String),
-    /// An earlier step of the same line failed, so this one may rest on what is not there. Whoever
-    /// keeps a copy of rows in memory reads them anew and goes on with a new line.
+    /// An earlier step of the same line failed, so this one may rest on missing rows. A
+    /// caller with a copy of rows in memory reads them anew and goes on with a new line.
     #[error("an earlier step was not written: {0}")]
     Behind(String),
     /// The store is being opened anew after a failure of its disk.
@@ -132,6 +132,9 @@ impl OpenError {
             // redb says so of a file that does not begin as its files do.
             DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Self::Foreign(file, error.to_string())
+            }
+            DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Damaged(file, "the end is missing".to_owned())
             }
             DatabaseError::Storage(StorageError::Io(error)) => Self::Io(file, error),
             DatabaseError::UpgradeRequired(format) => {

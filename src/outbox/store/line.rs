@@ -1,5 +1,5 @@
 //! Lines of steps. A task that keeps rows in memory commits steps that rest on each other. When one
-//! of them fails, those behind it must fail too, though they were handed in before anyone knew.
+//! of them fails, the later ones must fail too, though they were handed in before the failure.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,11 +15,11 @@ pub struct Line {
     state: Arc<LineState>,
 }
 
-/// What the writer knows of a line.
+/// The writer's part of a line.
 #[derive(Debug)]
 pub(super) struct LineState {
-    /// The store's generation when the line began. With a later one, the file may lack what was
-    /// read before.
+    /// The store's generation when the line began. With a later one, the file may lack rows that
+    /// were read before.
     generation: u64,
     failed: OnceLock<StoreError>,
 }
@@ -34,9 +34,7 @@ impl LineState {
     pub(super) fn behind(&self, generation: u64) -> Option<StoreError> {
         match self.failed.get() {
             Some(error) => Some(StoreError::Behind(error.to_string())),
-            None if self.generation != generation => {
-                Some(StoreError::Behind("the outbox was opened anew".to_owned()))
-            }
+            None if self.generation != generation => Some(StoreError::Behind("the outbox was opened anew".to_owned())),
             None => None,
         }
     }

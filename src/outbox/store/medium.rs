@@ -20,10 +20,10 @@ use super::{database::Open, error::OpenError};
 /// The file of the outbox in its directory.
 pub const FILE: &str = "outbox.redb";
 
-/// A file that is being made. It gets its name once it is whole.
+/// A file that is being made. A whole one gets its own name.
 const NEW_FILE: &str = "outbox.redb.new";
 
-/// A small file that shows whether the disk takes writes again. It is removed at once.
+/// A small file, removed at once, that shows whether the disk takes writes again.
 const PROBE_FILE: &str = "outbox.probe";
 
 /// Bytes of that file.
@@ -34,7 +34,7 @@ const PAGE: usize = 4096;
 
 /// Where a store lives.
 pub trait Medium: fmt::Debug + Send + Sync + 'static {
-    /// A new handle to the file, to read and write. It takes the lock against other processes.
+    /// A new handle to the file, to read and write, that can lock out other processes.
     fn open(&self) -> io::Result<Box<dyn StorageBackend>>;
 
     /// A new handle where [`open`](Self::open) fails: nothing will be written through it.
@@ -71,8 +71,8 @@ impl Folder {
         self.dir.join(FILE)
     }
 
-    /// Makes the file where it is missing: under another name until its beginning is written, so that
-    /// a crash leaves either no file or a whole one.
+    /// Makes the file where none is: under another name until its beginning is written, so that a
+    /// crash leaves either no file or a whole one.
     pub(super) fn create(&self) -> Result<(), OpenError> {
         let io = |error| OpenError::Io(self.name(), error);
         if self.file().try_exists().map_err(io)? {
@@ -207,8 +207,8 @@ impl Overlay {
     }
 }
 
-/// For each page that `length` bytes at `offset` touch: the page's offset, the part of the page, and
-/// the part of the bytes.
+/// For each page that `length` bytes at `offset` touch: the page's offset, the part of the page,
+/// and the part of the bytes.
 fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -244,7 +244,7 @@ impl StorageBackend for Overlay {
         let mut above = self.above();
         above.length = len;
         above.least = above.least.min(len);
-        // What is beyond the end is zero when the file grows again.
+        // Bytes beyond the end are zeros when the file grows again.
         above.pages.retain(|&page, _| page < len);
         if let Some((&page, bytes)) = above.pages.range_mut(..len).next_back() {
             let kept = (len - page).min(PAGE as u64) as usize;

@@ -35,7 +35,7 @@ pub struct Page {
     pub next: Option<TxId>,
 }
 
-/// What a tenant has in the store.
+/// A tenant's share of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Records whose life is not over.

@@ -1,5 +1,5 @@
-//! What the store holds, as it was at one moment. Each method reads the file: a few pages for one
-//! row, and no more rows than its limit says.
+//! The rows of the store, as they were at one moment. Each method reads the file: a few pages for
+//! one row, and no more rows than its limit says.
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
@@ -28,7 +28,7 @@ pub struct Reader {
 /// A row of the schedule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due {
-    /// When it is due.
+    /// The due time.
     pub at: Millis,
     /// Whose work.
     pub tenant: TenantName,
@@ -80,8 +80,8 @@ impl Reader {
         Ok(owners)
     }
 
-    /// A tenant's transactions of one sender, from nonce `from` on, in the order of their nonces; at
-    /// most `limit`.
+    /// A tenant's transactions of one sender, from nonce `from` on, in the order of their nonces;
+    /// at most `limit`.
     pub fn by_sender(
         &self,
         tenant: &TenantName,
@@ -102,8 +102,8 @@ impl Reader {
         .collect()
     }
 
-    /// All records of a network whose life is not over, of all tenants: what the network's desk
-    /// takes up at the start. The raw bytes are not read.
+    /// All records of a network whose life is not over, of all tenants, for the
+    /// network's desk at the start. The raw bytes are not read.
     pub fn live(
         &self,
         network: &Network,
@@ -115,12 +115,13 @@ impl Reader {
             let (row, _) = row?;
             let (network, tenant, hash) = row.value();
             let found = states.get((tenant, network, hash))?;
-            let found = found.ok_or_else(|| StoreError::Malformed(format!("live: {network}/{hash:02x?} is missing")))?;
+            let found =
+                found.ok_or_else(|| StoreError::Malformed(format!("live: {network}/{hash:02x?} is missing")))?;
             read("state", found.value().1)
         }))
     }
 
-    /// What is due at `until`, of all tenants, the earliest first; at most `limit` rows.
+    /// The rows that are due at `until`, of all tenants, the earliest first; at most `limit` rows.
     pub fn due(&self, kind: Kind, until: Millis, limit: usize) -> Result<Vec<Due>, StoreError> {
         let end = until.0.checked_add(1).map_or((u64::MAX, "\u{10ffff}", ""), |end| (end, "", ""));
         let rows = self.schedule(kind)?.range((0, "", "")..end)?.take(limit);
@@ -175,7 +176,7 @@ impl Reader {
         rows.map(|row| read("quarantine", row?.1.value())).collect()
     }
 
-    /// Whether an event of a tenant's was told of.
+    /// Whether an event of a tenant's has its dedupe mark.
     pub fn was_told(&self, tenant: &TenantName, event: &EventId) -> Result<bool, StoreError> {
         Ok(self.txn.open_table(DEDUPE)?.get((tenant.as_str(), event.as_str()))?.is_some())
     }
@@ -186,7 +187,7 @@ impl Reader {
         found.map(|row| read("checkpoint", row.value())).transpose()
     }
 
-    /// A number of the store's own; 0 where it was never set.
+    /// A number of the store's own; 0 where none was set.
     pub(super) fn meta(&self, name: &str) -> Result<u64, StoreError> {
         Ok(self.txn.open_table(META)?.get(name)?.map_or(0, |row| row.value()))
     }

@@ -35,7 +35,7 @@ pub(super) const BY_SENDER: TableDefinition<(&str, &str, &[u8; 20], u64, &[u8; 3
 pub(super) const LIVE: TableDefinition<(&str, &str, &[u8; 32]), u64> = TableDefinition::new("live");
 /// Deliveries as JSON.
 pub(super) const DELIVERIES: TableDefinition<WorkKey, &[u8]> = TableDefinition::new("deliveries");
-/// Tenant, event: the event was told of.
+/// Tenant, event: the dedupe mark.
 pub(super) const DEDUPE: TableDefinition<(&str, &str), ()> = TableDefinition::new("dedupe");
 /// Quarantine records as JSON.
 pub(super) const QUARANTINE: TableDefinition<WorkKey, &[u8]> = TableDefinition::new("quarantine");
@@ -47,8 +47,8 @@ pub(super) const FORMAT_KEY: &str = "format";
 /// In [`META`]: the number of the last group of steps.
 pub(super) const GROUP_KEY: &str = "group";
 
-/// What a due time is the time of. Each kind has a table of its own: a backlog of one kind does not
-/// stand before the others.
+/// The work that a due time is for. Each kind has a table of its own: a backlog of one kind does
+/// not stand before the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A transaction that no block has is given up.
@@ -81,7 +81,7 @@ pub(super) fn key(id: &TxId) -> (&str, &str, &[u8; 32]) {
     (id.tenant.as_str(), id.network.as_str(), &id.hash.0)
 }
 
-/// The row of a record in the schedule, if it has one: kind and time.
+/// The row of a record in the schedule: kind and time. `None` while a block has the transaction.
 pub(super) fn due_of(record: &Record) -> Option<(Kind, u64)> {
     if record.state.is_over() {
         Some((Kind::Retention, record.keep_until.map_or(u64::MAX, |at| at.0)))
@@ -95,7 +95,7 @@ pub(super) fn behind(text: &str) -> String {
     format!("{text}\0")
 }
 
-/// The keys of a tenant's work: from `after` on, without it.
+/// The keys of a tenant's work: those behind `after`.
 pub(super) fn work_of<'a>(tenant: &'a TenantName, after: &'a str, end: &'a str) -> Range<(&'a str, &'a str)> {
     (tenant.as_str(), after)..(end, "")
 }

@@ -88,7 +88,7 @@ fn delivery(tenant: &TenantName, event: EventId, endpoint: &str, due: u64) -> De
     }
 }
 
-/// The step that accepts a transaction of 100 bytes, and tells one endpoint of it at once.
+/// The step that accepts a transaction of 100 bytes, with one delivery that is due at once.
 fn accepting(id: TxId) -> Step {
     let record = record(id);
     let told = delivery(&record.id.tenant, record.event(1), "billing", 100);
@@ -155,7 +155,7 @@ fn dump(store: &Store) -> Vec<String> {
     all
 }
 
-/// Random steps over a few transactions of two tenants, such as a desk and webhooks make.
+/// Random steps over a few transactions of two tenants, as a desk and webhooks make them.
 struct Steps {
     rng: Rng,
     records: std::collections::BTreeMap<TxId, Record>,

@@ -1,5 +1,5 @@
-//! The only writer of the file. It takes all steps that wait, makes one transaction of them, and
-//! answers when the disk has taken that transaction.
+//! The only writer of the file. The writer takes all steps that wait, makes one transaction of
+//! them, and answers when the disk has taken that transaction.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) step: Step,
-    /// The line of steps that this one belongs to, if it belongs to one.
+    /// The line of the step; `None` for a step that rests on no other.
     pub(super) line: Option<Arc<LineState>>,
     pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -55,7 +55,7 @@ impl Queued {
 enum Fault {
     /// The step with that index cannot be written; the others can.
     Step(usize, StoreError),
-    /// The database takes no more writes until it is opened anew.
+    /// The database takes no more writes until the store opens the file anew.
     Disk(StoreError),
 }
 
@@ -76,7 +76,7 @@ impl Writer {
         Ok(Self { shared, group, is_suspect })
     }
 
-    /// Writes what comes out of `queue`, until the queue is closed.
+    /// Writes the steps that come out of `queue`, until the queue is closed.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut carried = None;
         while let Some(message) = carried.take().or_else(|| queue.blocking_recv()) {
@@ -120,7 +120,7 @@ impl Writer {
             match self.write(&group) {
                 Ok(()) => break,
                 Err(Fault::Step(index, error)) => {
-                    // Those behind it in its line go too; those before it do not rest on it.
+                    // Later steps of its line rest on the failed one; earlier ones do not.
                     let mut rest = group.split_off(index).into_iter();
                     if let Some(queued) = rest.next() {
                         queued.fail(&error);
@@ -139,7 +139,7 @@ impl Writer {
         group.into_iter().for_each(|queued| _ = queued.answer.send(Ok(())));
     }
 
-    /// The step, unless it must not be written now: then it has its answer.
+    /// The step; `None` for one that must not be written now and has its answer already.
     fn admit(&self, queued: Queued, is_low: Option<&StoreError>) -> Option<Queued> {
         let behind = queued.line.as_ref().and_then(|line| line.behind(self.shared.generation()));
         if let Some(error) = behind {
@@ -201,7 +201,7 @@ impl Writer {
                 tracing::warn!(error = %again, "the outbox is read only");
                 self.fall_back();
                 self.shared.lose(&error);
-                // The cache has the group, and the disk does not say whether it has.
+                // Where the cache has the group, the disk may have the group or not.
                 let seen = self.shared.reader().and_then(|reader| reader.meta(GROUP_KEY));
                 let is_sure = seen == Ok(self.group);
                 return Err(if is_sure { error } else { StoreError::Unsure(error.to_string()) });
@@ -211,7 +211,7 @@ impl Writer {
         Err(error)
     }
 
-    /// Makes the database writable where it is not, if the disk lets it.
+    /// Makes the database writable again, if the disk lets the store write.
     fn make_ready(&mut self) -> Result<(), StoreError> {
         if !self.is_suspect {
             return Ok(());
@@ -230,7 +230,7 @@ impl Writer {
             match self.open_settled() {
                 Ok((open, group)) => {
                     self.shared.put(open);
-                    // What was read meanwhile may be more than the disk had kept.
+                    // Readers may have seen rows that the disk did not keep.
                     self.shared.lose(&StoreError::Unwritable("the disk was away".to_owned()));
                     self.group = group;
                 }
@@ -247,7 +247,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the database to read and write, and has the disk sync what is read.
+    /// Opens the database to read and write, and has the disk sync all that is read.
     fn open_settled(&self) -> Result<(Open, u64), StoreError> {
         let open = Open::real(&*self.shared.medium, true).map_err(|error| match error {
             OpenError::Io(_, error) => StoreError::of_io(&error),
@@ -268,9 +268,8 @@ impl Writer {
     /// The error for steps that accept, where the disk is nearly full.
     fn is_low_on_room(&self) -> Option<StoreError> {
         let free = self.shared.medium.free()?;
-        let error = (free < RESERVE).then(|| {
-            StoreError::Full(format!("{} MiB are free, and {} MiB are kept back", free >> 20, RESERVE >> 20))
-        });
+        let error = (free < RESERVE)
+            .then(|| StoreError::Full(format!("{} MiB are free, and {} MiB are kept back", free >> 20, RESERVE >> 20)));
         self.shared.set_health(error.as_ref().map_or(Health::Writable, Health::of));
         error
     }

@@ -29,7 +29,7 @@ fn commit_group(store: &Store, steps: Vec<Step>) {
     }
 }
 
-/// What a run left behind.
+/// The disk after a run, and the rows of each moment.
 struct Run {
     disk: Disk,
     /// All rows after so many groups.
@@ -55,7 +55,7 @@ fn run(seed: u64) -> Run {
 }
 
 impl Run {
-    /// Checks what is on `disk` after a crash behind so many changes.
+    /// Checks the rows on `disk` after a crash behind so many changes.
     fn check(&self, made: u64, disk: &Disk, of: &str) {
         let store = Store::inline(Box::new(disk.clone())).unwrap_or_else(|error| panic!("{of}: {error}"));
         let acknowledged = self.acknowledged.iter().filter(|&&at| at <= made).count() - 1;

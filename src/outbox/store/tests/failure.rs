@@ -1,4 +1,4 @@
-//! Disks that fail: full, unwritable, without a word of what they kept.
+//! Disks that fail: full, unwritable, or with an open end.
 
 use std::io::ErrorKind;
 
@@ -167,7 +167,7 @@ async fn steps_behind_a_failed_one_fail_with_their_line() {
     disk.hold_syncs();
     let first = line.submit(accepting(tx("a", "main", 1))).await.unwrap();
     writing::until(|| disk.waiting_syncs() == 1).await;
-    // Handed in while nobody knows that the first one fails.
+    // Handed in before the first one fails.
     let mut record = record(tx("a", "main", 1));
     go(&mut record, State::Sent, 200);
     let second = line.submit(Step::new().transition(record, vec![]).take()).await.unwrap();

@@ -102,6 +102,39 @@ async fn a_damaged_file_is_refused_by_name() {
     Store::open(folder.path()).unwrap();
 }
 
+#[tokio::test]
+async fn no_damage_makes_the_store_panic() {
+    let folder = Folder::new();
+    let store = Store::open(folder.path()).unwrap();
+    for hash in 0..50 {
+        store.commit(accepting(tx("a", "main", hash))).await.unwrap();
+    }
+    let rows = dump(&store);
+    store.close().await;
+    let whole = fs::read(file(&folder)).unwrap();
+    let mut rng = Rng::with_seed(5);
+    let (mut refused, used) = (0, whole.iter().rposition(|&byte| byte != 0).unwrap());
+    for _ in 0..150 {
+        let mut damaged = whole.clone();
+        let at = if rng.u8(0..4) == 0 { rng.usize(0..512) } else { rng.usize(0..used) };
+        damaged[at] ^= 1 << rng.u8(0..8);
+        fs::write(file(&folder), damaged).unwrap();
+        match Store::open(folder.path()) {
+            Ok(store) => {
+                assert_eq!(dump(&store), rows, "byte {at} is of no page in use");
+                store.close().await;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 20, "{refused} refused");
+    for length in [1, 500, 5000, whole.len() - 1] {
+        fs::write(file(&folder), &whole[..length]).unwrap();
+        let said = refusal(&folder);
+        assert!(said.contains("is damaged") || said.contains("is no outbox"), "{length}: {said}");
+    }
+}
+
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
     let folder = Folder::new();
@@ -139,8 +172,8 @@ async fn a_file_of_format_1_is_read_by_this_version() {
     store.commit(accepting(tx("a", "main", 5))).await.unwrap();
 }
 
-/// Writes the golden file: `cargo test --lib outbox::store -- --ignored the_golden_file`. Only for a
-/// new format, under a new name: files of the old one are out there.
+/// Writes the golden file: `cargo test --lib outbox::store -- --ignored the_golden_file`. Only
+/// for a new format, under a new name: operators have files of the old one.
 #[tokio::test]
 #[ignore = "writes a file of the sources"]
 async fn the_golden_file_is_written() {

@@ -1,4 +1,4 @@
-//! Rows: what a step writes, what follows from a record, what each reader sees.
+//! Rows: those that a step writes, those that follow from a record, and each reader's view.
 
 use super::*;
 use crate::outbox::{
@@ -73,7 +73,7 @@ fn two_tenants_never_see_each_other() {
     assert_eq!(read.tenants(None, 10).unwrap(), names.map(tenant));
     assert_eq!(read.tenants(Some(&tenant("a")), 1).unwrap(), [tenant("ab")]);
 
-    // What one of them drops stays with the others.
+    // A record that one of them drops stays with the others.
     commit(&store, Step::new().remove(tx("a", "main", 1)).take()).unwrap();
     let read = store.read().unwrap();
     assert_eq!(read.record(&tx("a", "main", 1)).unwrap(), None);
@@ -84,7 +84,7 @@ fn two_tenants_never_see_each_other() {
 }
 
 #[test]
-fn an_event_is_told_of_once_however_often_it_is_written() {
+fn an_event_has_its_deliveries_once_however_often_written() {
     let (_disk, store) = memory();
     let step = accepting(tx("a", "main", 1));
     commit(&store, step.clone()).unwrap();
@@ -95,7 +95,7 @@ fn an_event_is_told_of_once_however_often_it_is_written() {
     let read = store.read().unwrap();
     assert_eq!(read.deliveries(&own, None, 10).unwrap(), [], "the mark is there");
     assert_eq!(read.due(Kind::Delivery, Millis(u64::MAX), 10).unwrap(), []);
-    // An operator's replay asks for it again on purpose.
+    // An operator's replay asks for the delivery again on purpose.
     commit(&store, Step::new().deliver(told.clone()).take()).unwrap();
     assert_eq!(store.read().unwrap().deliveries(&own, None, 10).unwrap(), [told]);
 }
@@ -138,7 +138,38 @@ fn a_schedule_follows_the_life_of_its_transaction() {
 }
 
 #[test]
-fn what_is_due_comes_in_the_order_of_its_time() {
+fn rows_that_were_kept_long_enough_go_in_batches() {
+    let (_disk, store) = memory();
+    for (network, hash) in [("main", 1), ("gone", 2), ("main", 3), ("main", 4)] {
+        let mut record = record(tx("a", network, hash));
+        go(&mut record, State::Expired, u64::from(hash) * 100);
+        commit(&store, Step::new().accept(record, vec![hash; 50].into(), vec![]).take()).unwrap();
+    }
+    for (event, at) in [("evt1", 300), ("evt2", 900)] {
+        let given_up = delivery(&tenant("b"), event.into(), "x", 1);
+        let given_up = Quarantined { delivery: given_up, at: Millis(at), reason: "no".to_owned() };
+        commit(&store, Step::new().quarantine(given_up).take()).unwrap();
+    }
+    let overdue = |now, limit| {
+        let read = store.read().unwrap();
+        read.overdue(Millis(now), Millis(now - 500), |network| network.as_str() == "main", limit).unwrap()
+    };
+    assert_eq!(overdue(599, 10), super::super::Overdue::default());
+    let first = overdue(850, 2);
+    assert!(first.is_full);
+    assert_eq!(first.of_desks, [("main".into(), vec![(tx("a", "main", 1), 100)])].into());
+    commit(&store, first.step).unwrap();
+    commit(&store, Step::new().remove(tx("a", "main", 1)).take()).unwrap();
+    let second = overdue(850, 2);
+    assert!(!second.is_full, "the fourth is kept longer");
+    assert_eq!(second.of_desks["main"], [(tx("a", "main", 3), 100)]);
+    assert!(second.step.is_empty(), "the network without a desk is empty, and the quarantine too");
+    assert_eq!(store.read().unwrap().quarantine_count().unwrap(), 1);
+    assert_eq!(store.read().unwrap().sums().unwrap()[&tenant("a")].over, 2);
+}
+
+#[test]
+fn due_work_comes_in_the_order_of_its_time() {
     let (_disk, store) = memory();
     for (name, due) in [("b", 30), ("a", 20), ("a", 40), ("b", 10)] {
         let step = Step::new().deliver(delivery(&tenant(name), format!("evt{due}").into(), "x", due)).take();

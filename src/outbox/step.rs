@@ -2,7 +2,7 @@
 //! file, so that a part of a step is never found there.
 //!
 //! Rows that follow from a record are no part of a step: the store makes and removes them with the
-//! record. These are the indices by hash and sender, the list of records whose life is not over,
+//! record. These are the index by sender, the list of records whose life is not over,
 //! the deadline, and the time at which a record may be dropped.
 
 use std::mem;
@@ -31,7 +31,8 @@ pub enum Write {
     /// A record, in the place of the one with the same id.
     Record(Box<Record>),
     /// The dedupe mark of an event. Where the mark is new, the deliveries are written too; where
-    /// the mark is there already, the event had its deliveries, and nothing is written.
+    /// the mark is there already, the event had its deliveries, and nothing is written. An event
+    /// that no endpoint wants needs no mark.
     Event {
         /// Whose event.
         tenant: TenantName,

@@ -12,8 +12,8 @@ use crate::outbox::{
 use super::{
     error::StoreError,
     tables::{
-        BY_HASH, BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, QUARANTINE, RAW, STATE, TxKey,
-        WorkKey, due_of, key,
+        BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, LiveKey, META, QUARANTINE, RAW, STATE,
+        SenderKey, TxKey, WorkKey, due_of, key, live_key,
     },
 };
 
@@ -22,9 +22,8 @@ pub(super) struct Tables<'t> {
     meta: Table<'t, &'static str, u64>,
     raw: Table<'t, TxKey, &'static [u8]>,
     state: Table<'t, TxKey, (&'static str, &'static [u8])>,
-    by_hash: Table<'t, (&'static str, &'static [u8; 32], &'static str), ()>,
-    by_sender: Table<'t, (&'static str, &'static str, &'static [u8; 20], u64, &'static [u8; 32]), ()>,
-    live: Table<'t, (&'static str, &'static str, &'static [u8; 32]), u64>,
+    by_sender: Table<'t, SenderKey, ()>,
+    live: Table<'t, LiveKey, u64>,
     deliveries: Table<'t, WorkKey, &'static [u8]>,
     dedupe: Table<'t, (&'static str, &'static str), ()>,
     quarantine: Table<'t, WorkKey, &'static [u8]>,
@@ -40,7 +39,6 @@ impl<'t> Tables<'t> {
             meta: txn.open_table(META)?,
             raw: txn.open_table(RAW)?,
             state: txn.open_table(STATE)?,
-            by_hash: txn.open_table(BY_HASH)?,
             by_sender: txn.open_table(BY_SENDER)?,
             live: txn.open_table(LIVE)?,
             deliveries: txn.open_table(DELIVERIES)?,
@@ -63,12 +61,13 @@ impl<'t> Tables<'t> {
             match write {
                 Write::Raw { id, bytes } => _ = self.raw.insert(key(id), &bytes[..])?,
                 Write::Record(record) => self.put_record(record)?,
-                Write::Event { tenant, event, deliveries } => {
+                Write::Event { tenant, event, deliveries } if !deliveries.is_empty() => {
                     let is_new = self.dedupe.insert((tenant.as_str(), event.as_str()), ())?.is_none();
                     for delivery in deliveries.iter().filter(|_| is_new) {
                         self.put_delivery(delivery)?;
                     }
                 }
+                Write::Event { .. } => {}
                 Write::Remove(id) => self.remove_record(id)?,
                 Write::Delivery(delivery) => {
                     self.remove_quarantined(&delivery.tenant, &delivery.id)?;
@@ -96,18 +95,16 @@ impl<'t> Tables<'t> {
         let id = &record.id;
         let old = self.state.insert(key(id), (record.state.name().as_str(), &json(record)[..]))?;
         let old = old.map(|old| read::<Record>("state", old.value().1)).transpose()?;
-        if let Some(old) = &old {
-            self.remove_due_of(old)?;
-        } else {
-            self.by_hash.insert((id.network.as_str(), &id.hash.0, id.tenant.as_str()), ())?;
-            self.by_sender.insert(by_sender(record), ())?;
+        match &old {
+            // A row that stays is not touched: each page that changes is written to the disk.
+            Some(old) if have_the_same_rows(old, record) => return Ok(()),
+            Some(old) => self.remove_rows_of(old)?,
+            None => {}
         }
         let length = record.bytes as u64;
-        let live = (id.network.as_str(), id.tenant.as_str(), &id.hash.0);
-        if record.state.is_over() {
-            self.live.remove(live)?;
-        } else {
-            self.live.insert(live, length)?;
+        self.by_sender.insert(by_sender(record), ())?;
+        if !record.state.is_over() {
+            self.live.insert(live_key(record), length)?;
         }
         if let Some((kind, at)) = due_of(record) {
             self.due(kind).insert((at, id.tenant.as_str(), WorkId::of_transaction(id).as_str()), length)?;
@@ -119,17 +116,17 @@ impl<'t> Tables<'t> {
         self.raw.remove(key(id))?;
         let old = self.state.remove(key(id))?.map(|old| read::<Record>("state", old.value().1)).transpose()?;
         let Some(old) = old else { return Ok(()) };
-        self.remove_due_of(&old)?;
-        self.by_hash.remove((id.network.as_str(), &id.hash.0, id.tenant.as_str()))?;
-        self.by_sender.remove(by_sender(&old))?;
-        self.live.remove((id.network.as_str(), id.tenant.as_str(), &id.hash.0))?;
+        self.remove_rows_of(&old)?;
         for seq in 1..=old.seq {
             self.dedupe.remove((id.tenant.as_str(), old.event(seq).as_str()))?;
         }
         Ok(())
     }
 
-    fn remove_due_of(&mut self, record: &Record) -> Result<(), StoreError> {
+    /// Removes the rows that followed from a record.
+    fn remove_rows_of(&mut self, record: &Record) -> Result<(), StoreError> {
+        self.by_sender.remove(by_sender(record))?;
+        self.live.remove(live_key(record))?;
         if let Some((kind, at)) = due_of(record) {
             let work = WorkId::of_transaction(&record.id);
             self.due(kind).remove((at, record.id.tenant.as_str(), work.as_str()))?;
@@ -173,6 +170,15 @@ impl<'t> Tables<'t> {
         }
         Ok(())
     }
+}
+
+/// Whether the same rows follow from both records.
+fn have_the_same_rows(one: &Record, other: &Record) -> bool {
+    live_key(one) == live_key(other)
+        && one.state.is_over() == other.state.is_over()
+        && due_of(one) == due_of(other)
+        && by_sender(one) == by_sender(other)
+        && one.bytes == other.bytes
 }
 
 fn by_sender(record: &Record) -> (&str, &str, &[u8; 20], u64, &[u8; 32]) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use alloy_primitives::B256;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::outbox::record::{Network, Record, StateName, TenantName, TxId};
@@ -106,12 +107,28 @@ impl Reader {
         Ok(found)
     }
 
+    /// The tenants that have a transaction with this hash, among the first `limit` tenants: a look
+    /// for each. For operators: no tenant may see the answer.
+    pub fn owners(&self, network: &Network, hash: &B256, limit: usize) -> Result<Vec<TenantName>, StoreError> {
+        let states = self.states()?;
+        let mut owners = self.tenants(None, limit)?;
+        let mut failure = None;
+        owners.retain(|tenant| match states.get((tenant.as_str(), network.as_str(), &hash.0)) {
+            Ok(found) => found.is_some(),
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        });
+        failure.map_or(Ok(owners), |error| Err(error.into()))
+    }
+
     /// All tenants' sums, counted anew. This reads a short row for each record: for the start.
     pub fn sums(&self) -> Result<BTreeMap<TenantName, Sums>, StoreError> {
         let mut sums = BTreeMap::<TenantName, Sums>::new();
         for row in self.transaction().open_table(LIVE)?.iter()? {
             let (row, bytes) = row?;
-            let of = sums.entry(tenant_of(row.value().1)?).or_default();
+            let of = sums.entry(tenant_of(row.value().2)?).or_default();
             of.live += 1;
             of.live_bytes += bytes.value();
         }

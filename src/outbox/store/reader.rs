@@ -3,7 +3,7 @@
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::Address;
 
 use crate::outbox::record::{
     BlockId, Delivery, EventId, Millis, Network, Quarantined, Record, TenantName, TxId, WorkId,
@@ -13,8 +13,8 @@ use super::{
     apply::read,
     error::StoreError,
     tables::{
-        BY_HASH, BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, QUARANTINE, RAW, STATE, TxKey,
-        behind, key, work_of,
+        BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, QUARANTINE, RAW, STATE, TxKey, behind,
+        key, work_of,
     },
 };
 
@@ -63,23 +63,6 @@ impl Reader {
         Ok(found.map(|bytes| bytes.value().to_vec()))
     }
 
-    /// The tenants that have a transaction with this hash, at most `limit`. For operators: no
-    /// tenant may see the answer.
-    pub fn owners(&self, network: &Network, hash: &B256, limit: usize) -> Result<Vec<TenantName>, StoreError> {
-        let (network, end) = (network.as_str(), behind(network.as_str()));
-        let rows = self.txn.open_table(BY_HASH)?;
-        let mut owners = Vec::new();
-        for row in rows.range((network, &hash.0, "")..(&*end, &[0; 32], ""))?.take(limit) {
-            let (row, _) = row?;
-            let (_, owned, tenant) = row.value();
-            if owned != &hash.0 {
-                break;
-            }
-            owners.push(tenant_of(tenant)?);
-        }
-        Ok(owners)
-    }
-
     /// A tenant's transactions of one sender, from nonce `from` on, in the order of their nonces;
     /// at most `limit`.
     pub fn by_sender(
@@ -102,18 +85,18 @@ impl Reader {
         .collect()
     }
 
-    /// All records of a network whose life is not over, of all tenants, for the
-    /// network's desk at the start. The raw bytes are not read.
+    /// All records of a network whose life is not over, of all tenants, in the
+    /// order of their acceptance: for the network's desk at the start. The raw bytes are not read.
     pub fn live(
         &self,
         network: &Network,
     ) -> Result<impl Iterator<Item = Result<Record, StoreError>> + use<>, StoreError> {
         let states = self.states()?;
         let (start, end) = (network.as_str(), behind(network.as_str()));
-        let rows = self.txn.open_table(LIVE)?.range((start, "", &[0; 32])..(&*end, "", &[0; 32]))?;
+        let rows = self.txn.open_table(LIVE)?.range((start, 0, "", &[0; 32])..(&*end, 0, "", &[0; 32]))?;
         Ok(rows.map(move |row| {
             let (row, _) = row?;
-            let (network, tenant, hash) = row.value();
+            let (network, _, tenant, hash) = row.value();
             let found = states.get((tenant, network, hash))?;
             let found =
                 found.ok_or_else(|| StoreError::Malformed(format!("live: {network}/{hash:02x?} is missing")))?;

@@ -16,6 +16,12 @@ pub(super) type TxKey = (&'static str, &'static str, &'static [u8; 32]);
 /// Tenant, delivery.
 pub(super) type WorkKey = (&'static str, &'static str);
 
+/// Network, time of acceptance in Unix milliseconds, tenant, hash.
+pub(super) type LiveKey = (&'static str, u64, &'static str, &'static [u8; 32]);
+
+/// Tenant, network, sender, nonce, hash.
+pub(super) type SenderKey = (&'static str, &'static str, &'static [u8; 20], u64, &'static [u8; 32]);
+
 /// Due time in Unix milliseconds, tenant, work. The time comes first, so that all that is due is a
 /// range.
 pub(super) type DueKey = (u64, &'static str, &'static str);
@@ -26,13 +32,12 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 pub(super) const RAW: TableDefinition<TxKey, &[u8]> = TableDefinition::new("raw");
 /// The state's name, and the record as JSON.
 pub(super) const STATE: TableDefinition<TxKey, (&str, &[u8])> = TableDefinition::new("state");
-/// Network, hash, tenant: whose a hash is.
-pub(super) const BY_HASH: TableDefinition<(&str, &[u8; 32], &str), ()> = TableDefinition::new("by_hash");
-/// Tenant, network, sender, nonce, hash.
-pub(super) const BY_SENDER: TableDefinition<(&str, &str, &[u8; 20], u64, &[u8; 32]), ()> =
-    TableDefinition::new("by_sender");
-/// Network, tenant, hash of a record whose life is not over: length of the raw bytes.
-pub(super) const LIVE: TableDefinition<(&str, &str, &[u8; 32]), u64> = TableDefinition::new("live");
+/// A sender's transactions.
+pub(super) const BY_SENDER: TableDefinition<SenderKey, ()> = TableDefinition::new("by_sender");
+/// Network, time of acceptance, tenant, hash of a record whose life is not over: length of the raw
+/// bytes. With the time before the hash, rows of new transactions lie side by side: a commit writes
+/// few pages of them.
+pub(super) const LIVE: TableDefinition<LiveKey, u64> = TableDefinition::new("live");
 /// Deliveries as JSON.
 pub(super) const DELIVERIES: TableDefinition<WorkKey, &[u8]> = TableDefinition::new("deliveries");
 /// Tenant, event: the dedupe mark.
@@ -79,6 +84,12 @@ impl Kind {
 /// The key of a transaction.
 pub(super) fn key(id: &TxId) -> (&str, &str, &[u8; 32]) {
     (id.tenant.as_str(), id.network.as_str(), &id.hash.0)
+}
+
+/// The row of a record whose life is not over.
+pub(super) fn live_key(record: &Record) -> (&str, u64, &str, &[u8; 32]) {
+    let TxId { tenant, network, hash } = &record.id;
+    (network.as_str(), record.accepted_at.0, tenant.as_str(), &hash.0)
 }
 
 /// The row of a record in the schedule: kind and time. `None` while a block has the transaction.

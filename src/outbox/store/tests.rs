@@ -16,7 +16,7 @@ use redb::{Key, ReadableTable as _, TableDefinition, Value};
 use super::{
     Kind, Store, StoreError,
     disk::Disk,
-    tables::{BY_HASH, BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, LIVE, META, QUARANTINE, RAW, STATE},
+    tables::{BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, LIVE, META, QUARANTINE, RAW, STATE},
 };
 use crate::outbox::{
     record::{
@@ -144,7 +144,6 @@ fn dump(store: &Store) -> Vec<String> {
     rows(store, META, &mut all);
     rows(store, RAW, &mut all);
     rows(store, STATE, &mut all);
-    rows(store, BY_HASH, &mut all);
     rows(store, BY_SENDER, &mut all);
     rows(store, LIVE, &mut all);
     rows(store, DELIVERIES, &mut all);

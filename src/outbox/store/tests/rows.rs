@@ -19,7 +19,7 @@ fn an_accepted_transaction_is_found_by_each_key() {
     let found = read.record(&id).unwrap().expect("the record");
     assert_eq!(found, record(id.clone()));
     assert_eq!(read.raw(&id).unwrap(), Some(vec![7; 100]));
-    assert_eq!(read.owners(&id.network, &id.hash, 10).unwrap(), [id.tenant.clone()]);
+    assert_eq!(read.owners(&id.network, &id.hash, 10).unwrap(), [tenant("a")]);
     assert_eq!(read.owners(&"test".into(), &id.hash, 10).unwrap(), []);
     assert_eq!(read.by_sender(&id.tenant, &id.network, &found.sender, 0, 10).unwrap(), [(3, id.clone())]);
     assert_eq!(read.by_sender(&id.tenant, &id.network, &found.sender, 4, 10).unwrap(), []);
@@ -69,7 +69,7 @@ fn two_tenants_never_see_each_other() {
         }
     }
     assert_eq!(read.owners(&"main".into(), &B256::repeat_byte(1), 10).unwrap(), names.map(tenant));
-    assert_eq!(read.owners(&"main".into(), &B256::repeat_byte(1), 2).unwrap().len(), 2);
+    assert_eq!(read.owners(&"main".into(), &B256::repeat_byte(1), 2).unwrap().len(), 2, "two were looked at");
     assert_eq!(read.tenants(None, 10).unwrap(), names.map(tenant));
     assert_eq!(read.tenants(Some(&tenant("a")), 1).unwrap(), [tenant("ab")]);
 
@@ -209,7 +209,7 @@ fn a_delivery_is_on_its_way_or_in_quarantine_never_both() {
     assert_eq!(count(), (0, 0, 1, 1));
     let read = store.read().unwrap();
     assert_eq!(read.quarantined(&told.tenant, &told.id).unwrap(), Some(given_up.clone()));
-    assert_eq!(read.quarantine(&told.tenant, None, 10).unwrap(), [given_up.clone()]);
+    assert_eq!(&read.quarantine(&told.tenant, None, 10).unwrap()[..], std::slice::from_ref(&given_up));
     assert_eq!(read.quarantine(&told.tenant, Some(&told.id), 10).unwrap(), []);
     commit(&store, Step::new().deliver(told.clone()).take()).unwrap();
     assert_eq!(count(), (1, 1, 0, 0));
@@ -304,7 +304,7 @@ fn indices_agree_with_records_after_random_steps() {
         let live = expected.iter().filter(|record| !record.state.is_over()).count();
         let due: usize = expected.iter().filter_map(due_of).count();
         assert_eq!(of("live"), live, "seed {seed}");
-        assert_eq!((of("by_hash"), of("by_sender"), of("raw")), (found.len(), found.len(), found.len()));
+        assert_eq!((of("by_sender"), of("raw")), (found.len(), found.len()));
         assert_eq!(of("due_deadline") + of("due_retention"), due);
         assert_eq!((of("due_delivery"), of("due_quarantine")), (of("deliveries"), of("quarantine")));
         for record in &expected {

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ use crate::net::{names::Done, system};
 struct TestServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
+    /// Bytes written of bodies without end.
+    endless: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -44,23 +49,24 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
-        let seen = requests.clone();
+        let endless: Arc<AtomicUsize> = Arc::default();
+        let (seen, written) = (requests.clone(), endless.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (seen, tls) = (seen.clone(), tls.clone());
+                let (seen, written, tls) = (seen.clone(), written.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                serve(stream, words, &seen).await;
+                                serve(stream, words, &seen, &written).await;
                             }
                         }
-                        None => serve(stream, words, &seen).await,
+                        None => serve(stream, words, &seen, &written).await,
                     }
                 });
             }
         });
-        Self { address, requests, task }
+        Self { address, requests, endless, task }
     }
 
     fn requests(&self) -> Vec<String> {
@@ -74,7 +80,12 @@ impl TestServer {
 }
 
 /// Reads requests with a `Content-Length`, and answers them.
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: &str, seen: &Mutex<Vec<String>>) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    words: &str,
+    seen: &Mutex<Vec<String>>,
+    written: &AtomicUsize,
+) {
     let mut text = Vec::new();
     loop {
         let is_whole = |text: &[u8]| {
@@ -95,7 +106,9 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: &str, see
             }
             // A server that promises a body and gives none, or too much.
             if words.contains("endless") {
-                while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+                while stream.write_all(&[b'x'; 4096]).await.is_ok() {
+                    written.fetch_add(4096, SeqCst);
+                }
             }
         }
     }
@@ -157,6 +170,9 @@ async fn a_body_without_end_or_that_never_comes_changes_nothing() {
     ] {
         let server = TestServer::start(words).await;
         assert_eq!(send(&server.post("hooks.example")).await.unwrap().status, 200, "{words}");
+        // What sockets hold is more than what is read.
+        let written = server.endless.load(SeqCst);
+        assert!(written < 16 << 20, "{written} bytes were taken of a body that is not looked at");
     }
 }
 

@@ -104,12 +104,8 @@ impl Endpoint {
             }
             match self.breaker.may(now) {
                 May::Begin => {}
-                // Those under way when the breaker opened end first: one at a time is then true.
                 May::NotBefore(then) => return then.min(longest),
                 May::AfterTheOneUnderWay => return longest,
-            }
-            if self.breaker.is_open() && !self.attempts.is_empty() {
-                return longest;
             }
             let wall = (self.sender.clock)();
             let Some(key) = self.state.queue().take(wall) else {

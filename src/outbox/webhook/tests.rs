@@ -77,7 +77,7 @@ async fn a_silent_endpoint_is_a_failure_after_its_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn after_the_last_attempt_a_delivery_is_in_quarantine_with_the_reason() {
-    let (store, script) = (Arc::default(), Scripted::statuses(&[500, 500, 503, 200]));
+    let (store, script) = (Arc::default(), Scripted::statuses(&[500, 500, 503, 500, 200]));
     let scene = Scene::start(&store, &[(endpoint("a", "max_attempts = 3"), script.clone())]);
     scene.event("team", "1");
     sleep(24 * HOUR).await;
@@ -89,7 +89,8 @@ async fn after_the_last_attempt_a_delivery_is_in_quarantine_with_the_reason() {
     let (tenant, work) = (given_up.delivery.tenant, given_up.delivery.id);
     assert_eq!(scene.webhooks.retry(&"other".parse().unwrap(), &work).await, Err(RetryError::NotThere));
     scene.webhooks.retry(&tenant, &work).await.unwrap();
-    sleep(SECOND).await;
+    sleep(HOUR).await;
+    assert_eq!(script.got().len(), 5, "it has all its attempts again");
     assert_eq!(script.got()[3].header("webhook-id"), "evt_1", "the same id");
     assert!(store.given_up().is_empty() && store.waiting().is_empty());
     assert_eq!(scene.webhooks.retry(&tenant, &work).await, Err(RetryError::NotThere));

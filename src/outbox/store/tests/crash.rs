@@ -60,10 +60,12 @@ impl Run {
         let store = Store::inline(Box::new(disk.clone())).unwrap_or_else(|error| panic!("{of}: {error}"));
         let acknowledged = self.acknowledged.iter().filter(|&&at| at <= made).count() - 1;
         let found = dump(&store);
-        let groups = self.rows.iter().position(|rows| *rows == found);
-        let groups = groups.unwrap_or_else(|| panic!("{of}: no whole number of groups, but {found:#?}"));
-        assert!(groups >= acknowledged, "{of}: {groups} groups of {acknowledged} that were acknowledged");
-        assert!(groups <= acknowledged + 1, "{of}: {groups} groups, and {acknowledged} were acknowledged");
+        // The group that was under way is there whole or not at all.
+        let may_be = self.rows.iter().skip(acknowledged).take(2);
+        if !may_be.clone().any(|rows| *rows == found) {
+            let groups = self.rows.iter().position(|rows| *rows == found);
+            panic!("{of}: {acknowledged} groups were acknowledged, and {groups:?} are there: {found:#?}");
+        }
     }
 }
 

@@ -125,9 +125,13 @@ impl Entry {
         self.record.state.is_pending() && (self.flight.want.is_some() || is_unheard)
     }
 
-    /// Whether later nonces need not wait for it.
+    /// Whether later nonces need not wait for others of its nonce: a node took it, or a block has
+    /// used the nonce.
     pub(super) fn is_through(&self) -> bool {
-        !self.record.state.is_pending() || self.flight.is_taken || self.flight.is_nonce_used
+        match self.record.state {
+            State::Refused { .. } | State::Expired | State::Cancelled => false,
+            _ => !self.record.state.is_pending() || self.flight.is_taken || self.flight.is_nonce_used,
+        }
     }
 
     /// Wants it sent to these nodes, besides those that it is to be sent to already.

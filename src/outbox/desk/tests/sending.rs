@@ -51,6 +51,20 @@ fn an_earlier_nonce_that_comes_to_nothing_holds_up_no_later_one() {
 }
 
 #[test]
+fn the_end_of_one_opens_no_way_past_another_of_its_nonce() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.accept(2, 5);
+    bench.accept(3, 6);
+    bench.word(2, "a", Word::Lost);
+    bench.done(2);
+    assert_eq!(bench.command(1, Command::Cancel), Ok(Done::Command));
+    assert_eq!(sent(&bench.done(1)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.pause(2000)), [2]);
+    assert_eq!(sent(&bench.word(2, "a", Word::Taken)), [3]);
+}
+
+#[test]
 fn a_tenant_has_only_so_many_on_their_way() {
     let mut bench = Bench::with(Terms { in_flight: 2, ..terms() });
     for name in 1..=4 {

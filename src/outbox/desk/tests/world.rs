@@ -18,7 +18,7 @@ use super::{super::*, bench::*};
 use crate::outbox::{record::EventId, step::Step};
 
 /// Runs of the test; each is another seed.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 100;
 /// What happens in a run before it calms down.
 const TROUBLES: usize = 350;
 const NODES: usize = 3;

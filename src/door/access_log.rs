@@ -18,9 +18,11 @@ use tracing::info;
 use crate::{
     config::{Addresses, Log},
     domain::client::Peer,
-    exchange::trace::{Notes, Trace, value_of},
+    exchange::trace::{MAX_TRACE, Notes, Trace, value_of},
 };
 
+/// The target of the access log's lines.
+pub const TARGET: &str = module_path!();
 /// The header that names a request.
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED: &str = "x-forwarded-for";
@@ -90,10 +92,9 @@ impl Access {
     /// request finds a [`Trace`] among its extensions.
     pub fn line_of_request<B>(&self, peer: Peer, request: &mut Request<B>) -> Option<Box<Line>> {
         let headers = request.headers_mut();
-        // A WebSocket keeps its id for all its messages, so each has one.
-        if !headers.contains_key(REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(&self.new_id())
-        {
+        let own = short(headers, REQUEST_ID).cloned();
+        // A WebSocket keeps its id for all its messages, so each has one. Nodes get this one alone.
+        if let Some(id) = own.or_else(|| HeaderValue::from_str(&self.new_id()).ok()) {
             headers.insert(REQUEST_ID, id);
         }
         if !self.takes() {
@@ -101,7 +102,7 @@ impl Access {
         }
         let headers = request.headers();
         let client = self.client_of(peer, headers);
-        let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+        let value = |name| short(headers, name).map(HeaderValue::as_bytes);
         let line = Line::new("http", client, value(REQUEST_ID).unwrap_or_default(), value("traceparent"));
         request.extensions_mut().insert(line.trace.clone());
         Some(line)
@@ -115,6 +116,11 @@ impl Access {
 /// Whether the header of this name tells of the addresses behind a proxy.
 pub fn is_forwarded(name: &str) -> bool {
     name.eq_ignore_ascii_case(FORWARDED)
+}
+
+/// The first value of a header that names a request, among those that are not too long.
+fn short<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h HeaderValue> {
+    headers.get_all(name).iter().find(|value| value.len() <= MAX_TRACE)
 }
 
 /// `10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]`, `[::1]:80`.

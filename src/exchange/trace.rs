@@ -4,6 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::metrics::CallOutcome;
 
+/// Bytes of the value of a header that names a request, at most. A longer value goes to no line of
+/// the log, and with a call to no node.
+pub const MAX_TRACE: usize = 256;
+
 /// The notes on one request, which may be a batch of calls.
 #[derive(Debug, Default)]
 pub struct Trace(Mutex<Notes>);

@@ -149,6 +149,7 @@ mod tests {
         assert!(encoders.permit(1).is_none());
         assert!(encoders.permit(5).is_some());
         drop(of_clients);
-        assert_eq!((encoders.lock().all, encoders.lock().by_client.len()), (0, 0));
+        let in_use = encoders.lock();
+        assert_eq!((in_use.all, in_use.by_client.len()), (0, 0));
     }
 }

@@ -111,6 +111,11 @@ async fn pieces_of_a_beacon_state_leave_as_they_come() {
     }
 }
 
+/// An answer of 10,000 bytes.
+fn fixed_body() -> String {
+    format!(r#"{{"data":"{}"}}"#, "x".repeat(9_989))
+}
+
 #[tokio::test]
 async fn answers_that_a_node_has_fixed_stay_as_they_are() {
     let node = Node::start(|exchange: Exchange| async move {
@@ -122,9 +127,9 @@ async fn answers_that_a_node_has_fixed_stay_as_they_are() {
             "coded" => ("200 OK", "content-encoding: br\r\n"),
             _ => ("200 OK", "accept-ranges: bytes\r\n"),
         };
-        let body = if exchange.asked.method == "HEAD" { Vec::new() } else { vec![b'x'; 10_000] };
-        let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\n{field}content-length: 10000\r\n\r\n");
-        exchange.reply([head.as_bytes(), &body].concat()).await
+        let body = if exchange.asked.method == "HEAD" { String::new() } else { fixed_body() };
+        let fields = format!("content-type: application/json\r\n{field}content-length: 10000\r\n");
+        exchange.reply(format!("HTTP/1.1 {status}\r\n{fields}\r\n{body}")).await
     })
     .await;
     let proxy = over(&[&node], ON).await;
@@ -137,7 +142,7 @@ async fn answers_that_a_node_has_fixed_stay_as_they_are() {
         assert_eq!((got.body.len(), got.header("vary")), (10_000, None), "{path}");
     }
     let got = ask("open").await;
-    assert_eq!(decoded(&got, Some("gzip")), "x".repeat(10_000));
+    assert_eq!(decoded(&got, Some("gzip")), fixed_body());
     // The length and the ranges of a plain answer say nothing of a compressed one.
     assert_eq!((got.header("content-length"), got.header("accept-ranges")), (None, None));
     assert_eq!(got.header("vary"), Some("accept-encoding"));

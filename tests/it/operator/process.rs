@@ -19,7 +19,7 @@ use crate::common::{
     devnet,
     origin::{Origin, Reply},
     proxy::nodes,
-    until,
+    rest, until,
 };
 
 /// Where commands look for a proxy that are told no other place: nobody is there.
@@ -230,8 +230,11 @@ async fn no_command_shows_the_password_of_the_admin_url() {
     std::fs::write(&folder, nodes(["http://127.0.0.1:2"])).unwrap();
     let file = folder.to_str().unwrap();
     // No admin side is there, and one that is none.
-    let origin = Origin::echo().await;
-    for host in ["127.0.0.1:1", origin.url().trim_start_matches("http://")] {
+    let other = rest::Node::start(|exchange: rest::Exchange| async move {
+        exchange.reply("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await
+    })
+    .await;
+    for host in ["127.0.0.1:1".to_owned(), format!("127.0.0.1:{}", other.port())] {
         let at = format!("http://operator:s3cret@{host}/");
         for words in [
             &["status"][..],

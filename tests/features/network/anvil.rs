@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::keccak256;
 use futures_util::{FutureExt, future::try_join_all};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
@@ -280,7 +279,7 @@ pub fn hash(raw: &str) -> String {
     let digits = raw.trim_start_matches("0x").as_bytes().chunks(2);
     let bytes: Vec<u8> =
         digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
-    keccak256(&bytes).to_string()
+    alloy_primitives::keccak256(&bytes).to_string()
 }
 
 impl Anvil {

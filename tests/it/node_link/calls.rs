@@ -97,7 +97,7 @@ async fn an_answer_that_is_too_long_ends_its_own_call_alone() {
             // Frames end within characters too.
             let pieces: Vec<&[u8]> = text.as_bytes().chunks(text.len() / frames + 1).collect();
             for (place, piece) in pieces.iter().enumerate() {
-                let code = Data::from(if place == 0 { 1 } else { 0 });
+                let code = if place == 0 { Data::Text } else { Data::Continue };
                 let frame = Frame::message(piece.to_vec(), OpCode::Data(code), place + 1 == pieces.len());
                 peer.socket.feed(Message::Frame(frame)).await.unwrap();
                 peer.socket.send(Message::Ping(vec![1].into())).await.unwrap();

@@ -225,6 +225,34 @@ async fn the_operators_commands_do_what_they_say() {
 }
 
 #[tokio::test]
+async fn no_command_shows_the_password_of_the_admin_url() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("o1-{}.toml", std::process::id()));
+    std::fs::write(&folder, nodes(["http://127.0.0.1:2"])).unwrap();
+    let file = folder.to_str().unwrap();
+    // No admin side is there, and one that is none.
+    let origin = Origin::echo().await;
+    for host in ["127.0.0.1:1", origin.url().trim_start_matches("http://")] {
+        let at = format!("http://operator:s3cret@{host}/");
+        for words in [
+            &["status"][..],
+            &["status", "--json"],
+            &["cordon", "el-1"],
+            &["uncordon", "el-1"],
+            &["drain"],
+            &["undrain"],
+            &["reload"],
+            &["check", "--diff", "--config", file],
+            &["top"],
+        ] {
+            let (code, said, why) = command(&[words, &["--admin", &at]].concat()).await;
+            assert!(code != 0 && !why.is_empty(), "{words:?}: {said}{why}");
+            assert!(!said.contains("s3cret") && !why.contains("s3cret"), "{words:?}: {said}{why}");
+        }
+    }
+    std::fs::remove_file(&folder).unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_of_a_proxy_that_is_gone_says_so_on_an_empty_screen() {
     let devnet = devnet(Options::default()).await;
     let (process, _, admin) = running(format!("{QUICK}{}", nodes([&*devnet.el(0).http_url()]))).await;

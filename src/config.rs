@@ -174,8 +174,8 @@ impl Config {
         read(Some(text), folder, flags, env).map_err(fail)
     }
 
-    /// [`Config::load`] while the proxy runs: the file must be a regular one. A pipe was read at the
-    /// start, and has no more to tell.
+    /// [`Config::load`] while the proxy runs: the file must be a regular one. A pipe was read at
+    /// the start, and has no more to tell.
     ///
     /// # Errors
     /// As [`Config::load`].

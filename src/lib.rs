@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | 8 | [`door`] | framing and limits of HTTP, WebSocket, beacon API and admin side |
 //! | 7 | [`view`], [`events`] | subscriptions, filters and event streams that no failover breaks |
-//! | 6 | [`call`], [`beacon`], [`chain`], [`spans`] | calls, beacon requests; the followed chain; spans |
+//! | 6 | [`call`], [`beacon`], [`chain`], [`spans`] | calls, requests, the chain, spans |
 //! | 5 | [`exchange`] | the parts that calls and requests share: rounds, queue, choice, counts |
 //! | 4 | [`route`] | the choice of the next node: a pure function of a snapshot |
 //! | 3 | [`pool`] | probes, evidence and verdicts, published as snapshots |

@@ -1,9 +1,10 @@
 //! Work on files beside the runtime's thread, in bounded time.
 //!
-//! The rule: **no file can stop the proxy.** The reason: a read of a pipe waits for a writer, and one
-//! of a network's file system for a server, without end, and calls, probes and signals have the same
-//! thread. An example: the settings' file system hangs. A reload is refused after five seconds, and
-//! again after five seconds each time, until the first read has ended: there is one at most.
+//! The rule: **no file can stop the proxy.** The reason: a read of a pipe waits for a writer, and
+//! one of a network's file system for a server, without end, and calls, probes and signals have the
+//! same thread. An example: the settings' file system hangs. A reload is refused after five
+//! seconds, and again after five seconds each time, until the first read has ended: there is one at
+//! most.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +33,7 @@ impl Aside {
         let within = async move {
             let permit = one.acquire_owned().await.ok()?;
             let work = move || {
-                // Given back when the work has ended, though nothing may wait for the work any more.
+                // Given back when the work has ended, though nothing may wait for its end.
                 let _permit = permit;
                 work()
             };

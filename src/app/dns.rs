@@ -7,8 +7,8 @@
 //! no more calls, and 10.0.0.3 comes behind 10.0.0.2.
 
 //!
-//! A lookup is put to use by [`Followed::adopt`], after the nodes that it brings: a reload that is
-//! refused, or only asked for what it would do, changes nothing here either.
+//! A lookup is put to use by [`Followed::adopt`], after its nodes: a reload that is
+//! refused, or a dry one, changes nothing here either.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -97,12 +97,12 @@ impl Followed {
         next
     }
 
-    /// The addresses of a name, as far as known, and why the lookup failed, if it did.
+    /// The addresses of a name, as far as known, and the reason of a lookup that failed.
     async fn find(&self, name: &Arc<str>) -> (Vec<IpAddr>, Option<String>) {
         match self.names.look_up_now(name).await {
             Ok(found) => (found, None),
             Err(error) => match self.names.known(name) {
-                // A lookup that takes longer than is waited for ends later, and is good for the next.
+                // A lookup that takes too long ends later, and is good for the next.
                 Some((found, since)) => (found, (since <= self.looked_up).then(|| error.to_string())),
                 None => (Vec::new(), Some(error.to_string())),
             },

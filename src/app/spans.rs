@@ -1,4 +1,4 @@
-//! The export of spans, in builds that have it.
+//! The export of spans, in builds with the feature `otlp`.
 
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
 //! Sends remembered raw transactions to nodes that take over or come back.
 //!
 //! Rule: a node that becomes one of those which transactions go to (`calls.send_to`), or becomes
-//! the active one, is sent the transactions that are due for it, one after the other in the order
-//! in which they were acknowledged, with a pause between. A node that is busy is left alone for as
-//! long as it asks, or for a pause that doubles. Reason: a node that comes back to thousands of
+//! the active one, is sent the transactions that are due there, one after the other in the order of
+//! their acknowledgement, with a pause between. A node that is busy is left alone for as long as
+//! the node asks, or for a pause that doubles. Reason: a node that comes back to thousands of
 //! transactions must still serve, and a provider counts each one. Example: node B takes over with
 //! 200 transactions due and answers each in 1 ms: B has them all after little more than a second.
 //!
 //! A transaction that a block has by now is sent too: the node says "already known" or "nonce too
-//! low", which costs no more than to ask for it first. No client hears of these sends, and none of
+//! low", which costs no more than a question first. No client hears of these sends, and none of
 //! them counts as evidence against a node: the client's call was answered long ago, and a node that
 //! has just come back may have its reasons.
 
@@ -46,7 +46,7 @@ struct Seen {
     /// Transactions go to the node.
     is_target: bool,
     is_active: bool,
-    /// The node had an outage, and no transaction has gone to it since.
+    /// The node had an outage, and no transaction has gone there since.
     was_out: bool,
     /// A task is sending the node transactions.
     is_busy: bool,
@@ -93,7 +93,7 @@ impl Handover {
         }
     }
 
-    /// Notes what has become of the node since the last look.
+    /// Notes the changes at the node since the last look.
     fn look(&self, node: NodeId, seen: &mut Seen) {
         let snapshot = self.pool.snapshot();
         // At the start all nodes are unknown, which is no outage.
@@ -111,12 +111,12 @@ impl Handover {
         }
     }
 
-    /// Sends the node the transactions that are due for it. Returns the node.
+    /// Sends the node the transactions that are due there. Returns the node.
     async fn send_due(self, node: NodeId) -> NodeId {
         let Self { pool, remembered, settings, metrics } = &self;
         let mut pauses = BUSY;
         while is_target(pool, node, settings.send_to) {
-            // Such calls of clients pass the node over now, and so do these.
+            // Calls of clients with raw transactions pass the node over now, and so do these.
             if pool.nodes[node].resting.state(kind(), false, Instant::now()) != RestState::Free {
                 sleep(pauses.pause()).await;
                 continue;

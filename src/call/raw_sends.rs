@@ -1,9 +1,9 @@
 //! Raw transactions to several nodes at once.
 //!
-//! Each send runs in a task of the network's own, so it goes on when the client has its answer or
-//! has left. A send ends with the deadline of its call, or when its node goes out, and so many may
-//! be under way ([`MOST_SENDS`]). All sends of one transaction share one copy of its bytes, which
-//! counts against the memory that clients may make the proxy hold.
+//! Each send runs in a task of the network's own, so a send goes on when the client has its answer
+//! or has left. A send ends with the deadline of its call, or when its node goes out, and so many
+//! may be under way ([`MOST_SENDS`]). All sends of one transaction share one copy of its bytes,
+//! which counts against the memory that clients may make the proxy hold.
 
 use std::{
     ops::Range,
@@ -42,13 +42,13 @@ use crate::{
 };
 
 /// Sends of raw transactions under way at once, at most. Beyond, a transaction goes to one node,
-/// and to the others once that one has taken it.
+/// and to the others once that node has the transaction.
 const MOST_SENDS: usize = 4096;
 
 /// The method by which nodes are sent raw transactions.
 pub(super) const METHOD: &str = "eth_sendRawTransaction";
 
-/// A raw transaction as nodes are sent it: one copy for all sends.
+/// A raw transaction in the form that nodes are sent: one copy for all sends.
 #[derive(Debug)]
 pub struct Submission {
     body: Bytes,
@@ -115,8 +115,8 @@ impl Submission {
     }
 }
 
-/// The words of the nodes that were sent a transaction, each as it comes. Sends go on when this is
-/// dropped.
+/// The words of the nodes that were sent a transaction, in the order in which words come. Sends go
+/// on when this is dropped.
 pub struct Words {
     pool: Arc<Pool>,
     heard: mpsc::Receiver<(NodeId, Sent)>,
@@ -137,7 +137,7 @@ impl Words {
         }))
     }
 
-    /// The next outcome of a send, for a call that judges it.
+    /// The next outcome of a send, for a call that judges outcomes.
     pub(super) async fn outcome(&mut self) -> Option<(NodeId, Sent)> {
         self.heard.recv().await
     }
@@ -288,7 +288,8 @@ impl Calls {
         nodes
     }
 
-    /// Begins the sends of a transaction. With `waits` their gates stay shut until they are opened.
+    /// Begins the sends of a transaction. With `waits` their gates stay shut until the call opens
+    /// them.
     /// `sends` notes the word of each node.
     pub(super) fn start_sends(
         &self,

@@ -1,13 +1,13 @@
 //! Raw transactions that nodes took in the last minutes, kept for nodes that have not had them.
 //!
-//! Rule: a transaction that a node acknowledged is kept for [`KEPT_FOR`]. It is due for each node
-//! that was not sent it in the node's present life; a node begins a new life when it comes back
-//! from an outage, since its mempool may be gone. A node that has said its word, also a refusal, is
-//! not sent the transaction again in that life. A node that was busy or lost over a transaction is
-//! sent it again when the node takes over or comes back. Where too much is kept, the client that
-//! has the most makes room. Reason: a node that lacks one transaction of a sender keeps all later
-//! ones waiting for ever. Example: a bot's nonces 1 to 3 went to node A alone, and A dies: node B,
-//! which takes over, is sent 1, 2 and 3 in this order.
+//! Rule: a transaction that a node acknowledged is kept for [`KEPT_FOR`], and due for each node
+//! that was not sent the transaction in the node's present life; a node begins a new life when it
+//! comes back from an outage, since its mempool may be gone. A node that has said its word, also a
+//! refusal, is not sent the transaction again in that life. A node that was busy or lost over a
+//! transaction is sent the transaction again when the node takes over or comes back. Where too much
+//! is kept, the client that has the most makes room. Reason: a node that lacks one transaction of a
+//! sender keeps all later ones waiting for ever. Example: a bot's nonces 1 to 3 went to node A
+//! alone, and A dies: node B, which takes over, is sent 1, 2 and 3 in this order.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -74,7 +74,7 @@ impl Sends {
     }
 
     /// The word of a node that was sent the transaction. The word counts for the life in which the
-    /// node was sent it.
+    /// node was sent the transaction.
     pub(super) fn heard(&self, node: NodeId, word: &Word) {
         let life = self.0[node].load(Acquire) >> STATE_BITS;
         let has_said = matches!(word, Word::Took | Word::AlreadyKnown | Word::Refused { .. });
@@ -201,7 +201,8 @@ impl Remembered {
         state.nodes[node].from = 0;
     }
 
-    /// The node takes over or comes back: the transactions over which it was busy or lost are due.
+    /// The node takes over or comes back: transactions over which the node was busy or lost are
+    /// due.
     pub(super) fn try_again(&self, node: NodeId) {
         let mut state = self.state();
         let life = state.nodes[node].life;
@@ -215,7 +216,8 @@ impl Remembered {
         self.state().due(node).is_some()
     }
 
-    /// The first transaction that is due for the node, which is being sent it from now on.
+    /// The first transaction that is due for the node; from now on, the node is being sent that
+    /// one.
     pub(super) fn next(&self, node: NodeId) -> Option<Due> {
         let mut state = self.state();
         state.forget(Instant::now());
@@ -267,7 +269,7 @@ impl Remembered {
             }
             let sends = Sends::new(state.nodes.len());
             for (node, place) in NodeId::all(places.len()).zip(places) {
-                // The earlier pool's sends may end with it, so those under way do not count.
+                // The earlier pool's sends may end with that pool, so those under way do not count.
                 if let Some(place) = place.filter(|place| kept.sends.state(*place, nodes[*place].life) >= SAID) {
                     let said = kept.sends.state(place, nodes[place].life);
                     sends.set(node, state.nodes[node].life, said);

@@ -1,4 +1,4 @@
-//! One call under way: which node has it next, and when it is over.
+//! A call under way: its next node, and its end.
 
 use std::time::Duration;
 

@@ -1,18 +1,18 @@
 //! Sends a client's raw transaction to several nodes at once.
 //!
 //! Rule: the transaction goes to the node that a call would go to and to the other usable nodes, as
-//! `calls.send_to` says. The first node that takes the transaction, or has it already, decides: its
-//! answer is the client's, and the other sends go on without the client. A refusal goes back only
-//! when no node took the transaction; another node is waited for until it has had
+//! `calls.send_to` says. The first node that takes the transaction, or has the transaction already,
+//! decides: its answer is the client's, and the other sends go on. A refusal goes back only
+//! when no node took the transaction; another node is waited for until the node has had
 //! `calls.attempt_timeout`, or a second where a node refuses the very bytes. When no node has
-//! judged the transaction, the call goes on as any other: to nodes that have not had it, or after a
-//! pause. Reason: a mempool that drops a transaction, or a node that dies with one, must not be the
-//! only one that had it. Example: node A is out of quota, node B takes the transaction and node C
-//! hangs: the client has the answer of B at once.
+//! judged the transaction, the call goes on as any other: to nodes that have not had the call, or
+//! after a pause. Reason: a mempool that drops a transaction, or a node that dies with one, must
+//! not be the only one with that transaction. Example: node A is out of quota, node B takes the
+//! transaction and node C hangs: the client has the answer of B at once.
 //!
 //! No copies are sent where there is one usable node, where the call has no id, where the
 //! transaction cannot be read, or where there is no room for copies: then the call takes the usual
-//! way, and the other nodes are sent the transaction once a node has taken it
+//! way, and the other nodes are sent the transaction once a node has that transaction
 //! ([`handover`](super::handover)).
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
@@ -51,7 +51,7 @@ pub(super) enum Spread {
     Alone,
     /// A node has the transaction; its answer.
     Taken(Answer),
-    /// No node took the transaction, and this one refused it so.
+    /// No node took the transaction, and this node refused with this answer.
     Refused(NodeId, Answer),
     /// No node took or judged the transaction.
     Failed,
@@ -60,7 +60,7 @@ pub(super) enum Spread {
 /// The transaction of a call.
 pub(super) struct CallTransaction {
     pub(super) transaction: Transaction,
-    /// The states of the nodes that were sent it, if it went to several.
+    /// The states of the nodes that were sent the transaction, if several were.
     sends: Option<Arc<Sends>>,
 }
 
@@ -111,8 +111,8 @@ impl Judgements {
 }
 
 impl<'a> CallRun<'a> {
-    /// Sends the transaction to `first` and to the other nodes that are to have it. `turn` is the
-    /// call's place in the order of writing.
+    /// Sends the transaction to `first` and to the other nodes that `calls.send_to` names. `turn`
+    /// is the call's place in the order of writing.
     pub(super) async fn spread(&mut self, first: NodeId, turn: &mut Option<Ticket<'a>>, alarm: &mut Alarm) -> Spread {
         let nodes = self.nodes_beside(first);
         if nodes.len() < 2 || !self.has_transaction() {
@@ -230,7 +230,7 @@ impl<'a> CallRun<'a> {
         answer
     }
 
-    /// The nodes that the transaction goes to at once: `first`, and those that are to have it beside.
+    /// The nodes that the transaction goes to at once: `first`, and those beside.
     fn nodes_beside(&self, first: NodeId) -> Vec<NodeId> {
         let Calls { pool, settings, .. } = self.calls;
         let to = settings.send_to;

@@ -1,10 +1,11 @@
-//! A node's word on a raw transaction that the node was sent: the one place that reads it.
+//! Reads a node's word on a raw transaction that the node was sent.
 //!
-//! Rule: a node has the transaction if it says so in any client's words. A refusal is for good only
-//! if it is about the transaction's bytes, since any other reason may hold at this node alone, or
-//! for now. A node that is out of quota, full, at fault or not reached is busy: it does not have
-//! the transaction. Of a node that gave no answer nothing is known. Example: geth says "already
-//! known", Nethermind "AlreadyKnown" and Besu "Known transaction": each has the transaction.
+//! Rule: a node has the transaction if the node says so in any client's words. A refusal is for
+//! good only if the reason is the transaction's bytes, since any other reason may hold at this node
+//! alone, or for now. A node that is out of quota, full, at fault or not reached is busy, and does
+//! not have the transaction. Of a node that gave no answer nothing is known. Example: geth says
+//! "already known", Nethermind "AlreadyKnown" and Besu "Known transaction": each has the
+//! transaction.
 
 use std::time::Duration;
 
@@ -17,18 +18,18 @@ pub enum Word {
     Took,
     /// The node has the transaction already, waiting or in a block.
     AlreadyKnown,
-    /// The node judged the transaction and did not take it.
+    /// The node judged the transaction, and refused.
     Refused {
         /// The code of the node's error; an HTTP status where the node gave no JSON-RPC error.
         code: i64,
         /// The message of the node's error, without secrets.
         message: String,
-        /// The reason is the transaction's bytes, so no node would take it, now or later. "nonce
+        /// The reason is the transaction's bytes, so no node would take them, now or later. "nonce
         /// too low" is not for good: a reorganisation may take out the block that used the nonce.
         for_good: bool,
     },
     /// The node does not take the transaction now, or could not be reached; the node does not have
-    /// it by this send.
+    /// the transaction by this send.
     Busy {
         /// How long the node asked to be left alone, if the node said so.
         wait: Option<Duration>,

@@ -2,10 +2,10 @@
 //!
 //! Rule: no worker waits for the log. Lines wait in a queue of [`MAX_QUEUED`] bytes, and lines
 //! beyond that are lost and counted. The access log and lines for debugging leave [`RESERVE`] bytes
-//! free. Reason: standard error may be a pipe that nobody reads, or a file on a full disk, and calls
-//! must go on; and lines for requests must not take the place of a line that tells of a lost node.
-//! Example: the reader of a pipe hangs for a minute. The proxy serves on, and the first line after
-//! that minute is followed by the number of lost lines.
+//! free. Reason: standard error may be a pipe that nobody reads, or a file on a full disk, and
+//! calls must go on; and lines for requests must not take the place of a line that tells of a lost
+//! node. Example: the reader of a pipe hangs for a minute. The proxy serves on, and the first line
+//! after that minute is followed by the number of lost lines.
 
 use std::{
     io::{self, Write},
@@ -31,7 +31,7 @@ use crate::{config::LogFormat, door::access_log};
 /// Bytes of lines that wait to be written.
 const MAX_QUEUED: usize = 1 << 20;
 /// The part of these that lines of the access log and below `INFO` cannot take.
-const RESERVE: usize = MAX_QUEUED / 4;
+const RESERVE: usize = 256 << 10;
 /// How long the end of the process waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

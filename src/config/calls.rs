@@ -62,7 +62,7 @@ pub enum SendTo {
     All,
     /// All usable nodes at once of the tier that serves.
     Tier,
-    /// One node, and the next when that one fails.
+    /// A single node, and the next when that node fails.
     First,
 }
 

@@ -24,7 +24,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// no device, which may have no end.
 ///
 /// # Errors
-/// Says what is wrong with the file.
+/// Names the fault of the file.
 pub(super) fn check(path: &Path) -> Result<(), String> {
     let file = path.metadata().map_err(|error| format!("cannot be read: {error}"))?;
     if file.is_file() { Ok(()) } else { Err("is no regular file".to_owned()) }

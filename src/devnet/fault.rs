@@ -137,8 +137,8 @@ pub enum Fault {
     },
     /// Answers are compressed by gzip even if the request does not accept gzip; streams are not.
     Gzip,
-    /// Execution: the node has forgotten the transactions in its mempool, and forgets each that it
-    /// takes while the fault is set. Other nodes to which a transaction was handed on have it.
+    /// Execution: the node has forgotten the transactions in its mempool, and forgets those that
+    /// come while the fault is set. Other nodes to which a transaction was handed on keep theirs.
     Forgetful,
     /// Execution: calls of these methods are answered with an internal error.
     Refuse {

@@ -62,7 +62,7 @@ impl Mempool {
         self.find(hash).is_some_and(|waiting| node.is_none_or(|node| waiting.holders.has(node)))
     }
 
-    /// The node has the transaction too. `false` if no node has it.
+    /// The node has the transaction too. `false` if no node has that.
     pub(super) fn spread(&mut self, hash: B256, node: usize) -> bool {
         let waiting = self.0.iter_mut().find(|waiting| waiting.transaction.hash == hash);
         waiting.is_some_and(|waiting| {

@@ -194,7 +194,7 @@ impl Node {
         self.records.count(method)
     }
 
-    /// All methods with how often they were asked for.
+    /// All methods, with the number of calls of each.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.records.counts()
@@ -241,7 +241,7 @@ impl Node {
         self.own().raw.clone()
     }
 
-    /// Hashes of the transactions that wait in this node's mempool, in the order in which they came
+    /// Hashes of the transactions that wait in this node's mempool, in the order of their coming
     /// to the network.
     #[must_use]
     pub fn mempool(&self) -> Vec<B256> {

@@ -1,4 +1,4 @@
-//! What an address or a topic sets in the bloom filter of a block's header.
+//! The bits that an address or a topic sets in the bloom filter of a block's header.
 
 use alloy_primitives::{Bloom, keccak256};
 

@@ -25,7 +25,7 @@ pub fn fixed<const LENGTH: usize>(text: &str) -> Option<FixedBytes<LENGTH>> {
     alloy_primitives::hex::decode_to_array(prefixed(text)?).ok().map(FixedBytes)
 }
 
-/// The whole text if it begins with `0x`. The prefix stays, because const-hex strips one anyway.
+/// The whole text if its beginning is `0x`. The prefix stays, because const-hex strips one anyway.
 fn prefixed(text: &str) -> Option<&str> {
     text.starts_with("0x").then_some(text)
 }

@@ -25,7 +25,7 @@ impl TraceId {
         NonZeroU128::new(drawn).map(Self)
     }
 
-    /// The id as collectors want it.
+    /// The id in the form of collectors.
     pub fn bytes(self) -> [u8; 16] {
         self.0.get().to_be_bytes()
     }
@@ -46,7 +46,7 @@ impl SpanId {
         NonZeroU64::new(drawn).map(Self)
     }
 
-    /// The id as collectors want it.
+    /// The id in the form of collectors.
     pub fn bytes(self) -> [u8; 8] {
         self.0.get().to_be_bytes()
     }

@@ -7,7 +7,7 @@ use super::{
 
 impl Metrics {
     /// There are so many filters: of blocks, of logs, of transactions. They take so many bytes, and
-    /// so many are kept for them.
+    /// that many are kept for them.
     pub fn filters(&self, network: &str, counts: [usize; 3], bytes: usize, backlog: usize) {
         for (kind, count) in FILTER_KINDS.into_iter().zip(counts) {
             self.instruments.filters(network, kind).set(count as u64);

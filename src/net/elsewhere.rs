@@ -1,10 +1,11 @@
 //! Dials that do not end at the process itself.
 //!
-//! The rule: **no connection to a node is one to the proxy's own ports.** The reason: the proxy would
-//! answer its own calls by asking itself again, and each call would take all connections there are.
-//! The settings are checked for such a node, but a name tells its addresses only later, and other
-//! ones every day. An example: `listen` is 0.0.0.0:8545, a node is `http://geth:8545`, and `geth` has
-//! the address of this machine beside 10.0.0.7. The node is reached at 10.0.0.7 alone.
+//! The rule: **no connection to a node is one to the proxy's own ports.** The reason: the proxy
+//! would answer its own calls by asking itself again, and each call would take all connections
+//! there are. The settings are checked for such a node, but a name has its addresses only later,
+//! and other ones every day. An example: `listen` is 0.0.0.0:8545, a node is `http://geth:8545`,
+//! and `geth` has the address of this machine beside 10.0.0.7. The node is reached at 10.0.0.7
+//! alone.
 
 use std::{
     io,

@@ -1,5 +1,5 @@
-//! The beginning and the end of a message that is too long to be kept. One of the two has the id of
-//! the call that the message answers.
+//! The beginning and the end of a message that is too long to be kept. Either end may have the id
+//! of the call that the message answers.
 
 use std::io;
 
@@ -10,7 +10,7 @@ const PART: usize = 4 << 10;
 /// The longest message that is read to its end. A longer one ends the connection.
 pub(super) const LONGEST: u64 = 4 << 30;
 
-/// What is kept of a message while its pieces pass.
+/// The parts of a message that are kept while its pieces pass.
 #[derive(Debug, Default)]
 pub(super) struct Excerpt {
     beginning: Vec<u8>,

@@ -108,7 +108,8 @@ impl Names {
     /// The addresses of `host` that a lookup finds now.
     ///
     /// # Errors
-    /// When the name has no address, or none is found in time: also where some are known from before.
+    /// When the name has no address, or none is found in time: also where some are known from
+    /// before.
     pub async fn look_up_now(&self, host: &Arc<str>) -> Found {
         self.find(host, UNKNOWN).await
     }
@@ -135,7 +136,8 @@ impl Names {
         }
     }
 
-    /// The addresses that the last good lookup of `host` found, and when, if that is not too long ago.
+    /// The addresses that the last good lookup of `host` found, and when, if that is not too long
+    /// ago.
     pub fn known(&self, host: &Arc<str>) -> Option<(Vec<IpAddr>, Instant)> {
         let entries = lock(&self.entries);
         let good = entries.get(host)?.good.as_ref();

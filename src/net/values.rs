@@ -56,7 +56,7 @@ pub struct Values<S> {
     /// How many of these the walk has passed.
     passed: usize,
     walk: Walk,
-    /// The value that comes, once it is too long to be kept: its bytes so far.
+    /// The value that comes, once too long to be kept: its bytes so far.
     passing: Option<Excerpt>,
     /// Bytes that wait to be written.
     unwritten: BytesMut,
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
         value
     }
 
-    /// Gives a long buffer back when it is empty.
+    /// Gives a long buffer back when the buffer is empty.
     fn shrink(&mut self) {
         if self.read.is_empty() && self.read.capacity() > KEPT {
             self.read = BytesMut::new();

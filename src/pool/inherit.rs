@@ -96,8 +96,8 @@ impl Pool {
         self.is_in_charge.store(false, Relaxed);
     }
 
-    /// Another pool has taken this one's place: this one stands by, and takes the other's word on the
-    /// nodes that both have.
+    /// Another pool has taken this one's place: this one stands by, and takes the other's word on
+    /// the nodes that both have.
     pub fn retire(&self) {
         self.stand_by();
         self.is_retired.store(true, Relaxed);
@@ -108,7 +108,7 @@ impl Pool {
     }
 
     pub(super) fn away(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
-        // The set is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        // The set is whole at every moment, so a panic elsewhere cannot have spoilt the set.
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,10 +1,10 @@
 //! The findings about a node that a pool shares with the pools that it has replaced.
 //!
-//! The rule: **a node is probed by one pool at a time.** The reason: a replaced pool watches its nodes
-//! until its last call has ended, and a name whose addresses change each second replaces a pool each
-//! second. An example: a call takes 25 s, and 25 pools wait for such calls; the node that all of them
-//! have is probed each second, and not 26 times a second. A node that only replaced pools have is
-//! probed by one of them, and the others take its word.
+//! The rule: **a node is probed by one pool at a time.** The reason: a replaced pool watches its
+//! nodes until its last call has ended, and a name whose addresses change each second replaces a
+//! pool each second. An example: a call takes 25 s, and 25 pools wait for such calls; the node that
+//! all of them have is probed each second, and not 26 times a second. A node that only replaced
+//! pools have is probed by one of them, and the others take its word.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,12 +35,12 @@ impl Finding {
     }
 }
 
-/// The latest finding about a node, as one of its pools told.
+/// The latest finding about a node, and the pool that has it.
 #[derive(Clone)]
 struct Told {
     finding: Finding,
     at: Instant,
-    /// Whether the pool that told has not been replaced.
+    /// Whether the pool that found this has not been replaced.
     is_current: bool,
 }
 
@@ -63,12 +63,12 @@ impl Word {
         self.latest.send_replace(Some(Told { finding, at: Instant::now(), is_current }));
     }
 
-    /// Whether a pool that has not been replaced has told something within `time`.
+    /// Whether a pool that has not been replaced has found something within `time`.
     pub(super) fn is_current(&self, time: Duration) -> bool {
         self.latest.borrow().as_ref().is_some_and(|told| told.is_current && told.at.elapsed() < time)
     }
 
-    /// Hears of what others tell from now on.
+    /// Hears of the findings of others from now on.
     pub(super) fn listen(&self) -> Listening {
         Listening { latest: self.latest.subscribe(), turn: self.turn.clone() }
     }
@@ -80,7 +80,7 @@ pub(super) struct Listening {
     turn: Arc<Semaphore>,
 }
 
-/// What a replaced pool hears.
+/// The news for a replaced pool.
 pub(super) enum Heard {
     Finding(Finding),
     /// No other pool tells anything: this one is to probe, for as long as it has the permit.
@@ -88,7 +88,8 @@ pub(super) enum Heard {
 }
 
 impl Listening {
-    /// Waits for a finding, or for the turn to probe where none comes within `patience`. Cancel-safe.
+    /// Waits for a finding, or for the turn to probe where none comes within `patience`.
+    /// Cancel-safe.
     pub(super) async fn next(&mut self, patience: Duration) -> Heard {
         loop {
             if timeout(patience, self.latest.changed()).await.is_ok_and(|changed| changed.is_ok()) {
@@ -101,7 +102,7 @@ impl Listening {
         }
     }
 
-    /// Passes over what has been told so far.
+    /// Passes over all findings so far.
     pub(super) fn pass_over(&mut self) {
         self.latest.mark_unchanged();
     }

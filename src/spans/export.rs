@@ -239,11 +239,11 @@ impl Exporter {
                 () = tokio::time::sleep_until(due) => break,
             }
         }
-        // The queue is closed: the spans in it are there at once.
+        // The queue is closed: its spans are there at once.
         if batch.is_empty() { self.queue.recv_many(batch, MAX_BATCH).await > 0 } else { true }
     }
 
-    /// Sends the batch until the collector takes or refuses it, or patience ends.
+    /// Sends the batch until the collector takes or refuses the spans, or patience ends.
     async fn export(&mut self, batch: &[Finished]) {
         let anchor = Anchor { instant: Instant::now(), unix_nanos: (self.clock)() };
         let body = message(batch, anchor, &self.instance).encode_to_vec();
@@ -277,7 +277,7 @@ impl Exporter {
         }
     }
 
-    /// Logs the number of lost spans, if there are any and the last such line is old enough.
+    /// Logs the number of lost spans, if there are any and the latest line of the kind is old.
     fn log_losses(&self, why: &str) {
         if self.spans.unlogged.load(Relaxed) == 0 || self.throttle.pass().is_none() {
             return;

@@ -16,11 +16,11 @@ use crate::{
     metrics::{AttemptOutcome, CallOutcome},
 };
 
-/// Bits of a span's flags: whether the parent is of another process is known, and whether it is.
+/// Bits of a span's flags: the parent is known, and is of another process.
 const REMOTE_IS_KNOWN: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
-/// One moment by both clocks.
+/// The same moment by both clocks.
 #[derive(Clone, Copy)]
 pub(super) struct Anchor {
     pub(super) instant: Instant,

@@ -26,7 +26,7 @@ const SENDS: &str = "steadfast_raw_transaction_sends_total";
 fn transaction(number: u16) -> (String, String) {
     let [high, low] = number.to_be_bytes();
     let raw = [2, 0xc2, high, low];
-    (encode(&raw), keccak256(raw).to_string())
+    (encode(raw), keccak256(raw).to_string())
 }
 
 fn hash(number: u16) -> String {

@@ -1,4 +1,5 @@
-//! The mempools of the nodes: what is submitted, what waits and where, what is forgotten.
+//! The mempools of the nodes: transactions that are submitted, wait at some nodes, and are
+//! forgotten.
 
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ impl Chain {
     /// When the mempool is full.
     pub fn send_unlocked(&self, from: Address, to: Address, value: u64, input: Vec<u8>) -> Result<B256, ChainError> {
         let mut state = self.state();
-        // None of them is ever lost, so they are the sender's only ones.
+        // None is ever lost, so the sender has no others.
         let nonce = state.unlocked.iter().filter(|(sender, _)| *sender == from).count() as u64;
         let call = Unlocked { from, to, value, input };
         let transaction = Arc::new(self.author.unlocked(state.unlocked.len() as u64, nonce, call));
@@ -96,7 +97,7 @@ impl Chain {
         self.state().mempool.all(Some(place)).map(|transaction| transaction.hash).collect()
     }
 
-    /// The transaction, if it waits at the node of this place.
+    /// The transaction, if that waits at the node of this place.
     pub(in crate::devnet) fn waiting(&self, hash: B256, place: usize) -> Option<Arc<Transaction>> {
         self.state().mempool.waiting(hash, place)
     }

@@ -3,12 +3,12 @@
 //! A client that asks leaves the fast lane, which knows nothing of codings. An answer has at most
 //! one encoder at a time, of bounded memory.
 //!
-//! Rule: no more than [`ENCODERS`] of all answers have an encoder, and no more than [`SHARE`] of one
-//! client's answers. All others go out as they are, also to a client that takes no plain answer.
-//! Reason: an encoder is held until its client has read the answer, so a client that reads slowly
-//! must not take compression from the others; and a call that has run must be answered. Example: an
-//! address reads 64 long answers slowly. 16 of these are compressed, and 48 encoders are left to
-//! other addresses.
+//! Rule: no more than [`ENCODERS`] of all answers have an encoder, and no more than [`SHARE`] of
+//! one client's answers. All others go out as they are, also to a client that takes no plain
+//! answer. Reason: an encoder is held until its client has read the answer, so a client that reads
+//! slowly must not take compression from the others; and a call that has run must be answered.
+//! Example: an address reads 64 long answers slowly. 16 of these are compressed, and 48 encoders
+//! are left to other addresses.
 
 mod encoder;
 mod wanted;
@@ -31,7 +31,7 @@ use crate::config::Compression;
 const ENCODERS: usize = 64;
 
 /// Answers to one client that are compressed at once: a quarter.
-const SHARE: usize = ENCODERS / 4;
+const SHARE: usize = 16;
 
 /// The encoders that answers may have.
 #[derive(Clone, Default)]

@@ -2,9 +2,9 @@
 //!
 //! The rule: **an answer that is too long is the end of its own call and of no other.** The reason:
 //! a link carries the calls of many clients, and one of them decides how long its answer is. The
-//! library ends the connection at a message over its limit, and all other calls would be lost with
-//! it. An example: a frame of 70 MiB comes. The library gets an empty message in its place, a stub,
-//! and the 70 MiB are read and dropped but for their beginning and their end, which tell the call.
+//! library ends the connection at a message over its limit, and all other calls would be lost. An
+//! example: a frame of 70 MiB comes. The library gets an empty message in its place, a stub, and
+//! the 70 MiB are read and dropped but for their beginning and their end, which tell the call.
 
 use std::{
     collections::VecDeque,
@@ -91,7 +91,7 @@ impl Header {
     }
 }
 
-/// The length of the header that begins with these bytes, as far as they tell.
+/// The length of the header that begins with these bytes, as far as these tell.
 fn header_length(start: &[u8]) -> usize {
     let Some(second) = start.get(1) else { return 2 };
     let extended = match second & 0x7f {
@@ -119,7 +119,7 @@ struct BlankLine {
 }
 
 impl BlankLine {
-    /// How many of these bytes belong to the head, if it ends among them.
+    /// How many of these bytes belong to the head, if its end is among these.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         let ends = |byte: &u8| match byte {
             b'\n' => std::mem::replace(&mut self.is_blank, true),
@@ -337,8 +337,8 @@ mod tests {
         [frame, payload.to_vec()].concat()
     }
 
-    /// What is given on of `bytes`, which come in pieces of `step` and are read in pieces of `room`,
-    /// and the excerpts.
+    /// The bytes that are given on of `bytes`, which come in pieces of `step` and are read in
+    /// pieces of `room`, and the excerpts.
     async fn given(bytes: &[u8], step: usize, room: usize) -> (Vec<u8>, Vec<Bytes>) {
         let (near, mut far) = duplex(step);
         let mut stubs = Stubs::new(near, 200);

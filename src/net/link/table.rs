@@ -58,7 +58,7 @@ pub(super) enum Broken {
     /// An answer to no call: the node mixes calls up.
     #[error("the node answered a call that it was never sent")]
     Alien,
-    /// A message that is too long, and does not tell the call that it answers.
+    /// A message that is too long, and does not tell its call.
     #[error("the node's message is over the limit: more than {MAX_MESSAGE} bytes")]
     TooLong,
     /// A result that may be of one call or another.

@@ -50,7 +50,7 @@ pub(super) enum Why {
     Gap,
     /// A single block, or a single transaction, brings more than can be sent in one answer.
     TooLong,
-    /// Nothing is told of the chain any more, as when the process ends.
+    /// The chain is not followed any more, as when the process ends.
     Ended,
 }
 

@@ -1,4 +1,4 @@
-//! What lookups change, and what they leave as it is.
+//! The changes that lookups bring, and those that no lookup brings.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::common::{
     sim::{Net, Proxy},
 };
 
-/// A node that answers at once for each of these, and a name with the addresses one after the other,
-/// so that the nodes stand in this order.
+/// Three nodes, and a proxy whose name had the address of the third before that of the first, so
+/// that the nodes stand in this order.
 async fn in_order(net: &Net) -> (Proxy, [crate::common::origin::Origin; 3]) {
     let nodes = [node_at(net, 1).await, node_at(net, 2).await, node_at(net, 3).await];
     net.name(NAME, &["10.0.0.3"]);

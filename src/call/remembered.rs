@@ -162,12 +162,12 @@ impl Remembered {
         sends
     }
 
-    /// Keeps a transaction that `node` took for the client of `memory`. A transaction that is kept
-    /// already stays in its place.
+    /// Keeps a transaction that `node` took for the client of `memory`, after the nodes that were
+    /// `tried` in vain. A transaction that is kept already stays in its place.
     pub(super) fn keep(
         &self,
         transaction: Transaction,
-        node: Option<NodeId>,
+        (node, tried): (Option<NodeId>, &[NodeId]),
         sends: Option<Arc<Sends>>,
         memory: &Arc<Account>,
     ) {
@@ -179,6 +179,12 @@ impl Remembered {
         let sends = sends.unwrap_or_else(|| Arc::new(Sends::new(state.nodes.len())));
         if let Some(node) = node {
             sends.set(node, state.nodes[node].life, SAID);
+        }
+        for &node in tried {
+            let life = state.nodes[node].life;
+            if sends.state(node, life) == UNSENT {
+                sends.set(node, life, FAILED);
+            }
         }
         if state.claim.is_none() {
             state.claim = Some(memory.records().beside());

@@ -268,9 +268,12 @@ impl<'a> CallRun<'a> {
             return;
         };
         match self.calls.newest() {
-            None => self.calls.remembered.keep(transaction, answer.node, sends, self.terms.memory),
+            None => {
+                let nodes = (answer.node, &*self.tries.tried);
+                self.calls.remembered.keep(transaction, nodes, sends, self.terms.memory);
+            }
             // A reload gave the nodes new places.
-            Some(newest) => newest.remembered.keep(transaction, None, None, self.terms.memory),
+            Some(newest) => newest.remembered.keep(transaction, (None, &[]), None, self.terms.memory),
         }
     }
 }

@@ -25,7 +25,7 @@ fn client(host: u8, budget: &Arc<Budget>) -> Arc<Account> {
 /// Keeps transactions with these numbers, which node A took for a client.
 fn keep(remembered: &Remembered, numbers: impl IntoIterator<Item = u32>) {
     let account = Account::unlimited();
-    numbers.into_iter().for_each(|number| remembered.keep(transaction(number, 10), Some(A), None, &account));
+    numbers.into_iter().for_each(|number| remembered.keep(transaction(number, 10), (Some(A), &[]), None, &account));
 }
 
 /// The numbers of all transactions that are due for the node, which takes each.
@@ -58,6 +58,15 @@ async fn a_lost_send_is_due_again_when_the_node_returns() {
     let due = remembered.next(B).unwrap();
     due.sends.heard(B, &Word::Lost);
     assert_eq!(told(&remembered, B), [2]);
+    remembered.try_again(B);
+    assert_eq!(told(&remembered, B), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_tried_in_vain_is_not_due_at_once() {
+    let remembered = Remembered::new(3);
+    remembered.keep(transaction(1, 10), (Some(A), &[B]), None, &Account::unlimited());
+    assert_eq!((told(&remembered, B), told(&remembered, NodeId(2))), (vec![], vec![1]));
     remembered.try_again(B);
     assert_eq!(told(&remembered, B), [1]);
 }
@@ -101,9 +110,9 @@ async fn the_client_with_the_most_makes_room_for_others() {
         let remembered = Remembered::new(2);
         let budget = Budget::new(usize::MAX);
         let (greedy, modest) = (client(1, &budget), client(2, &budget));
-        remembered.keep(transaction(u32::MAX, length), Some(A), None, &modest);
+        remembered.keep(transaction(u32::MAX, length), (Some(A), &[]), None, &modest);
         for number in 0..MOST as u32 * 2 {
-            remembered.keep(transaction(number, length), Some(A), None, &greedy);
+            remembered.keep(transaction(number, length), (Some(A), &[]), None, &greedy);
         }
         let (count, bytes) = remembered.tidy().unwrap();
         assert!(count <= MOST && bytes <= MOST_BYTES && count > MOST / 4, "{count} {bytes}");
@@ -118,7 +127,7 @@ async fn transactions_count_for_the_clients_memory() {
     let budget = Budget::new(1 << 20);
     let remembered = Remembered::new(2);
     for number in 0..100 {
-        remembered.keep(transaction(number, 64 << 10), Some(A), None, &client(1, &budget));
+        remembered.keep(transaction(number, 64 << 10), (Some(A), &[]), None, &client(1, &budget));
     }
     let (count, bytes) = remembered.tidy().unwrap();
     assert!(count > 1 && bytes < 1 << 20, "{count} {bytes}");

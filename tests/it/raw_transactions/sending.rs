@@ -6,6 +6,7 @@ use super::*;
 use crate::common::{
     client::post,
     origin::{Origin, Reply, Seen, response},
+    proxy,
 };
 use steadfast::devnet::Fault;
 use tokio::time::{Instant, sleep};
@@ -75,6 +76,8 @@ async fn another_node_takes_what_one_refuses_for_quota() {
     for number in 2..20 {
         scene.sent(number).await;
     }
+    // Nor when no client sends any more.
+    sleep(Duration::from_secs(50)).await;
     assert!(scene.node(0).count(SEND) <= 3, "{}", scene.node(0).count(SEND));
     assert_eq!(scene.proxy.verdicts().await, ["up", "up", "up"]);
 }
@@ -221,10 +224,10 @@ async fn transactions_that_waited_reach_every_node_in_their_order() {
     const CALLS: u16 = 8;
     let net = Net::default();
     let well = |seen: &Seen| Reply::result(seen, "\"well\"");
-    let (first, second) = (Origin::within(&net, well).await, Origin::within(&net, well).await);
-    [&first, &second].iter().for_each(|node| node.ail(ill()));
-    let urls = [first.url(), second.url()];
-    let proxy = Arc::new(Proxy::launch(&net, &crate::common::proxy::nodes(urls)).await);
+    let away = Origin::within(&net, well).await;
+    away.ail(ill());
+    let nodes = [Origin::within(&net, well).await, Origin::within(&net, well).await];
+    let proxy = Arc::new(Proxy::launch(&net, &proxy::nodes([away.url()])).await);
     let mut calls = tokio::task::JoinSet::new();
     for number in 1..=CALLS {
         let calling = proxy.clone();
@@ -232,28 +235,31 @@ async fn transactions_that_waited_reach_every_node_in_their_order() {
         let held = f64::from(number);
         until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= held).await;
     }
-    // Connections of later calls come about sooner.
-    net.delay((1..90).rev().map(|n| Duration::from_millis(n * 5)));
-    [&first, &second].iter().for_each(|node| node.ail(None));
+    // The first dials are probes'; of the calls', later ones come about sooner.
+    let delays = [0; 6].into_iter().chain((1..40).rev().map(|n| n * 20));
+    net.delay(delays.map(Duration::from_millis));
+    proxy.reload(&proxy::nodes(nodes.iter().map(Origin::url))).await;
     for answer in calls.join_all().await {
         assert!(answer.contains("well"), "{answer}");
     }
-    until("both have all", async || [&first, &second].iter().all(|node| node.count(SEND) == usize::from(CALLS))).await;
-    for node in [&first, &second] {
+    let expected: Vec<String> = (1..=CALLS).map(|number| format!("[\"{}\"]", transaction(number).0)).collect();
+    for node in &nodes {
+        until("all have come", async || node.count(SEND) == usize::from(CALLS)).await;
         let sent: Vec<String> = node.seen().iter().filter(|seen| seen.method() == SEND).map(Seen::params).collect();
-        let expected: Vec<String> = (1..=CALLS).map(|number| format!("[\"{}\"]", transaction(number).0)).collect();
         assert_eq!(sent, expected, "{}", node.url());
     }
+    let words = proxy.metric(SENDS, r#"reason="call",word="took""#).await as u64;
+    assert_eq!(words, 2 * u64::from(CALLS), "not all went to both nodes at once");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_left_before_a_connection_came_sends_nothing() {
-    const CALLS: usize = 8;
+    const CALLS: usize = 24;
     let net = Net::default();
     let well = |seen: &Seen| Reply::result(seen, "\"well\"");
     let origins = [Origin::within(&net, well).await, Origin::within(&net, well).await];
     origins.iter().for_each(|node| node.ail(ill()));
-    let proxy = Proxy::launch(&net, &crate::common::proxy::nodes(origins.iter().map(Origin::url))).await;
+    let proxy = Proxy::launch(&net, &proxy::nodes(origins.iter().map(Origin::url))).await;
     let mut clients = Vec::new();
     for number in 1..=CALLS {
         let mut client = proxy.client().await;

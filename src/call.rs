@@ -30,6 +30,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
+pub use self::terms::Terms;
 use self::{
     alarm::Alarm,
     answer::Answer,
@@ -39,11 +40,6 @@ use self::{
     remembered::Remembered,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
-};
-pub use self::{
-    raw_sends::{Submission, Words},
-    terms::Terms,
-    word::Word,
 };
 use crate::{
     config::Calls as Settings,
@@ -101,7 +97,8 @@ impl Calls {
         let handover = Handover {
             pool: pool.clone(),
             remembered: remembered.clone(),
-            settings: settings.clone(),
+            send_to: settings.send_to,
+            patience: settings.attempt_timeout,
             metrics: metrics.clone(),
         };
         let mut running = JoinSet::new();

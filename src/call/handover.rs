@@ -25,7 +25,7 @@ use super::{
     word::Word,
 };
 use crate::{
-    config::Calls as Settings,
+    config::SendTo,
     domain::{
         backoff::Backoff,
         node_id::NodeId,
@@ -57,7 +57,9 @@ struct Seen {
 pub(super) struct Handover {
     pub(super) pool: Arc<Pool>,
     pub(super) remembered: Arc<Remembered>,
-    pub(super) settings: Settings,
+    pub(super) send_to: SendTo,
+    /// The time of one attempt.
+    pub(super) patience: Duration,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -100,7 +102,7 @@ impl Handover {
         let verdict = snapshot.nodes[node].verdict;
         seen.was_out |= matches!(verdict, Verdict::Down(why) if why != Down::Unknown);
         let is_active = snapshot.active == Some(node);
-        let is_target = is_target(&self.pool, node, self.settings.send_to);
+        let is_target = is_target(&self.pool, node, self.send_to);
         let takes_over = is_target && (!seen.is_target || (is_active && !seen.is_active));
         (seen.is_target, seen.is_active) = (is_target, is_active);
         if takes_over {
@@ -113,17 +115,17 @@ impl Handover {
 
     /// Sends the node the transactions that are due there. Returns the node.
     async fn send_due(self, node: NodeId) -> NodeId {
-        let Self { pool, remembered, settings, metrics } = &self;
+        let Self { pool, remembered, send_to, patience, metrics } = &self;
         let mut pauses = BUSY;
-        while is_target(pool, node, settings.send_to) {
+        while is_target(pool, node, *send_to) {
             // Calls of clients with raw transactions pass the node over now, and so do these.
             if pool.nodes[node].resting.state(kind(), false, Instant::now()) != RestState::Free {
                 sleep(pauses.pause()).await;
                 continue;
             }
             let Some(due) = remembered.next(node) else { break };
-            let submission = Submission::new(&due.transaction.raw, &[]);
-            let mut sent = submission.send(&pool.nodes[node], Instant::now() + settings.attempt_timeout, &mut ()).await;
+            let submission = Submission::new(&due.transaction.raw);
+            let mut sent = submission.send(&pool.nodes[node], Instant::now() + *patience, &mut ()).await;
             let word = Word::of(&mut sent);
             count(metrics, pool, SendReason::Again, &word);
             if let Word::Busy { wait } = word {

@@ -19,7 +19,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::Instant,
@@ -50,7 +49,7 @@ pub(super) const METHOD: &str = "eth_sendRawTransaction";
 
 /// A raw transaction in the form that nodes are sent: one copy for all sends.
 #[derive(Debug)]
-pub struct Submission {
+pub(super) struct Submission {
     body: Bytes,
     /// Where the call's id stands in `body`.
     id: Range<usize>,
@@ -63,15 +62,14 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// A call of the proxy's own that sends `raw`, a signed transaction. `headers` are lines to
-    /// send along, each with its line end, such as `x-request-id` and `traceparent`.
-    pub fn new(raw: &[u8], headers: &[u8]) -> Arc<Self> {
+    /// A call of the proxy's own that sends `raw`, a signed transaction.
+    pub(super) fn new(raw: &[u8]) -> Self {
         const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
         let body = format!(r#"{HEAD}0,"method":"{METHOD}","params":["{}"]}}"#, hex::encode(raw));
         let account = Account::unlimited();
         let claim = account.standing();
         let id = HEAD.len()..HEAD.len() + 1;
-        Arc::new(Self { body: body.into(), id, headers: headers.into(), caller: None, account, _claim: claim })
+        Self { body: body.into(), id, headers: Box::default(), caller: None, account, _claim: claim }
     }
 
     /// The client's own call. `None` for a call without an id, to which nodes give no answer.
@@ -117,27 +115,13 @@ impl Submission {
 
 /// The words of the nodes that were sent a transaction, in the order in which words come. Sends go
 /// on when this is dropped.
-pub struct Words {
+pub(super) struct Words {
     pool: Arc<Pool>,
     heard: mpsc::Receiver<(NodeId, Sent)>,
 }
 
 impl Words {
-    /// The next node's word; `None` when all have spoken. Cancel-safe.
-    pub async fn next(&mut self) -> Option<(NodeId, Word)> {
-        std::future::poll_fn(|context| self.poll_word(context)).await
-    }
-
-    fn poll_word(&mut self, context: &mut Context<'_>) -> Poll<Option<(NodeId, Word)>> {
-        let heard = ready!(self.heard.poll_recv(context));
-        Poll::Ready(heard.map(|(node, mut sent)| {
-            let word = Word::of(&mut sent);
-            note_late(&self.pool, node, sent);
-            (node, word)
-        }))
-    }
-
-    /// The next outcome of a send, for a call that judges outcomes.
+    /// The next outcome of a send; `None` when all have come. Cancel-safe.
     pub(super) async fn outcome(&mut self) -> Option<(NodeId, Sent)> {
         self.heard.recv().await
     }
@@ -148,14 +132,6 @@ impl Words {
         while let Ok((node, sent)) = self.heard.try_recv() {
             note_late(&self.pool, node, sent);
         }
-    }
-}
-
-impl Stream for Words {
-    type Item = (NodeId, Word);
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_word(context)
     }
 }
 
@@ -272,33 +248,16 @@ impl UnderWay {
 }
 
 impl Calls {
-    /// Sends a transaction to these nodes at once, each once, and tells the word of each. A send
-    /// ends at `limit`, or when its node goes out. `None` if too many sends are under way.
-    pub fn send_raw(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {
-        let sends = self.start_sends(nodes, submission, limit, SendReason::Relay, false, None)?;
-        Some(sends.words)
-    }
-
-    /// The usable nodes that a transaction goes to now, the active node first.
-    pub fn send_targets(&self, to: SendTo) -> Vec<NodeId> {
-        let snapshot = self.pool.snapshot();
-        let is_target = |node: &NodeId| is_target(&self.pool, *node, to);
-        let mut nodes: Vec<NodeId> = NodeId::all(self.pool.nodes.len()).filter(is_target).collect();
-        nodes.sort_by_key(|node| Some(*node) != snapshot.active);
-        nodes
-    }
-
-    /// Begins the sends of a transaction. With `waits` their gates stay shut until the call opens
-    /// them.
-    /// `sends` notes the word of each node.
+    /// Begins to send a transaction to these nodes at once, each once. A send ends at `limit`, or
+    /// when its node goes out. With `waits` the gates stay shut until the call opens them. `sends`
+    /// has the word of each node. `None`, and nothing noted, if too many sends are under way.
     pub(super) fn start_sends(
         &self,
         nodes: &[NodeId],
         submission: &Arc<Submission>,
         limit: Instant,
-        reason: SendReason,
         waits: bool,
-        sends: Option<&Arc<Sends>>,
+        sends: &mut Option<Arc<Sends>>,
     ) -> Option<UnderWay> {
         let signals = Signals::new(nodes.len());
         let (words, heard) = mpsc::channel(nodes.len().max(1));
@@ -307,6 +266,8 @@ impl Calls {
         if tasks.len() + nodes.len() > MOST_SENDS {
             return None;
         }
+        let begun = self.remembered.begin(sends.take(), nodes);
+        let sends = &*sends.insert(begun);
         for &node in nodes {
             let open = waits.then(|| {
                 let (gate, open) = oneshot::channel();
@@ -315,13 +276,13 @@ impl Calls {
             });
             let mut gate = SendGate { open, is_written: false, signals: signals.clone() };
             let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
-            let (sends, counts) = (sends.cloned(), self.counts.clone());
+            let (sends, counts) = (sends.clone(), self.counts.clone());
             tasks.spawn(async move {
                 let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
                 drop(gate);
                 let word = Word::of(&mut sent);
-                count(&counts, &pool, reason, &word);
-                sends.iter().for_each(|sends| sends.heard(node, &word));
+                count(&counts, &pool, SendReason::Call, &word);
+                sends.heard(node, &word);
                 if let Err(mpsc::error::SendError((node, sent))) = words.send((node, sent)).await {
                     note_late(&pool, node, sent);
                 }

@@ -34,7 +34,6 @@ use crate::{
     config::SendTo,
     domain::{hex, method::Class, node_id::NodeId, rpc::Request, transaction},
     exchange::queue::Ticket,
-    metrics::SendReason,
     net::http::Gate,
     pool::resting::RestState,
 };
@@ -123,11 +122,8 @@ impl<'a> CallRun<'a> {
         }
         let Ok(Some(submission)) = Submission::of_call(self.request, self.terms) else { return Spread::Alone };
         let Some(transaction) = &mut self.transaction else { return Spread::Alone };
-        let sends = self.calls.remembered.begin(transaction.sends.take(), &nodes);
-        transaction.sends = Some(sends.clone());
         let (deadline, waits) = (self.deadline, turn.is_some());
-        let reason = SendReason::Call;
-        let started = self.calls.start_sends(&nodes, &submission, deadline, reason, waits, Some(&sends));
+        let started = self.calls.start_sends(&nodes, &submission, deadline, waits, &mut transaction.sends);
         let Some(mut under_way) = started else { return Spread::Alone };
         nodes.iter().for_each(|node| self.note(*node));
         let mut shut = Shut(Some(under_way.signals.clone()));

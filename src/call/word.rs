@@ -13,7 +13,7 @@ use super::{answer::Answer, attempt::Sent};
 
 /// A node's word on a raw transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub(super) enum Word {
     /// The node took the transaction.
     Took,
     /// The node has the transaction already, waiting or in a block.
@@ -39,11 +39,8 @@ pub enum Word {
 }
 
 impl Word {
-    /// The words' names, as metrics have them.
-    pub const NAMES: [&'static str; 5] = ["took", "already_known", "refused", "busy", "lost"];
-
     /// The word's name in metrics.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Took => "took",
             Self::AlreadyKnown => "already_known",
@@ -51,11 +48,6 @@ impl Word {
             Self::Busy { .. } => "busy",
             Self::Lost => "lost",
         }
-    }
-
-    /// Whether the node has the transaction.
-    pub fn has_it(&self) -> bool {
-        matches!(self, Self::Took | Self::AlreadyKnown)
     }
 
     /// Reads the outcome of an attempt to send the transaction.

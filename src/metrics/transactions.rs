@@ -9,20 +9,17 @@ pub enum SendReason {
     Call,
     /// The node took over or came back, and an earlier transaction may be missing there.
     Again,
-    /// A part of the proxy that keeps transactions sends it.
-    Relay,
 }
 
 impl SendReason {
     /// All reasons.
-    pub(super) const ALL: [Self; 3] = [Self::Call, Self::Again, Self::Relay];
+    pub(super) const ALL: [Self; 2] = [Self::Call, Self::Again];
 
     /// The reason's label.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Again => "again",
-            Self::Relay => "relay",
         }
     }
 }

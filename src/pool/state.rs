@@ -229,7 +229,6 @@ impl PoolState {
         unix: u64,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let is_of_rests = matches!(input, Input::Rests(_));
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
@@ -283,7 +282,8 @@ impl PoolState {
         }
         for (known, node) in self.known.iter_mut().zip(nodes) {
             let rested = std::mem::replace(&mut known.resting, node.resting.is_whole(now));
-            if is_of_rests && known.resting && !rested {
+            let is_told = known.last_error.as_ref().is_some_and(|(_, at)| *at == now);
+            if known.resting && !rested && !is_told {
                 known.last_error = Some(("calls were refused for quota".to_owned(), now));
             }
         }

@@ -66,6 +66,28 @@ async fn slow_sends_go_on_when_the_client_has_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn beyond_the_sends_under_way_nodes_are_sent_a_transaction_later() {
+    // Each call leaves two sends under way, of which there are 4,096 at most.
+    const CALLS: u16 = 2047;
+    let scene = Scene::start("").await;
+    for slow in [1, 2] {
+        scene.node(slow).set_fault(Fault::slow_over(3_600_000, &[SEND]));
+    }
+    let mut client = scene.proxy.client().await;
+    for number in 1..=CALLS {
+        let answer = client.post(send(number)).await.json();
+        assert_eq!(answer["result"], hash(number), "{answer}");
+    }
+    let last = CALLS + 1;
+    [1, 2].iter().for_each(|slow| scene.node(*slow).clear_faults());
+    scene.sent(last).await;
+    assert_eq!(scene.words(r#"reason="call",word="took""#).await, u64::from(CALLS), "the last call had copies too");
+    for slow in [1, 2] {
+        until("the others have it too", async || scene.mempool(slow).contains(&hash(last))).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_node_takes_what_one_refuses_for_quota() {
     let scene = Scene::start("").await;
     scene.node(0).set_fault(Fault::quota(&[SEND]));

@@ -66,7 +66,7 @@ async fn slow_sends_go_on_when_the_client_has_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_sends_under_way_nodes_are_sent_a_transaction_later() {
+async fn a_transaction_without_room_for_copies_reaches_all_later() {
     // Each call leaves two sends under way, of which there are 4,096 at most.
     const CALLS: u16 = 2047;
     let scene = Scene::start("").await;

@@ -60,7 +60,7 @@ async function gossip() {
       const raw = await call(node, 'eth_getRawTransactionByHash', hash)
       for (const [other, peer] of nodes.entries()) {
         if (known[other].has(hash)) continue
-        await call(peer, 'eth_sendRawTransaction', raw)
+        await give(peer, raw)
         known[other].add(hash)
         news += 1
       }
@@ -69,10 +69,14 @@ async function gossip() {
   return news
 }
 
-/** Those with fewer blocks live through those of the one with the most. */
+/**
+ * Those with fewer blocks live through those of the one with the most, behind closed gates: a transaction that a client brings meanwhile would
+ * get into a block that has none of it.
+ */
 async function catchUp() {
   const [leader, ...others] = await byHeight()
   for (const node of others) {
+    if (node.height < leader.height) process.kill(node.gate, 'SIGSTOP')
     while (node.height < leader.height) await relive(node, leader, ++node.height)
     const [own, wanted] = await Promise.all([node, leader].map((one) => call(one, 'eth_getBlockByNumber', 'latest', false)))
     if (own.hash !== wanted.hash) throw new Error(`block ${wanted.number} of ${node.url} is ${own.hash}, of ${leader.url} ${wanted.hash}`)
@@ -85,16 +89,23 @@ async function relive(node, leader, height) {
   const late = (await waiting(node)).filter((hash) => !transactions.includes(hash))
   const raws = await Promise.all(late.map((hash) => call(node, 'eth_getRawTransactionByHash', hash)))
   await call(node, 'anvil_dropAllTransactions')
-  for (const hash of transactions) await call(node, 'eth_sendRawTransaction', await call(leader, 'eth_getRawTransactionByHash', hash))
+  for (const hash of transactions) await give(node, await call(leader, 'eth_getRawTransactionByHash', hash))
   await call(node, 'evm_setNextBlockTimestamp', Number(timestamp))
   await call(node, 'evm_mine')
-  for (const raw of raws) await call(node, 'eth_sendRawTransaction', raw).catch((error) => console.log(error.message))
+  for (const raw of raws) await give(node, raw).catch((error) => console.log(error.message))
 }
 
 /** Hashes of the transactions that a node has, and that are in no block. */
 async function waiting(node) {
   const { pending, queued } = await call(node, 'txpool_content')
   return [pending, queued].flatMap(Object.values).flatMap(Object.values).map(({ hash }) => hash)
+}
+
+/** A transaction that the node has by now is given. */
+async function give(node, raw) {
+  await call(node, 'eth_sendRawTransaction', raw).catch((error) => {
+    if (!/already imported/.test(error.message)) throw error
+  })
 }
 
 async function byHeight() {

@@ -271,8 +271,8 @@ impl App {
         let file = shared.world.file.clone();
         let written = reload::Written { config, dns, source, file };
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
-        let alive = shared.clone();
-        background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs).await });
+        let (alive, ends) = (shared.clone(), closing.subscribe());
+        background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs, ends).await });
         Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background, export })
     }
 

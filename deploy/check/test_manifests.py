@@ -215,6 +215,14 @@ class Unit(unittest.TestCase):
             answer = run(analyze, "security", "--offline=true", "--threshold=15", unit)
             self.assertEqual(answer.returncode, 0, answer.stdout)
 
+    def test_its_sockets_outlive_the_service(self):
+        # systemd removes a service's RuntimeDirectory= when the service stops.
+        own = [f"/run/{name}/" for name in re.search(r"^RuntimeDirectory=(.*)$", self.TEXT, re.MULTILINE)[1].split()]
+        files = re.findall(r"^#?ListenStream=(/.*)$", self.SOCKET, re.MULTILINE)
+        self.assertTrue(files)
+        for file in files:
+            self.assertFalse(any(file.startswith(folder) for folder in own), file)
+
     def test_its_commands_and_times_are_the_binarys(self):
         for command in re.findall(r"^Exec\w+=/usr/local/bin/steadfast (.*)$", self.TEXT, re.MULTILINE):
             with self.subTest(command):

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 use tracing::warn;
@@ -15,11 +15,21 @@ const BEATS: u32 = 3;
 
 /// Tells `supervisor` that the process is alive, as often as the supervisor wants, while all
 /// workers answer. Ends at once where the supervisor does not want to know.
-pub(super) async fn beat(supervisor: &Supervisor, worker_jobs: &WorkerJobs) {
+///
+/// Once `closing` is true, workers end one by one, when their last calls are answered, and do no
+/// more jobs. A graceful end has a time of its own, so the supervisor gets signs of life all the
+/// same.
+pub(super) async fn beat(supervisor: &Supervisor, worker_jobs: &WorkerJobs, mut closing: watch::Receiver<bool>) {
     let Some(interval) = supervisor.watchdog() else { return };
     let pause = interval / BEATS;
     loop {
-        if all_answer(worker_jobs, pause).await {
+        // Both arms are cancel-safe: an answer that is not waited for is dropped.
+        let is_alive = tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => true,
+            is_alive = all_answer(worker_jobs, pause) => is_alive,
+        };
+        if is_alive {
             supervisor.tell(Supervisor::WATCHDOG);
         } else {
             warn!("a worker hangs: the supervisor gets no sign of life");

@@ -1,10 +1,12 @@
 //! The client that the commands use to reach the admin side of a running proxy.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
 use clap::Args;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+
+use crate::config;
 
 /// Which proxy.
 #[derive(Args, Clone)]
@@ -19,6 +21,11 @@ pub(super) struct Admin {
 /// health check.
 const VARIABLE: &str = "STEADFAST_ADMIN";
 const USUAL: &str = "http://127.0.0.1:9545";
+
+/// The URL of a proxy's admin side. A gateway in front may ask for a password, so `Display` is
+/// redacted: scheme, host and port are shown, and of the rest nothing that may be a key.
+#[derive(Clone)]
+pub(super) struct AdminUrl(String);
 
 /// The answer of the admin side.
 pub(super) struct Answer {
@@ -40,11 +47,10 @@ impl Admin {
     }
 
     /// Where the proxy is asked.
-    pub(super) fn url(&self) -> String {
+    pub(super) fn url(&self) -> AdminUrl {
         let url = self.admin.clone().or_else(|| std::env::var(VARIABLE).ok().filter(|url| !url.is_empty()));
         let url = url.unwrap_or_else(|| USUAL.to_owned());
-        let url = url.trim_end_matches('/');
-        if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+        AdminUrl::of(&url)
     }
 
     /// Sends a GET for `path`.
@@ -69,8 +75,55 @@ impl Admin {
             )
         };
         let client = reqwest::Client::builder().no_proxy().timeout(patience).build().map_err(unreachable)?;
-        let response = client.request(method, format!("{admin}{path}")).send().await.map_err(unreachable)?;
+        let response = client.request(method, admin.with(path)).send().await.map_err(unreachable)?;
         let status = response.status();
         Ok(Answer { status, body: response.text().await.map_err(unreachable)? })
+    }
+}
+
+impl AdminUrl {
+    /// The URL that an operator wrote, who may leave its scheme out.
+    pub(super) fn of(url: &str) -> Self {
+        let url = url.trim_end_matches('/');
+        Self(if url.contains("://") { url.to_owned() } else { format!("http://{url}") })
+    }
+
+    /// The whole URL of `path` on the admin side, with its secrets.
+    pub(super) fn with(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+}
+
+impl fmt::Display for AdminUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Ok(url) = self.0.parse::<config::Url>() {
+            return url.fmt(f);
+        }
+        // No URL of the usual form: the host alone is shown.
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+        let rest = rest.rsplit('@').next().unwrap_or_default();
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        write!(f, "{scheme}://{host}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_of_an_admin_url_is_shown() {
+        for (url, shown) in [
+            ("127.0.0.1:9545", "http://127.0.0.1:9545"),
+            ("http://127.0.0.1:9545/", "http://127.0.0.1:9545"),
+            ("https://u:s3cret@ops.example/eth/s3cret?k=s3cret", "https://***@ops.example/eth/***?***"),
+            ("u:s3cret@ops.example:1", "http://***@ops.example:1"),
+            ("http://u:s3cret/s3cret@ops.example/x", "http://ops.example"),
+            ("http://u:s3cret@[::1/#s3cret", "http://[::1"),
+            ("http://ops.example:s3cret@/", "http://"),
+        ] {
+            assert_eq!(AdminUrl::of(url).to_string(), shown);
+        }
+        assert_eq!(AdminUrl::of("http://u:s3cret@a/").with("/status"), "http://u:s3cret@a/status");
     }
 }

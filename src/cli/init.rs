@@ -11,8 +11,9 @@ mod tree;
 mod vixy;
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, ErrorKind, Write},
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -24,6 +25,9 @@ use crate::{
     config::{self, Config, process_env},
     domain::layer::Layer,
 };
+
+/// Bytes of another proxy's file, at most.
+const MAX_FILE: u64 = 4 << 20;
 
 /// Where to write, and which nodes.
 #[derive(Args)]
@@ -132,17 +136,28 @@ pub(super) fn run(init: &Init) -> ExitCode {
         print!("{text}");
         return ExitCode::SUCCESS;
     }
+    // URLs of nodes, and their headers, may hold keys.
+    let has_nodes = text != config::example();
     let mut options = OpenOptions::new();
-    options.write(true);
+    options.write(true).mode(if has_nodes { 0o600 } else { 0o666 });
     match init.force {
         true => options.create(true).truncate(true),
         false => options.create_new(true),
     };
     let path = init.path.display();
-    match options.open(&init.path).and_then(|mut file| file.write_all(text.as_bytes())) {
-        Ok(()) => {
-            let name = if text == config::example() { "Name your nodes in it, then" } else { "Next" };
+    let written = options.open(&init.path).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        Ok(file.metadata()?.permissions().mode())
+    });
+    match written {
+        Ok(mode) => {
+            let name = if has_nodes { "Next" } else { "Name your nodes in it, then" };
             println!("{path} is written. {name}: steadfast check --config {path}");
+            if has_nodes && mode & 0o004 != 0 {
+                eprintln!(
+                    "{path} can be read by every user of this machine: chmod 600 where a URL or header has a key"
+                );
+            }
             ExitCode::SUCCESS
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -159,7 +174,7 @@ pub(super) fn run(init: &Init) -> ExitCode {
 /// The text of the file to write.
 fn text(init: &Init) -> Result<String, String> {
     if let Some(from) = &init.from {
-        let text = fs::read_to_string(from).map_err(|error| format!("{}: cannot be read: {error}", from.display()))?;
+        let text = read(from).map_err(|error| format!("{}: cannot be read: {error}", from.display()))?;
         let (text, told) = taken_over(from, &text, init.format)?;
         eprint!("{told}");
         return Ok(text);
@@ -175,6 +190,16 @@ fn text(init: &Init) -> Result<String, String> {
         Some(text) => Ok(text),
         None => Ok(config::example().to_owned()),
     }
+}
+
+/// The text of a file that is not longer than [`MAX_FILE`].
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "is longer than 4 MiB"));
+    }
+    Ok(text)
 }
 
 /// A file with these nodes; `None` where there are none.
@@ -258,111 +283,4 @@ fn report(import: &Import, place: &str, format: Format, written: &str) -> String
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FOLDER: &str = "tests/it/migration";
-
-    /// Compares the file and the report that come of an example with those beside it. `UPDATE=1`
-    /// writes them anew.
-    fn golden(example: &str, format: Format) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
-        let text = fs::read_to_string(folder.join(example)).unwrap();
-        let path = Path::new(example);
-        assert_eq!(Format::of(path, &text), Some(format));
-        let (written, told) = taken_over(path, &text, None).unwrap();
-        let name = example.split('.').next().unwrap();
-        for (found, file) in [(written.clone(), format!("{name}.steadfast.toml")), (told, format!("{name}.report.txt"))]
-        {
-            let file = folder.join(file);
-            if std::env::var_os("UPDATE").is_some() {
-                fs::write(&file, &found).unwrap();
-            }
-            let expected = fs::read_to_string(&file).unwrap();
-            assert_eq!(found, expected, "{} differs; UPDATE=1 writes it anew", file.display());
-        }
-        let env = |name: &str| (name == "INFURA_KEY").then(|| "k3y".to_owned());
-        Config::parse(&written, &env).unwrap_or_else(|errors| panic!("{errors}\n{written}"));
-    }
-
-    #[test]
-    fn a_file_of_vixy_is_taken_over() {
-        golden("vixy.toml", Format::Vixy);
-    }
-
-    #[test]
-    fn a_file_of_erpc_is_taken_over() {
-        golden("erpc.yaml", Format::Erpc);
-    }
-
-    #[test]
-    fn a_file_of_nginx_is_taken_over() {
-        golden("nginx.conf", Format::Nginx);
-    }
-
-    #[test]
-    fn a_file_of_haproxy_is_taken_over() {
-        golden("haproxy.cfg", Format::Haproxy);
-    }
-
-    #[test]
-    fn a_report_shows_no_value_of_the_other_file() {
-        let files = [
-            (
-                "a.toml",
-                "s3cret = \"v4lue\"\n[[cl]]\nname = \"a\"\n\
-                 url = \"http://a/v4lue\"\nkey = \"v4lue\"\n",
-            ),
-            (
-                "a.yaml",
-                "auth: v4lue\nprojects:\n- id: x\n  upstreams:\n\
-                 \x20 - endpoint: alchemy://v4lue\n\
-                 \x20 - endpoint: http://a/v4lue\n",
-            ),
-            (
-                "a.conf",
-                "upstream x { server a:1 v4lue_no=v4lue; }\n\
-                 server { location / { proxy_set_header X v4lue;\n\
-                 proxy_pass http://x/v4lue; } }\n",
-            ),
-            (
-                "a.cfg",
-                "backend x\n http-request set-header X v4lue\n\
-                 \x20server a a:1 weight v4lue\n stats auth v4lue\n",
-            ),
-        ];
-        for (path, text) in files {
-            let (_, told) = taken_over(Path::new(path), text, None).unwrap();
-            let told = told.replace("v4lue_no", "");
-            assert!(!told.contains("v4lue"), "{path}: {told}");
-        }
-    }
-
-    #[test]
-    fn a_file_without_nodes_or_format_is_refused() {
-        let refused = |path: &str, text: &str| taken_over(Path::new(path), text, None).unwrap_err();
-        assert!(refused("x", "hello\n").ends_with("name it with --format"));
-        let why = refused("x.yaml", "logLevel: info\nnonsense: 1\n");
-        assert!(why.contains("x.yaml:2: nonsense: is not known") && why.contains("no node was found"), "{why}");
-        assert!(refused("x.toml", "a = \n").starts_with("x.toml:1: is not TOML"));
-    }
-
-    #[test]
-    fn flags_make_a_file_that_is_right() {
-        let nodes = Nodes {
-            el: ["http://10.0.0.1:8545,ws://10.0.0.1:8546", "http://10.0.0.2:8545"].map(str::to_owned).to_vec(),
-            cl_backup: vec!["http://10.0.0.3:5052".into()],
-            listen: Some("0.0.0.0:8545".into()),
-            ..Nodes::default()
-        };
-        let text = named(&nodes).unwrap().unwrap();
-        let config = Config::parse(&text, &|_| None).unwrap();
-        assert_eq!(config.listen, [([0, 0, 0, 0], 8545).into()]);
-        let [one, two] = &*config.networks[0].el else { panic!("{text}") };
-        assert!(one.ws.is_some() && two.ws.is_none() && config.networks[0].cl.len() == 1);
-        let wrong = Nodes { el: vec!["ftp://a".into()], ..Nodes::default() };
-        let why = named(&wrong).unwrap_err();
-        assert!(why.starts_with("el.primary[0].http: "), "{why}");
-        assert_eq!(named(&Nodes::default()), Ok(None));
-    }
-}
+mod tests;

@@ -120,7 +120,7 @@ impl Signals {
 /// Logs to standard error from here on, until the process ends.
 pub(super) fn start_log(log: &Log) -> Flush {
     let colours = std::io::stderr().is_terminal();
-    let (writer, flush) = LogWriter::start(std::io::stderr());
+    let (writer, flush) = LogWriter::start(std::io::stderr(), log.format);
     let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(writer).with_ansi(colours);
     match log.format {
         LogFormat::Text => builder.init(),

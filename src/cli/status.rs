@@ -6,7 +6,11 @@ use clap::Args;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{admin::Admin, block_on, table::table};
+use super::{
+    admin::{Admin, AdminUrl},
+    block_on,
+    table::table,
+};
 
 /// Names the proxy, and the form of the output.
 #[derive(Args)]
@@ -157,7 +161,7 @@ async fn watch(admin: &Admin) {
 
 /// The page that `--watch` shows.
 struct Screen {
-    admin: String,
+    admin: AdminUrl,
     /// The last report, and the moment of its arrival.
     last: Option<(Report, Instant)>,
     /// Why no report comes now.
@@ -245,7 +249,7 @@ mod tests {
         let now = Instant::now();
         let report = || Report { version: "1.2.3".into(), ready: true, draining: false, networks: Vec::new() };
         let last = last.map(|age| (report(), now - Duration::from_secs(age)));
-        Screen { admin: "http://a".into(), last, trouble: trouble.map(str::to_owned) }.text(now)
+        Screen { admin: AdminUrl::of("http://a"), last, trouble: trouble.map(str::to_owned) }.text(now)
     }
 
     #[test]

@@ -48,10 +48,15 @@ pub(super) fn socket_path(text: &str, folder: &Path) -> Result<std::path::PathBu
     Ok(path)
 }
 
-/// Where clients connect; the default where nothing is said.
-pub(super) fn clients(r: &mut Reader<'_>, default: SocketAddr) -> Vec<Address> {
+/// The permission bits of the files of Unix sockets.
+pub(super) fn mode(r: &mut Reader<'_>) -> u32 {
+    r.parse("socket_mode", permissions).unwrap_or(Address::MODE)
+}
+
+/// Where clients connect; the default where nothing is said. The files of Unix sockets get the
+/// permission bits `mode`.
+pub(super) fn clients(r: &mut Reader<'_>, default: SocketAddr, mode: u32) -> Vec<Address> {
     let folder = r.reading().folder();
-    let mode = r.parse("socket_mode", permissions).unwrap_or(Address::MODE);
     let addresses = r.one_or_more("listen", |text| address(text, folder, mode));
     let Some(addresses) = addresses else { return vec![default.into()] };
     r.check(!addresses.is_empty(), "listen", &[], "must not be empty: clients could not connect");

@@ -46,8 +46,9 @@ pub(super) fn read_and_list_keys(
     } else {
         flags.network(&reading).into_iter().collect()
     };
+    let mode = listen::mode(&mut root);
     let config = Config {
-        listen: listen::clients(&mut root, LISTEN),
+        listen: listen::clients(&mut root, LISTEN, mode),
         hosts: Hosts::read(&mut root),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
@@ -69,7 +70,7 @@ pub(super) fn read_and_list_keys(
         networks,
     };
     drop(root);
-    let config = override_and_check(config, flags, &reading, text.is_some());
+    let config = override_and_check(config, flags, &reading, text.is_some(), mode);
     let Finished { problems, asked } = reading.finish();
     (if problems.is_empty() { Ok(config) } else { Err(problems) }, asked)
 }
@@ -79,7 +80,7 @@ fn admin(root: &mut Reader<'_>) -> Admin {
     Admin { listen: section.parse("listen", listen::ip).unwrap_or(ADMIN_LISTEN), hosts: Hosts::read(&mut section) }
 }
 
-fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, has_file: bool) -> Config {
+fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, has_file: bool, mode: u32) -> Config {
     let place = |key: &'static str, flag: &'static str, value: &Option<String>| match value {
         None if has_file => key,
         _ => flag,
@@ -87,7 +88,7 @@ fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, 
     let (listen, admin_listen) =
         (place("listen", "--listen", &flags.listen), place("admin.listen", "--admin-listen", &flags.admin_listen));
     // Of a flag, a relative path starts at the working directory.
-    match flags.listen.as_ref().map(|value| listen::address(value, Path::new(""), Address::MODE)) {
+    match flags.listen.as_ref().map(|value| listen::address(value, Path::new(""), mode)) {
         Some(Ok(address)) => config.listen = vec![address],
         Some(Err(wrong)) => reading.fail(listen, wrong.to_string()),
         None => {}

@@ -18,10 +18,12 @@ use tracing::info;
 use crate::{
     config::{Addresses, Log},
     domain::client::Peer,
-    exchange::trace::{Notes, SpanContext, TRACEPARENT, Trace, value_of},
+    exchange::trace::{MAX_TRACE, Notes, SpanContext, TRACEPARENT, Trace, value_of},
     spans::{Finished, Sampler, Spans},
 };
 
+/// The target of the access log's lines.
+pub const TARGET: &str = module_path!();
 /// The header that names a request.
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED: &str = "x-forwarded-for";
@@ -107,15 +109,14 @@ impl Access {
     /// request finds a [`Trace`] among its extensions.
     pub fn line_of_request<B>(&self, peer: Peer, request: &mut Request<B>) -> Option<Box<Line>> {
         let headers = request.headers_mut();
-        // A WebSocket keeps its id for all its messages, so each has one.
-        if self.one_in != 0
-            && !headers.contains_key(REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(&self.new_id())
-        {
+        let own = short(headers, REQUEST_ID).cloned();
+        let made = || HeaderValue::from_str(&self.new_id()).ok().filter(|_| self.one_in != 0);
+        // A WebSocket keeps its id for all its messages, so each has one. Nodes get this one alone.
+        if let Some(id) = own.or_else(made) {
             headers.insert(REQUEST_ID, id);
         }
         let headers = request.headers();
-        let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        let value = |name: &str| short(headers, name).map(HeaderValue::as_bytes);
         let wanted = self.wanted(value)?;
         let line = Line::new(wanted, ("http", Some(request.method().clone())), self.client_of(peer, headers), value);
         request.extensions_mut().insert(line.trace.clone());
@@ -130,6 +131,11 @@ impl Access {
 /// Whether the header of this name tells of the addresses behind a proxy.
 pub fn is_forwarded(name: &str) -> bool {
     name.eq_ignore_ascii_case(FORWARDED)
+}
+
+/// The first value of a header that names a request, among those that are not too long.
+fn short<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h HeaderValue> {
+    headers.get_all(name).iter().find(|value| value.len() <= MAX_TRACE)
 }
 
 /// `10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]`, `[::1]:80`.

@@ -10,14 +10,13 @@ use crate::{
     config::{Addresses, Beacon, Compression, HostRule, Origins, Ready, Ws},
     door::access_log::Access,
     events::Events,
+    exchange::trace::MAX_TRACE,
     pool::Pool,
     view::Views,
 };
 
 /// Headers that are always sent along, to find calls again in the nodes' logs.
 const TRACES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
-/// Bytes of the value of such a header, at most.
-const MAX_TRACE: usize = 256;
 /// Bytes of the value of a header that the operator has sent along, at most: credentials may be
 /// signed texts.
 const MAX_FORWARDED: usize = 4096;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
-use super::tries::Tries;
+use super::{trace::MAX_TRACE, tries::Tries};
 use crate::{
     metrics::{CallOutcome, Throttle},
     pool::Pool,
@@ -49,7 +49,7 @@ impl Failures {
             CallOutcome::Result | CallOutcome::NodeError | CallOutcome::Refused | CallOutcome::Gone => return,
         };
         let Some(before) = throttle.pass() else { return };
-        let value = |name| header(name).map(String::from_utf8_lossy);
+        let value = |name| header(name).filter(|value| value.len() <= MAX_TRACE).map(String::from_utf8_lossy);
         let (request_id, traceparent) = (value("x-request-id"), value("traceparent"));
         warn!(
             network = &*pool.network,

@@ -19,6 +19,10 @@ const MAX_ATTEMPTS: usize = 32;
 /// The most bytes of the words on an attempt's or a request's failure.
 const MAX_WORDS: usize = 200;
 
+/// Bytes of the value of a header that names a request, at most. A longer value goes to no line of
+/// the log, and with a call to no node.
+pub const MAX_TRACE: usize = 256;
+
 /// The notes on one request, which may be a batch of calls.
 #[derive(Debug, Default)]
 pub struct Trace {

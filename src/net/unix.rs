@@ -1,7 +1,7 @@
 //! Unix sockets of the operating system.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions, TryLockError},
     io,
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt},
@@ -9,12 +9,21 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::{Instant, sleep},
+};
 
 use super::{Accept, Arrived, BoxFuture, BoxIo, Incoming, system};
 use crate::domain::{address::Address, client::Peer};
+
+/// How long a start waits for another process that begins to listen in the same folder.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time between two looks at a folder that is locked.
+const LOCK_ROUND: Duration = Duration::from_millis(10);
 
 /// Connects to the socket at `path`.
 pub(super) async fn dial(path: &Path) -> io::Result<BoxIo> {
@@ -24,6 +33,7 @@ pub(super) async fn dial(path: &Path) -> io::Result<BoxIo> {
 /// Listens at `path`, whose file gets the permission bits `mode`. A file that a dead process left
 /// is replaced.
 pub(super) async fn bind(path: &Arc<Path>, mode: u32) -> io::Result<Box<dyn Accept>> {
+    let _alone = lock_folder(path).await;
     remove_stale(path).await?;
     let listener = UnixListener::bind(path)?;
     let address = Address::Unix { path: path.clone(), mode };
@@ -35,6 +45,25 @@ pub(super) async fn bind(path: &Arc<Path>, mode: u32) -> io::Result<Box<dyn Acce
 /// Accepts at a socket whose file belongs to another, which also takes the file away.
 pub(super) fn lent(listener: UnixListener, address: Address) -> Box<dyn Accept> {
     Box::new(Socket { listener, address, file: None })
+}
+
+/// Locks the folder of `path`, until the file is dropped.
+///
+/// Rule: of several processes in a folder, one at a time looks for a stale file, removes it and
+/// listens. Reason: two that find the same stale file would otherwise both remove a file, the
+/// second one that of the first, and both would believe that they listen. A folder that cannot be
+/// locked, or that another program keeps locked, stops no start.
+async fn lock_folder(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = File::open(folder).ok()?;
+    let due = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < due => sleep(LOCK_ROUND).await,
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Removes the socket at `path` if no process listens there any more.
@@ -107,11 +136,12 @@ impl Arrived for net::UnixStream {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, process, time::Duration};
+    use std::{env, process};
 
+    use futures_util::FutureExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        time::{sleep, timeout},
+        time::timeout,
     };
 
     use super::*;
@@ -198,5 +228,34 @@ mod tests {
         UnixStream::connect(&path).await.unwrap();
         drop(next);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_start_waits_for_another_in_the_same_folder() {
+        let folder = Folder::new("lock");
+        let path = folder.path();
+        drop(UnixListener::bind(&path).unwrap());
+        // Another process has found the stale file, and is about to listen.
+        let other = File::open(&folder.0).unwrap();
+        other.lock().unwrap();
+        let mut second = Box::pin(bind(&path, 0o660));
+        assert!((&mut second).now_or_never().is_none(), "the second does not wait");
+        fs::remove_file(&path).unwrap();
+        let first = UnixListener::bind(&path).unwrap();
+        drop(other);
+        let error = timeout(Duration::from_secs(20), second).await.unwrap().err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+        UnixStream::connect(&path).await.unwrap();
+        drop(first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_stays_locked_stops_no_start() {
+        let folder = Folder::new("locked");
+        let path = folder.path();
+        let other = File::open(&folder.0).unwrap();
+        other.lock().unwrap();
+        let _door = bind(&path, 0o660).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
     }
 }

@@ -1,5 +1,8 @@
 //! Answers compressed for the clients that ask for it.
 
+mod bytes_in_time;
+mod encoders;
+
 use std::{io::Read, sync::Arc};
 
 use flate2::read::GzDecoder;
@@ -32,6 +35,28 @@ async fn node(net: &Net) -> Origin {
 
 fn answer(id: u64, length: usize) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, long(length))
+}
+
+/// The text of these compressed bytes, which may end before their end.
+fn begun(coded: &[u8], coding: &str) -> String {
+    let mut plain = Vec::new();
+    match coding {
+        // An end before its time is an error, after all bytes that came.
+        "gzip" => _ = GzDecoder::new(coded).read_to_end(&mut plain),
+        _ => {
+            let (mut context, mut room) = (zstd_safe::DCtx::create(), vec![0; 1 << 20]);
+            let mut input = zstd_safe::InBuffer::around(coded);
+            loop {
+                let mut out = zstd_safe::OutBuffer::around(&mut room[..]);
+                context.decompress_stream(&mut out, &mut input).unwrap();
+                plain.extend_from_slice(out.as_slice());
+                if input.pos() == coded.len() && out.pos() < 1 << 20 {
+                    break;
+                }
+            }
+        }
+    }
+    String::from_utf8(plain).unwrap()
 }
 
 /// The text of the answer, whose coding must be this.

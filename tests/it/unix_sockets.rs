@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use steadfast::{
+    app::{App, World},
+    config::{Config, Flags},
+};
 use tokio::{
     net::{UnixListener, UnixStream},
     time::sleep,
@@ -97,6 +101,20 @@ async fn a_dead_sockets_file_is_replaced_and_a_live_one_names_itself() {
     assert!(why.contains("give this one another file"), "{why}");
     assert_eq!(client(&path).await.post(call(1, "eth_call", "[]")).await.status, 200, "the first was harmed");
     drop(proxy);
+}
+
+#[tokio::test]
+async fn an_address_of_a_flag_has_the_files_socket_mode() {
+    let (folder, node) = (Folder::new(), node().await);
+    let (file, path) = (folder.path("steadfast.toml"), folder.path("flag.ipc"));
+    let settings = "socket_mode = \"0600\"\nlisten = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n";
+    fs::write(&file, [settings, &nodes([node.url()])].concat()).unwrap();
+    let listen = Some(format!("unix:{}", path.display()));
+    let flags = Flags { listen, ..Flags::default() };
+    let config = Config::load(&file, &flags, &|_| None).unwrap();
+    let app = App::start(config, World::real(1), None).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    app.shutdown().await;
 }
 
 /// How many of three newcomers are let in when four connections of user 1000 are busy, of at most

@@ -1,6 +1,6 @@
 //! eRPC's file: YAML with projects, whose upstreams are nodes of any chains.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     import::{Fate, Import, Node, clean, host, quoted},
@@ -9,7 +9,7 @@ use super::{
 use crate::domain::layer::Layer;
 
 /// Keys whose purpose is known, and that have no setting here.
-const LEFT: [(&str, &str); 14] = [
+const LEFT: [(&str, &str); 16] = [
     ("database", "there is no cache"),
     ("rateLimiters", "there are no budgets of rates"),
     ("rateLimitBudget", "there are no budgets of rates"),
@@ -23,22 +23,24 @@ const LEFT: [(&str, &str); 14] = [
     ("allowMethods", "methods are refused for all nodes: calls.blocked and calls.allowed"),
     ("selectionPolicy", "the choice of a node is by tier, head and order: calls.policy"),
     ("cors", "pages are listed in cors.origins"),
+    ("healthCheck", "/health is always there"),
+    ("waitBeforeShutdown", "`steadfast drain`, and then SIGTERM"),
     ("providers", "a provider is a node for each chain: write its URL"),
 ];
 
 pub(super) fn read(text: &str, import: &mut Import) -> Result<(), String> {
-    let mut file = Tree::yaml(text)?;
+    let mut file = Tree::yaml(text, import)?;
     if let Some((line, level)) = file.text("logLevel") {
         match &*level {
             "trace" | "debug" | "info" | "warn" | "error" => import.set(line, "logLevel", "log.filter", quoted(&level)),
             _ => import.leave(line, "logLevel", "is not a level"),
         }
     }
-    let mut server = file.take("server");
+    let mut server = file.map("server");
     if let Some(server) = &mut server {
         read_server(server, import);
     }
-    if let Some(mut metrics) = file.take("metrics") {
+    if let Some(mut metrics) = file.map("metrics") {
         read_metrics(&mut metrics, import);
         metrics.leave("metrics", &reason, import);
     }
@@ -108,10 +110,12 @@ fn read_project(mut project: Tree, several: bool, import: &mut Import) {
     let name = project.text("id").map(|(_, id)| clean(&id)).unwrap_or_default();
     let path = format!("projects.{name}");
     let prefix = if several { format!("{name}-") } else { String::new() };
-    let mut names: Vec<(u64, String)> = Vec::new();
+    let mut names: BTreeMap<u64, String> = BTreeMap::new();
     for mut network in project.list("networks") {
-        network.text("architecture");
-        let chain = network.take("evm").and_then(|mut evm| {
+        if let Some((line, _)) = network.text("architecture").filter(|(_, name)| name != "evm") {
+            import.leave(line, format!("{path}.networks.architecture"), "is not that of Ethereum");
+        }
+        let chain = network.map("evm").and_then(|mut evm| {
             let chain = evm.number("chainId");
             evm.leave(&format!("{path}.networks.evm"), &reason, import);
             chain
@@ -121,7 +125,7 @@ fn read_project(mut project: Tree, several: bool, import: &mut Import) {
             let alias = network.text("alias").map(|(_, alias)| clean(&alias));
             let name = format!("{prefix}{}", alias.unwrap_or_else(|| format!("evm-{id}")));
             import.note(line, format!("{path}.evm.chainId"), Fate::Became("chain_id".into()));
-            names.push((id, name));
+            names.entry(id).or_insert(name);
         }
         for failsafe in failsafes(&mut network) {
             read_failsafe(failsafe, &format!("{path}.failsafe"), import);
@@ -130,7 +134,7 @@ fn read_project(mut project: Tree, several: bool, import: &mut Import) {
     }
     let upstreams = project.list("upstreams");
     let chains: BTreeSet<u64> =
-        names.iter().map(|(id, _)| *id).chain(upstreams.iter().filter_map(|one| chain_of(&mut one.clone()))).collect();
+        names.keys().copied().chain(upstreams.iter().filter_map(|one| chain_of(&mut one.clone()))).collect();
     for upstream in upstreams {
         read_upstream(upstream, (&path, &prefix), &names, &chains, import);
     }
@@ -152,7 +156,7 @@ fn read_failsafe(mut failsafe: Tree, path: &str, import: &mut Import) {
     {
         return import.leave(line, path, "rules for single methods are not there");
     }
-    if let Some(mut timeout) = failsafe.take("timeout") {
+    if let Some(mut timeout) = failsafe.map("timeout") {
         if let Some((line, text)) = timeout.text("duration") {
             let key = format!("{path}.timeout.duration");
             match go_millis(&text) {
@@ -162,9 +166,13 @@ fn read_failsafe(mut failsafe: Tree, path: &str, import: &mut Import) {
         }
         timeout.leave(&format!("{path}.timeout"), &reason, import);
     }
-    if let Some(mut retry) = failsafe.take("retry") {
+    if let Some(mut retry) = failsafe.map("retry") {
         if let Some((line, attempts)) = retry.number("maxAttempts") {
-            import.set(line, format!("{path}.retry.maxAttempts"), "calls.attempts", attempts.max(1).to_string());
+            let key = format!("{path}.retry.maxAttempts");
+            match attempts {
+                0 => import.leave(line, key, "is not a number of attempts: see calls.attempts"),
+                _ => import.set(line, key, "calls.attempts", attempts.to_string()),
+            }
         }
         let pauses = |_: &str| Some("pauses between attempts have no setting");
         retry.leave(&format!("{path}.retry"), &pauses, import);
@@ -173,23 +181,26 @@ fn read_failsafe(mut failsafe: Tree, path: &str, import: &mut Import) {
 }
 
 fn chain_of(upstream: &mut Tree) -> Option<u64> {
-    upstream.take("evm")?.number("chainId").map(|(_, id)| id)
+    upstream.map("evm")?.number("chainId").map(|(_, id)| id)
 }
 
 fn read_upstream(
     mut upstream: Tree,
     (path, prefix): (&str, &str),
-    names: &[(u64, String)],
+    names: &BTreeMap<u64, String>,
     chains: &BTreeSet<u64>,
     import: &mut Import,
 ) {
     let id = upstream.text("id").map(|(_, id)| id);
-    upstream.text("type");
-    let chain = chain_of(&mut upstream);
+    let kind = upstream.text("type").filter(|(_, kind)| kind != "evm");
+    let mut evm = upstream.map("evm");
+    let chain = evm.as_mut().and_then(|evm| evm.number("chainId")).map(|(_, id)| id);
     let group = upstream.text("group");
     let is_backup = group.as_ref().is_some_and(|(_, group)| group == "fallback");
     let Some((line, endpoint)) = upstream.text("endpoint") else {
-        return import.leave(upstream.line, format!("{path}.upstreams"), "has no endpoint");
+        let path = format!("{path}.upstreams");
+        import.leave(upstream.line, path.clone(), "has no endpoint");
+        return upstream.leave(&path, &|_| Some("its upstream is left out"), import);
     };
     let scheme = endpoint.split_once("://").map(|(scheme, _)| scheme);
     let is_short = scheme.is_some_and(|scheme| !["http", "https", "ws", "wss"].contains(&scheme));
@@ -197,33 +208,36 @@ fn read_upstream(
     let host = if is_short { "node" } else { host(&endpoint) };
     let name = id.unwrap_or_else(|| host.to_owned());
     let path = format!("{path}.upstreams.{}", clean(&name));
+    if let Some(evm) = evm {
+        evm.leave(&format!("{path}.evm"), &reason, import);
+    }
+    if let Some((line, _)) = kind {
+        import.leave(line, format!("{path}.type"), "is not a plain node of Ethereum: see that its URL is for JSON-RPC");
+    }
     if let Some((line, _)) = group.filter(|_| !is_backup) {
         import.leave(line, format!("{path}.group"), "groups other than fallback are not there");
     }
     if is_short {
         let why = "is a provider's short form: write the URL that the provider shows for the chain";
-        return import.leave(line, format!("{path}.endpoint"), why);
+        import.leave(line, format!("{path}.endpoint"), why);
+        return upstream.leave(&path, &|_| Some("its upstream is left out"), import);
     }
     let chain = chain.or(chains.first().copied().filter(|_| chains.len() == 1));
     if chain.is_none() && chains.len() > 1 {
         let why = "names no chain, and there are several: put it where it belongs";
-        return import.leave(line, format!("{path}.endpoint"), why);
+        import.leave(line, format!("{path}.endpoint"), why);
+        return upstream.leave(&path, &|_| Some("its upstream is left out"), import);
     }
     let network = match chain {
         None => format!("{prefix}main"),
-        Some(id) => {
-            let known = names.iter().find(|(other, _)| *other == id).map(|(_, name)| name.clone());
-            known.unwrap_or_else(|| format!("{prefix}evm-{id}"))
-        }
+        Some(id) => names.get(&id).cloned().unwrap_or_else(|| format!("{prefix}evm-{id}")),
     };
     if let Some(id) = chain {
         import.chain(&network, id);
     }
     let mut node = Node::new(Layer::El, is_backup, &name, endpoint);
-    if let Some(mut rpc) = upstream.take("jsonRpc") {
-        if let Some(headers) = rpc.take("headers") {
-            node.headers = headers.texts();
-        }
+    if let Some(mut rpc) = upstream.map("jsonRpc") {
+        node.headers = rpc.texts("headers");
         rpc.leave(&format!("{path}.jsonRpc"), &reason, import);
     }
     import.add(line, format!("{path}.endpoint"), &network, node);

@@ -26,10 +26,17 @@ pub(super) struct Server {
     pub(super) name: Option<String>,
     /// Host, and port if there is one.
     pub(super) address: String,
+    /// Whether each address of the host is a node.
+    pub(super) is_resolved: bool,
     pub(super) is_backup: bool,
     pub(super) is_tls: bool,
     pub(super) max_connections: Option<u64>,
 }
+
+/// Servers of all groups, at most: a group may be written once, and be used many times.
+pub(super) const MAX_SERVERS: usize = 100_000;
+/// Stands for the `$` of a variable of the environment, which is one here too.
+pub(super) const VARIABLE: char = '\u{e000}';
 
 /// Ports on which consensus clients have the beacon API by default, and execution clients
 /// WebSockets.
@@ -82,9 +89,21 @@ impl Group {
             (true, false) => "ws",
             (true, true) => "wss",
         };
-        // A dollar begins a variable here.
-        format!("{scheme}://{}{}", server.address, self.path).replace("${", "$${")
+        let dns = if server.is_resolved { "dns+" } else { "" };
+        escaped(&format!("{dns}{scheme}://{}{}", server.address, self.path))
     }
+}
+
+impl Server {
+    /// Whether the server has a name, which may have several addresses.
+    pub(super) fn has_name(&self) -> bool {
+        host(&self.address).trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()
+    }
+}
+
+/// The text as a file here has it, where a dollar begins a variable.
+fn escaped(text: &str) -> String {
+    text.replace("${", "$${").replace(VARIABLE, "$")
 }
 
 /// Makes nodes of the servers. Groups for calls come first, since those for WebSockets belong to
@@ -128,7 +147,7 @@ pub(super) fn add_all(groups: &[Group], word: &str, import: &mut Import) {
 fn add(group: &Group, server: &Server, layer: Layer, is_ws: bool, network: &str, word: &str, import: &mut Import) {
     let name = server.name.clone().unwrap_or_else(|| host(&server.address).to_owned());
     let mut node = Node::new(layer, server.is_backup, &name, group.url(server, is_ws));
-    node.headers = group.headers.iter().map(|(name, value)| (name.clone(), value.replace("${", "$${"))).collect();
+    node.headers = group.headers.iter().map(|(name, value)| (name.clone(), escaped(value))).collect();
     node.max_connections = server.max_connections;
     import.add(server.line, format!("{word} of {}", group.name), network, node);
 }

@@ -1,7 +1,7 @@
 //! The findings in another proxy's file, and the file of settings made of the findings.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::{self, Write as _},
 };
 
@@ -52,7 +52,8 @@ pub(super) struct Node {
 impl Node {
     /// A node with this URL, which is for calls or for a WebSocket.
     pub(super) fn new(layer: Layer, is_backup: bool, name: &str, url: String) -> Self {
-        let is_ws = url.starts_with("ws://") || url.starts_with("wss://");
+        let plain = url.strip_prefix("dns+").unwrap_or(&url);
+        let is_ws = plain.starts_with("ws://") || plain.starts_with("wss://");
         let (http, ws) = if is_ws { (None, Some(url)) } else { (Some(url), None) };
         Self { layer, is_backup, name: clean(name), http, ws, headers: Vec::new(), max_connections: None }
     }
@@ -67,6 +68,13 @@ impl Node {
 struct Network {
     chain_id: Option<u64>,
     nodes: Vec<Node>,
+    /// The URLs and the names of the nodes.
+    urls: BTreeSet<(Layer, String)>,
+    names: BTreeSet<(Layer, String)>,
+    /// By name: the last number that made a name different.
+    numbers: BTreeMap<(Layer, String), usize>,
+    /// By host: the execution nodes without a WebSocket.
+    without_ws: BTreeMap<String, VecDeque<usize>>,
 }
 
 /// The findings in another proxy's file.
@@ -122,19 +130,30 @@ impl Import {
 
     /// Adds a node to `network`.
     pub(super) fn add(&mut self, line: usize, key: impl Into<String>, network: &str, mut node: Node) {
-        let nodes = &mut self.networks.entry(network.to_owned()).or_default().nodes;
-        let is_there = |url: &Option<String>| {
-            url.is_some()
-                && nodes.iter().any(|other| other.layer == node.layer && (other.http == *url || other.ws == *url))
-        };
-        if is_there(&node.http) || is_there(&node.ws) {
+        let Network { nodes, urls, names, numbers, without_ws, .. } =
+            self.networks.entry(network.to_owned()).or_default();
+        let layer = node.layer;
+        let own: Vec<(Layer, String)> =
+            [&node.http, &node.ws].into_iter().flatten().map(|url| (layer, url.clone())).collect();
+        if own.iter().any(|url| urls.contains(url)) {
             return self.leave(line, key, "a node with this URL is there already");
         }
-        let names: BTreeSet<&str> =
-            nodes.iter().filter(|other| other.layer == node.layer).map(|node| &*node.name).collect();
-        let numbered = (2..).map(|number| format!("{}-{number}", node.name));
-        let name = std::iter::once(node.name.clone()).chain(numbered).find(|name| !names.contains(&**name));
-        node.name = name.unwrap_or_default();
+        urls.extend(own);
+        if names.contains(&(layer, node.name.clone())) {
+            let number = numbers.entry((layer, node.name.clone())).or_insert(1);
+            loop {
+                *number += 1;
+                let name = format!("{}-{number}", node.name);
+                if !names.contains(&(layer, name.clone())) {
+                    node.name = name;
+                    break;
+                }
+            }
+        }
+        names.insert((layer, node.name.clone()));
+        if let (Layer::El, Some(http), None) = (layer, &node.http, &node.ws) {
+            without_ws.entry(host_and_kind(http)).or_default().push_back(nodes.len());
+        }
         let place = place(network);
         let fate = Fate::Became(format!("[[{place}{}.{}]] {}", node.layer.as_str(), node.tier(), node.name));
         nodes.push(node);
@@ -144,12 +163,9 @@ impl Import {
     /// Gives `url` to the execution node on the same host that has no WebSocket yet; `None` if
     /// there is none.
     pub(super) fn add_ws(&mut self, network: &str, url: &str) -> Option<String> {
-        let nodes = &mut self.networks.get_mut(network)?.nodes;
-        let node = nodes.iter_mut().find(|node| {
-            node.layer == Layer::El
-                && node.ws.is_none()
-                && node.http.as_deref().is_some_and(|http| host(http) == host(url))
-        })?;
+        let Network { nodes, urls, without_ws, .. } = self.networks.get_mut(network)?;
+        let node = &mut nodes[without_ws.get_mut(&host_and_kind(url))?.pop_front()?];
+        urls.insert((Layer::El, url.to_owned()));
         node.ws = Some(url.to_owned());
         Some(node.name.clone())
     }
@@ -246,6 +262,11 @@ pub(super) fn clean(name: &str) -> String {
     if name.is_empty() { "node".to_owned() } else { name.chars().take(60).collect() }
 }
 
+/// The host of a URL, and whether each address of the host is a node.
+fn host_and_kind(url: &str) -> String {
+    format!("{}{}", if url.starts_with("dns+") { "dns+" } else { "" }, host(url))
+}
+
 /// The host of a URL, without its port.
 pub(super) fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -285,5 +306,20 @@ mod tests {
         let text = import.file("# x");
         assert!(text.contains("name = \"a\"") && text.contains("name = \"a-2\"") && !text.contains("a-3"), "{text}");
         assert!(import.notes[2].to_string().contains("there already"), "{}", import.notes[2]);
+    }
+
+    #[test]
+    fn very_many_nodes_are_added_in_one_pass() {
+        let mut import = Import::default();
+        for at in 0..50_000 {
+            import.add(1, "server", "", Node::new(Layer::El, false, "a", format!("http://a:{at}")));
+        }
+        for at in 0..50_000 {
+            assert!(import.add_ws("", &format!("ws://a:{at}")).is_some());
+        }
+        assert!(import.notes[49_999].to_string().ends_with(" a-50000"), "{}", import.notes[49_999]);
+        assert_eq!(import.add_ws("", "ws://a:1"), None);
+        import.add(1, "server", "", Node::new(Layer::El, false, "a", "ws://a:7".to_owned()));
+        assert!(import.notes[50_000].to_string().contains("there already"), "{}", import.notes[50_000]);
     }
 }

@@ -1,7 +1,9 @@
 //! nginx's file: directives that end with `;`, or have a block.
 
+use std::collections::BTreeMap;
+
 use super::{
-    groups::{Group, Server, add_all},
+    groups::{Group, MAX_SERVERS, Server, add_all},
     import::{Fate, Import, quoted},
 };
 
@@ -45,14 +47,26 @@ const LEFT: [(&str, &str); 8] = [
 ];
 /// Blocks whose content is looked at.
 const BLOCKS: [&str; 4] = ["http", "server", "events", "stream"];
+/// Blocks in blocks, at most.
+const MAX_DEPTH: usize = 64;
+/// Parameters of a server that there is no setting for.
+const PARAMETERS: [&str; 6] = ["weight", "slow_start", "service", "route", "drain", "backup"];
 
 pub(super) fn read(text: &str, import: &mut Import) -> Result<(), String> {
     let directives = parse(text)?;
     let mut found = Found::default();
     collect(&directives, &mut found, import);
     let mut groups = Vec::new();
+    let by_name = found.upstreams.iter().enumerate().rev().map(|(at, upstream)| (upstream.name.clone(), at)).collect();
+    let mut count = 0;
     for location in &found.locations {
-        group_of(location, &mut found.upstreams, &mut groups, import);
+        if let Some(group) = group_of(location, &by_name, &mut found.upstreams, import) {
+            count += group.servers.len();
+            groups.push(group);
+        }
+        if count > MAX_SERVERS {
+            return Err(format!("{}: there are more than {MAX_SERVERS} servers", location.line));
+        }
     }
     for upstream in found.upstreams.iter().filter(|upstream| !upstream.is_used) {
         import.leave(upstream.line, format!("upstream {}", upstream.name), "no proxy_pass leads to it");
@@ -161,19 +175,30 @@ fn read_server(line: usize, values: &[String], import: &mut Import) -> Option<Se
         import.leave(line, "server", "is a Unix socket");
         return None;
     }
-    let mut server =
-        Server { line, name: None, address: address.clone(), is_backup: false, is_tls: false, max_connections: None };
-    for parameter in parameters {
+    let mut server = Server {
+        line,
+        name: None,
+        address: address.clone(),
+        is_resolved: false,
+        is_backup: false,
+        is_tls: false,
+        max_connections: None,
+    };
+    for (at, parameter) in parameters.iter().enumerate() {
         let (word, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         match (word, value.parse::<u64>()) {
-            ("backup", _) => server.is_backup = true,
+            ("backup", Err(_)) if value.is_empty() => server.is_backup = true,
+            ("resolve", _) => server.is_resolved = server.has_name(),
             ("down", _) => {
                 import.leave(line, "server … down", "is out of use: add it, and take it out with `steadfast cordon`");
                 return None;
             }
-            ("max_conns", Ok(most)) => server.max_connections = Some(most),
-            ("max_fails", Ok(fails)) if fails > 0 => {
-                import.set(line, "server … max_fails", "health.fall", fails.to_string());
+            // 0: without a bound.
+            ("max_conns", Ok(most)) => server.max_connections = Some(most).filter(|most| *most > 0),
+            ("max_fails", Ok(0)) => import.leave(line, "server … max_fails", "nodes are always probed: health.fall"),
+            ("max_fails", Ok(fails)) => import.set(line, "server … max_fails", "health.fall", fails.to_string()),
+            ("max_conns" | "max_fails", Err(_)) => {
+                import.leave(line, format!("server … {word}"), "is not a number");
             }
             ("fail_timeout", _) => {
                 import.note(
@@ -182,7 +207,11 @@ fn read_server(line: usize, values: &[String], import: &mut Import) -> Option<Se
                     Fate::NotNeeded("nodes are probed: health.interval, health.rise".into()),
                 );
             }
-            _ => import.leave(line, format!("server … {word}"), "is not known"),
+            (known, _) if PARAMETERS.contains(&known) => {
+                import.leave(line, format!("server … {known}"), "has no setting");
+            }
+            // The word may be a secret, and is told by its place.
+            _ => import.leave(line, format!("server … word {}", at + 3), "is not known"),
         }
     }
     Some(server)
@@ -224,21 +253,31 @@ fn read_header(line: usize, values: &[String], location: &mut Location, import: 
     if value.contains('$') {
         return import.leave(line, key, "is made of a client's request: see calls.forward_headers");
     }
+    if location.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+        return import.leave(line, key, "is there twice: a node has one of each");
+    }
     location.headers.push((name.clone(), value.clone()));
     import.note(line, key, Fate::Became("headers of the nodes".into()));
 }
 
-/// The group that a location leads to.
-fn group_of(location: &Location, upstreams: &mut [Upstream], groups: &mut Vec<Group>, import: &mut Import) {
+/// The group that a location leads to, of upstreams with these places `by_name`.
+fn group_of(
+    location: &Location,
+    by_name: &BTreeMap<String, usize>,
+    upstreams: &mut [Upstream],
+    import: &mut Import,
+) -> Option<Group> {
     let Location { path, line, target, headers, is_ws } = location;
     let Some((scheme, rest)) = target.split_once("://") else {
-        return import.leave(*line, "proxy_pass", "is not a URL");
+        import.leave(*line, "proxy_pass", "is not a URL");
+        return None;
     };
     if target.contains('$') {
-        return import.leave(*line, "proxy_pass", "has a variable in it");
+        import.leave(*line, "proxy_pass", "has a variable in it");
+        return None;
     }
     let (authority, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let upstream = upstreams.iter_mut().find(|upstream| upstream.name == authority);
+    let upstream = by_name.get(authority).map(|at| &mut upstreams[*at]);
     let is_tls = scheme == "https";
     let servers = match upstream {
         Some(upstream) => {
@@ -249,6 +288,7 @@ fn group_of(location: &Location, upstreams: &mut [Upstream], groups: &mut Vec<Gr
             line: *line,
             name: None,
             address: authority.to_owned(),
+            is_resolved: false,
             is_backup: false,
             is_tls,
             max_connections: None,
@@ -256,7 +296,7 @@ fn group_of(location: &Location, upstreams: &mut [Upstream], groups: &mut Vec<Gr
     };
     // A location for calls and WebSockets alike is one for calls: a link is another setting.
     let is_only_ws = *is_ws && path.trim_matches('/').split('/').any(|step| step == "ws" || step == "wss");
-    groups.push(Group {
+    Some(Group {
         name: authority.to_owned(),
         servers,
         headers: headers.clone(),
@@ -264,7 +304,7 @@ fn group_of(location: &Location, upstreams: &mut [Upstream], groups: &mut Vec<Gr
         path: if tail == "/" { String::new() } else { tail.to_owned() },
         is_ws: is_only_ws,
         is_tls,
-    });
+    })
 }
 
 /// A size of nginx, in the form of sizes here.
@@ -310,9 +350,11 @@ fn parse(text: &str) -> Result<Vec<Directive>, String> {
                 let directive = Directive { line: first, words, block: None };
                 match c {
                     ';' => here.push(directive),
+                    _ if open.len() >= MAX_DEPTH => return Err(format!("{line}: blocks are nested too deep")),
                     _ => open.push((std::mem::take(&mut here), directive)),
                 }
             }
+            '}' if !words.is_empty() => return Err(format!("{first}: a directive has no `;`")),
             '}' => {
                 let (outer, mut directive) = open.pop().ok_or(format!("{line}: a `}}` closes nothing"))?;
                 directive.block = Some(std::mem::replace(&mut here, outer));
@@ -386,6 +428,8 @@ mod tests {
             ("a;\n}", "2: a `}` closes nothing"),
             ("a;\nb", "2: a directive has no `;`"),
             ("a \"b", "1: a quotation has no end"),
+            ("a {\n b\n}\nc;", "2: a directive has no `;`"),
+            (&*"a {".repeat(200_000), "1: blocks are nested too deep"),
         ] {
             assert_eq!(parse(text).unwrap_err(), wrong);
         }
@@ -399,5 +443,32 @@ mod tests {
             (millis("60"), millis("500ms"), millis("1m"), millis("x")),
             (Some(60_000), Some(500), Some(60_000), None)
         );
+    }
+
+    #[test]
+    fn words_of_an_unknown_kind_are_not_shown() {
+        let text = "upstream x { server a:1 v4lue v4lue=1 max_conns=v4lue max_fails=v4lue weight=v4lue; \
+            server b resolve; server 10.0.0.1 resolve max_conns=0; } server { location / { proxy_pass http://x; \
+            proxy_set_header A one; proxy_set_header a v4lue; } }";
+        let mut import = Import::default();
+        read(text, &mut import).unwrap();
+        let notes: Vec<_> = import.notes.iter().map(ToString::to_string).collect();
+        assert!(notes.iter().all(|note| !note.contains("v4lue")), "{notes:?}");
+        for note in ["server … word 3: is not known", "server … max_conns: is not a number", "header a: is there twice"]
+        {
+            assert!(notes.iter().any(|other| other.contains(note)), "{note}: {notes:?}");
+        }
+        let file = import.file("#");
+        assert!(file.contains("http = \"dns+http://b\"") && file.contains("http = \"http://10.0.0.1\""), "{file}");
+        assert!(file.contains("{ \"A\" = \"one\" }") && !file.contains("max_connections"), "{file}");
+    }
+
+    #[test]
+    fn an_upstream_that_is_used_again_and_again_is_bounded() {
+        let servers: String = (0..2000).map(|at| format!("server h:{at};")).collect();
+        let locations = "location /a/ { proxy_pass http://x; }".repeat(2000);
+        let text = format!("upstream x {{ {servers} }} server {{ {locations} }}");
+        let why = read(&text, &mut Import::default()).unwrap_err();
+        assert!(why.ends_with("there are more than 100000 servers"), "{why}");
     }
 }

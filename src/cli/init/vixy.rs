@@ -8,11 +8,11 @@ use crate::domain::layer::Layer;
 
 pub(super) fn read(text: &str, import: &mut Import) -> Result<(), String> {
     let mut file = Tree::toml(text)?;
-    if let Some(mut global) = file.take("global") {
+    if let Some(mut global) = file.map("global") {
         read_global(&mut global, import);
         global.leave("global", &|_| None, import);
     }
-    if let Some(mut metrics) = file.take("metrics") {
+    if let Some(mut metrics) = file.map("metrics") {
         if let Some((line, _)) = metrics.text("enabled") {
             import.note(line, "metrics.enabled", Fate::NotNeeded("metrics are always there, on the admin side".into()));
         }
@@ -21,7 +21,7 @@ pub(super) fn read(text: &str, import: &mut Import) -> Result<(), String> {
         }
         metrics.leave("metrics", &|_| None, import);
     }
-    if let Some(mut el) = file.take("el") {
+    if let Some(mut el) = file.map("el") {
         for (tier, is_backup) in [("primary", false), ("backup", true)] {
             for node in el.list(tier) {
                 read_execution_node(node, is_backup, &format!("el.{tier}"), import);
@@ -54,7 +54,10 @@ fn read_global(global: &mut Tree, import: &mut Import) {
         }
     }
     if let Some((line, failures)) = global.number("health_check_max_failures") {
-        import.set(line, "global.health_check_max_failures", "health.fall", failures.max(1).to_string());
+        match failures {
+            0 => import.leave(line, "global.health_check_max_failures", "is not a number of failures: see health.fall"),
+            _ => import.set(line, "global.health_check_max_failures", "health.fall", failures.to_string()),
+        }
     }
     if let Some((line, retries)) = global.number("max_retries") {
         // The first attempt counts here.

@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::model::Snapshot;
+use crate::cli::admin::AdminUrl;
 
 /// A snapshot comes each second at least; without one for so long the stream is lost.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ pub(super) enum News {
 }
 
 /// Tells news until the receiver is gone.
-pub(super) async fn read(url: String, news: mpsc::Sender<News>) {
+pub(super) async fn read(url: AdminUrl, news: mpsc::Sender<News>) {
     while !news.is_closed() {
         let why = follow(&url, &news).await;
         if news.send(News::Away(why)).await.is_err() {
@@ -36,7 +37,7 @@ pub(super) async fn read(url: String, news: mpsc::Sender<News>) {
 }
 
 /// Tells the snapshots of one stream until its end. Returns the reason for the end.
-async fn follow(url: &str, news: &mpsc::Sender<News>) -> String {
+async fn follow(url: &AdminUrl, news: &mpsc::Sender<News>) -> String {
     let told = |error: reqwest::Error| {
         let error = error.without_url();
         let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
@@ -46,7 +47,7 @@ async fn follow(url: &str, news: &mpsc::Sender<News>) -> String {
         Ok(client) => client,
         Err(error) => return told(error),
     };
-    let opened = timeout(SILENCE, client.get(format!("{url}/events")).send()).await;
+    let opened = timeout(SILENCE, client.get(url.with("/events")).send()).await;
     let mut stream = match opened {
         Err(_) => return format!("no answer within {SILENCE:?}"),
         Ok(Err(error)) => return told(error),

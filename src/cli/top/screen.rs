@@ -8,6 +8,7 @@ use super::{
     feed::News,
     model::{Place, Rates, Snapshot},
 };
+use crate::cli::admin::AdminUrl;
 
 /// A command to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(super) enum Step {
 
 /// The state of the screen.
 pub(super) struct Screen {
-    pub(super) admin: String,
+    pub(super) admin: AdminUrl,
     pub(super) snapshot: Option<Snapshot>,
     /// When the snapshot came.
     pub(super) at: Option<Instant>,
@@ -67,7 +68,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(admin: String) -> Self {
+    pub(super) fn new(admin: AdminUrl) -> Self {
         Self {
             admin,
             snapshot: None,

@@ -1,16 +1,24 @@
 //! Answers compressed for clients that ask for it, piece by piece.
 //!
 //! A client that asks leaves the fast lane, which knows nothing of codings. An answer has at most
-//! one encoder at a time, of bounded memory, and no more than [`ENCODERS`] of all answers have one:
-//! all others go out as they are, which a client must take.
+//! one encoder at a time, of bounded memory.
+//!
+//! Rule: no more than [`ENCODERS`] of all answers have an encoder, and no more than [`SHARE`] of one
+//! client's answers. All others go out as they are, also to a client that takes no plain answer.
+//! Reason: an encoder is held until its client has read the answer, so a client that reads slowly
+//! must not take compression from the others; and a call that has run must be answered. Example: an
+//! address reads 64 long answers slowly. 16 of these are compressed, and 48 encoders are left to
+//! other addresses.
 
 mod encoder;
 mod wanted;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use tokio::sync::Semaphore;
 
 pub(super) use self::{
     encoder::{CodingFailed, Encoder},
@@ -22,25 +30,56 @@ use crate::config::Compression;
 /// Answers that are compressed at once.
 const ENCODERS: usize = 64;
 
-/// The encoders that answers may have.
-#[derive(Clone)]
-pub(super) struct Encoders(Arc<Semaphore>);
+/// Answers to one client that are compressed at once: a quarter.
+const SHARE: usize = ENCODERS / 4;
 
-impl Default for Encoders {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ENCODERS)))
-    }
+/// The encoders that answers may have.
+#[derive(Clone, Default)]
+pub(super) struct Encoders(Arc<Mutex<InUse>>);
+
+/// The encoders that answers have.
+#[derive(Default)]
+struct InUse {
+    all: usize,
+    /// By the number of the client's address; no count is 0.
+    by_client: BTreeMap<u64, usize>,
+}
+
+/// An answer's right to an encoder, given up on drop.
+pub(super) struct Permit {
+    encoders: Encoders,
+    client: u64,
 }
 
 impl Encoders {
+    /// The right to one more encoder for the client of this number; `None` where the client has its
+    /// share, or all encoders are in use.
+    fn permit(&self, client: u64) -> Option<Permit> {
+        let mut in_use = self.lock();
+        let of_client = in_use.by_client.get(&client).copied().unwrap_or(0);
+        if in_use.all >= ENCODERS || of_client >= SHARE {
+            return None;
+        }
+        in_use.all += 1;
+        in_use.by_client.insert(client, of_client + 1);
+        Some(Permit { encoders: self.clone(), client })
+    }
+
+    /// Every change is whole, so a panic elsewhere cannot have spoilt the counts.
+    fn lock(&self) -> MutexGuard<'_, InUse> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has `response` compressed if the client wants that, and says to caches that it depends on
-    /// the client. `wanted` is what the request to the response said.
+    /// the client. `wanted` is what the request to the response said, and `client` is the number of
+    /// its client's address.
     pub(super) fn compress(
         &self,
         response: &mut Response<Streamed>,
         wanted: &Wanted,
         method: &Method,
         rules: &Compression,
+        client: u64,
     ) {
         if !is_open(response) {
             return;
@@ -53,14 +92,25 @@ impl Encoders {
             return;
         }
         let Some(coding) = wanted.best(&rules.codings) else { return };
-        let Ok(place) = self.0.clone().try_acquire_owned() else { return };
-        let Some(encoder) = Encoder::new(coding, rules.level, place) else { return };
+        let Some(permit) = self.permit(client) else { return };
+        let Some(encoder) = Encoder::new(coding, rules.level, permit) else { return };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         for name in [header::CONTENT_LENGTH, header::ACCEPT_RANGES] {
             headers.remove(name);
         }
         response.body_mut().encode(encoder);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut in_use = self.encoders.lock();
+        in_use.all -= 1;
+        match in_use.by_client.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => _ = in_use.by_client.remove(&self.client),
+        }
     }
 }
 
@@ -81,4 +131,25 @@ fn is_open(response: &Response<Streamed>) -> bool {
 fn is_fixed_by_node(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CACHE_CONTROL).iter();
     values.any(|value| value.as_bytes().to_ascii_lowercase().windows(12).any(|word| word == b"no-transform"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_a_quarter_of_the_encoders_at_most() {
+        let encoders = Encoders::default();
+        let take = |client| -> Vec<Permit> { (0..=ENCODERS).map_while(|_| encoders.permit(client)).collect() };
+        let mut of_clients: Vec<Vec<Permit>> = (1..=5).map(take).collect();
+        let counts: Vec<usize> = of_clients.iter().map(Vec::len).collect();
+        assert_eq!(counts, [SHARE, SHARE, SHARE, SHARE, 0]);
+        of_clients[1].pop();
+        // The share of the first is used up, whatever others give back.
+        assert!(encoders.permit(1).is_none());
+        assert!(encoders.permit(5).is_some());
+        drop(of_clients);
+        let in_use = encoders.lock();
+        assert_eq!((in_use.all, in_use.by_client.len()), (0, 0));
+    }
 }

@@ -94,7 +94,8 @@ pub(super) async fn serve(
             let compressing = compressing(service, &request);
             let mut response = answered(service, request, watch, taken, peer).await;
             if let Some((site, wanted, method)) = compressing {
-                service.encoders.compress(&mut response, &wanted, &method, &site.compression);
+                let client = caller.address();
+                service.encoders.compress(&mut response, &wanted, &method, &site.compression, client);
             }
             response.body_mut().line = line.map(|mut line| {
                 line.status = Some(response.status().as_u16());

@@ -1,12 +1,15 @@
 //! The body of a response, in the form that hyper wants.
 
 use std::{
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::{
     batch::Running,
@@ -20,6 +23,10 @@ use crate::{
     memory::{Claim, SMALL},
     net::http::Broken,
 };
+
+/// How long bytes of an answer stay in its encoder while no more of the answer comes. Bytes that
+/// come within that time are flushed together, which compresses better.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 /// A reply's content as a body for hyper, with a deadline on each further piece.
 pub(super) struct Streamed {
@@ -43,6 +50,9 @@ struct Coded {
     receipts: Vec<Receipt>,
     /// Whether others had their turn since the last slice.
     has_paused: bool,
+    /// Since when the encoder may hold bytes back.
+    held_since: Option<Instant>,
+    alarm: Alarm,
 }
 
 /// How a step of a compressed content ends.
@@ -74,7 +84,7 @@ impl Streamed {
 
     /// Has the content compressed.
     pub(super) fn encode(&mut self, encoder: Encoder) {
-        self.coded = Some(Box::new(Coded { encoder, receipts: Vec::new(), has_paused: true }));
+        self.coded = Some(Box::new(Coded::new(encoder)));
     }
 
     /// The calls that are still under way while the content goes out.
@@ -130,9 +140,14 @@ impl Streamed {
             );
         }
         let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
-        match ready!(content.poll_in_time(context, alarm, patience, has_left)).transpose()? {
+        let Poll::Ready(piece) = content.poll_in_time(context, alarm, patience, has_left) else {
+            ready!(coded.poll_held_long(context));
+            return Poll::Ready(coded.encoder.flush().map_or_else(failed, |bytes| Ok(Step::Piece(bytes, Vec::new()))));
+        };
+        match piece.transpose()? {
             Some(piece) => {
                 coded.receipts.extend(content.take_receipts(patience));
+                coded.held_since.get_or_insert_with(Instant::now);
                 coded.encoder.feed(piece);
                 Poll::Ready(Ok(Step::Again))
             }
@@ -141,6 +156,20 @@ impl Streamed {
                 Poll::Ready(coded.encoder.finish().map_or_else(failed, |bytes| Ok(Step::Piece(bytes, receipts))))
             }
         }
+    }
+}
+
+impl Coded {
+    fn new(encoder: Encoder) -> Self {
+        Self { encoder, receipts: Vec::new(), has_paused: true, held_since: None, alarm: Alarm::default() }
+    }
+
+    /// Ready when the encoder has held bytes back for [`FLUSH_AFTER`]; these must be flushed then.
+    fn poll_held_long(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(since) = self.held_since else { return Poll::Pending };
+        ready!(pin!(self.alarm.at(since + FLUSH_AFTER)).poll(context));
+        self.held_since = None;
+        Poll::Ready(())
     }
 }
 

@@ -1,12 +1,14 @@
 //! The access log, and the ids of requests.
 
 use serde_json::{Value, json};
+use steadfast::app::{App, World};
 
 use crate::common::{
-    client::{Response, call, chunked, with_headers},
+    client::{Client, Response, call, chunked, with_headers},
     log::Log,
     origin::{Origin, Reply},
-    proxy::nodes,
+    proxy::{config, nodes},
+    rest,
     sim::{Net, Proxy},
     until,
     ws::Ws,
@@ -182,4 +184,74 @@ async fn a_call_that_no_node_answers_is_told_with_its_ids() {
     assert_eq!(told.len(), 1, "{told:?}");
     let names = ["layer", "method", "outcome", "request_id", "traceparent"];
     assert_eq!(fields(&told[0], &names), ["el", "vendor_newMethod", "no_node", "mine", "00-abc-def-01"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_too_long_goes_neither_to_the_log_nor_on() {
+    let net = Net::default();
+    let log = Log::start();
+    let origin = node(&net).await;
+    let proxy = proxy(&net, &origin, "access = 1").await;
+    let one = call(1, "eth_call", "[]");
+    let long = "a".repeat(20_000);
+    let headers = format!("X-Request-Id: {long}\r\nTraceparent: {long}\r\n");
+    let second = format!("X-Request-Id: {long}\r\nX-Request-Id: second\r\nX-Request-Id: third\r\n");
+    ask(&proxy, 7, &headers, &one).await;
+    // Through hyper, and by a WebSocket.
+    for headers in [&headers, &second] {
+        let mut client = proxy.client_at(8).await;
+        client.send(chunked(headers, one.as_bytes(), 10)).await;
+        client.response().await;
+    }
+    let mut client = proxy.client_at(9).await;
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+    client
+        .send(format!("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n{key}{headers}\r\n"))
+        .await;
+    assert!(client.head().await.contains(" 101 "));
+    let lines = lines(&log, 4).await;
+    let ids: Vec<&str> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+    assert!(ids.iter().all(|id| id.len() <= 16), "{:?}", ids.iter().map(|id| id.len()).collect::<Vec<_>>());
+    assert_eq!(ids[2], "second");
+    assert!(lines.iter().all(|line| line["traceparent"].is_null()), "{:?}", lines[1]["traceparent"]);
+    // The node has the same ids.
+    let calls: Vec<_> = origin.seen().into_iter().filter(|seen| seen.method() == "eth_call").collect();
+    let at_node: Vec<_> = calls.iter().map(|seen| seen.header("x-request-id")).collect();
+    assert_eq!(at_node, [[ids[0]], [ids[1]], [ids[2]]]);
+}
+
+#[tokio::test]
+async fn a_long_id_of_a_beacon_request_fills_no_line() {
+    let log = Log::start();
+    let node = rest::Node::start(|exchange: rest::Exchange| async move {
+        exchange.reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await
+    })
+    .await;
+    let settings = [&rest::nodes(&[node.url()]), "[log]\naccess = 1\n[calls]\nhold = \"10ms\"\n"].concat();
+    // On this thread, whose log is looked at.
+    let world = World { threads: None, ..World::real(1) };
+    let app = App::start(config(&settings), world, None).await.unwrap();
+    let long = "a".repeat(20_000);
+    let fields = format!("x-request-id: {long}\r\ntraceparent: {long}\r\n");
+    let ask = async || {
+        let mut client = Client::connect(app.addr()).await;
+        client.send(rest::request("GET", "/eth/v1/beacon/headers/7", &fields, "")).await;
+        client.response().await.status
+    };
+    until("the node serves", async || ask().await == 200).await;
+    let asked = node.asked();
+    drop(node);
+    until("no node serves", async || ask().await == 503).await;
+    let lines_of = |status: u16| {
+        let lines = log.saying("request").into_iter();
+        lines.filter(|line| line["status"] == status).collect::<Vec<_>>()
+    };
+    until("both are told", async || !lines_of(503).is_empty() && !log.saying("no node answered a request").is_empty())
+        .await;
+    for line in log.lines() {
+        let length = line.to_string().len();
+        assert!(length < 2000, "{length} bytes: {}", line["fields"]["message"]);
+    }
+    // The node has the id that the log has.
+    assert_eq!(asked.last().unwrap().header("x-request-id"), [lines_of(200)[0]["request_id"].as_str().unwrap()]);
 }

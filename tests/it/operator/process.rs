@@ -19,7 +19,7 @@ use crate::common::{
     devnet,
     origin::{Origin, Reply},
     proxy::nodes,
-    until,
+    rest, until,
 };
 
 /// Where commands look for a proxy that are told no other place: nobody is there.
@@ -222,6 +222,37 @@ async fn the_operators_commands_do_what_they_say() {
         assert!(why.contains(&format!("http://{admin} does not answer as a proxy's admin side")), "{why}");
         assert!(why.contains("is this its admin.listen?"), "{why}");
     }
+}
+
+#[tokio::test]
+async fn no_command_shows_the_password_of_the_admin_url() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("o1-{}.toml", std::process::id()));
+    std::fs::write(&folder, nodes(["http://127.0.0.1:2"])).unwrap();
+    let file = folder.to_str().unwrap();
+    // No admin side is there, and one that is none.
+    let other = rest::Node::start(|exchange: rest::Exchange| async move {
+        exchange.reply("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await
+    })
+    .await;
+    for host in ["127.0.0.1:1".to_owned(), format!("127.0.0.1:{}", other.port())] {
+        let at = format!("http://operator:s3cret@{host}/");
+        for words in [
+            &["status"][..],
+            &["status", "--json"],
+            &["cordon", "el-1"],
+            &["uncordon", "el-1"],
+            &["drain"],
+            &["undrain"],
+            &["reload"],
+            &["check", "--diff", "--config", file],
+            &["top"],
+        ] {
+            let (code, said, why) = command(&[words, &["--admin", &at]].concat()).await;
+            assert!(code != 0 && !why.is_empty(), "{words:?}: {said}{why}");
+            assert!(!said.contains("s3cret") && !why.contains("s3cret"), "{words:?}: {said}{why}");
+        }
+    }
+    std::fs::remove_file(&folder).unwrap();
 }
 
 #[tokio::test]

@@ -1,20 +1,23 @@
 //! The process under a supervisor such as systemd, by a real socket.
 
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Write},
+    net::TcpStream,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
+    sync::{Arc, mpsc::sync_channel},
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{io::AsyncWriteExt, sync::Notify, task::spawn_blocking, time::Instant};
 
 use crate::common::{
     SOON,
     binary::{ADDRESSES, Binary},
-    origin::Origin,
+    client::{call, post},
+    origin::{Origin, Reply, ok},
     proxy::nodes,
 };
 
@@ -81,6 +84,49 @@ async fn a_supervisor_hears_of_start_life_reload_and_end() {
         let name = format!("steadfast-notify-{}", std::process::id());
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         supervised(&settings, &format!("@{name}"), &socket);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_graceful_end_is_no_worker_that_hangs() {
+    let (arrives, has_arrived) = sync_channel(1);
+    let may_answer = Arc::new(Notify::new());
+    let answers = may_answer.clone();
+    let origin = Origin::start(move |seen| {
+        let (id, answers) = (seen.id(), answers.clone());
+        arrives.try_send(()).unwrap();
+        Reply::act(async move |mut io| {
+            answers.notified().await;
+            io.write_all(&ok(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":true}}"#))).await.unwrap();
+            Some(io)
+        })
+    })
+    .await;
+    let settings = ["workers = 2\n", ADDRESSES, &nodes([origin.url()])].concat();
+    spawn_blocking(move || {
+        let name = format!("steadfast-graceful-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let name = format!("export NOTIFY_SOCKET=@{name} WATCHDOG_USEC={}", WATCHDOG.as_micros());
+        let mut process = Binary::run_after(&settings, &[&name]);
+        assert_eq!(news(&socket), "READY=1");
+        process.until_it_says("steadfast is running", SOON);
+        let mut client = TcpStream::connect(process.address("clients").unwrap()).unwrap();
+        client.write_all(&post("/", call(1, "eth_call", "[]").as_bytes())).unwrap();
+        has_arrived.recv_timeout(SOON).expect("the call is at the node");
+        // One worker has a call to finish, and the other ends.
+        process.signal("TERM");
+        assert_eq!(news(&socket), "STOPPING=1");
+        let mut said = [0; 512];
+        for _ in 0..10 {
+            let length = socket.recv(&mut said).expect("the process says that it is alive");
+            assert_eq!(&said[..length], b"WATCHDOG=1");
+        }
+        may_answer.notify_one();
+        assert!(process.wait().success());
+        assert!(!process.log().contains("a worker hangs"), "{}", process.log());
     })
     .await
     .unwrap();

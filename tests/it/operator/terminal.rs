@@ -124,6 +124,22 @@ async fn a_node_is_cordoned_from_the_terminal() {
 }
 
 #[tokio::test]
+async fn top_shows_no_password_of_its_url() {
+    let devnet = devnet(Options::default()).await;
+    let (_process, _, admin) = running(format!("{QUICK}{}", nodes([&*devnet.el(0).http_url()]))).await;
+    for (host, words) in [(&*admin, "calls go to el-1"), ("127.0.0.1:1", "no answer")] {
+        let terminal = Terminal::run(&["top", "--admin", &format!("http://operator:s3cret@{host}")]);
+        let mut shown = String::new();
+        until(words, async || {
+            shown.clone_from(&terminal.shown.lock().unwrap());
+            shown.contains(words)
+        })
+        .await;
+        assert!(shown.contains(&format!("http://***@{host}")) && !shown.contains("s3cret"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn top_without_a_terminal_says_so() {
     let (code, _, why) = command(&["top"]).await;
     assert!(code == 2 && why.contains("top needs a terminal"), "{code} {why}");

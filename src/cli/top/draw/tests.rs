@@ -10,9 +10,12 @@ use ratatui::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::top::{
-    feed::News,
-    screen::{Command, Step},
+use crate::cli::{
+    admin::AdminUrl,
+    top::{
+        feed::News,
+        screen::{Command, Step},
+    },
 };
 
 fn node(name: &str, tier: &str, reason: &str, head: Option<u64>, error: Option<&str>) -> Value {
@@ -117,7 +120,7 @@ fn golden(name: &str, found: &str) {
 }
 
 fn screen_of(news: fn(u64, u64) -> News, now: Instant) -> Screen {
-    let mut screen = Screen::new("http://127.0.0.1:9545".to_owned());
+    let mut screen = Screen::new(AdminUrl::of("http://127.0.0.1:9545"));
     screen.hear(news(3_599_000, 1000), now);
     screen.hear(news(3_600_000, 1250), now);
     screen
@@ -151,7 +154,7 @@ async fn a_proxy_that_is_away_is_told_with_age_and_reason() {
     // A stream that says nothing more.
     let silent = drawn(&screen_of(quiet, now), (100, 24), now + Duration::from_secs(9));
     assert!(silent.starts_with("NO ANSWER for 9 s: no news"), "{silent}");
-    let mut never = Screen::new("http://127.0.0.1:9545".to_owned());
+    let mut never = Screen::new(AdminUrl::of("http://127.0.0.1:9545"));
     assert!(drawn(&never, (80, 10), now).contains("asking"));
     never.hear(News::Away("Connection refused".to_owned()), now);
     assert!(drawn(&never, (80, 10), now).contains("no answer: Connection refused"));

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::write::GzEncoder;
-use tokio::sync::OwnedSemaphorePermit;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, zstd_sys::ZSTD_EndDirective};
 
+use super::Permit;
 use crate::config::Coding;
 
 /// Bytes that are compressed at a time; between two slices other clients have their turn.
@@ -23,7 +23,7 @@ pub(in super::super) struct Encoder {
     /// Bytes that are not compressed yet.
     left: Bytes,
     is_finished: bool,
-    _place: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 enum State {
@@ -32,8 +32,8 @@ enum State {
 }
 
 impl Encoder {
-    /// An encoder that has `place` among all; `None` where zstd has no memory for it.
-    pub(super) fn new(coding: Coding, level: u8, place: OwnedSemaphorePermit) -> Option<Self> {
+    /// An encoder that `permit` allows; `None` where zstd has no memory for it.
+    pub(super) fn new(coding: Coding, level: u8, permit: Permit) -> Option<Self> {
         let state = match coding {
             Coding::Gzip => State::Gzip(Box::new(GzEncoder::new(Vec::new(), flate2::Compression::new(level.into())))),
             Coding::Zstd => {
@@ -49,7 +49,7 @@ impl Encoder {
                 State::Zstd(context)
             }
         };
-        Some(Self { state, left: Bytes::new(), is_finished: false, _place: place })
+        Some(Self { state, left: Bytes::new(), is_finished: false, _permit: permit })
     }
 
     /// Whether the encoder wants more of the answer.
@@ -78,6 +78,21 @@ impl Encoder {
                 Ok(std::mem::take(encoder.get_mut()).into())
             }
             State::Zstd(context) => zstd(context, slice, ZSTD_EndDirective::ZSTD_e_continue),
+        }
+    }
+
+    /// The bytes that are held back until more of the answer comes, in a form that a client can
+    /// read at once.
+    ///
+    /// # Errors
+    /// When the coding's library fails.
+    pub(in super::super) fn flush(&mut self) -> Result<Bytes, CodingFailed> {
+        match &mut self.state {
+            State::Gzip(encoder) => {
+                encoder.flush().map_err(|_| CodingFailed)?;
+                Ok(std::mem::take(encoder.get_mut()).into())
+            }
+            State::Zstd(context) => zstd(context, Bytes::new(), ZSTD_EndDirective::ZSTD_e_flush),
         }
     }
 
@@ -112,8 +127,8 @@ fn zstd(context: &mut CCtx<'static>, mut slice: Bytes, end: ZSTD_EndDirective) -
         made.extend_from_slice(out.as_slice());
         slice.advance(taken);
         let is_done = match end {
-            ZSTD_EndDirective::ZSTD_e_end => left == 0,
-            _ => slice.is_empty(),
+            ZSTD_EndDirective::ZSTD_e_continue => slice.is_empty(),
+            ZSTD_EndDirective::ZSTD_e_flush | ZSTD_EndDirective::ZSTD_e_end => left == 0,
         };
         if is_done {
             return Ok(made.freeze());
@@ -123,16 +138,14 @@ fn zstd(context: &mut CCtx<'static>, mut slice: Bytes, end: ZSTD_EndDirective) -
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, sync::Arc};
+    use std::io::Read;
 
     use flate2::read::GzDecoder;
-    use tokio::sync::Semaphore;
 
-    use super::*;
+    use super::{super::Encoders, *};
 
     fn encoder(coding: Coding, level: u8) -> Encoder {
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Encoder::new(coding, level, place).unwrap()
+        Encoder::new(coding, level, Encoders::default().permit(1).unwrap()).unwrap()
     }
 
     fn encoded(coding: Coding, level: u8, pieces: &[Bytes]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Builds the proxy from its settings, wires the floors, and ends the proxy again. The only module
 //! that sees all floors.
 
+mod aside;
 mod build;
 mod descriptors;
 pub(crate) mod dns;
@@ -45,6 +46,7 @@ use crate::{
     metrics::Metrics,
     net::{
         Dial, Listen, Listeners,
+        elsewhere::{Elsewhere, OwnAddresses},
         names::Names,
         system::{self, System},
         systemd::Supervisor,
@@ -213,7 +215,7 @@ impl App {
     ///
     /// # Errors
     /// When an address cannot be listened on or a node cannot be set up; nothing runs then.
-    pub async fn start(config: Config, world: World, source: Option<Source>) -> Result<Self, StartError> {
+    pub async fn start(config: Config, mut world: World, source: Option<Source>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let memory = Budget::new(config.max_client_memory.unwrap_or_else(memory::quarter));
         let measured = memory.clone();
@@ -225,12 +227,15 @@ impl App {
         if !admin_addr.ip().is_loopback() {
             warn!(addr = %admin_addr, "the admin side is not on loopback and asks for no password: let only operators reach it");
         }
+        let listening = addresses.iter().filter_map(Address::ip).chain([admin_addr]);
+        let own = OwnAddresses::new(listening, world.listen.clone());
+        world.dial = Arc::new(Elsewhere::new(world.dial.clone(), world.names.clone(), own.clone()));
         let broken = Arc::new(watch::Sender::new(false));
         let (worker_jobs, jobs) = WorkerJobs::new(world.threads.unwrap_or(1));
         let deps =
             Deps { world: &world, metrics: &metrics, memory: &memory, worker_jobs: &worker_jobs, broken: &broken };
-        let mut dns = Followed::new(world.names.clone());
-        dns.look_up(&config).await;
+        let mut dns = Followed::new(world.names.clone(), own, metrics.clone());
+        dns.adopt(dns.looked_up(&config).await);
         let export = Export::start(&config, &world, &metrics).map_err(StartError::Node)?;
         let runtime = Runtime::build(dns.expand(&config), &deps).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(runtime.site(export.spans())));

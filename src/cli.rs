@@ -12,7 +12,10 @@ mod switch;
 mod table;
 mod top;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -120,6 +123,9 @@ struct Settings {
     admin_listen: Option<String>,
 }
 
+/// How a file is read.
+type Load = fn(&Path, &Flags, &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors>;
+
 impl Settings {
     /// The file that is read, if one is.
     fn file(&self) -> Option<PathBuf> {
@@ -132,6 +138,15 @@ impl Settings {
     }
 
     fn read(&self) -> Result<Config, Errors> {
+        self.load(Config::load)
+    }
+
+    /// [`Settings::read`] while the proxy runs.
+    fn read_again(&self) -> Result<Config, Errors> {
+        self.load(Config::load_again)
+    }
+
+    fn load(&self, load: Load) -> Result<Config, Errors> {
         let flags = Flags {
             el: self.el.clone(),
             el_backup: self.el_backup.clone(),
@@ -141,7 +156,7 @@ impl Settings {
             admin_listen: self.admin_listen.clone(),
         };
         match self.file() {
-            Some(path) => Config::load(&path, &flags, &process_env),
+            Some(path) => load(&path, &flags, &process_env),
             None => Config::from_flags(&flags),
         }
     }

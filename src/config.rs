@@ -16,6 +16,7 @@ mod chain;
 mod compression;
 mod difference;
 mod dns;
+mod file;
 mod filters;
 mod flags;
 mod form;
@@ -45,7 +46,6 @@ mod url;
 mod ws;
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     path::Path,
@@ -165,13 +165,24 @@ impl Config {
     pub fn load(path: &Path, flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Errors> {
         let fail = |problems| Errors { file: Some(path.to_owned()), problems };
         let whole = |line, message| fail(vec![Problem { path: String::new(), line, message }]);
-        let bytes = fs::read(path).map_err(|error| whole(None, format!("cannot be read: {error}")))?;
+        let bytes = file::read(path).map_err(|error| whole(None, error))?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
             whole(Some(1 + before.iter().filter(|b| **b == b'\n').count()), "is not UTF-8".into())
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         read(Some(text), folder, flags, env).map_err(fail)
+    }
+
+    /// [`Config::load`] while the proxy runs: the file must be a regular one. A pipe was read at
+    /// the start, and has no more to tell.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_again(path: &Path, flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Errors> {
+        let fail = |message| Problem { path: String::new(), line: None, message };
+        file::check(path).map_err(|why| Errors { file: Some(path.to_owned()), problems: vec![fail(why)] })?;
+        Self::load(path, flags, env)
     }
 
     /// Reads the text of a file. Relative paths in the text start at the working directory.

@@ -142,6 +142,11 @@ impl Metrics {
         self.instruments.reloads_total(if applied { "applied" } else { "refused" }).inc();
     }
 
+    /// A name of nodes was looked up.
+    pub fn looked_up(&self, found: bool) {
+        self.instruments.dns_lookups_total(if found { "found" } else { "failed" }).inc();
+    }
+
     /// Counts a call as waiting for as long as the guard lives.
     pub fn hold(&self, network: &str, layer: &str) -> impl Drop + use<> {
         Guard::new(self.instruments.held_calls.clone(), vec![network.to_owned(), layer.to_owned()])

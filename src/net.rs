@@ -4,6 +4,8 @@
 //! code runs unchanged on a simulated network.
 
 pub mod descriptors;
+pub mod elsewhere;
+mod excerpt;
 pub mod http;
 pub mod link;
 mod listeners;
@@ -18,7 +20,7 @@ mod unix;
 pub mod values;
 pub mod worker;
 
-use std::{fmt, future::Future, io, path::Path, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, io, net::IpAddr, path::Path, pin::Pin, sync::Arc};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -107,6 +109,9 @@ pub trait Listen: Send + Sync + 'static {
     /// Binds `address`; port 0 picks a free one. The file of a Unix socket that nothing listens at
     /// any more is replaced.
     fn bind(&self, address: Address) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
+
+    /// Whether `ip`, which is not on loopback, is an address of this machine.
+    fn is_own(&self, ip: IpAddr) -> bool;
 }
 
 /// A listening socket. Dropping it closes the socket, and takes its file away if there is one.

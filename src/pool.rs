@@ -35,8 +35,10 @@ pub mod state;
 mod tasks;
 mod traffic;
 pub mod validator_view;
+mod word;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -132,6 +134,10 @@ pub struct Pool {
     lines: Burst,
     /// Hashes that clients were told of.
     announced: Mutex<Announced>,
+    /// The names of cordoned nodes at addresses of a DNS name that does not have them now.
+    away: Mutex<BTreeSet<Arc<str>>>,
+    /// Whether another pool has taken this one's place.
+    is_retired: AtomicBool,
     inbox: mpsc::Sender<Input>,
     headers: broadcast::Sender<Pushed>,
     /// Whether the headers that probes find are wanted.
@@ -171,6 +177,8 @@ impl Pool {
             wall: wall.clone(),
             lines: Burst::default(),
             announced: Mutex::default(),
+            away: Mutex::default(),
+            is_retired: AtomicBool::new(false),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
             headers_wanted: AtomicBool::new(false),
@@ -374,8 +382,12 @@ impl Pool {
     }
 
     /// Cordons a node for the operator, or lets the node back in. The change has taken effect when
-    /// this returns. `false` when no node has this name.
+    /// this returns. `false` when no node has this name. A cordoned node whose address has left its
+    /// DNS name can be let back in.
     pub async fn cordon(&self, name: &str, cordoned: bool) -> bool {
+        if !cordoned && self.away().remove(name) {
+            return true;
+        }
         let Some(node) = self.nodes.find_node(|node| *node.name == *name) else { return false };
         let mut changes = self.subscribe();
         if self.inbox.send(Input::Cordon(node, cordoned)).await.is_err() {

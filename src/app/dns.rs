@@ -6,7 +6,16 @@
 //! 10.0.0.2; the next answer has 10.0.0.2 and 10.0.0.3. The node at 10.0.0.2 goes on, 10.0.0.1 gets
 //! no more calls, and 10.0.0.3 comes behind 10.0.0.2.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+//!
+//! A lookup is put to use by [`Followed::adopt`], after the nodes that it brings: a reload that is
+//! refused, or only asked for what it would do, changes nothing here either.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
@@ -14,88 +23,152 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, DnsAddresses},
-    net::names::Names,
+    metrics::Metrics,
+    net::{elsewhere::OwnAddresses, names::Names},
 };
 
 /// The most addresses of one name that are nodes. Each costs probes and a share of the
 /// descriptors.
 const MAX_ADDRESSES: usize = 32;
+/// How often the log says of a name that its lookups fail, at most.
+const REMINDER: Duration = Duration::from_secs(600);
 
 /// The names, and their addresses as far as known.
+#[derive(Clone)]
 pub(crate) struct Followed {
     names: Arc<Names>,
+    own: Arc<OwnAddresses>,
+    metrics: Arc<Metrics>,
     addresses: DnsAddresses,
-    /// Names whose last lookup failed.
-    failing: BTreeSet<Arc<str>>,
+    /// How many addresses of a name are too many.
+    too_many: BTreeMap<Arc<str>, usize>,
+    /// The addresses that are left out because the proxy itself listens there.
+    own_addresses: BTreeSet<(Arc<str>, IpAddr)>,
+    /// Names whose last lookup failed, and why.
+    failing: BTreeMap<Arc<str>, String>,
+    /// When the log last said of a name that its lookups fail.
+    told: BTreeMap<Arc<str>, Instant>,
     looked_up: Instant,
 }
 
 impl Followed {
-    pub(crate) fn new(names: Arc<Names>) -> Self {
-        Self { names, addresses: DnsAddresses::new(), failing: BTreeSet::new(), looked_up: Instant::now() }
+    /// No name yet. Addresses that are the proxy's `own` become no nodes.
+    pub(crate) fn new(names: Arc<Names>, own: Arc<OwnAddresses>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            names,
+            own,
+            metrics,
+            addresses: DnsAddresses::new(),
+            too_many: BTreeMap::new(),
+            own_addresses: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            told: BTreeMap::new(),
+            looked_up: Instant::now(),
+        }
     }
 
     /// The settings with a node for each address.
     pub(crate) fn expand(&self, config: &Config) -> Config {
-        config.with_addresses(&self.addresses)
+        config.with_addresses(&self.addresses, &|ip, port| self.own.leads_here(ip, port))
     }
 
-    /// Looks up the names of `config`. Names of others are forgotten.
-    pub(crate) async fn look_up(&mut self, config: &Config) {
+    /// Looks up the names of `config`, without a change here. Names of others are forgotten in what
+    /// is returned.
+    pub(crate) async fn looked_up(&self, config: &Config) -> Self {
         let names = config.dns_names();
-        let found = join_all(names.iter().map(|name| self.names.lookup(name))).await;
-        self.looked_up = Instant::now();
-        self.addresses.retain(|name, _| names.contains(name));
-        self.failing.retain(|name| names.contains(name));
-        for (name, found) in names.iter().zip(found) {
-            let why = match found {
-                Ok(found) if !found.is_empty() => {
-                    self.failing.remove(name);
-                    self.note(name, found);
-                    continue;
-                }
-                Ok(_) => "the name has no address".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            if self.failing.insert(name.clone()) {
-                let kept = self.addresses.get(name).map_or(0, Vec::len);
-                warn!(%name, why, kept, "the nodes of a name cannot be looked up; those that are known stay");
+        let found = join_all(names.iter().map(|name| self.find(name))).await;
+        let mut next = self.clone();
+        next.looked_up = Instant::now();
+        next.addresses.retain(|name, _| names.contains(name));
+        next.told.retain(|name, _| names.contains(name));
+        next.failing.clear();
+        next.too_many.clear();
+        for (name, (found, failed)) in names.iter().zip(found) {
+            self.metrics.looked_up(failed.is_none());
+            next.failing.extend(failed.map(|why| (name.clone(), why)));
+            if !found.is_empty() {
+                let known = next.addresses.entry(name.clone()).or_default();
+                let (addresses, left_out) = merged(known, found);
+                *known = addresses;
+                next.too_many.insert(name.clone(), left_out);
             }
+        }
+        next.own_addresses = config.own_addresses(&next.addresses, &|ip, port| self.own.leads_here(ip, port));
+        next
+    }
+
+    /// The addresses of a name, as far as known, and the reason of a lookup that failed.
+    async fn find(&self, name: &Arc<str>) -> (Vec<IpAddr>, Option<String>) {
+        match self.names.look_up_now(name).await {
+            Ok(found) => (found, None),
+            Err(error) => match self.names.known(name) {
+                // A lookup that takes too long ends later, and is good for the next.
+                Some((found, since)) => (found, (since <= self.looked_up).then(|| error.to_string())),
+                None => (Vec::new(), Some(error.to_string())),
+            },
         }
     }
 
     /// Looks up the names of `config` when that is due again; for ever where there are none.
     /// Cancel-safe: a lookup that is dropped is begun anew.
-    pub(crate) async fn look_up_in_time(&mut self, config: &Config) {
+    pub(crate) async fn looked_up_in_time(&self, config: &Config) -> Self {
         if config.dns_names().is_empty() {
             std::future::pending::<()>().await;
         }
         sleep_until(self.looked_up + config.health.dns_interval).await;
-        self.look_up(config).await;
+        self.looked_up(config).await
     }
 
-    /// Takes over the addresses that were found.
-    fn note(&mut self, name: &Arc<str>, found: Vec<IpAddr>) {
-        let known = self.addresses.entry(name.clone()).or_default();
-        let (next, left_out) = merged(known, found);
-        if *known == next {
-            return;
+    /// Takes over a lookup whose nodes are in use, and tells its changes.
+    pub(crate) fn adopt(&mut self, next: Self) {
+        let before = std::mem::replace(self, next);
+        for (name, addresses) in &self.addresses {
+            let known = before.addresses.get(name).map_or(&[][..], Vec::as_slice);
+            let list = |addresses: &[IpAddr], others: &[IpAddr]| {
+                let new = addresses.iter().filter(|address| !others.contains(address)).map(ToString::to_string);
+                new.collect::<Vec<_>>().join(" ")
+            };
+            if addresses == known {
+                continue;
+            }
+            info!(%name, new = list(addresses, known), gone = list(known, addresses), "the addresses of a name have changed");
+            let left_out = self.too_many.get(name).copied().unwrap_or_default();
+            if left_out > 0 {
+                warn!(%name, left_out, "a name has more than {MAX_ADDRESSES} addresses: the others are left out");
+            }
         }
-        let list = |addresses: &[IpAddr], others: &[IpAddr]| {
-            let new = addresses.iter().filter(|address| !others.contains(address)).map(ToString::to_string);
-            new.collect::<Vec<_>>().join(" ")
-        };
-        info!(%name, new = list(&next, known), gone = list(known, &next), "the addresses of a name have changed");
-        if left_out > 0 {
-            warn!(%name, left_out, "a name has more than {MAX_ADDRESSES} addresses: the others are left out");
+        for (name, address) in self.own_addresses.difference(&before.own_addresses) {
+            warn!(%name, %address, "an address of a name is left out: Steadfast itself listens there, and would call itself");
         }
-        *known = next;
+        self.tell_failures(&before);
+    }
+
+    /// Takes over a lookup whose nodes cannot be used: the next is due after the usual time.
+    pub(crate) fn reject(&mut self, next: &Self) {
+        self.looked_up = next.looked_up;
+    }
+
+    fn tell_failures(&mut self, before: &Self) {
+        for (name, why) in &self.failing {
+            if self.told.get(name).is_none_or(|told| told.elapsed() >= REMINDER) {
+                let kept = self.addresses.get(name).map_or(0, Vec::len);
+                warn!(%name, why, kept, "the nodes of a name cannot be looked up; those that are known stay");
+                self.told.insert(name.clone(), Instant::now());
+            }
+        }
+        for name in before.failing.keys().filter(|name| self.addresses.contains_key(*name)) {
+            if !self.failing.contains_key(name) {
+                info!(%name, "a name is found again");
+            }
+        }
     }
 }
 
 /// The addresses from now on: those that are known and were found again stay in their order, so
 /// that no traffic moves for a new one. Also how many are too many.
 fn merged(known: &[IpAddr], mut found: Vec<IpAddr>) -> (Vec<IpAddr>, usize) {
+    // `::ffff:10.0.0.1` is 10.0.0.1 in another form.
+    found.iter_mut().for_each(|address| *address = address.to_canonical());
     found.sort_unstable();
     found.dedup();
     let mut next: Vec<IpAddr> = known.iter().copied().filter(|address| found.contains(address)).collect();
@@ -120,6 +193,7 @@ mod tests {
             ("10.0.0.2 10.0.0.1", "10.0.0.1 10.0.0.2", "10.0.0.2 10.0.0.1"),
             ("10.0.0.2 10.0.0.3", "10.0.0.1 10.0.0.3", "10.0.0.3 10.0.0.1"),
             ("10.0.0.1", "::1 10.0.0.2", "10.0.0.2 ::1"),
+            ("10.0.0.1", "::ffff:10.0.0.1 10.0.0.2 ::ffff:10.0.0.2", "10.0.0.1 10.0.0.2"),
         ] {
             assert_eq!(merged(&list(known), list(found)), (list(next), 0), "{known} and {found}");
         }

@@ -11,11 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
+
+use super::aside::Aside;
 
 /// The time between two looks.
 const ROUND: Duration = Duration::from_secs(1);
@@ -57,13 +56,14 @@ pub struct FileWatch {
     next: Instant,
     /// Whether the log says that the file is gone.
     is_gone: bool,
+    aside: Aside,
 }
 
 impl FileWatch {
     /// Watches `path` for changes since now. So the file is to be read after this.
     pub fn new(path: PathBuf) -> Self {
         let read = std::fs::metadata(&path).ok().map(Identity::from);
-        Self { path, read, seen: None, next: Instant::now(), is_gone: false }
+        Self { path, read, seen: None, next: Instant::now(), is_gone: false, aside: Aside::default() }
     }
 
     /// The file.
@@ -104,12 +104,11 @@ impl FileWatch {
         is_settled
     }
 
-    /// The present file; `None` where there is none. The look may take long on a file system that
-    /// is far away, so a thread for that looks.
+    /// The present file; `None` where there is none, or where the look takes too long, as on a file
+    /// system that is far away.
     async fn identity(&self) -> Option<Identity> {
         let path = self.path.clone();
-        let looked = spawn_blocking(move || std::fs::metadata(path).ok().map(Identity::from)).await;
-        looked.ok().flatten()
+        self.aside.run(move || std::fs::metadata(path).ok().map(Identity::from)).await.flatten()
     }
 }
 

@@ -235,7 +235,7 @@ impl Runtime {
     /// Retires the replaced pools, and takes the nodes that are gone off the metrics.
     fn retire_pools(&self, networks: &[NetworkRuntime], deps: &Deps<'_>) {
         for pool in self.networks.iter().flat_map(NetworkRuntime::pools) {
-            pool.stand_by();
+            pool.retire();
             let next = networks.iter().find(|network| *network.name == *pool.network);
             same_side(next, pool).inspect(|next| next.takes_charge(pool, deps.metrics));
             let is_there = |node: &str| {
@@ -271,7 +271,7 @@ impl Runtime {
     }
 
     /// Keeps replaced networks until their calls have ended: a call under way ends by the rules of
-    /// its beginning, and its nodes are probed until then.
+    /// its beginning, and its nodes are watched until then.
     fn retire(&mut self, networks: Vec<NetworkRuntime>) {
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::{Shared, Source, build::Deps, dns::Followed, file_watch::FileWatch, networks::Runtime};
+use super::{Shared, Source, aside::Aside, build::Deps, dns::Followed, file_watch::FileWatch, networks::Runtime};
 use crate::{
     config::{Config, Difference},
     door::admin::{Comparison, Reload},
@@ -33,7 +33,7 @@ pub(super) async fn keep_reloading(
     written: Written,
     mut requests: mpsc::Receiver<Reload>,
 ) {
-    let mut reloading = Reloading { shared, runtime, written };
+    let mut reloading = Reloading { shared, runtime, written, aside: Aside::default() };
     loop {
         let Written { config, dns, file, .. } = &mut reloading.written;
         // All arms are cancel-safe. Operators come first: their reload sees the change too.
@@ -49,7 +49,7 @@ pub(super) async fn keep_reloading(
                 info!("the file of the settings has changed");
                 let _ = reloading.apply().await;
             }
-            () = dns.look_up_in_time(config) => reloading.follow().await,
+            found = dns.looked_up_in_time(config) => reloading.follow(found).await,
         }
     }
 }
@@ -67,6 +67,7 @@ struct Reloading {
     shared: Arc<Shared>,
     runtime: Runtime,
     written: Written,
+    aside: Aside,
 }
 
 impl Reloading {
@@ -84,9 +85,15 @@ impl Reloading {
         outcome
     }
 
-    fn read(&self) -> Result<Config, String> {
-        let source = self.written.source.as_ref();
-        source.ok_or_else(|| "the settings came from flags: there is no file to read anew".to_owned())?()
+    async fn read(&self) -> Result<Config, String> {
+        let source = self.written.source.clone();
+        let source = source.ok_or("the settings came from flags: there is no file to read anew")?;
+        if self.shared.world.threads.is_none() {
+            // A thread would make a simulation's runs differ.
+            return source();
+        }
+        let read = self.aside.run(move || source()).await;
+        read.unwrap_or_else(|| Err("the settings cannot be read in time: does their file system answer?".to_owned()))
     }
 
     async fn read_and_apply(&mut self) -> Result<String, String> {
@@ -94,34 +101,38 @@ impl Reloading {
         if let Some(file) = &mut self.written.file {
             file.look().await;
         }
-        let config = self.read()?;
+        let config = self.read().await?;
         let needing_restart = self.runtime.config().changes_needing_restart(&config);
         if !needing_restart.is_empty() {
             return Err(needs_restart(&needing_restart));
         }
-        self.written.dns.look_up(&config).await;
-        let changed = self.use_nodes_of(&config).await?;
+        let found = self.written.dns.looked_up(&config).await;
+        let changed = self.use_nodes_of(&config, &found).await?;
+        self.written.dns.adopt(found);
         self.written.config = config;
         Ok(changed)
     }
 
     /// Changes the nodes to those that names have now.
-    async fn follow(&mut self) {
+    async fn follow(&mut self, found: Followed) {
         let config = self.written.config.clone();
-        if self.written.dns.expand(&config) == *self.runtime.config() {
-            return;
-        }
-        if let Err(why) = self.use_nodes_of(&config).await {
-            error!(why, "the nodes of a name are not changed");
+        let is_new = found.expand(&config) != *self.runtime.config();
+        let used = if is_new { self.use_nodes_of(&config, &found).await.map(drop) } else { Ok(()) };
+        match used {
+            Ok(()) => self.written.dns.adopt(found),
+            Err(why) => {
+                error!(why, "the nodes of a name are not changed");
+                self.written.dns.reject(&found);
+            }
         }
     }
 
-    /// Puts these settings to use, with the nodes that the names in the settings have now.
-    async fn use_nodes_of(&mut self, config: &Config) -> Result<String, String> {
+    /// Puts these settings to use, with the nodes that the names in the settings have by `found`.
+    async fn use_nodes_of(&mut self, config: &Config, found: &Followed) -> Result<String, String> {
         let Shared { world, metrics, worker_jobs, broken, memory, .. } = &*self.shared;
         let limit = config.max_client_memory;
         let deps = Deps { world, metrics, memory, worker_jobs, broken };
-        let changed = self.runtime.replace(self.written.dns.expand(config), &deps).await?;
+        let changed = self.runtime.replace(found.expand(config), &deps).await?;
         self.shared.site.store(Arc::new(self.runtime.site(self.shared.spans.as_ref())));
         memory.set_limit(limit.unwrap_or_else(memory::quarter));
         self.shared.reloaded.send_modify(|count| *count += 1);
@@ -130,11 +141,11 @@ impl Reloading {
 
     /// Compares the settings of the source with those in use.
     async fn compare(&mut self) -> Result<Comparison, String> {
-        let config = self.read()?;
+        let config = self.read().await?;
         let difference = Difference::between(&self.written.config, &config);
-        self.written.dns.look_up(&config).await;
+        let found = self.written.dns.looked_up(&config).await;
         let refusal = match &*difference.needing_restart {
-            [] => self.runtime.fault_of(&self.written.dns.expand(&config)),
+            [] => self.runtime.fault_of(&found.expand(&config)),
             keys => Some(needs_restart(keys)),
         };
         let file = self.written.file.as_ref().map(|file| file.path().display().to_string());

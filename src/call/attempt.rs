@@ -92,6 +92,8 @@ pub(super) enum Sent {
     /// The call may have arrived, and no answer came; with evidence against the node, if there is
     /// any.
     Lost(Option<Trouble>),
+    /// The node answers with more than a link takes. Over HTTP the answer can be had.
+    TooLong,
     /// The node answers, but the memory limit has no room for the answer.
     NoRoom(Full),
 }
@@ -114,7 +116,9 @@ impl Sent {
 
     fn outcome(&self) -> AttemptOutcome {
         match self {
-            Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_) => AttemptOutcome::Answered,
+            Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_) | Self::TooLong => {
+                AttemptOutcome::Answered
+            }
             Self::OfTheNode(..) | Self::Rejected(_) => AttemptOutcome::NodeFault,
             Self::Refused(..) => AttemptOutcome::Refused,
             Self::Unwanted => AttemptOutcome::Abandoned,
@@ -377,6 +381,10 @@ impl Attempt<'_> {
             // The link is up, so its queue was full, which is no evidence against the node.
             Err(link::Error::NotSent) if link.is_up() => Sent::Nothing(None),
             Err(error @ link::Error::NotSent) => Sent::Nothing(Some(link_trouble(self.node, link, error))),
+            Err(link::Error::TooLong) => {
+                self.node.traffic.touch(Instant::now());
+                Sent::TooLong
+            }
             Err(error @ link::Error::Lost) => Sent::Lost(Some(link_trouble(self.node, link, error))),
         }
     }

@@ -143,7 +143,7 @@ pub(super) fn kind() -> Kind {
 /// Has the pool know the outcome of a send that no call judges.
 fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
     match sent {
-        Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) => {
+        Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::TooLong => {
             pool.call_answered(node, kind());
         }
         Sent::Refused(_, wait) => pool.call_refused(node, kind(), wait),

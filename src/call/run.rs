@@ -20,8 +20,8 @@ use crate::{
     config::Policy,
     domain::{
         method::{Class, Method},
-        node_id::NodeId,
-        refusal::Refusal,
+        node_id::{ByNode, NodeId},
+        refusal::{LINK_MESSAGE, Refusal},
         rpc::Request,
     },
     exchange::{
@@ -29,6 +29,7 @@ use crate::{
         queue::{Exit, HeadPermit, Ticket},
         tries::{Begun, Tries},
     },
+    net::link::MAX_MESSAGE,
     pool::{Scout, health::Fault, resting::Kind},
 };
 
@@ -57,6 +58,8 @@ pub(super) struct CallRun<'a> {
     pub(super) doubtful: Option<Answer>,
     /// A `null` for a block or transaction that clients know of.
     pub(super) null: Option<Null>,
+    /// Whether a node's answer was longer than a link takes.
+    pub(super) is_too_long: bool,
     /// The HTTP status with which a node would not take the call.
     pub(super) rejected: Option<u16>,
     pub(super) refused: QuotaRefusals,
@@ -96,6 +99,7 @@ impl<'a> CallRun<'a> {
             best: None,
             doubtful: None,
             null: None,
+            is_too_long: false,
             rejected: None,
             refused: QuotaRefusals::default(),
             transaction: None,
@@ -239,6 +243,15 @@ impl<'a> CallRun<'a> {
         self.tries.failed(if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None });
         match sent {
             Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::Unwanted => {}
+            Sent::TooLong => {
+                // The answer would be as long over any other link.
+                let links = pool.nodes.by_node().filter(|(_, node)| node.upstream.is_none()).map(|(index, _)| index);
+                self.tries.tried.extend(links.filter(|other| *other != node));
+                self.is_too_long = true;
+                self.may_have_arrived = true;
+                self.tries.attempts += 1;
+                pool.call_answered(node, self.tries.kind);
+            }
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
                     pool.nodes[node].resting.failed_again(Instant::now());
@@ -354,7 +367,7 @@ impl<'a> CallRun<'a> {
                 self.tries.attempts = 0;
                 continue;
             }
-            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() {
+            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || self.is_too_long {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
@@ -385,6 +398,9 @@ impl<'a> CallRun<'a> {
         if let Some(mut answer) = self.refused.answer.take() {
             answer.retry_after = rests().map(seconds_to);
             return Ok(answer);
+        }
+        if self.is_too_long {
+            return Err(Refusal::Limit { name: LINK_MESSAGE, limit: MAX_MESSAGE });
         }
         Err(match (self.rejected, refusal) {
             (Some(status), _) => Refusal::Rejected(status),

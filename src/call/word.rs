@@ -65,7 +65,7 @@ impl Word {
                 Self::Refused { code: (*status).into(), message: format!("HTTP status {status}"), for_good: false }
             }
             // A gateway may answer in the place of a node that has the transaction.
-            Sent::OfTheNode(None, _) | Sent::Lost(_) | Sent::NoRoom(_) => Self::Lost,
+            Sent::OfTheNode(None, _) | Sent::Lost(_) | Sent::NoRoom(_) | Sent::TooLong => Self::Lost,
         }
     }
 

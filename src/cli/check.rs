@@ -14,8 +14,9 @@ use super::{admin::Admin, block_on, table::table};
 use crate::{
     app::{World, dns::Followed},
     config::{Config, Network, Node as Settings},
-    domain::{chain::Chain, layer::Layer},
+    domain::{address::Address, chain::Chain, layer::Layer},
     metrics::Metrics,
+    net::elsewhere::OwnAddresses,
     pool::{
         clock,
         health::{Fault, Trouble},
@@ -87,10 +88,11 @@ struct Line {
 /// Prints the state of all nodes. Returns the class of the complaints, if there are any.
 async fn check(config: &Config) -> Option<Class> {
     let world = World::real(0);
-    let mut dns = Followed::new(world.names.clone());
-    dns.look_up(config).await;
-    let config = &dns.expand(config);
     let metrics = Arc::new(Metrics::new());
+    let listening = config.listen.iter().filter_map(Address::ip).chain([config.admin.listen]);
+    let own = OwnAddresses::new(listening, world.listen.clone());
+    let dns = Followed::new(world.names.clone(), own, metrics.clone()).looked_up(config).await;
+    let config = &dns.expand(config);
     let networks = config.networks.iter().map(|network| check_network(network, config, &world, &metrics));
     let lines: Vec<Line> = join_all(networks).await.into_iter().flatten().collect();
     let mut classes: Vec<Class> = lines.iter().filter_map(|line| line.class).collect();

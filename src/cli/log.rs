@@ -31,7 +31,7 @@ use crate::{config::LogFormat, door::access_log};
 /// Bytes of lines that wait to be written.
 const MAX_QUEUED: usize = 1 << 20;
 /// The part of these that lines of the access log and below `INFO` cannot take.
-const RESERVE: usize = MAX_QUEUED / 4;
+const RESERVE: usize = 256 << 10;
 /// How long the end of the process waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

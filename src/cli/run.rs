@@ -37,7 +37,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     }
     let sockets = passed.clone();
     let read = move || {
-        let mut config = again.read().map_err(|errors| errors.to_string())?;
+        let mut config = again.read_again().map_err(|errors| errors.to_string())?;
         sockets.settle(&mut config)?;
         Ok(config)
     };

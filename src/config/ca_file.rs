@@ -1,11 +1,13 @@
 //! Certificates of the operator's own authority.
 
 use std::{
-    fmt, fs,
+    fmt,
     path::{Path, PathBuf},
 };
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use super::file;
 
 /// A PEM file, read once, so that a reload sees when its content has changed. That the certificates
 /// mean something is for TLS to say.
@@ -21,7 +23,8 @@ impl CaFile {
     /// Reads `path`, which starts at `folder` if the path is relative.
     pub(super) fn read(folder: &Path, path: &str) -> Result<Self, String> {
         let path = folder.join(path);
-        let pem = fs::read(&path).map_err(|error| format!("cannot be read: {error}"))?;
+        file::check(&path)?;
+        let pem = file::read(&path)?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<_, _>>()
             .map_err(|_| "is not a PEM file that can be read to its end")?;

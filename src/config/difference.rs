@@ -169,6 +169,16 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_comes_is_shown_as_the_file_has_it() {
+        let ipc = "[[el.primary]]\nname = \"i\"\nipc = \"/run/geth.ipc\"\n";
+        let dns = "[[el.primary]]\nname = \"d\"\nhttp = \"dns+http://d\"\nws = \"dns+ws://d:8546\"\n";
+        let difference = between(NODE, &[NODE, ipc, dns].concat());
+        let seen: Vec<_> = difference.nodes.iter().map(|node| &node.change).collect();
+        let added = |addresses: &[&str]| Change::Added(addresses.iter().map(ToString::to_string).collect());
+        assert_eq!(seen, [&added(&["ipc:/run/geth.ipc"]), &added(&["dns+http://d", "dns+ws://d:8546"])]);
+    }
+
+    #[test]
     fn a_network_that_comes_brings_all_its_nodes() {
         let base = "[networks.base]\nchain_id = 8453\n[[networks.base.cl.backup]]\nname = \"x\"\nhttp = \"http://x\"\n";
         let difference = between(NODE, &format!("{NODE}{base}"));

@@ -34,6 +34,11 @@ impl Node {
         url.map(Url::host)
     }
 
+    /// Whether every URL of this node passes with its port.
+    fn has_ports(&self, passes: impl Fn(u16) -> bool) -> bool {
+        self.http.iter().chain(&self.ws).all(|url| passes(url.port()))
+    }
+
     /// This node at one of the addresses of its name.
     fn at(&self, address: IpAddr) -> Self {
         let name = format!("{}-{}", self.name, address.to_string().replace(':', "-"));
@@ -63,13 +68,32 @@ impl Config {
         nodes.filter_map(Node::dns_name).cloned().collect()
     }
 
-    /// The settings with a node for each address of these names, in the order of `addresses`. An
-    /// entry whose name has no known address stays, as one node that connects to whatever the name
-    /// has then.
-    pub fn with_addresses(&self, addresses: &Addresses) -> Self {
+    /// The addresses among these that are left out as nodes, with the names that have them: a URL
+    /// would lead to one that `is_own`.
+    pub fn own_addresses(
+        &self,
+        addresses: &Addresses,
+        is_own: &dyn Fn(IpAddr, u16) -> bool,
+    ) -> BTreeSet<(Arc<str>, IpAddr)> {
+        let nodes = self.networks.iter().flat_map(|network| network.el.iter().chain(&network.cl));
+        let own = nodes.filter_map(|node| {
+            let name = node.dns_name()?;
+            let found = addresses.get(name)?.iter();
+            let own = found.filter(|address| !node.has_ports(|port| !is_own(**address, port)));
+            Some(own.map(|address| (name.clone(), *address)))
+        });
+        own.flatten().collect()
+    }
+
+    /// The settings with a node for each address of these names, in the order of `addresses`, but
+    /// for those that with the port of a URL are the proxy's own. An entry whose name has no other
+    /// known address stays, as one node that connects to whatever the name has then.
+    pub fn with_addresses(&self, addresses: &Addresses, is_own: &dyn Fn(IpAddr, u16) -> bool) -> Self {
         let expand = |node: &Node| {
-            let found = node.dns_name().and_then(|name| addresses.get(name)).filter(|found| !found.is_empty());
-            found.map_or_else(|| vec![node.clone()], |found| found.iter().map(|address| node.at(*address)).collect())
+            let found = node.dns_name().and_then(|name| addresses.get(name)).into_iter().flatten();
+            let others = found.filter(|address| node.has_ports(|port| !is_own(**address, port)));
+            let nodes: Vec<Node> = others.map(|address| node.at(*address)).collect();
+            if nodes.is_empty() { vec![node.clone()] } else { nodes }
         };
         let mut config = self.clone();
         for network in &mut config.networks {
@@ -101,7 +125,7 @@ mod tests {
         let names: Vec<Arc<str>> = config.dns_names().into_iter().collect();
         assert_eq!(names, ["cl".into(), "geth-headless".into()]);
         let addresses = ["10.0.0.9", "2001:db8::1"].map(|text| text.parse().unwrap());
-        let expanded = config.with_addresses(&[("geth-headless".into(), addresses.to_vec())].into());
+        let expanded = config.with_addresses(&[("geth-headless".into(), addresses.to_vec())].into(), &|_, _| false);
         let network = &expanded.networks[0];
         let nodes: Vec<_> =
             network.el.iter().chain(&network.cl).map(|node| (node.name.as_str(), node.address)).collect();
@@ -116,11 +140,40 @@ mod tests {
         );
         assert_eq!(network.el[0].http, config.networks[0].el[0].http);
         assert!(!network.el[0].is_from_dns && network.cl[0].is_from_dns);
-        assert_eq!(expanded.with_addresses(&Addresses::new()), expanded);
+        assert_eq!(expanded.with_addresses(&Addresses::new(), &|_, _| false), expanded);
         let longest = "[[el.primary]]\nname = \"abcdefghijklmnopqrstuvwx\"\nhttp = \"dns+http://a\"\n";
         let longest = Config::parse(longest, &|_| None).unwrap();
         let address = "2001:db80:1111:2222:3333:4444:5555:6666".parse().unwrap();
-        let node = &longest.with_addresses(&[("a".into(), vec![address])].into()).networks[0].el[0];
+        let node = &longest.with_addresses(&[("a".into(), vec![address])].into(), &|_, _| false).networks[0].el[0];
         assert_eq!(node.name.as_str(), "abcdefghijklmnopqrstuvwx-2001-db80-1111-2222-3333-4444-5555-6666");
+    }
+
+    #[test]
+    fn an_address_that_is_the_proxys_own_is_no_node() {
+        let text = "
+            [[el.primary]]
+            name = \"a\"
+            http = \"dns+http://name:8545\"
+            [[el.primary]]
+            name = \"b\"
+            http = \"dns+http://name:8546\"
+            ws = \"dns+ws://name:8545\"
+            [[el.primary]]
+            name = \"c\"
+            http = \"dns+http://name:8546\"
+            [[cl.primary]]
+            name = \"d\"
+            http = \"dns+http://own:8545\"
+        ";
+        let config = Config::parse(text, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        let [own, other] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
+        let is_own = |ip: IpAddr, port: u16| ip == own && port == 8545;
+        let addresses = [("name".into(), vec![own, other]), ("own".into(), vec![own])].into();
+        let expanded = config.with_addresses(&addresses, &is_own);
+        let nodes = expanded.networks[0].el.iter().chain(&expanded.networks[0].cl);
+        let names: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["a-10.0.0.2", "b-10.0.0.2", "c-10.0.0.1", "c-10.0.0.2", "d"]);
+        let left_out = config.own_addresses(&addresses, &is_own);
+        assert_eq!(left_out, [("name".into(), own), ("own".into(), own)].into());
     }
 }

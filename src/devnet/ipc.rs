@@ -12,7 +12,7 @@ use http::HeaderMap;
 use tokio_tungstenite::tungstenite::{Error, protocol::Message as Frame};
 
 use super::{gate::Gate, node::Node, record::Transport, ws};
-use crate::net::values::{Broken, Values};
+use crate::net::values::{Broken, Value, Values};
 
 /// The longest message that is read.
 const MOST_MESSAGE: usize = 64 << 20;
@@ -31,7 +31,8 @@ impl Stream for Messages {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_next(context).map(|value| match value {
-            Ok(value) => Some(Ok(Frame::Binary(value))),
+            Ok(Value::Whole(text)) => Some(Ok(Frame::Binary(text))),
+            Ok(Value::TooLong(_)) => None,
             Err(Broken::Lost(error)) => Some(Err(error.into())),
             Err(_) => None,
         })

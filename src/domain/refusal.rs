@@ -3,6 +3,9 @@
 
 use std::fmt::Write as _;
 
+/// The name of the limit on an answer over a link to a node, which is no setting.
+pub const LINK_MESSAGE: &str = "link_message";
+
 /// Why a call gets no node's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

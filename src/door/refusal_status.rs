@@ -1,6 +1,6 @@
 //! The one place that turns refusals into HTTP statuses.
 
-use crate::domain::refusal::Refusal;
+use crate::domain::refusal::{LINK_MESSAGE, Refusal};
 
 /// The seconds after which a client should come again, after a refusal.
 pub(super) fn retry_after(refusal: &Refusal) -> Option<u32> {
@@ -18,6 +18,8 @@ pub(super) fn status(refusal: &Refusal) -> u16 {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
         Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
+        // The same call would be refused again.
+        Refusal::Limit { name: LINK_MESSAGE, .. } => 200,
         Refusal::Limit {
             name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
             ..

@@ -4,7 +4,8 @@
 use super::{
     Ended, Metrics, SendReason, SpanLoss,
     labels::{
-        DOUBT_REASONS, FILTER_ENDS, FILTER_KINDS, FILTER_LIMITS, PUBLISH_REASONS, RELOADS, SEND_WORDS, SUBSCRIPTIONS,
+        DOUBT_REASONS, FILTER_ENDS, FILTER_KINDS, FILTER_LIMITS, LOOKUPS, PUBLISH_REASONS, RELOADS, SEND_WORDS,
+        SUBSCRIPTIONS,
         switch_reasons,
     },
 };
@@ -18,6 +19,7 @@ impl Metrics {
         all.http_connections_refused_total().inc_by(0_u64);
         all.slow_clients_closed_total().inc_by(0_u64);
         Ended::ALL.iter().for_each(|why| all.client_connections_ended_total(why.as_str()).inc_by(0_u64));
+        LOOKUPS.iter().for_each(|outcome| all.dns_lookups_total(*outcome).inc_by(0_u64));
         RELOADS.iter().for_each(|outcome| all.reloads_total(*outcome).inc_by(0_u64));
         all.spans_exported_total().inc_by(0_u64);
         SpanLoss::ALL.iter().for_each(|why| all.spans_lost_total(why.as_str()).inc_by(0_u64));

@@ -136,6 +136,11 @@ pub(super) struct Instruments {
     pub(super) spans_lost_total: Counter,
     #[metric(labels = ["outcome"], help = "Reloads of the settings: `applied`, `refused`.")]
     pub(super) reloads_total: Counter,
+    #[metric(
+        labels = ["outcome"],
+        help = "Lookups of names of `dns+` nodes: `found`, `failed` (the last addresses are kept)."
+    )]
+    pub(super) dns_lookups_total: Counter,
     #[metric(labels = ["version"], help = "The version that runs; always 1.")]
     pub(super) build_info: Gauge,
 }

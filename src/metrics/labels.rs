@@ -50,6 +50,8 @@ pub(super) const FILTER_LIMITS: [&str; 4] =
 pub(super) const FILTER_KINDS: [&str; 3] = ["blocks", "logs", "transactions"];
 /// The kinds of subscriptions.
 pub(super) const SUBSCRIPTIONS: [&str; 3] = ["newHeads", "logs", "other"];
+/// The outcomes of a lookup of a name.
+pub(super) const LOOKUPS: [&str; 2] = ["found", "failed"];
 /// The outcomes of a reload.
 pub(super) const RELOADS: [&str; 2] = ["applied", "refused"];
 

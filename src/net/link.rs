@@ -15,6 +15,7 @@ mod feed;
 mod message;
 mod reply;
 mod socket;
+mod stubs;
 mod table;
 
 use std::{
@@ -41,7 +42,8 @@ use self::{connect::Connector, feed::Queue, reply::Reply};
 use super::{Dial, http::Target, node_connections::NodeConnections};
 use crate::metrics::LinkMetrics;
 
-/// The longest message, in bytes, in either direction. A node that sends a longer one is cut off.
+/// The longest message, in bytes, in either direction. A longer answer is the end of its call, and
+/// the link goes on.
 pub const MAX_MESSAGE: usize = 64 << 20;
 /// How many calls may wait to be written.
 const MAX_QUEUED: usize = 1024;
@@ -102,6 +104,9 @@ pub enum Error {
     /// The connection was lost: the call may have had its effect.
     #[error("the link was lost")]
     Lost,
+    /// The node answered the call with more than [`MAX_MESSAGE`] bytes.
+    #[error("the answer is longer than {MAX_MESSAGE} bytes")]
+    TooLong,
 }
 
 /// Why there is no subscription.

@@ -98,24 +98,35 @@ impl Names {
             return Ok(vec![address]);
         }
         let known = self.known(host);
-        let error = match self.fly(host) {
-            None => io::Error::new(io::ErrorKind::ResourceBusy, "too many names are being looked up"),
-            Some(mut flight) => {
-                let patience = if known.is_some() { KNOWN } else { UNKNOWN };
-                match timeout(patience, flight.wait_for(Option::is_some)).await {
-                    Ok(Ok(found)) => match found.as_deref() {
-                        Some(Ok(addresses)) if !addresses.is_empty() => return Ok(self.sorted(host, addresses.clone())),
-                        Some(Err(error)) => again(error),
-                        _ => io::Error::new(io::ErrorKind::NotFound, "its name has no address"),
-                    },
-                    Ok(Err(_)) => io::Error::other("its name is not looked up any more"),
-                    Err(_) => {
-                        io::Error::new(io::ErrorKind::TimedOut, format!("its name was not found in {patience:?}"))
-                    }
-                }
-            }
+        let patience = if known.is_some() { KNOWN } else { UNKNOWN };
+        match self.find(host, patience).await {
+            Ok(addresses) => Ok(self.sorted(host, addresses)),
+            Err(error) => known.map(|(addresses, _)| self.sorted(host, addresses)).ok_or(error),
+        }
+    }
+
+    /// The addresses of `host` that a lookup finds now.
+    ///
+    /// # Errors
+    /// When the name has no address, or none is found in time: also where some are known from
+    /// before.
+    pub async fn look_up_now(&self, host: &Arc<str>) -> Found {
+        self.find(host, UNKNOWN).await
+    }
+
+    async fn find(&self, host: &Arc<str>, patience: Duration) -> Found {
+        let Some(mut flight) = self.fly(host) else {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many names are being looked up"));
         };
-        known.map(|addresses| self.sorted(host, addresses)).ok_or(error)
+        match timeout(patience, flight.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => match found.as_deref() {
+                Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses.clone()),
+                Some(Err(error)) => Err(again(error)),
+                _ => Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address")),
+            },
+            Ok(Err(_)) => Err(io::Error::other("its name is not looked up any more")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("its name was not found in {patience:?}"))),
+        }
     }
 
     /// A connection to this address came about.
@@ -125,10 +136,12 @@ impl Names {
         }
     }
 
-    fn known(&self, host: &Arc<str>) -> Option<Vec<IpAddr>> {
+    /// The addresses that the last good lookup of `host` found, and when, if that is not too long
+    /// ago.
+    pub fn known(&self, host: &Arc<str>) -> Option<(Vec<IpAddr>, Instant)> {
         let entries = lock(&self.entries);
-        let (addresses, since) = entries.get(host)?.good.as_ref()?;
-        (since.elapsed() < KEPT).then(|| addresses.clone())
+        let good = entries.get(host)?.good.as_ref();
+        good.filter(|(_, since)| since.elapsed() < KEPT).cloned()
     }
 
     fn sorted(&self, host: &Arc<str>, addresses: Vec<IpAddr>) -> Vec<IpAddr> {

@@ -4,7 +4,7 @@
 
 use std::{
     env, io,
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     os::unix::net::UnixListener,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -145,5 +145,9 @@ impl Listen for Passed {
             Some(socket) => Box::pin(async move { socket.accept() }),
             None => self.others.bind(address),
         }
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        self.others.is_own(ip)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, LazyLock},
 };
 
@@ -70,6 +70,16 @@ impl Listen for System {
                 Address::Unix { path, mode } => unix::bind(&path, mode).await,
             }
         })
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        // To an address of its own the system talks from that address. This sends nothing.
+        let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let from = UdpSocket::bind((any, 0)).and_then(|socket| {
+            socket.connect((ip, 9))?;
+            socket.local_addr()
+        });
+        from.is_ok_and(|from| from.ip() == ip)
     }
 }
 

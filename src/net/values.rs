@@ -10,6 +10,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+use super::excerpt::Excerpt;
 use crate::domain::json::{Passed, Walk};
 
 /// How much is read at once, at least.
@@ -31,33 +32,41 @@ pub enum Broken {
     /// The peer has ended the stream.
     #[error("the connection ended")]
     Ended,
-    /// A value is longer than this.
-    #[error("the node's message is over the limit: more than {0} bytes")]
-    TooLong(usize),
     /// Bytes that no object or array has.
     #[error("the node sent what is no JSON")]
     Garbage,
 }
 
+/// A value that has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Value {
+    /// All of its bytes.
+    Whole(Bytes),
+    /// The beginning and the end of a value that is too long to be kept.
+    TooLong(Bytes),
+}
+
 /// Values from and to the peer of a stream.
 pub struct Values<S> {
     io: S,
-    /// The longest value that is read.
+    /// The longest value that is kept.
     longest: usize,
     /// Bytes that were read and belong to no value yet.
     read: BytesMut,
     /// How many of these the walk has passed.
     passed: usize,
     walk: Walk,
+    /// The value that comes, once too long to be kept: its bytes so far.
+    passing: Option<Excerpt>,
     /// Bytes that wait to be written.
     unwritten: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
-    /// Over `io`, with values of `longest` bytes at most.
+    /// Over `io`, with values of `longest` bytes at most. Of a longer one both ends are kept.
     pub fn new(io: S, longest: usize) -> Self {
         let (read, unwritten) = (BytesMut::new(), BytesMut::new());
-        Self { io, longest, read, passed: 0, walk: Walk::default(), unwritten }
+        Self { io, longest, read, passed: 0, walk: Walk::default(), passing: None, unwritten }
     }
 
     /// The stream.
@@ -65,10 +74,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
         &self.io
     }
 
-    /// Takes a message to be written by [`Values::poll_flush`].
+    /// Takes a message, which is JSON, to be written by [`Values::poll_flush`] as one line.
     pub fn send(&mut self, text: &[u8]) {
+        let start = self.unwritten.len();
         self.unwritten.extend_from_slice(text);
-        // Some nodes read by lines.
+        // Some nodes read by lines. In JSON an end of a line is white space like any other.
+        for byte in self.unwritten[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+            *byte = b' ';
+        }
         self.unwritten.extend_from_slice(b"\n");
     }
 
@@ -99,24 +112,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
     ///
     /// # Errors
     /// When there is none to come.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Broken>> {
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Value, Broken>> {
         loop {
-            if self.passed == 0 {
+            if self.passed == 0 && self.passing.is_none() {
                 let space = self.read.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
                 self.read.advance(space);
             }
             match self.walk.pass_value(&self.read[self.passed..]) {
-                Passed::Ends(length) => return Poll::Ready(Ok(self.take(self.passed + length))),
+                Passed::Ends(length) => return Poll::Ready(self.end(self.passed + length)),
                 Passed::Wrong => return Poll::Ready(Err(Broken::Garbage)),
                 Passed::GoesOn => self.passed = self.read.len(),
             }
-            if self.read.len() > self.longest {
-                return Poll::Ready(Err(Broken::TooLong(self.longest)));
+            if self.passing.is_some() || self.read.len() > self.longest {
+                self.drop_read(self.read.len())?;
+                self.passed = 0;
             }
             if ready!(self.poll_read(context))? == 0 {
                 return Poll::Ready(Err(Broken::Ended));
             }
         }
+    }
+
+    /// The value that ends after the first `length` bytes that were read.
+    fn end(&mut self, length: usize) -> Result<Value, Broken> {
+        if self.passing.is_none() && length <= self.longest {
+            return Ok(Value::Whole(self.take(length)));
+        }
+        self.drop_read(length)?;
+        (self.passed, self.walk) = (0, Walk::default());
+        Ok(Value::TooLong(self.passing.take().unwrap_or_default().text()))
+    }
+
+    /// Drops the first `length` bytes that were read, which are of a value that is too long.
+    fn drop_read(&mut self, length: usize) -> io::Result<()> {
+        self.passing.get_or_insert_default().push(&self.read[..length])?;
+        self.read.advance(length);
+        self.shrink();
+        Ok(())
     }
 
     /// The first `length` bytes that were read, which are a value.
@@ -127,10 +159,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
         }
         let value = Bytes::copy_from_slice(&self.read[..length]);
         self.read.advance(length);
+        self.shrink();
+        value
+    }
+
+    /// Gives a long buffer back when the buffer is empty.
+    fn shrink(&mut self) {
         if self.read.is_empty() && self.read.capacity() > KEPT {
             self.read = BytesMut::new();
         }
-        value
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -164,7 +201,8 @@ mod tests {
         let mut all = Vec::new();
         let why = loop {
             match poll_fn(|context| values.poll_next(context)).await {
-                Ok(value) => all.push(value.to_vec()),
+                Ok(Value::Whole(value)) => all.push(value.to_vec()),
+                Ok(Value::TooLong(excerpt)) => all.push([b"too long: ", &excerpt[..]].concat()),
                 Err(broken) => break broken.to_string(),
             }
         };
@@ -205,10 +243,36 @@ mod tests {
         let long = [b"{\"a\":\"", &[b'x'; 100_000][..], b"\"}"].concat();
         let (values, _) = read(&[&long[..], b"{}"].concat(), 50_000, 200_000).await;
         assert_eq!(values, [long.clone(), b"{}".to_vec()]);
-        let (values, why) = read(&long, 10_000, 50_000).await;
-        assert!(values.is_empty() && why.contains("more than 50000 bytes"), "{why}");
         let (values, _) = read(&[&[b'\n'; 100_000][..], b"{}"].concat(), 10_000, 50_000).await;
         assert_eq!(values, [b"{}"]);
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_too_long_ends_and_others_follow() {
+        let value = |length: usize| [b"{\"a\":\"", &vec![b'x'; length - 8][..], b"\"}"].concat();
+        for step in [1000, 100_000] {
+            let text = [&value(50_000)[..], b" ", &value(50_001), b"\n{}", &value(200_000), b"[]"].concat();
+            let (values, why) = read(&text, step, 50_000).await;
+            let excerpt = |length: usize| {
+                let value = value(length);
+                [b"too long: ", &value[..4096], &value[length - 4096..]].concat()
+            };
+            let expected = [value(50_000), excerpt(50_001), b"{}".to_vec(), excerpt(200_000), b"[]".to_vec()];
+            assert!(values == expected, "{step}");
+            assert_eq!(why, "the connection ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_one_line() {
+        let (near, mut far) = duplex(100);
+        let mut values = Values::new(near, 1000);
+        values.send(b"{\"a\":\r\n\"\\n\"\n}");
+        poll_fn(|context| values.poll_flush(context)).await.unwrap();
+        drop(values);
+        let mut line = String::new();
+        far.read_to_string(&mut line).await.unwrap();
+        assert_eq!(line, "{\"a\":  \"\\n\" }\n");
     }
 
     #[tokio::test]

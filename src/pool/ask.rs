@@ -167,6 +167,7 @@ async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Resul
     match answer {
         Ok(answer) if answer.text.len() > max_bytes => Err(too_long(node, method, max_bytes)),
         Ok(answer) => Ok(answer.text),
+        Err(link::Error::TooLong) => Err(too_long(node, method, link::MAX_MESSAGE)),
         Err(error) => Err(link_trouble(node, link, error)),
     }
 }
@@ -267,6 +268,7 @@ pub fn link_trouble(node: &Node, link: &Link, error: link::Error) -> Trouble {
         }
         link::Error::NotSent => Trouble { fault: Fault::Unreachable, text: node.why_link_is_down() },
         link::Error::Lost => Trouble { fault: Fault::Dropped, text: node.why_link_is_down() },
+        link::Error::TooLong => failing(node, &error.to_string()),
     }
 }
 

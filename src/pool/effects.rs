@@ -27,8 +27,9 @@ impl Pool {
             Effect::ProbeNow(node) => self.nodes[node].probe_now.notify_one(),
             Effect::Mute(node) => {
                 if self.lines.pass() {
+                    let link = self.nodes[node].link_name();
                     let node = name(node);
-                    warn!(network, layer, node, "the WebSocket announces no blocks although the node has new ones");
+                    warn!(network, layer, node, "the {link} announces no blocks although the node has new ones");
                 }
                 self.nodes[node].link.iter().for_each(|link| {
                     link.metrics().mute();

@@ -1,9 +1,12 @@
 //! Hands a pool's knowledge to the pool that takes its place, as at a reload: a node that stays is
 //! known as before.
 
-use std::sync::{
-    MutexGuard, PoisonError,
-    atomic::Ordering::{Relaxed, Release},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::Ordering::{Relaxed, Release},
+    },
 };
 
 use tokio::time::{Instant, timeout};
@@ -22,10 +25,15 @@ use crate::{
     metrics::Metrics,
 };
 
+/// The most cordons that wait for their nodes' addresses to come back.
+const MAX_AWAY: usize = 256;
+
 impl Pool {
     /// Takes over from an earlier pool of the same side of the same network: the highest block that
     /// clients were shown, the state of the nodes that stay, and the nodes that the operator
     /// cordoned.
+    /// A cordon of a node at an address of a DNS name waits for the address to come back: a name
+    /// server may leave an address out for a moment.
     pub async fn inherit(&self, earlier: &Self) {
         let place = |node: &Node| {
             let is_same = |other: &Node| other.name == node.name && node.is_same_as(other);
@@ -47,17 +55,21 @@ impl Pool {
                 self.mark(index, !known[index].verdict.answers(), &state);
             }
         }
-        let cordoned: Vec<_> = {
+        let (here, away): (Vec<_>, Vec<_>) = {
             let snapshot = earlier.snapshot();
-            let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
-            nodes.filter(|(_, known)| known.cordoned).map(|(node, _)| node.name.clone()).collect()
+            let nodes = earlier.nodes.iter().zip(&snapshot.nodes).filter(|(_, known)| known.cordoned);
+            let cordoned = nodes.map(|(node, _)| (node.name.clone(), node.settings().address.is_some()));
+            let before = earlier.away().clone().into_iter().map(|name| (name, true));
+            cordoned.chain(before).partition(|(name, _)| self.nodes.iter().any(|node| node.name == *name))
         };
+        let away = away.into_iter().filter(|(_, is_from_dns)| *is_from_dns).map(|(name, _)| name);
+        self.away().extend(away.take(MAX_AWAY));
         // The state task looks at its new knowledge, and publishes a snapshot.
         let mut changes = self.subscribe();
         if self.inbox.send(Input::Woken).await.is_ok() {
             let _ = timeout(SNAPSHOT_TIMEOUT, changes.changed()).await;
         }
-        for name in cordoned {
+        for (name, _) in here {
             self.cordon(&name, true).await;
         }
     }
@@ -82,6 +94,22 @@ impl Pool {
     /// stands by until its last call has ended.
     pub fn stand_by(&self) {
         self.is_in_charge.store(false, Relaxed);
+    }
+
+    /// Another pool has taken this one's place: this one stands by, and takes the other's word on
+    /// the nodes that both have.
+    pub fn retire(&self) {
+        self.stand_by();
+        self.is_retired.store(true, Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed)
+    }
+
+    pub(super) fn away(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        // The set is whole at every moment, so a panic elsewhere cannot have spoilt the set.
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on calls go to this pool and no longer to `earlier`. The differences between the

@@ -115,10 +115,10 @@ impl Listener {
         } else if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
             let why = node.why_link_is_down();
             if self.pool.lines.pass() {
-                warn!(network, node = name, why, "no WebSocket to the node");
+                warn!(network, node = name, why, "no {} to the node", node.link_name());
             }
         } else if now.up && before.why_down.is_some() && self.pool.lines.pass() {
-            info!(network, node = name, "the WebSocket to the node is open");
+            info!(network, node = name, "the {} to the node is open", node.link_name());
         }
         let was_lost = before.up && (!now.up || now.epoch != before.epoch);
         if !was_lost {

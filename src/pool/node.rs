@@ -11,7 +11,7 @@ use std::{
 use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{bounds::Bounds, evidence::Evidence, resting::Resting, traffic::Traffic};
+use super::{bounds::Bounds, evidence::Evidence, resting::Resting, traffic::Traffic, word::Word};
 use crate::{
     config::{Node as Settings, Tier, Url},
     domain::{layer::Layer, redact::Secrets},
@@ -74,6 +74,8 @@ pub struct Node {
     pub bounds: Arc<Bounds>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
+    /// Findings that pools of this node share.
+    pub(super) word: Arc<Word>,
     /// Set when another chain may be behind the address now.
     pub(super) recheck: AtomicBool,
     /// The URL without its secrets, or the IPC socket.
@@ -175,6 +177,7 @@ impl Node {
             resting: Arc::default(),
             bounds: Arc::default(),
             evidence: Arc::default(),
+            word: Arc::default(),
             recheck: AtomicBool::new(false),
             url: settings.shown_address(),
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
@@ -207,6 +210,7 @@ impl Node {
             resting: self.resting.clone(),
             bounds: self.bounds.clone(),
             evidence: self.evidence.clone(),
+            word: self.word.clone(),
             recheck: AtomicBool::new(false),
             url: self.url.clone(),
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
@@ -265,6 +269,11 @@ impl Node {
         let mut status = link.changes();
         let is_up = status.borrow_and_update().up || (status.changed().await.is_ok() && link.is_up());
         if is_up { Ok(()) } else { Err(self.why_link_is_down()) }
+    }
+
+    /// The kind of the link, for people.
+    pub(super) fn link_name(&self) -> &'static str {
+        if self.settings.ws.is_none() && self.settings.ipc.is_some() { "IPC connection" } else { "WebSocket" }
     }
 
     /// Why the link is down, for people and without secrets.

@@ -29,7 +29,8 @@ pub(super) async fn tend(pool: Arc<Pool>) {
         let (chase, wake, chain) = {
             let snapshot = pool.snapshot();
             let chain = snapshot.chain.as_ref().and_then(|chain| chain.id);
-            (snapshot.chase, snapshot.wake_at, snapshot.active.and(chain))
+            let chase = snapshot.chase.filter(|_| !pool.is_retired());
+            (chase, snapshot.wake_at, snapshot.active.and(chain))
         };
         if let Some(id) = chain.filter(|_| pool.layer == Layer::El && chain != named) {
             named = chain;

@@ -16,7 +16,7 @@ use super::{
     PROBE_SILENCE, Pool,
     health::{Fault, Trouble},
     probe::{self, ProbeClock},
-    state::Input,
+    word::Finding,
 };
 use crate::domain::node_id::{ByNode, NodeId};
 
@@ -31,7 +31,7 @@ const WATCH: Duration = Duration::from_millis(100);
 /// Looks for nodes that owe answers and send nothing, or nothing to a probe, and probes each at
 /// once. A node that is known to be slow with probes has as long as its last good probe took.
 pub(super) async fn watch_silence(pool: Arc<Pool>) {
-    let mut tests: JoinSet<(NodeId, Option<Input>)> = JoinSet::new();
+    let mut tests: JoinSet<(NodeId, Option<Finding>)> = JoinSet::new();
     let mut under_test = vec![false; pool.nodes.len()];
     let patience = PROBE_SILENCE.max(pool.settings.timeout / 2);
     let mut ticks = interval(WATCH);
@@ -43,7 +43,12 @@ pub(super) async fn watch_silence(pool: Arc<Pool>) {
             Some(done) = tests.join_next(), if !tests.is_empty() => {
                 let Ok((node, finding)) = done else { continue };
                 under_test[node] = false;
-                if let Some(finding) = finding && pool.inbox.send(finding).await.is_err() {
+                let goes_on = match finding {
+                    Some(Finding::Out(trouble)) => pool.tell_out(node, trouble).await,
+                    Some(finding) => pool.inbox.send(finding.input(node)).await.is_ok(),
+                    None => true,
+                };
+                if !goes_on {
                     return;
                 }
             }
@@ -52,6 +57,10 @@ pub(super) async fn watch_silence(pool: Arc<Pool>) {
                     let snapshot = pool.snapshot();
                     let known = &snapshot.nodes[index];
                     if under_test[index] || !known.verdict.answers() {
+                        continue;
+                    }
+                    if pool.is_retired() && node.word.is_current(pool.word_timeout()) {
+                        // The pool that has taken this one's place looks, and tells.
                         continue;
                     }
                     let owes = node.silence(now) > OWED_SILENCE;
@@ -69,7 +78,7 @@ pub(super) async fn watch_silence(pool: Arc<Pool>) {
 
 /// Asks a silent node for its head. If calls hold all its connections, bytes for those calls
 /// decide.
-async fn probe_silent(pool: &Pool, index: NodeId, owes: bool, limit: Duration) -> Option<Input> {
+async fn probe_silent(pool: &Pool, index: NodeId, owes: bool, limit: Duration) -> Option<Finding> {
     let node = &pool.nodes[index];
     let clock = ProbeClock::new(node, limit);
     let overdue = match clock.limits(probe::test(&clock, pool.layer)).await {
@@ -77,7 +86,7 @@ async fn probe_silent(pool: &Pool, index: NodeId, owes: bool, limit: Duration) -
             node.traffic.touch(Instant::now());
             return None;
         }
-        Ok(Err(trouble)) => return Some(Input::Probed(index, Err(trouble))),
+        Ok(Err(trouble)) => return Some(Finding::Probed(Err(trouble))),
         Err(trouble) => trouble.fault,
     };
     let now = Instant::now();
@@ -95,5 +104,5 @@ async fn probe_silent(pool: &Pool, index: NodeId, owes: bool, limit: Duration) -
     }
     let (what, before) = if owes { ("answers", OWED_SILENCE) } else { ("an answer to a probe", limit) };
     let text = format!("owes {what}, and has been silent for {:?}", before + limit);
-    Some(Input::Out(index, Trouble { fault: Fault::Silent, text }))
+    Some(Finding::Out(Trouble { fault: Fault::Silent, text }))
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep_until},
 };
 
@@ -19,6 +19,7 @@ use super::{
     node::Node,
     probe::{self, Prober},
     state::{Effect, Input, Served},
+    word::{Finding, Heard, Listening},
 };
 use crate::{domain::node_id::NodeId, metrics::Metrics};
 
@@ -68,7 +69,17 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
     let node = &pool.nodes[index];
     let mut prober = Prober::default();
     let mut full_since: Option<Instant> = None;
+    let mut others = node.word.listen();
     loop {
+        let _turn = match next_turn(&pool, node, &mut others).await {
+            Turn::Probe(turn) => turn,
+            Turn::Told(finding) => {
+                if pool.inbox.send(finding.input(index)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
         let started = Instant::now();
         let mut outcome = prober.probe(&pool, index).await;
         if !matches!(outcome, Err(Trouble { fault: Fault::Silent, .. })) {
@@ -81,7 +92,7 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             && since.elapsed() >= pool.settings.timeout * FULL_TIMEOUTS
         {
             let text = format!("no connection for a probe, and no answer, for {:?}", since.elapsed());
-            if pool.inbox.send(Input::Out(index, Trouble { fault: Fault::Silent, text })).await.is_err() {
+            if !pool.tell_out(index, Trouble { fault: Fault::Silent, text }).await {
                 return;
             }
         }
@@ -92,12 +103,14 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             outcome = Err(trouble);
         }
         let is_well = outcome.is_ok();
+        node.word.tell(Finding::Probed(outcome.clone()), !pool.is_retired());
+        others.pass_over();
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
             return;
         }
         if is_well
             && let Some(trouble) = evidence::examine(&pool, index).await
-            && pool.inbox.send(Input::Out(index, trouble)).await.is_err()
+            && !pool.tell_out(index, trouble).await
         {
             return;
         }
@@ -112,6 +125,45 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             () = sleep_until(started + pool.settings.interval) => {}
             () = node.probe_now.notified() => {}
         }
+    }
+}
+
+/// The next thing for a prober to do.
+enum Turn {
+    /// To probe. A pool that was replaced has a permit for that.
+    Probe(Option<OwnedSemaphorePermit>),
+    /// To take the word of another pool.
+    Told(Finding),
+}
+
+/// In a pool that was replaced, waits for the word of others; for a probe that is wanted now, as
+/// after a lost call; or for the turn to probe where others tell nothing.
+async fn next_turn(pool: &Pool, node: &Node, others: &mut Listening) -> Turn {
+    if !pool.is_retired() {
+        return Turn::Probe(None);
+    }
+    // Both arms are cancel-safe.
+    tokio::select! {
+        biased;
+        () = node.probe_now.notified() => Turn::Probe(None),
+        heard = others.next(pool.word_timeout()) => match heard {
+            Heard::Finding(finding) => Turn::Told(finding),
+            Heard::Nothing(turn) => Turn::Probe(Some(turn)),
+        },
+    }
+}
+
+impl Pool {
+    /// A pool that tells nothing of a node for this long has the node no more, or is gone.
+    pub(super) fn word_timeout(&self) -> Duration {
+        2 * self.settings.interval + self.settings.timeout
+    }
+
+    /// Tells the state, and the pools that this one has replaced, that a node is out. `false` when
+    /// the state's task is gone.
+    pub(super) async fn tell_out(&self, node: NodeId, trouble: Trouble) -> bool {
+        self.nodes[node].word.tell(Finding::Out(trouble.clone()), !self.is_retired());
+        self.inbox.send(Input::Out(node, trouble)).await.is_ok()
     }
 }
 

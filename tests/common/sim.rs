@@ -201,6 +201,10 @@ impl Listen for Net {
             Ok(Box::new(Socket { door, address, accepted, net: self.clone() }) as Box<dyn Accept>)
         })
     }
+
+    fn is_own(&self, _: IpAddr) -> bool {
+        false
+    }
 }
 
 struct Socket {
@@ -307,9 +311,14 @@ impl Proxy {
         proxy
     }
 
+    /// Changes the settings, as an operator who writes the file.
+    pub fn rewrite(&self, settings: &str) {
+        settings.clone_into(&mut self.settings.lock().unwrap());
+    }
+
     /// Changes the settings and has them read anew.
     pub async fn reload(&self, settings: &str) {
-        settings.clone_into(&mut self.settings.lock().unwrap());
+        self.rewrite(settings);
         self.app.reload().await.unwrap();
     }
 

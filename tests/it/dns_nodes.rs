@@ -1,5 +1,9 @@
 //! Nodes from DNS: every address of a name is a node, as the addresses change.
 
+mod lookups;
+mod own_addresses;
+mod replaced_pools;
+
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde_json::Value;
@@ -70,9 +74,9 @@ async fn calls_go_on_while_a_name_has_one_node_then_two_then_others() {
     until_up(&proxy, &["geth-10.0.0.1", "geth-10.0.0.2"]).await;
     assert_eq!(asks(&proxy).await, "at 1", "a new node takes no traffic");
     assert!(proxy.metric("steadfast_node_usable", "geth-10.0.0.1").await > 0.5);
-    // Lookups that fail change nothing.
+    // Lookups that fail change nothing, for longer than the resolver's answers are kept.
     net.name(NAME, &[]);
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(2 * 60 * 60)).await;
     until_up(&proxy, &["geth-10.0.0.1", "geth-10.0.0.2"]).await;
     // The first goes, another comes.
     net.name(NAME, &["10.0.0.2", "10.0.0.3"]);

@@ -1,6 +1,8 @@
 //! Nodes that are reached by their IPC sockets. What failovers do with them is among the tests of
 //! WebSockets.
 
+mod long_answers;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -46,8 +46,7 @@ fn compare_network(difference: &mut Difference, old: &Network, new: &Network) {
         for node in new {
             match old.iter().find(|was| was.name == node.name) {
                 None => {
-                    let urls = node.http.iter().chain(&node.ws).map(ToString::to_string);
-                    tell(node, Change::Added(urls.collect()));
+                    tell(node, Change::Added(addresses(node)));
                 }
                 Some(was) if was != node => tell(node, Change::Changed(compare_nodes(was, node))),
                 Some(_) => {}
@@ -57,6 +56,17 @@ fn compare_network(difference: &mut Difference, old: &Network, new: &Network) {
             tell(node, Change::Removed);
         }
     }
+}
+
+/// The URL as the file has it.
+fn shown(is_from_dns: bool, url: &Url) -> String {
+    if is_from_dns { format!("dns+{url}") } else { url.to_string() }
+}
+
+/// The addresses of a node as the file has them.
+fn addresses(node: &Node) -> Vec<String> {
+    let urls = node.http.iter().chain(&node.ws).map(|url| shown(node.is_from_dns, url));
+    urls.chain(node.ipc.iter().map(|path| format!("ipc:{}", path.display()))).collect()
 }
 
 /// The names of those `nodes` of a tier that `others` has in the same tier, in their order, which
@@ -73,7 +83,7 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
         old;
     add(&mut changes, "tier".into(), tier, &new.tier, plain);
     let url = |node: &Node, url: &Option<Url>| url.clone().map(|url| (node.is_from_dns, url));
-    let told = |(is_from_dns, url): &(bool, Url)| if *is_from_dns { format!("dns+{url}") } else { url.to_string() };
+    let told = |(is_from_dns, url): &(bool, Url)| shown(*is_from_dns, url);
     add(&mut changes, "http".into(), &url(old, http), &url(new, &new.http), optional(told));
     add(&mut changes, "ws".into(), &url(old, ws), &url(new, &new.ws), optional(told));
     add(&mut changes, "ipc".into(), ipc, &new.ipc, optional(|path: &Arc<Path>| path.display().to_string()));

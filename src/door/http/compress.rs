@@ -31,7 +31,7 @@ use crate::config::Compression;
 const ENCODERS: usize = 64;
 
 /// Answers to one client that are compressed at once: a quarter.
-const SHARE: usize = ENCODERS / 4;
+const SHARE: usize = 16;
 
 /// The encoders that answers may have.
 #[derive(Clone, Default)]

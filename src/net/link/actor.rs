@@ -16,7 +16,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Command, Shared, Signal, Status, Timeouts,
+    Command, Error, Shared, Signal, Status, Timeouts,
     connect::Connector,
     feed::{News, Outlet},
     message::Response,
@@ -186,6 +186,15 @@ impl Actor {
                             self.perform(effects);
                             continue;
                         }
+                        Event::TooLong(excerpt) => {
+                            frames += 1;
+                            let mut effects = Vec::new();
+                            if let Err(broken) = self.table.too_long(&excerpt, &mut effects) {
+                                return End::Lost(broken.to_string());
+                            }
+                            self.perform(effects);
+                            continue;
+                        }
                     }
                 }
                 command = self.commands.recv(), if wire.is_clear() => {
@@ -262,6 +271,7 @@ impl Actor {
             match effect {
                 Effect::Send(text) => self.outgoing.push_back(text),
                 Effect::Answer(reply, answer) => reply.answer(answer),
+                Effect::TooLong(reply) => reply.fail(Error::TooLong),
                 Effect::Accepted(key) => self.first(key, Ok(())),
                 Effect::Refused(key, error) => {
                     self.first(key, Err(error));

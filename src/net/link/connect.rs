@@ -13,6 +13,7 @@ use tokio_tungstenite::{
 use super::{
     MAX_MESSAGE, Route, Timeouts,
     socket::{Socket, Timed},
+    stubs::Stubs,
 };
 use crate::net::{
     Dial, Endpoint,
@@ -100,7 +101,7 @@ impl Connector {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let request = handshake(target).map_err(|error| format!("no request can be made for it: {error}"))?;
-        let opened = client_async_with_config(request, Timed::new(io), Some(config)).await;
+        let opened = client_async_with_config(request, Stubs::new(Timed::new(io), MAX_MESSAGE), Some(config)).await;
         let (socket, _) = opened.map_err(|error| match error {
             Error::Http(response) => {
                 let status = response.status();

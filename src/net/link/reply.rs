@@ -31,6 +31,10 @@ impl<T> Reply<T> {
         self.send(Ok(answer));
     }
 
+    pub(super) fn fail(mut self, error: Error) {
+        self.send(Err(error));
+    }
+
     fn send(&mut self, answer: Result<T, Error>) {
         if let Some(to) = self.to.take() {
             // The caller may have left.

@@ -19,11 +19,11 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, Utf8Bytes},
 };
 
-use super::Timeouts;
+use super::{Timeouts, stubs::Stubs};
 use crate::net::{
     BoxIo,
     node_connections::Permit,
-    values::{Broken, Values},
+    values::{Broken, Value, Values},
 };
 
 /// An event on a connection.
@@ -31,6 +31,8 @@ use crate::net::{
 pub(super) enum Event {
     /// A text, or bytes that are one.
     Frame(Bytes),
+    /// The beginning and the end of a text that was too long to be kept.
+    TooLong(Bytes),
     /// All that was sent is written.
     Flushed,
     /// The connection is of no use any more: why, without secrets.
@@ -39,12 +41,12 @@ pub(super) enum Event {
 
 /// How messages are told apart on a connection.
 pub(super) enum Framing {
-    WebSocket(Box<WebSocketStream<Timed<BoxIo>>>),
+    WebSocket(Box<WebSocketStream<Stubs<Timed<BoxIo>>>>),
     Ipc(Box<Values<Timed<BoxIo>>>),
 }
 
-impl From<WebSocketStream<Timed<BoxIo>>> for Framing {
-    fn from(socket: WebSocketStream<Timed<BoxIo>>) -> Self {
+impl From<WebSocketStream<Stubs<Timed<BoxIo>>>> for Framing {
+    fn from(socket: WebSocketStream<Stubs<Timed<BoxIo>>>) -> Self {
         Self::WebSocket(Box::new(socket))
     }
 }
@@ -149,12 +151,25 @@ impl Socket {
         let socket = match &mut self.framing {
             Framing::WebSocket(socket) => socket,
             Framing::Ipc(values) => {
-                let value = ready!(values.poll_next(context));
-                return Poll::Ready(value.map_or_else(|broken| Event::Lost(broken.to_string()), Event::Frame));
+                return Poll::Ready(match ready!(values.poll_next(context)) {
+                    Ok(Value::Whole(text)) => Event::Frame(text),
+                    Ok(Value::TooLong(excerpt)) => Event::TooLong(excerpt),
+                    Err(broken) => Event::Lost(broken.to_string()),
+                });
             }
         };
         loop {
-            return Poll::Ready(match ready!(socket.poll_next_unpin(context)) {
+            if let Some(excerpt) = socket.get_mut().take_cut() {
+                return Poll::Ready(Event::TooLong(excerpt));
+            }
+            let Poll::Ready(next) = socket.poll_next_unpin(context) else {
+                // The end of a long message brings the library nothing.
+                return socket.get_mut().take_cut().map_or(Poll::Pending, |text| Poll::Ready(Event::TooLong(text)));
+            };
+            if matches!(next, Some(Ok(Message::Text(_) | Message::Binary(_)))) && socket.get_mut().is_stub() {
+                continue;
+            }
+            return Poll::Ready(match next {
                 Some(Ok(Message::Text(text))) => Event::Frame(text.into()),
                 Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
                     Ok(_) => Event::Frame(bytes),
@@ -186,7 +201,7 @@ impl Socket {
         loop {
             let now = Instant::now();
             let Timed { heard, written, .. } = *match &self.framing {
-                Framing::WebSocket(socket) => socket.get_ref(),
+                Framing::WebSocket(socket) => socket.get_ref().get_ref(),
                 Framing::Ipc(values) => values.io(),
             };
             self.pinged = self.pinged.filter(|pinged| heard < *pinged);

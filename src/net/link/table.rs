@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Shared,
+    MAX_MESSAGE, Shared,
     feed::News,
     message::{self, Frame, Outcome, Response, Unlabelled},
 };
@@ -32,6 +32,8 @@ pub(super) enum Effect<C> {
     Send(Utf8Bytes),
     /// A call is answered.
     Answer(C, Response),
+    /// The answer to a call is too long to be kept.
+    TooLong(C),
     /// A wish is granted for the first time.
     Accepted(u64),
     /// The node refused a subscription at the first request, so the subscription is given up.
@@ -56,6 +58,9 @@ pub(super) enum Broken {
     /// An answer to no call: the node mixes calls up.
     #[error("the node answered a call that it was never sent")]
     Alien,
+    /// A message that is too long, and does not tell its call.
+    #[error("the node's message is over the limit: more than {MAX_MESSAGE} bytes")]
+    TooLong,
     /// A result that may be of one call or another.
     #[error("the node sent a result without an id while several calls were under way")]
     NoId,
@@ -245,6 +250,26 @@ impl<C> Table<C> {
         }
     }
 
+    /// A frame has come that is too long to be kept; `excerpt` is its beginning and its end.
+    ///
+    /// # Errors
+    /// When that does not tell which call the frame answers: that call would wait in vain.
+    pub(super) fn too_long(&mut self, excerpt: &Bytes, effects: &mut Vec<Effect<C>>) -> Result<(), Broken> {
+        let Ok(Frame::Answer(place)) = message::read(excerpt) else { return Err(Broken::TooLong) };
+        let id = self.given_id(&excerpt[place]).filter(|id| !self.own.contains_key(id)).ok_or(Broken::TooLong)?;
+        match self.calls.remove(&id) {
+            Some(caller) => effects.push(Effect::TooLong(caller)),
+            None => self.forgotten = self.forgotten.saturating_sub(1),
+        }
+        Ok(())
+    }
+
+    /// The id that a node wrote, if the id was given out at some time.
+    fn given_id(&self, written: &[u8]) -> Option<u64> {
+        let id = std::str::from_utf8(written).ok()?.trim_matches('"').parse().ok()?;
+        self.ids.has_given(id).then_some(id)
+    }
+
     fn is_idle(&self) -> bool {
         self.calls.is_empty() && self.own.is_empty()
     }
@@ -263,8 +288,7 @@ impl<C> Table<C> {
         now: Instant,
         effects: &mut Vec<Effect<C>>,
     ) -> Result<(), Broken> {
-        let id = std::str::from_utf8(&text[place.clone()]).ok().and_then(|id| id.trim_matches('"').parse().ok());
-        let Some(id) = id.filter(|id| self.ids.has_given(*id)) else {
+        let Some(id) = self.given_id(&text[place.clone()]) else {
             // If a request is under way, this may be its answer, and the request would wait in
             // vain.
             return if self.is_idle() { Ok(()) } else { Err(Broken::Alien) };

@@ -12,15 +12,22 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::{FutureExt, SinkExt, future::join_all};
 use steadfast::net::{
     BoxFuture, BoxIo, Dial, Endpoint, Io,
-    link::{Error, Response},
+    link::{Error, MAX_MESSAGE, Response},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
     task::yield_now,
     time::sleep,
+};
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
 };
 
 use super::peer::{Linked, PIPE, Peer, linked, target};
@@ -69,6 +76,40 @@ async fn calls_in_flight_get_their_own_answers_in_any_order() {
         }
     };
     tokio::join!(asking, serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_ends_its_own_call_alone() {
+    let (linked, _node, mut peer) = linked().await;
+    for (id_first, frames) in [(true, 1), (false, 1), (true, 3), (false, 70)] {
+        let ((long, place), (short, other)) = (call("1", "[1]"), call("2", "[2]"));
+        let asking = async {
+            let long = linked.link.call(long.as_bytes(), Some(place));
+            futures_util::future::join(long, linked.link.call(short.as_bytes(), Some(other))).await
+        };
+        let serving = async {
+            let (long, short) = (peer.asked("eth_call").await, peer.asked("eth_call").await);
+            let result = "é".repeat(MAX_MESSAGE / 2);
+            let text = match id_first {
+                true => format!(r#"{{"jsonrpc":"2.0","id":{long},"result":"{result}"}}"#),
+                false => format!(r#"{{"jsonrpc":"2.0","result":"{result}","id":{long}}}"#),
+            };
+            // Frames end within characters too.
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(text.len() / frames + 1).collect();
+            for (place, piece) in pieces.iter().enumerate() {
+                let code = if place == 0 { Data::Text } else { Data::Continue };
+                let frame = Frame::message(piece.to_vec(), OpCode::Data(code), place + 1 == pieces.len());
+                peer.socket.feed(Message::Frame(frame)).await.unwrap();
+                peer.socket.send(Message::Ping(vec![1].into())).await.unwrap();
+            }
+            peer.answer(short, "7").await;
+        };
+        let ((long, short), ()) = futures_util::future::join(asking, serving).await;
+        assert_eq!(long, Err(Error::TooLong), "{id_first} {frames}");
+        assert!(short.unwrap().text.ends_with(b":7}"), "{id_first} {frames}");
+    }
+    let status = linked.link.changes().borrow().clone();
+    assert_eq!((status.up, status.epoch), (true, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,7 +37,8 @@ fn raw(bytes: Vec<u8>) -> Ending {
 /// The ways: a name, what is done, how long until it must show, and what the status says of it.
 fn endings() -> Vec<(&'static str, Ending, Duration, &'static str)> {
     let at_once = Duration::ZERO;
-    let too_long = (MAX_MESSAGE as u64 + 1).to_be_bytes();
+    let length = (MAX_MESSAGE as u64 + 1).to_be_bytes();
+    let too_long = [&b"\x81\x7f"[..], &length, &vec![b' '; MAX_MESSAGE + 1]].concat();
     vec![
         (
             "a graceful close",
@@ -87,7 +88,8 @@ fn endings() -> Vec<(&'static str, Ending, Duration, &'static str)> {
             TIMEOUTS.ping + TIMEOUTS.pong,
             "no sign of life",
         ),
-        ("a frame over the limit", raw([&b"\x81\x7f"[..], &too_long].concat()), at_once, "over the limit"),
+        // A call that this answered would wait in vain.
+        ("a text over the limit that is no answer", raw(too_long), at_once, "over the limit"),
         ("a frame that is none", raw(b"\xf3\x00".to_vec()), at_once, "lost"),
         ("a text that is not UTF-8", raw(b"\x81\x02\xff\xfe".to_vec()), at_once, "lost"),
         ("bytes that are no text", raw(b"\x82\x02\xff\xfe".to_vec()), at_once, "no text"),

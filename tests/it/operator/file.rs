@@ -1,8 +1,17 @@
 //! The file of the settings: what a reload of it would do, and the reload when it has changed.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
 
-use steadfast::devnet::Options;
+use steadfast::{
+    app::{App, World},
+    devnet::Options,
+};
 use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
@@ -15,7 +24,7 @@ use crate::common::{
     client::{Client, call},
     devnet,
     origin::{Origin, Reply},
-    proxy::nodes,
+    proxy::{config, nodes},
     until,
 };
 
@@ -162,4 +171,58 @@ async fn the_swap_of_a_folder_behind_the_file_is_seen() {
     served_by(&clients, "two").await;
     drop(process);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_at_once_stops_nothing() {
+    let (one, two) = (node("one").await, node("two").await);
+    let (process, clients, admin) = running(watched(one.url())).await;
+    served_by(&clients, "one").await;
+    let reload = async || command(&["reload", "--admin", &admin]).await;
+    // A pipe without a writer.
+    fs::remove_file(process.file()).unwrap();
+    assert!(Command::new("mkfifo").arg(process.file()).status().unwrap().success());
+    let (process, line) = says(process, "configuration not reloaded").await;
+    assert!(line.contains("is no regular file"), "{line}");
+    let (_, _, why) = command(&["check", "--diff", "--admin", &admin]).await;
+    assert!(why.contains("is no regular file"), "{why}");
+    served_by(&clients, "one").await;
+    // A file without an end, and a long one.
+    fs::remove_file(process.file()).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", process.file()).unwrap();
+    let (code, _, why) = reload().await;
+    assert!(code != 0 && why.contains("is no regular file"), "{code} {why}");
+    replace(process.file(), &" ".repeat((1 << 20) + 1));
+    let (code, _, why) = reload().await;
+    assert!(code != 0 && why.contains("is longer than 1048576 bytes"), "{code} {why}");
+    // The same of the certificates that a file names.
+    let authority = format!("{}ca_file = \"/dev/zero\"\n", watched("https://127.0.0.1:1"));
+    replace(process.file(), &authority);
+    let (code, _, why) = reload().await;
+    assert!(code != 0 && why.contains("ca_file") && why.contains("is no regular file"), "{code} {why}");
+    replace(process.file(), &watched(two.url()));
+    served_by(&clients, "two").await;
+}
+
+#[tokio::test]
+async fn settings_that_hang_are_refused_and_calls_go_on() {
+    let node = node("one").await;
+    let settings = config(&nodes([node.url()]));
+    let (release, hangs) = mpsc::channel::<()>();
+    let (hangs, again) = (Mutex::new(hangs), settings.clone());
+    let source = move || {
+        // As a file system whose server is away; not for ever, so that the test ends in any case.
+        let _ = hangs.lock().unwrap().recv_timeout(Duration::from_secs(60));
+        Ok(again.clone())
+    };
+    let app = App::start(settings, World::real(1), Some(std::sync::Arc::new(source))).await.unwrap();
+    let clients = app.addr().to_string();
+    let (refused, ()) = tokio::join!(app.reload(), async {
+        sleep(Duration::from_millis(100)).await;
+        served_by(&clients, "one").await;
+    });
+    assert!(refused.unwrap_err().contains("cannot be read in time"));
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(app.reload().await.unwrap(), "nothing had changed");
 }

@@ -1,0 +1,109 @@
+//! The findings about a node that a pool shares with the pools that it has replaced.
+//!
+//! The rule: **a node is probed by one pool at a time.** The reason: a replaced pool watches its
+//! nodes until its last call has ended, and a name whose addresses change each second replaces a
+//! pool each second. An example: a call takes 25 s, and 25 pools wait for such calls; the node that
+//! all of them have is probed each second, and not 26 times a second. A node that only replaced
+//! pools have is probed by one of them, and the others take its word.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout},
+};
+
+use super::{health::Trouble, probe::Probe, state::Input};
+use crate::domain::node_id::NodeId;
+
+/// A finding about a node.
+#[derive(Clone, Debug)]
+pub(super) enum Finding {
+    /// A probe ended.
+    Probed(Result<Probe, Trouble>),
+    /// The node is out.
+    Out(Trouble),
+}
+
+impl Finding {
+    /// The finding, for a pool whose node has this index.
+    pub(super) fn input(self, node: NodeId) -> Input {
+        match self {
+            Self::Probed(outcome) => Input::Probed(node, outcome),
+            Self::Out(trouble) => Input::Out(node, trouble),
+        }
+    }
+}
+
+/// The latest finding about a node, and the pool that has it.
+#[derive(Clone)]
+struct Told {
+    finding: Finding,
+    at: Instant,
+    /// Whether the pool that found this has not been replaced.
+    is_current: bool,
+}
+
+/// Where the pools of a node tell each other.
+pub(super) struct Word {
+    latest: watch::Sender<Option<Told>>,
+    /// The right of a replaced pool to probe the node.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Word {
+    fn default() -> Self {
+        Self { latest: watch::Sender::new(None), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Word {
+    /// Tells the other pools. `is_current`: the pool that tells has not been replaced.
+    pub(super) fn tell(&self, finding: Finding, is_current: bool) {
+        self.latest.send_replace(Some(Told { finding, at: Instant::now(), is_current }));
+    }
+
+    /// Whether a pool that has not been replaced has found something within `time`.
+    pub(super) fn is_current(&self, time: Duration) -> bool {
+        self.latest.borrow().as_ref().is_some_and(|told| told.is_current && told.at.elapsed() < time)
+    }
+
+    /// Hears of the findings of others from now on.
+    pub(super) fn listen(&self) -> Listening {
+        Listening { latest: self.latest.subscribe(), turn: self.turn.clone() }
+    }
+}
+
+/// A replaced pool's subscription to the findings of others.
+pub(super) struct Listening {
+    latest: watch::Receiver<Option<Told>>,
+    turn: Arc<Semaphore>,
+}
+
+/// The news for a replaced pool.
+pub(super) enum Heard {
+    Finding(Finding),
+    /// No other pool tells anything: this one is to probe, for as long as it has the permit.
+    Nothing(OwnedSemaphorePermit),
+}
+
+impl Listening {
+    /// Waits for a finding, or for the turn to probe where none comes within `patience`.
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self, patience: Duration) -> Heard {
+        loop {
+            if timeout(patience, self.latest.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+                if let Some(told) = &*self.latest.borrow_and_update() {
+                    return Heard::Finding(told.finding.clone());
+                }
+            } else if let Ok(turn) = self.turn.clone().try_acquire_owned() {
+                return Heard::Nothing(turn);
+            }
+        }
+    }
+
+    /// Passes over all findings so far.
+    pub(super) fn pass_over(&mut self) {
+        self.latest.mark_unchanged();
+    }
+}

@@ -137,7 +137,7 @@ pub struct Pool {
     /// The names of cordoned nodes at addresses of a DNS name that does not have them now.
     away: Mutex<BTreeSet<Arc<str>>>,
     /// Whether another pool has taken this one's place.
-    is_retired: AtomicBool,
+    is_retired: Arc<AtomicBool>,
     inbox: mpsc::Sender<Input>,
     headers: broadcast::Sender<Pushed>,
     /// Whether the headers that probes find are wanted.
@@ -178,7 +178,7 @@ impl Pool {
             lines: Burst::default(),
             announced: Mutex::default(),
             away: Mutex::default(),
-            is_retired: AtomicBool::new(false),
+            is_retired: Arc::default(),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
             headers_wanted: AtomicBool::new(false),
@@ -379,6 +379,13 @@ impl Pool {
         answer.unwrap_or_else(|| {
             Err(Trouble { fault: Fault::Silent, text: format!("{method}: no answer within {limit:?}") })
         })
+    }
+
+    /// This pool with the name of each of its nodes, cordoned ones included whose address has left
+    /// its DNS name.
+    pub fn names(&self) -> Vec<(&Self, Arc<str>)> {
+        let away = self.away().clone();
+        self.nodes.iter().map(|node| node.name.clone()).chain(away).map(|name| (self, name)).collect()
     }
 
     /// Cordons a node for the operator, or lets the node back in. The change has taken effect when

@@ -5,10 +5,9 @@
 //! nothing about nodes, and probes tell whether a node is well. Example: a name had 10.0.0.1 and
 //! 10.0.0.2; the next answer has 10.0.0.2 and 10.0.0.3. The node at 10.0.0.2 goes on, 10.0.0.1 gets
 //! no more calls, and 10.0.0.3 comes behind 10.0.0.2.
-
 //!
 //! A lookup is put to use by [`Followed::adopt`], after the nodes that it brings: a reload that is
-//! refused, or only asked for what it would do, changes nothing here either.
+//! refused, and a dry one, change nothing here either.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,8 +71,8 @@ impl Followed {
         config.with_addresses(&self.addresses, &|ip, port| self.own.leads_here(ip, port))
     }
 
-    /// Looks up the names of `config`, without a change here. Names of others are forgotten in what
-    /// is returned.
+    /// Looks up the names of `config`, without a change here. The returned value has no other
+    /// names.
     pub(crate) async fn looked_up(&self, config: &Config) -> Self {
         let names = config.dns_names();
         let found = join_all(names.iter().map(|name| self.find(name))).await;

@@ -199,7 +199,9 @@ impl<'a> CallRun<'a> {
                     }
                 }
                 // An answer for which there is no room is one that is not known.
-                Word::Lost if matches!(sent, Sent::NoRoom(_) | Sent::TooLong) => self.record_failed_attempt(node, Sent::Lost(None)),
+                Word::Lost if matches!(sent, Sent::NoRoom(_) | Sent::TooLong) => {
+                    self.record_failed_attempt(node, Sent::Lost(None))
+                }
                 Word::Busy { .. } | Word::Lost => self.record_failed_attempt(node, sent),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Rule: no worker waits for the log. Lines wait in a queue of [`MAX_QUEUED`] bytes, and lines
 //! beyond that are lost and counted. The access log and lines for debugging leave [`RESERVE`] bytes
-//! free. Reason: standard error may be a pipe that nobody reads, or a file on a full disk, and calls
+//! free. Reason: standard error may be a pipe without a reader, or a file on a full disk, and calls
 //! must go on; and lines for requests must not take the place of a line that tells of a lost node.
 //! Example: the reader of a pipe hangs for a minute. The proxy serves on, and the first line after
 //! that minute is followed by the number of lost lines.

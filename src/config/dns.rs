@@ -160,7 +160,7 @@ mod tests {
             ws = \"dns+ws://name:8545\"
             [[el.primary]]
             name = \"c\"
-            http = \"dns+http://name:8546\"
+            http = \"dns+http://name:8547\"
             [[cl.primary]]
             name = \"d\"
             http = \"dns+http://own:8545\"

@@ -206,29 +206,24 @@ impl Admin {
             node == name || node == full || node == layer_and_name || with_network
         };
         let site = self.site.load_full();
-        let all = site.networks.iter().flat_map(Served::pools);
-        let meant: Vec<_> = all
-            .flat_map(|pool| pool.nodes.iter().map(move |node| (pool, &*node.name)))
-            .filter(|(pool, name)| is_meant(pool, name))
-            .collect();
+        let all: Vec<_> = site.networks.iter().flat_map(Served::pools).flat_map(|pool| pool.names()).collect();
+        let meant: Vec<_> = all.iter().filter(|(pool, name)| is_meant(pool, name)).collect();
         match meant[..] {
             [] => {
-                let all = site.networks.iter().flat_map(Served::pools);
-                let names = all.flat_map(|pool| pool.nodes.iter().map(|node| full(pool, &node.name)));
-                let names: Vec<_> = names.collect();
+                let names: Vec<_> = all.iter().map(|(pool, name)| full(pool, name)).collect();
                 let why = format!("there is no node {node}; the nodes are {}", names.join(", "));
                 failure(StatusCode::NOT_FOUND, &why)
             }
             [(pool, name)] => {
                 pool.cordon(name, cordoned).await;
                 let (network, layer) = (&*pool.network, pool.layer.as_str());
-                tracing::info!(network, layer, node = name, cordoned, "the operator switched a node");
+                tracing::info!(network, layer, node = &**name, cordoned, "the operator switched a node");
                 // What is said of it is as of then.
                 let warning = (cordoned && !pool.snapshot().serves()).then(|| {
                     format!("no other node of {network} {layer} can serve now: calls wait for calls.hold, and fail")
                 });
                 let done = json!({
-                    "node": name, "network": network, "layer": layer, "cordoned": cordoned, "warning": warning,
+                    "node": &**name, "network": network, "layer": layer, "cordoned": cordoned, "warning": warning,
                 });
                 json_reply(StatusCode::OK, &done)
             }

@@ -5,8 +5,7 @@ use super::{
     Ended, Metrics, SendReason, SpanLoss,
     labels::{
         DOUBT_REASONS, FILTER_ENDS, FILTER_KINDS, FILTER_LIMITS, LOOKUPS, PUBLISH_REASONS, RELOADS, SEND_WORDS,
-        SUBSCRIPTIONS,
-        switch_reasons,
+        SUBSCRIPTIONS, switch_reasons,
     },
 };
 use crate::domain::layer::Layer;

@@ -1,4 +1,4 @@
-//! The beginning and the end of a message that is too long to be kept. One of the two has the id of
+//! The beginning and the end of a message that is too long to be kept. Either has the id of
 //! the call that the message answers.
 
 use std::io;

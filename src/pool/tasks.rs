@@ -103,7 +103,7 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             outcome = Err(trouble);
         }
         let is_well = outcome.is_ok();
-        node.word.tell(Finding::Probed(outcome.clone()), !pool.is_retired());
+        node.word.tell(Finding::Probed(outcome.clone()), &pool.is_retired);
         others.pass_over();
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
             return;
@@ -162,7 +162,7 @@ impl Pool {
     /// Tells the state, and the pools that this one has replaced, that a node is out. `false` when
     /// the state's task is gone.
     pub(super) async fn tell_out(&self, node: NodeId, trouble: Trouble) -> bool {
-        self.nodes[node].word.tell(Finding::Out(trouble.clone()), !self.is_retired());
+        self.nodes[node].word.tell(Finding::Out(trouble.clone()), &self.is_retired);
         self.inbox.send(Input::Out(node, trouble)).await.is_ok()
     }
 }

@@ -6,7 +6,13 @@
 //! all of them have is probed each second, and not 26 times a second. A node that only replaced
 //! pools have is probed by one of them, and the others take its word.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -35,13 +41,12 @@ impl Finding {
     }
 }
 
-/// The latest finding about a node, and the pool that has it.
-#[derive(Clone)]
+/// The latest finding about a node.
 struct Told {
     finding: Finding,
     at: Instant,
-    /// Whether the pool that found this has not been replaced.
-    is_current: bool,
+    /// Whether the pool that found this has been replaced by now, perhaps by one without the node.
+    is_retired: Arc<AtomicBool>,
 }
 
 /// Where the pools of a node tell each other.
@@ -58,14 +63,17 @@ impl Default for Word {
 }
 
 impl Word {
-    /// Tells the other pools. `is_current`: the pool that tells has not been replaced.
-    pub(super) fn tell(&self, finding: Finding, is_current: bool) {
-        self.latest.send_replace(Some(Told { finding, at: Instant::now(), is_current }));
+    /// Tells the other pools. `is_retired`: whether the pool that tells has been replaced, now or
+    /// later.
+    pub(super) fn tell(&self, finding: Finding, is_retired: &Arc<AtomicBool>) {
+        let told = Told { finding, at: Instant::now(), is_retired: is_retired.clone() };
+        self.latest.send_replace(Some(told));
     }
 
-    /// Whether a pool that has not been replaced has found something within `time`.
+    /// Whether the pool in use has found something within `time`.
     pub(super) fn is_current(&self, time: Duration) -> bool {
-        self.latest.borrow().as_ref().is_some_and(|told| told.is_current && told.at.elapsed() < time)
+        let latest = self.latest.borrow();
+        latest.as_ref().is_some_and(|told| !told.is_retired.load(Relaxed) && told.at.elapsed() < time)
     }
 
     /// Hears of the findings of others from now on.

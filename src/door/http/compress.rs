@@ -3,8 +3,8 @@
 //! A client that asks leaves the fast lane, which knows nothing of codings. An answer has at most
 //! one encoder at a time, of bounded memory.
 //!
-//! Rule: no more than [`ENCODERS`] of all answers have an encoder, and no more than [`SHARE`] of one
-//! client's answers. All others go out as they are, also to a client that takes no plain answer.
+//! Rule: no more than [`ENCODERS`] of all answers have an encoder, and of one client's answers no
+//! more than [`SHARE`]. All others go out as they are, also to a client that takes no plain answer.
 //! Reason: an encoder is held until its client has read the answer, so a client that reads slowly
 //! must not take compression from the others; and a call that has run must be answered. Example: an
 //! address reads 64 long answers slowly. 16 of these are compressed, and 48 encoders are left to

@@ -337,8 +337,8 @@ mod tests {
         [frame, payload.to_vec()].concat()
     }
 
-    /// The bytes that are given on of `bytes`, which come in pieces of `step` and are read in pieces
-    /// of `room`, and the excerpts.
+    /// The part of `bytes` that is given on, where `bytes` come in pieces of `step` and are read in
+    /// pieces of `room`, and the excerpts.
     async fn given(bytes: &[u8], step: usize, room: usize) -> (Vec<u8>, Vec<Bytes>) {
         let (near, mut far) = duplex(step);
         let mut stubs = Stubs::new(near, 200);

@@ -43,13 +43,13 @@ const LONG: &str = "[calls]\ntimeout = \"90s\"\nattempt_timeout = \"90s\"\n[heal
 #[tokio::test(start_paused = true)]
 async fn a_node_of_many_replaced_pools_is_probed_once() {
     let net = Net::default();
-    let one = slow_node(&net, Duration::from_secs(60)).await;
+    let one = slow_node(&net, Duration::from_secs(36)).await;
     let _others = [node_at(&net, 2).await, node_at(&net, 3).await];
     net.name(NAME, &["10.0.0.1"]);
     let proxy = Arc::new(Proxy::launch(&net, &settings(LONG)).await);
     until_up(&proxy, &["geth-10.0.0.1"]).await;
     let mut calls = JoinSet::new();
-    for round in 0..12 {
+    for round in 0..10 {
         let caller = proxy.clone();
         calls.spawn(async move { caller.post(call(1, "eth_getLogs", "[]")).await.json()["result"].clone() });
         sleep(Duration::from_millis(100)).await;

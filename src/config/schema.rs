@@ -80,7 +80,9 @@ fn describe(key: &str, form: &Form) -> Vec<(&'static str, Value)> {
         Form::Tables => vec![("type", json!("array"))],
     };
     if let Some((default, meaning)) = row(key) {
-        words.push(("description", json!(format!("{}\n\nDefault: {default}", without_links(meaning)))));
+        // Editors show the cell without the page.
+        let meaning = without_links(meaning).replace("More below.", "More in docs/CONFIG.md.");
+        words.push(("description", json!(format!("{meaning}\n\nDefault: {default}"))));
     }
     words
 }
@@ -144,6 +146,8 @@ mod tests {
         assert!(description.starts_with("The whole call until its answer begins"), "{description}");
         assert!(description.ends_with("Default: `\"30s\"`"), "{description}");
         assert!(description.contains("at 64 B a second or more"), "a link is left: {description}");
+        let held = schema["properties"]["calls"]["properties"]["max_held"]["description"].as_str().unwrap();
+        assert!(held.contains("More in docs/CONFIG.md.") && !held.contains("below"), "{held}");
         let policy = &schema["properties"]["calls"]["properties"]["policy"];
         assert_eq!(policy["anyOf"][0]["enum"], json!(["first", "spread"]));
         let window = &schema["properties"]["chain"]["properties"]["window"];

@@ -90,14 +90,21 @@ impl Metrics {
         for gauge in facts.all() {
             register(&registry, gauge.clone());
         }
-        let messages =
-            counter("steadfast_ws_messages_total", "Messages of client WebSockets: `in`, `out`.", &["direction"]);
+        let messages = counter(
+            "steadfast_ws_messages_total",
+            "Messages of client WebSockets: `in`, `out` (to clients).",
+            &["direction"],
+        );
         let metrics = Self {
             messages: ["in", "out"].map(|direction| messages.with_label_values(&[direction])),
             calls: counter(
                 "steadfast_calls_total",
-                "Calls, and requests to the beacon API by group of routes. `outcome`: `result`, `node_error`, `refused`, \
-                 `no_node`, `attempts_failed`, `deadline`, `outcome_unknown`, `client_gone`.",
+                "Calls, and requests to the beacon API by group of routes. `outcome`: `result`, `node_error` (an \
+                 error that a node returned, such as a revert), `refused` (an error of the proxy's own without a \
+                 word here: a blocked method, a limit, all nodes at rest for quota), `no_node` (no node could \
+                 serve within `calls.hold`), `attempts_failed` (nodes may serve, and all attempts at them \
+                 failed), `deadline` (no answer within `calls.timeout`), `outcome_unknown` (the call may have had \
+                 its effect, and its answer was lost), `client_gone` (the client left before its answer).",
                 &["network", "layer", "method", "outcome"],
             ),
             call_duration: histogram(

@@ -38,7 +38,7 @@ impl Facts {
         Self {
             node_usable: gauge(
                 "node_usable",
-                "Whether the node is up and not cordoned: 1 or 0.",
+                "Whether the node is up and not cordoned: 1 or 0. `tier`: `primary`, `backup`.",
                 &["network", "node", "layer", "tier"],
             ),
             node_cordoned: gauge(

@@ -8,15 +8,16 @@ use prometric_derive::metrics;
 pub(super) struct Instruments {
     #[metric(
         labels = ["network", "layer", "reason"],
-        help = "Times that the active node changed, by the reason for leaving the one before: see `side.last_switch.reason` in STATUS.md."
+        help = "Times that the active node changed. `reason`: why calls left the node before, in the words of \
+                `side.last_switch.reason` in STATUS.md."
     )]
     pub(super) switches_total: Counter,
     #[metric(help = "Event streams of the beacon API open now.")]
     pub(super) sse_streams: Gauge,
     #[metric(
         labels = ["kind"],
-        help = "Events and notifications told to clients, each counted for every client, by topic or \
-                kind of subscription."
+        help = "Events and notifications told to clients, each counted for every client. `kind`: the topic of an \
+                event (`head`, `block`, …), or the kind of a subscription (`newHeads`, `logs`, `other`)."
     )]
     pub(super) notifications_total: Counter,
     #[metric(labels = ["network"], help = "Blocks that no node had announced: made up from headers, or fetched.")]
@@ -43,7 +44,8 @@ pub(super) struct Instruments {
     pub(super) bloom_contradictions_total: Counter,
     #[metric(
         labels = ["network", "kind"],
-        help = "Filters that clients poll, open now: `blocks`, `logs`, `transactions`."
+        help = "Filters that clients poll, open now: `blocks` (`eth_newBlockFilter`), `logs` (`eth_newFilter`), \
+                `transactions` (`eth_newPendingTransactionFilter`)."
     )]
     pub(super) filters: Gauge,
     #[metric(labels = ["network"], help = "Bytes that the filters that clients poll take themselves.")]
@@ -59,7 +61,7 @@ pub(super) struct Instruments {
     pub(super) filters_dropped_total: Counter,
     #[metric(
         labels = ["network", "reason"],
-        help = "Filters that were not made, by the limit that was reached: `filters.max`, \
+        help = "Filters that were not made, by the setting whose limit was reached: `filters.max`, \
                 `filters.max_per_client`, `filters.max_bytes_per_client`, `max_client_memory`."
     )]
     pub(super) filters_refused_total: Counter,
@@ -88,10 +90,10 @@ pub(super) struct Instruments {
     pub(super) kept_bytes: Gauge,
     #[metric(
         labels = ["network", "reason", "word"],
-        help = "Raw transactions that nodes were sent, by the node's word: `took`, `already_known`, `refused` (the \
-                node judged the transaction), `busy` (out of quota, full, at fault or not reached), `lost` (no \
-                answer). The reason is `call` (a client's call went to several nodes at once) or `again` (the node \
-                took over or came back)."
+        help = "Raw transactions that nodes were sent. `word` of the node: `took`, `already_known` (the node has \
+                the transaction, which is success), `refused` (the node judged the transaction), `busy` (out of \
+                quota, full, at fault or not reached), `lost` (no answer). `reason`: `call` (a client's call went \
+                to several nodes at once), `again` (the node took over or came back)."
     )]
     pub(super) raw_transaction_sends_total: Counter,
     #[metric(
@@ -118,11 +120,11 @@ pub(super) struct Instruments {
     pub(super) client_memory_refused_total: Counter,
     #[metric(
         labels = ["reason"],
-        help = "Client connections that the proxy ended by itself: `silent` (no request in the first \
-                20 s), `idle`, `crowded` (idle longest when there were as many as may be), `share` \
-                (busy when there were as many as may be, but its client's address had clearly most \
-                of them), `slow_request`, `slow_reader`, `memory` (held most when \
-                `max_client_memory` was reached)."
+        help = "Client connections that the proxy ended by itself: `silent` (no request in the first 20 s), `idle` \
+                (no further request for two minutes), `crowded` (idle longest when there were as many as may be), \
+                `share` (busy when there were as many as may be, but its client's address had clearly most of \
+                them), `slow_request` (a request did not come in time), `slow_reader` (the client took too little \
+                of an answer), `memory` (held most when `max_client_memory` was reached)."
     )]
     pub(super) client_connections_ended_total: Counter,
     #[metric(help = "Spans of clients' requests that the collector took.")]
@@ -134,11 +136,16 @@ pub(super) struct Instruments {
                 proxy ended first (`shutdown`)."
     )]
     pub(super) spans_lost_total: Counter,
-    #[metric(labels = ["outcome"], help = "Reloads of the settings: `applied`, `refused`.")]
+    #[metric(
+        labels = ["outcome"],
+        help = "Reloads of the settings: `applied`, `refused` (a mistake was found, or a key needs a restart, and \
+                the settings of before stay)."
+    )]
     pub(super) reloads_total: Counter,
     #[metric(
         labels = ["outcome"],
-        help = "Lookups of names of `dns+` nodes: `found`, `failed` (the last addresses are kept)."
+        help = "Lookups of names of `dns+` nodes: `found`, `failed` (no answer, or no address in it: the last \
+                addresses are kept)."
     )]
     pub(super) dns_lookups_total: Counter,
     #[metric(labels = ["version"], help = "The version that runs; always 1.")]

@@ -90,7 +90,7 @@ label! {
         Answered = "answered",
         /// With an answer that shows a fault of the node, not of the call.
         NodeFault = "node_fault",
-        /// Refused for quota or for want of a connection.
+        /// Refused for quota or for load.
         Refused = "refused",
         /// No connection.
         Unreachable = "unreachable",

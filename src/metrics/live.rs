@@ -13,7 +13,11 @@ pub(super) struct Live {
     ws_connections_total: Counter,
     #[metric(help = "Client WebSockets refused, because `ws.max_connections` was reached.")]
     ws_connections_refused_total: Counter,
-    #[metric(labels = ["kind"], help = "Subscriptions of WebSocket clients open now: `newHeads`, `logs`, `other`.")]
+    #[metric(
+        labels = ["kind"],
+        help = "Subscriptions of WebSocket clients open now: `newHeads`, `logs`, `other` (those that only a node \
+                can give, such as `newPendingTransactions`)."
+    )]
     subscriptions: Gauge,
     #[metric(
         buckets = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0],

@@ -58,9 +58,12 @@ impl Nodes {
         Self {
             attempts: counter(
                 "steadfast_attempts_total",
-                "Attempts at nodes. `outcome`: `answered`, `node_fault`, `refused` (for quota, or for want of a \
-                 connection), `unreachable`, `dropped`, `timeout`, `abandoned` (the node was found to be out, or the \
-                 client left before the call was sent).",
+                "Attempts at nodes. `outcome`: `answered` (with a result, or an error that is about the call), \
+                 `node_fault` (with an answer that speaks of the node: HTTP 5xx, no JSON, an internal error, a \
+                 method or state that the node lacks), `refused` (for quota or load: HTTP 429, 402, 503 with \
+                 `Retry-After`, or words of that kind), `unreachable` (no connection, so that no byte was sent), \
+                 `dropped` (the connection was lost before the answer was there), `timeout` (no answer in time), \
+                 `abandoned` (the node was found to be out, or the client left before the call was sent).",
                 &OUTCOME,
             ),
             attempt_duration: histogram(
@@ -87,7 +90,7 @@ impl Nodes {
             replays: counter(
                 "steadfast_replays_total",
                 "Subscriptions of the proxy's own asked for again on a new WebSocket to the node: `accepted`, \
-                 `refused` or `lost`.",
+                 `refused` (the node answered with an error), `lost` (the WebSocket was lost before the answer).",
                 &OUTCOME,
             ),
         }

@@ -79,6 +79,7 @@ pub use self::{
     schema::schema,
     secret::Secret,
     tracing::Tracing,
+    units::duration,
     url::{Scheme, Url},
     ws::Ws,
 };

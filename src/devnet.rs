@@ -145,7 +145,7 @@ impl Devnet {
             place: 0,
             small_ids: options.small_ids,
             own_mempools: options.own_mempools,
-            seconds_per_slot: spacing.as_secs().max(1),
+            slot: spacing,
             state_bytes: options.state_bytes,
         };
         let mut tasks = JoinSet::new();
@@ -183,10 +183,7 @@ impl Devnet {
             ));
         }
         if let Some(time) = options.block_time.filter(|time| !time.is_zero()) {
-            // Slots begin with whole seconds.
-            let into = Duration::from_millis(clock.millis() % 1000);
-            let first = if time.subsec_nanos() == 0 { time - into } else { time };
-            tasks.spawn(chain::beat(chain.clone(), first, time));
+            tasks.spawn(chain::beat(chain.clone(), chain.next_slot(time), time));
         }
         Ok(Self { chain, execution, consensus, control, clients, _tasks: tasks })
     }

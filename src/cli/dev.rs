@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     process::ExitCode,
     sync::Arc,
     thread::available_parallelism,
@@ -14,7 +15,7 @@ use clap::Args;
 use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
-    config::{Config, Log},
+    config::{self, Config, Log},
     devnet::{Devnet, Fault, Kind, Options, ValidatorClient},
     door::admin::Faults,
     net::{Endpoint, descriptors, system::System},
@@ -29,9 +30,9 @@ pub(super) struct Dev {
     /// Execution nodes, and as many consensus nodes; the first of each is the primary.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     nodes: u8,
-    /// Seconds between blocks.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    block_time: u64,
+    /// Time between blocks: seconds, such as 2 or 0.5, or a duration, such as 500ms.
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = block_time)]
+    block_time: Duration,
     /// Where clients connect.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8545")]
     listen: SocketAddr,
@@ -47,6 +48,33 @@ pub(super) struct Dev {
     validators: u64,
 }
 
+/// The shortest time between blocks, and the longest.
+const BLOCK_TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// Reads seconds, which may have a fraction, or a duration as in the settings.
+fn block_time(text: &str) -> Result<Duration, String> {
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_digit());
+    let seconds = text.parse::<f64>().ok().filter(|_| is_number && !text.contains(['e', 'E']));
+    let time = match seconds {
+        // Longer times than this are refused below.
+        Some(seconds) => Duration::from_millis((seconds * 1000.0).round().min(1e9) as u64),
+        None => config::duration(text).map_err(|_| {
+            "must be seconds, such as 2 or 0.5, or a whole number with a unit, such as 500ms".to_owned()
+        })?,
+    };
+    if !BLOCK_TIMES.contains(&time) {
+        return Err("must be from 100ms to an hour".to_owned());
+    }
+    Ok(time)
+}
+
+/// The blocks before the start: ten or a few more, so that they take whole seconds, as genesis is
+/// at a whole second.
+fn initial_blocks(block_time: Duration) -> u64 {
+    let is_whole = |blocks: &u64| (block_time.as_millis() * u128::from(*blocks)).is_multiple_of(1000);
+    (10..=1000).find(is_whole).unwrap_or(1000)
+}
+
 pub(super) fn run(dev: &Dev) -> ExitCode {
     let _flush = run::start_log(&Log::default());
     let served = block_on(async {
@@ -54,7 +82,8 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         let options = Options {
             execution: usize::from(dev.nodes),
             consensus: usize::from(dev.nodes),
-            block_time: Some(Duration::from_secs(dev.block_time)),
+            block_time: Some(dev.block_time),
+            initial_blocks: initial_blocks(dev.block_time),
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             control: Some(dev.control),
             ..Options::default()
@@ -164,4 +193,39 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
         println!("  {:<8} {}", node.name(), node.http_url());
     }
     println!("\nIt runs. Ctrl-C ends it.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_time_is_seconds_or_a_duration() {
+        for (text, millis) in [
+            ("2", 2000),
+            ("0.5", 500),
+            ("1.25", 1250),
+            ("0.1", 100),
+            ("3600", 3_600_000),
+            ("500ms", 500),
+            ("2s", 2000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(block_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "x", ".5", "5.", "-1", "+1", "1e3", "inf", "NaN", "0.5s", "1.5ms", "1 2", "٣"] {
+            let why = block_time(text).expect_err(text);
+            assert!(why.contains("such as 2 or 0.5") && why.contains("500ms"), "{text}: {why}");
+        }
+        for text in ["0", "0.0", "0.05", "99ms", "3601", "2h", "1000000000000000000000"] {
+            assert_eq!(block_time(text), Err("must be from 100ms to an hour".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn genesis_is_at_a_whole_second() {
+        for (millis, blocks) in [(2000, 10), (500, 10), (100, 10), (250, 12), (1250, 12), (333, 1000)] {
+            assert_eq!(initial_blocks(Duration::from_millis(millis)), blocks, "{millis} ms");
+        }
+    }
 }

@@ -8,7 +8,10 @@ use super::problem::Invalid;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Reads `500ms`, `1s`, `2m`, `1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, Invalid> {
+///
+/// # Errors
+/// When the text is no whole number with a unit, or means more than a year.
+pub fn duration(text: &str) -> Result<Duration, Invalid> {
     let wrong = Invalid("must be a whole number with a unit (ms, s, m or h), such as \"500ms\" or \"30s\"");
     let (number, unit) = split(text).ok_or(wrong)?;
     let milliseconds_each = match unit {

@@ -53,7 +53,7 @@ pub(super) struct Settings {
     pub(super) place: usize,
     pub(super) own_mempools: bool,
     pub(super) small_ids: bool,
-    pub(super) seconds_per_slot: u64,
+    pub(super) slot: Duration,
     pub(super) state_bytes: u64,
 }
 

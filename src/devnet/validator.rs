@@ -143,9 +143,13 @@ async fn times(chain: &Chain, http: &Http) -> Times {
         let spec = http.get("/eth/v1/config/spec", PAUSE * 4).await;
         let number = |answer: &Value, key: &str| answer["data"][key].as_str()?.parse::<u64>().ok();
         let genesis = genesis.and_then(|answer| number(&answer, "genesis_time"));
-        let seconds = spec.and_then(|answer| number(&answer, "SECONDS_PER_SLOT"));
-        if let (Some(genesis), Some(seconds)) = (genesis, seconds.filter(|seconds| *seconds > 0)) {
-            let slot = Duration::from_secs(seconds);
+        // Slots that are no whole seconds long are in milliseconds alone.
+        let millis = spec.and_then(|answer| {
+            let seconds = || number(&answer, "SECONDS_PER_SLOT").map(|seconds| seconds.saturating_mul(1000));
+            number(&answer, "SLOT_DURATION_MS").or_else(seconds)
+        });
+        if let (Some(genesis), Some(millis)) = (genesis, millis.filter(|millis| *millis > 0)) {
+            let slot = Duration::from_millis(millis);
             let now = Duration::from_millis(chain.clock().millis());
             let since = now.saturating_sub(Duration::from_secs(genesis));
             // An instant may not lie before the machine's start, so slots are counted from the

@@ -36,6 +36,23 @@ async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_may_be_shorter_than_a_second() {
+    let mut dev = Binary::dev(&["--block-time", "0.5", "--validators", "64"]);
+    dev.until_it_says("Ctrl-C ends it.", PATIENCE);
+    let printed = dev.log();
+    let line = |words: &str| printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{printed}"));
+    let node = line("  cl-1 ").split_whitespace().last().unwrap();
+    let spec = curl(&format!("curl {node}/eth/v1/config/spec")).await;
+    assert_eq!(spec["data"]["SLOT_DURATION_MS"], "500", "{spec}");
+    // Validators reckon by the clock, so these votes tell that blocks come by the clock too.
+    until("votes are right", async || {
+        let earned = curl(line("what they earn")).await;
+        earned["pretend-validator"]["votes"]["right"].as_u64().unwrap() >= 16
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pretend_networks_validators_outlive_a_node() {
     let mut dev = Binary::dev(&["--block-time", "1", "--validators", "64"]);
     dev.until_it_says("Ctrl-C ends it.", PATIENCE);

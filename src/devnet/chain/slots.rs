@@ -82,6 +82,23 @@ impl Slots {
 }
 
 impl Chain {
+    /// The beginning of the slot after the head's, `length` from now at most. Slots of whole
+    /// seconds begin with these, all others by their number from genesis on, as the validators of a
+    /// client reckon.
+    pub(in crate::devnet) fn next_slot(&self, length: Duration) -> Instant {
+        let (now, clock) = (Instant::now(), Duration::from_millis(self.clock.millis()));
+        if length.subsec_nanos() == 0 {
+            return now + (length - Duration::from_nanos(clock.subsec_nanos().into()));
+        }
+        let since = clock.saturating_sub(Duration::from_secs(self.snapshot().genesis.timestamp));
+        let slot = u32::try_from(self.head().slot + 1).unwrap_or(u32::MAX);
+        let due = length.saturating_mul(slot);
+        match due.checked_sub(since) {
+            Some(wait) => now + wait.min(length),
+            None => now.checked_sub(since - due).unwrap_or(now),
+        }
+    }
+
     /// Arranges the turn of a slot that has not begun. At most 4096 slots are arranged at a time.
     pub fn arrange(&self, slot: u64, turn: Turn) {
         let arranged = &mut self.state().slots.arranged;
@@ -165,9 +182,9 @@ impl State {
     }
 }
 
-/// Begins a slot every `length` for ever, the first one after `into`.
-pub(in crate::devnet) async fn beat(chain: Arc<Chain>, into: Duration, length: Duration) {
-    let (start, first) = (Instant::now() + into, chain.head().slot + 1);
+/// Begins a slot every `length` for ever, the first one at `start`, which may have passed.
+pub(in crate::devnet) async fn beat(chain: Arc<Chain>, start: Instant, length: Duration) {
+    let first = chain.head().slot + 1;
     chain.state().slots.beat = Some(Beat { start, first, length });
     let mut coming = JoinSet::new();
     let mut passed = 0;

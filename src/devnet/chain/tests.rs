@@ -134,10 +134,28 @@ async fn old_blocks_are_pruned_with_their_transactions() {
 fn beating(chain: &Arc<Chain>) -> (JoinSet<()>, impl AsyncFn(u64, u64)) {
     let (start, slot) = (Instant::now(), Duration::from_secs(12));
     let mut task = JoinSet::new();
-    task.spawn(beat(chain.clone(), slot, slot));
+    task.spawn(beat(chain.clone(), start + slot, slot));
     (task, async move |number: u64, seconds: u64| {
         sleep_until(start + slot * u32::try_from(number - 10).unwrap() + Duration::from_secs(seconds)).await;
     })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_slot_begins_by_the_wall_clock() {
+    let (start, half) = (Instant::now(), Duration::from_millis(500));
+    // Slot 10 began with the clock's second.
+    let chain = Chain::new(1337, 7, Clock::fixed(1_800_000_000), 10, half, None);
+    for (millis, expected) in [(0, 500), (200, 500), (700, 500), (1700, 500)] {
+        sleep_until(start + Duration::from_millis(millis)).await;
+        assert_eq!(chain.next_slot(half), start + Duration::from_millis(expected), "after {millis} ms");
+        let whole = chain.next_slot(Duration::from_secs(2));
+        assert_eq!(whole, start + Duration::from_secs(2 + millis / 1000), "after {millis} ms");
+    }
+    // The slot that has begun has its block at once, and the next ones are in time.
+    let mut task = JoinSet::new();
+    task.spawn(beat(chain.clone(), chain.next_slot(half), half));
+    sleep_until(start + Duration::from_millis(2100)).await;
+    assert_eq!(chain.head().slot, 14);
 }
 
 fn place(chain: &Chain) -> (u64, u64) {

@@ -170,10 +170,10 @@ const FIXED: &str = "
 impl Api<'_> {
     pub(super) fn spec(&self) -> Response<Body> {
         let genesis = self.view.genesis();
-        let (chain, seconds) = (self.chain_id(), self.node.settings.seconds_per_slot);
+        let (chain, slot) = (self.chain_id(), self.node.settings.slot);
         let own = [
-            ("SECONDS_PER_SLOT", seconds.to_string()),
-            ("SLOT_DURATION_MS", (seconds * 1000).to_string()),
+            ("SECONDS_PER_SLOT", slot.as_secs().max(1).to_string()),
+            ("SLOT_DURATION_MS", slot.as_millis().to_string()),
             ("SLOTS_PER_EPOCH", SLOTS_PER_EPOCH.to_string()),
             ("MIN_GENESIS_TIME", genesis.timestamp.to_string()),
             ("MIN_GENESIS_ACTIVE_VALIDATOR_COUNT", super::validator::VALIDATORS.to_string()),

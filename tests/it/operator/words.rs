@@ -40,6 +40,15 @@ async fn a_file_that_is_not_there_is_told_with_how_to_write_one() {
 }
 
 #[tokio::test]
+async fn a_block_time_that_is_none_is_told_with_the_forms_that_are() {
+    for (time, expected) in [("soon", "such as 2 or 0.5"), ("0.01", "from 100ms to an hour"), ("2h", "to an hour")] {
+        let (code, _, why) = command(&["dev", "--block-time", time]).await;
+        assert_eq!(code, 2);
+        assert!(why.contains(&format!("'{time}' for '--block-time <TIME>'")) && why.contains(expected), "{why}");
+    }
+}
+
+#[tokio::test]
 async fn nodes_of_both_layers_in_each_others_place_are_told() {
     let devnet = devnet(Options { execution: 1, consensus: 1, ..Options::default() }).await;
     let (el, cl) = (devnet.el(0).http_url(), devnet.cl(0).http_url());

@@ -17,7 +17,7 @@ use super::{
 pub(super) struct Status {
     #[command(flatten)]
     admin: Admin,
-    /// Show it anew every second until Ctrl-C.
+    /// Show the table anew every second until Ctrl-C, with its age.
     #[arg(long)]
     watch: bool,
     /// Print everything that is known as JSON.
@@ -199,7 +199,7 @@ fn render(report: &Report, age: Option<u64>) -> String {
     };
     let age = age.map_or_else(String::new, |seconds| format!(", as of {seconds} s ago"));
     let mut text = format!("steadfast {}: {state}{age}\n\n", report.version);
-    let head = ["", "NETWORK", "NODE", "TIER", "URL", "HEAD", "LAG", "LATENCY", "CALLS", "STATE", "LAST ERROR"];
+    let head = ["", "NETWORK", "NODE", "TIER", "URL", "HEAD", "LAG", "LATENCY", "IN FLIGHT", "STATE", "LAST ERROR"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (network, layer, side) in report.networks.iter().flat_map(Network::sides) {
         for node in &side.nodes {

@@ -8,7 +8,8 @@ from queries import ROOT
 from test_manifests import starts
 
 SECURITY = (ROOT / "docs" / "SECURITY.md").read_text()
-PAGES = [ROOT / "docs" / name for name in ("OPERATIONS.md", "SECURITY.md", "QUICKSTART.md", "MIGRATION.md", "ERRORS.md")]
+NAMES = ("OPERATIONS.md", "SECURITY.md", "QUICKSTART.md", "MIGRATION.md", "ERRORS.md", "GLOSSARY.md")
+PAGES = [ROOT / "docs" / name for name in NAMES]
 PAGES += [ROOT / "deploy" / "README.md", ROOT / "README.md"]
 
 

@@ -136,6 +136,23 @@ async fn browsers_get_the_page_and_programs_the_list() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_usual_path_of_dashboards_leads_to_the_page() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let proxy = proxy(&net, &devnet).await;
+    // Relative to /dashboard, `./` is the root.
+    for path in ["/dashboard", "/dashboard?network=default"] {
+        let moved = get(&net, &proxy, path, "Host: localhost\r\nAccept: text/html\r\n").await;
+        assert_eq!((moved.status, moved.header("location"), moved.body.len()), (308, Some("./"), 0), "{path}");
+    }
+    let mut client = Client::over(connect(&net, &proxy).await);
+    client.send("POST /dashboard HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 404);
+    let foreign = get(&net, &proxy, "/dashboard", "Host: evil.example\r\n").await;
+    assert_eq!(foreign.status, 403);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_page_of_another_origin_gets_neither_page_nor_events() {
     let net = Net::default();
     let devnet = devnet(&net).await;

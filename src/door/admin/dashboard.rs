@@ -46,9 +46,15 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// The path at which many products have their dashboard. The page is at the root.
+const USUAL: &str = "/dashboard";
+
 /// The file that a GET request is for, if there is one. Only browsers get the page.
 pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     let path = request.uri().path();
+    if path == USUAL {
+        return Some(to_the_page());
+    }
     let file = if path == PAGE.path {
         Some(&PAGE).filter(|_| wants_page(request))
     } else {
@@ -67,6 +73,16 @@ pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     response.headers_mut().extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response.headers_mut().extend(HeaderValue::try_from(tag).ok().map(|tag| (header::ETAG, tag)));
     Some(response)
+}
+
+/// Leads to the page from [`USUAL`]. The target is relative, since a gateway may have this side
+/// below a path of its own.
+fn to_the_page() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("./"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
 }
 
 /// Whether the request comes from a browser that is to show the answer.

@@ -160,7 +160,9 @@ pub enum StartError {
 fn advice(key: &str, address: &Address, error: &io::Error) -> String {
     if address.path().is_some() {
         return match error.kind() {
-            io::ErrorKind::AddrInUse => "\nanother Steadfast may run: give this one another file".to_owned(),
+            io::ErrorKind::AddrInUse => {
+                "\nanother Steadfast may run here (see `steadfast status`): give this one another file".to_owned()
+            }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 "\nmay this process write to the folder? Under systemd, RuntimeDirectory= makes one".to_owned()
             }
@@ -169,12 +171,17 @@ fn advice(key: &str, address: &Address, error: &io::Error) -> String {
     }
     match error.kind() {
         io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
-            unless it is told otherwise, and another Steadfast may run. Give that program another port, or this one with \
-            `listen` or --listen"
+            unless it is told otherwise, and another Steadfast may run here: `steadfast status` shows a running one. Give \
+            that program another port, or this one with `listen` or --listen"
             .to_owned(),
-        io::ErrorKind::AddrInUse => "\nanother program has this port: another Steadfast may run. Give this one another \
-            port with `admin.listen` or --admin-listen"
-            .to_owned(),
+        io::ErrorKind::AddrInUse => format!(
+            "\nanother program has this port: another Steadfast may run here, and `steadfast status --admin {}` shows a \
+            running one. Give this one another port with `admin.listen` or --admin-listen",
+            match address.ip() {
+                Some(addr) if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
+                _ => address.to_string(),
+            }
+        ),
         io::ErrorKind::AddrNotAvailable => format!("\nthis machine has no such address: see `{key}`"),
         io::ErrorKind::PermissionDenied => "\nports below 1024 are for privileged processes only".to_owned(),
         _ => String::new(),

@@ -1,6 +1,7 @@
 //! `steadfast dev`: the newcomer's first minute.
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     process::ExitCode,
@@ -89,7 +90,11 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(System)).await.map_err(|error| {
-            format!("the pretend network cannot listen: {error} (it is controlled at {}: see --control)", dev.control)
+            let hint = match error.kind() {
+                ErrorKind::AddrInUse => "\nanother `steadfast dev` may run here: see `steadfast status`",
+                _ => "",
+            };
+            format!("the pretend network cannot listen: {error} (its control server: {}, --control){hint}", dev.control)
         })?;
         let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());

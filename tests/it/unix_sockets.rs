@@ -98,7 +98,7 @@ async fn a_dead_sockets_file_is_replaced_and_a_live_one_names_itself() {
     let (code, _, why) = super::operator::process::command(&run).await;
     assert_eq!(code, 1);
     assert!(why.starts_with(&format!("listen: cannot listen on {at}: another process listens there")), "{why}");
-    assert!(why.contains("give this one another file"), "{why}");
+    assert!(why.contains("(see `steadfast status`): give this one another file"), "{why}");
     assert_eq!(client(&path).await.post(call(1, "eth_call", "[]")).await.status, 200, "the first was harmed");
     drop(proxy);
 }

@@ -19,14 +19,21 @@ async fn a_port_that_another_program_has_is_told_with_what_to_do() {
     assert_eq!(code, 1);
     assert!(why.starts_with(&format!("listen: cannot listen on {addr}: ")), "{why}");
     assert!(why.contains("a node has 8545 for its JSON-RPC") && why.contains("--listen"), "{why}");
+    assert!(why.contains("another Steadfast may run here: `steadfast status` shows"), "{why}");
     let run = [&["run", "--listen", "127.0.0.1:0", "--admin-listen", &addr][..], &nodes].concat();
     let (code, _, why) = command(&run).await;
     assert_eq!(code, 1);
     assert!(why.starts_with(&format!("admin.listen: cannot listen on {addr}: ")), "{why}");
-    assert!(why.contains("another Steadfast may run") && why.contains("--admin-listen"), "{why}");
+    assert!(why.contains("another Steadfast may run here") && why.contains("--admin-listen"), "{why}");
+    assert!(why.contains(&format!("`steadfast status --admin {addr}` shows a running one")), "{why}");
+    let any = addr.replace("127.0.0.1", "0.0.0.0");
+    let run = [&["run", "--listen", "127.0.0.1:0", "--admin-listen", &any][..], &nodes].concat();
+    let (code, _, why) = command(&run).await;
+    assert!(code == 1 && why.contains(&format!("--admin {addr}` shows")), "{why}");
     let dev = ["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--control", &addr];
     let (code, _, why) = command(&dev).await;
     assert!(code == 1 && why.contains(&addr) && why.contains("--control"), "{why}");
+    assert!(why.contains("another `steadfast dev` may run here: see `steadfast status`"), "{why}");
 }
 
 #[tokio::test]

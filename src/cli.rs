@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod dev;
 mod generate;
+mod help;
 mod init;
 mod log;
 mod run;
@@ -17,7 +18,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Errors, Flags, process_env};
 
@@ -115,10 +116,10 @@ struct Settings {
     /// A backup consensus node.
     #[arg(long, value_name = "URL")]
     cl_backup: Vec<String>,
-    /// Where clients connect: an address, or unix:PATH [default: 127.0.0.1:8545].
+    /// Where clients connect: an address, or unix:PATH. [default: 127.0.0.1:8545]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where metrics, status and switches are [default: 127.0.0.1:9545].
+    /// Where metrics, status and switches are. [default: 127.0.0.1:9545]
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
 }
@@ -179,9 +180,27 @@ impl Settings {
     }
 }
 
+/// The command line, as files are made of it.
+fn command() -> clap::Command {
+    help::with_stops(Cli::command())
+}
+
+/// The command line with clap's own options and texts.
+fn built() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    help::with_stops(command)
+}
+
+/// Reads the words that the process was started with. A wrong word and --help end the process.
+fn read() -> Cli {
+    let matches = built().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    match read().command {
         Command::Run(settings) => run::run(&settings),
         Command::Dev(dev) => dev::run(&dev),
         Command::Check(check) => check::run(&check),

@@ -11,8 +11,8 @@ use crate::config;
 /// Which proxy.
 #[derive(Args, Clone)]
 pub(super) struct Admin {
-    /// The proxy's admin side: its admin.listen [default: what STEADFAST_ADMIN says, or
-    /// http://127.0.0.1:9545].
+    /// The proxy's admin side: its admin.listen. [default: what STEADFAST_ADMIN says, or
+    /// http://127.0.0.1:9545]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
 }

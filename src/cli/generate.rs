@@ -6,10 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Subcommand};
+use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::config;
 
 /// Questions about the configuration file.
@@ -50,13 +49,13 @@ pub(super) fn config(about: &About) -> ExitCode {
 /// Prints the script.
 pub(super) fn completions(asked: &Completions) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(asked.shell, &mut Cli::command(), "steadfast", &mut script);
+    clap_complete::generate(asked.shell, &mut super::command(), "steadfast", &mut script);
     print(&script)
 }
 
 /// Writes the pages.
 pub(super) fn man(asked: &Man) -> ExitCode {
-    match clap_mangen::generate_to(Cli::command(), &asked.folder) {
+    match clap_mangen::generate_to(super::command(), &asked.folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}: {error}", asked.folder.display());

@@ -44,7 +44,7 @@ use self::{
 pub use self::{attempt::Request, failure::Failure};
 use crate::{
     config::{Calls as Settings, PublishTo},
-    domain::{beacon_route::Class, node_id::NodeId, refusal::Refusal},
+    domain::{beacon_form::Form, beacon_route::Class, node_id::NodeId, refusal::Refusal},
     exchange::{
         background::Background,
         failures::Failures,
@@ -272,6 +272,8 @@ struct RequestRun<'a> {
     /// A success of a node with nothing in it.
     empty: Option<Answer>,
     /// The first answer of a node that refused it for quota.
+    /// The best answer is in another form than the API's.
+    is_best_foreign: bool,
     refused: Option<Answer>,
     /// The nodes that did not have the data.
     lacking: Vec<NodeId>,
@@ -314,6 +316,7 @@ impl<'a> RequestRun<'a> {
             refused: None,
             lacking: Vec::new(),
             passing: Vec::new(),
+            is_best_foreign: false,
         }
     }
 
@@ -379,9 +382,11 @@ impl<'a> RequestRun<'a> {
             }
             Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
             // This node is not asked again, so the answer does not use up an attempt.
-            Sent::OfTheNode(answer, None) if matches!(answer.status, 400 | 404 | 405 | 410) => self.lacks(node, answer),
-            Sent::OfTheNode(answer, trouble) => {
-                self.keeps(answer);
+            Sent::OfTheNode(answer, Form::Node, _) if matches!(answer.status, 400 | 404 | 405 | 410) => {
+                self.lacks(node, answer);
+            }
+            Sent::OfTheNode(answer, form, trouble) => {
+                self.keeps(answer, form);
                 self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 self.tries.attempts += 1;
             }
@@ -442,23 +447,35 @@ impl<'a> RequestRun<'a> {
 
     /// Whether the best answer so far blames the request.
     fn is_at_fault(&self) -> bool {
-        self.best.as_ref().is_some_and(|best| best.status == 400)
+        !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status == 400)
     }
 
-    /// Keeps a node's words for the client, if no node has a better answer. A success that does not
-    /// come from a node is never passed on: the client would think that the request was done. An
-    /// empty one may be all that the route has to say, and goes before errors of nodes.
-    fn keeps(&mut self, answer: Answer) {
+    /// Keeps an answer of this form for the client, if no node has a better one. A success that
+    /// does not come from a node is never passed on: the client would think that the request was
+    /// done. An empty one may be all that the route has to say, and goes before errors of nodes; an
+    /// error of a node goes before one in another form, and a demand for another form of the
+    /// request, which the client can fulfil, before other errors.
+    fn keeps(&mut self, answer: Answer, form: Form) {
         match answer.status {
-            ..300 if answer.is_empty_success() => self.empty = Some(answer),
+            ..300 if form == Form::Empty => self.empty = self.empty.take().or(Some(answer)),
             ..400 => self.foreign = Some(answer.status),
-            _ => self.best = self.best.take().or(Some(answer)),
+            status => {
+                let is_foreign = form != Form::Node;
+                let worth = |is_foreign, status: u16| (is_foreign, !matches!(status, 406 | 415));
+                let is_better = self
+                    .best
+                    .as_ref()
+                    .is_none_or(|best| worth(is_foreign, status) < worth(self.is_best_foreign, best.status));
+                if is_better {
+                    (self.best, self.is_best_foreign) = (Some(answer), is_foreign);
+                }
+            }
         }
     }
 
     fn give_up(&mut self) -> Result<Answer, Failure> {
         let rests = || rest_ends(&self.requests.pool, kind(self.request));
-        let is_of_the_request = self.best.as_ref().is_some_and(|best| best.status < 500);
+        let is_of_the_request = !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status < 500);
         let empty = self.empty.take().filter(|_| !is_of_the_request);
         match empty.or_else(|| self.best.take()).or_else(|| self.refused.take()) {
             Some(best) => Ok(best),

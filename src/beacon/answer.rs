@@ -25,7 +25,11 @@ use tokio::{
 pub(super) use self::{form::Wanted, words::SOME};
 use super::idle::Idle;
 use crate::{
-    domain::{node_id::NodeId, pace::NODE_RATE, publication::Problem},
+    domain::{
+        beacon_form::{self, is_of_kind},
+        node_id::NodeId,
+        pace::NODE_RATE,
+    },
     exchange::pieces::append,
     memory::STREAM,
     net::http::{Broken, Framing, Response},
@@ -113,10 +117,12 @@ impl Answer {
         });
         let length = response.head.length();
         // Streams of events may be silent for long: a byte a second is enough.
-        let rate = if is_of_kind(&headers, b"text/event-stream") { 1 } else { NODE_RATE };
+        let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let rate = if is_of_kind(kind, b"text/event-stream") { 1 } else { NODE_RATE };
+        let is_json = beacon_form::is_json(kind);
         let mut answer = Self {
             status,
-            is_json: is_of_kind(&headers, b"application/json") || is_of_kind(&headers, b"application/problem+json"),
+            is_json,
             headers,
             length,
             pieces: VecDeque::new(),
@@ -153,9 +159,6 @@ impl Answer {
         if hold == Hold::Whole && status < 300 && ends_with_connection && !answer.is_provably_whole() {
             let error = io::ErrorKind::UnexpectedEof.into();
             return Err(Broken::Lost { error, started: true });
-        }
-        if status >= 400 && !answer.headers.contains_key(header::CONTENT_TYPE) {
-            answer.is_json = answer.in_memory().is_some_and(|words| Problem::read(&words).is_some());
         }
         Ok(answer)
     }
@@ -272,7 +275,7 @@ impl Answer {
     /// API's own form, and with a status for messages or for the node's own failure. Gateways speak
     /// of other things, and a status with one fixed meaning does too.
     pub(super) fn speaks_of_messages(&self) -> bool {
-        self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
+        matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500) && self.is_of_a_node()
     }
 
     /// Notes whether the request was sent to the node before, over a connection that was closed.
@@ -286,7 +289,7 @@ impl Answer {
     }
 
     fn is_event_stream(&self) -> bool {
-        is_of_kind(&self.headers, b"text/event-stream")
+        is_of_kind(self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes), b"text/event-stream")
     }
 
     /// The next piece of the rest, each within its time.
@@ -307,11 +310,6 @@ impl Answer {
         }
         Poll::Ready(next)
     }
-}
-
-fn is_of_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    value.split(|&b| b == b';').next().is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(kind))
 }
 
 /// The body.

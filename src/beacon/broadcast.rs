@@ -21,7 +21,7 @@ use super::{
     returning::is_told, told_messages::Word, upload::Whole,
 };
 use crate::{
-    domain::{node_id::NodeId, refusal::Refusal},
+    domain::{beacon_form::Form, node_id::NodeId, refusal::Refusal},
     pool::Pool,
 };
 
@@ -100,7 +100,10 @@ impl Requests {
         // blames the request, and one that blames the node.
         let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);
         loop {
-            let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some();
+        // An error that does not come from a node, and a success in words that no node is known to
+        // say.
+        let (mut foreign, mut unclear) = (None, None);
+            let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some() || foreign.is_some();
             // All arms are cancel-safe.
             let (node, sent) = tokio::select! {
                 biased;
@@ -117,11 +120,13 @@ impl Requests {
                 Sent::Answered(answer) if answer.status < 300 => good = good.or(Some(answer)),
                 Sent::Answered(answer) if counts => of_the_caller = of_the_caller.or(Some(answer)),
                 // A page, or a way to elsewhere: the node was not told.
-                Sent::OfTheNode(answer, _) if answer.status < 400 => {}
-                Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) if counts => {
+                Sent::OfTheNode(answer, Form::Empty, _) => unclear = unclear.or(Some(answer)),
+                Sent::OfTheNode(answer, ..) if answer.status < 400 => {}
+                Sent::OfTheNode(answer, Form::Node, _) | Sent::Refused(answer, _) if counts => {
                     of_a_node = of_a_node.or(Some(answer));
                 }
-                Sent::Answered(answer) | Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) => {
+                Sent::OfTheNode(answer, ..) if counts => foreign = foreign.or(Some(answer)),
+                Sent::Answered(answer) | Sent::OfTheNode(answer, ..) | Sent::Refused(answer, _) => {
                     poor = poor.or(Some(answer));
                 }
                 Sent::Nothing(_) | Sent::Lost(_) | Sent::Late(_) | Sent::Unsent(_) => {}
@@ -130,6 +135,6 @@ impl Requests {
                 break;
             }
         }
-        Ok(good.or(of_the_caller).or(of_a_node).or(poor))
+        Ok(good.or(of_the_caller).or(of_a_node).or(foreign).or(poor).or(unclear))
     }
 }

@@ -45,9 +45,7 @@ async fn a_stream_that_fails_once_takes_no_topic_from_clients() {
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_a_node_does_not_find_is_refused_at_once() {
     let slot = present();
-    for (body, words) in
-        [(r#"{"code":404,"message":"x"}"#, "x"), ("<html>", "the node does not know one of the topics")]
-    {
+    for (body, words) in [(r#"{"code":404,"message":"x"}"#, "x"), (r#"{"code":"404","message":"y"}"#, "y")] {
         let net = Net::default();
         let node = Teller::start(&net, slot).await;
         let setup = Setup::over(&net, &[&node]).await;
@@ -57,7 +55,7 @@ async fn a_topic_that_a_node_does_not_find_is_refused_at_once() {
         let refused = setup.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err();
         let Some(NoStream::Topic(404, body)) = refused else { panic!("{refused:?}") };
         let body: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!((&body["code"], &body["message"]), (&404.into(), &words.into()));
+        assert_eq!(body["message"], words);
         assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     }
 }

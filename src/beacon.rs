@@ -18,9 +18,9 @@ mod publish;
 mod race_reads;
 mod returning;
 mod time_limit;
+mod room;
 mod told_messages;
 pub mod upload;
-mod uploads;
 mod wait_for_head;
 
 use std::sync::Arc;
@@ -37,9 +37,9 @@ use self::{
     attempt::{Sent, attempt_holding, kind},
     maker::{Makers, makes_a_block},
     time_limit::has_a_deadline,
+    room::Room,
     told_messages::ToldMessages,
     upload::{Kept, Upload},
-    uploads::Uploads,
 };
 pub use self::{attempt::Request, failure::Failure};
 use crate::{
@@ -74,10 +74,12 @@ pub struct Requests {
     told: Arc<ToldMessages>,
     makers: Makers,
     queue: Queue<Requests>,
-    /// Room for the bodies that are kept, of all clients; the permits are bytes.
-    room: Arc<Semaphore>,
-    /// The clients' shares of that room.
-    uploads: Arc<Uploads>,
+    /// Room for the bodies that are kept, of all clients.
+    room: Arc<Room>,
+    /// The messages that have no answer yet.
+    messages: Arc<UnderWay>,
+    /// The sendings of signed messages to nodes, which may go on when the client has its answer.
+    sendings: Arc<UnderWay>,
     /// Exchanges that go on after their client has its answer; dropping `Requests` ends them.
     background: Background,
     /// The task that tells nodes that return; not counted as a call, and ended with this.
@@ -121,8 +123,9 @@ impl Requests {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
-            room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
-            uploads: Uploads::new(settings.max_held_bytes),
+            room: Room::new(settings.max_held_bytes),
+            messages: UnderWay::new(settings.max_held.get()),
+            sendings: UnderWay::new(settings.max_held.get().saturating_mul(2)),
             background: Background::default(),
             _returning: returning,
             pool,
@@ -201,7 +204,7 @@ impl Requests {
         }
         if request.route.class != Class::Once {
             let most = if request.route.class == Class::Publish { MAX_PUBLISHED } else { MAX_KEPT };
-            let kept = upload.keep(most, &self.room, &self.uploads).await.map_err(Failure::Unsent)?;
+            let kept = upload.keep(most, &self.room).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
                 // The body could go to a single node only, and the client would not know.
                 (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),

@@ -3,21 +3,19 @@
 use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, header};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     answer::{Answer, Hold},
     room::Room,
     time_limit::{TimeLimit, is_urgent, is_wanted_whole},
     upload::Upload,
-        beacon_form::{Form, Wanted},
 };
 use crate::{
     domain::{
+        beacon_form::{Form, Wanted},
         beacon_route::{Class, Route},
+        client::Peer,
         node_id::NodeId,
         subject::{Kept, Subject},
         target::Target,
@@ -62,6 +60,8 @@ pub struct Request {
     /// The client's connection, which has a share of the connections to nodes; `None` for a request
     /// of our own.
     pub caller: Option<Arc<Caller>>,
+    /// The client's address, where that is known; `None` for a request of our own.
+    pub client: Option<Peer>,
     /// The notes for the request's line in the access log, if the request has a line.
     pub trace: Option<Arc<Trace>>,
 }
@@ -142,7 +142,7 @@ pub(super) async fn attempt_holding(
     request: &Request,
     upload: &mut Upload,
     patience: Duration,
-    room: Option<&Arc<Semaphore>>,
+    room: Option<&Arc<Room>>,
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
@@ -205,7 +205,7 @@ async fn exchange(
     headers: Option<&HeaderMap>,
     upload: &mut Upload,
     patience: Duration,
-    room: Option<&Arc<Semaphore>>,
+    room: Option<&Arc<Room>>,
 ) -> Sent {
     let node = &pool.nodes[index];
     let began = Instant::now();
@@ -235,7 +235,7 @@ async fn exchange(
         () if is_wanted_whole(request) => Hold::Whole,
         () => Hold::Begin,
     };
-    let read = Answer::read(response, pool, index, room, hold);
+    let read = Answer::read(response, pool, index, room.map(|room| room.answer(request.client)), hold);
     // The part of the answer that is held has the same time as the answer's head.
     let read = if is_endless { Ok(read.await) } else { timeout_at(began + limit, read).await };
     let Ok(read) = read else { return late() };

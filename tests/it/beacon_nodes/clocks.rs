@@ -158,11 +158,17 @@ async fn a_node_that_is_alone_is_waited_for() {
 
 #[tokio::test]
 async fn half_a_block_is_made_good_by_another_node_however_long_it_is() {
-    let whole = vec![b'x'; 1_500_000];
-    for path in [BLOCK, "/eth/v2/beacon/blocks/9", "/eth/v1/beacon/blobs/head"] {
+    for (path, length) in [
+        (BLOCK, 1_500_000),
+        ("/eth/v2/beacon/blocks/9", 1_500_000),
+        ("/eth/v1/beacon/blobs/head", 1_500_000),
+        // A block with many blobs, in JSON.
+        (BLOCK, 40_000_000),
+    ] {
+        let whole = vec![b'x'; length];
         for in_chunks in [false, true] {
             let answer = if in_chunks { chunked("200 OK", "", &whole, 10_000) } else { response("200 OK", "", &whole) };
-            let half = answer[..800_000].to_vec();
+            let half = answer[..length / 2].to_vec();
             let first = Node::start(move |mut exchange: Exchange| {
                 let half = half.clone();
                 async move {

@@ -21,6 +21,7 @@ mod time_limit;
 mod room;
 mod told_messages;
 pub mod upload;
+mod under_way;
 mod wait_for_head;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use self::{
     time_limit::has_a_deadline,
     room::Room,
     told_messages::ToldMessages,
+    under_way::UnderWay,
     upload::{Kept, Upload},
 };
 pub use self::{attempt::Request, failure::Failure};

@@ -136,7 +136,7 @@ impl Requests {
         {
             let mut background = self.background.tasks();
             let limit = self.settings.max_held.get();
-            if background.len() >= limit {
+            let Some(place) = self.messages.admit(request.client, 1) else {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
             let (requests, mut request) = (self.clone(), request.clone());
@@ -145,6 +145,7 @@ impl Requests {
             background.spawn(async move {
                 let outcome = requests.give_out(&request, &body).await;
                 // The client may have left.
+                drop(place);
                 let _ = told.send(outcome);
             });
         }
@@ -339,9 +340,11 @@ impl<'a> RequestRun<'a> {
         let mut is_given = false;
         for (node, scout) in nodes {
             // An accepted message is given to one node at least.
-            if background.len() >= limit && giving.is_under_way() {
-                return is_given;
-            }
+            let place = match requests.sendings.admit(self.request.client, 1) {
+                None if giving.is_under_way() => return is_given,
+                Some(places) => places,
+                None => vec![requests.sendings.place(self.request.client)],
+            };
             if !is_given && !why.is_empty() {
                 requests.counts.given_again(&requests.pool.network, why);
             }
@@ -356,15 +359,8 @@ impl<'a> RequestRun<'a> {
             };
             giving.running.push(Given { node, part: part.clone(), since: Instant::now(), _scout: scout });
             background.spawn(async move {
-                let attempt = attempt_holding(&pool, node, &request, &mut upload, TAKING, Some(&room));
-                let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
-                let words = match &mut sent {
-                    Sent::Answered(answer) if answer.status < 300 => None,
-                    Sent::Answered(answer) | Sent::OfTheNode(answer, _) => answer.words(&room).await,
-                    _ => None,
-                };
-                // The client may have its answer already.
-                let _ = outcomes.send(Outcome { pool, node, part, sent, words }).await;
+                sending.await;
+                drop(place);
             });
         }
         is_given

@@ -157,7 +157,7 @@ impl Requests {
     }
 
     fn inherit_makers(&self, earlier: &Self) {
-        self.makers.inherit(&earlier.makers, |node| self.pool.place_of(&earlier.pool.nodes[node]));
+        self.makers.inherit(&self.pool, &earlier.makers, &earlier.pool);
     }
 
     /// `node` has made a block for a client.

@@ -346,6 +346,7 @@ impl<'a> RequestRun<'a> {
                 if answer.status < 300 && makes_a_block(self.request) {
                     self.requests.has_made_a_block(node);
                 }
+                self.requests.shows_head(self.request, node, &answer);
                 return Ok(answer);
             }
             if !upload.is_there() {

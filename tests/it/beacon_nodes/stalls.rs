@@ -57,8 +57,7 @@ async fn a_read_that_stalls_at_the_only_node_ends_in_time() {
         let asked = Instant::now();
         let answer = ask(&proxy, "GET", DATA).await;
         assert!(answer.status >= 500, "{}", answer.status);
-        // Without a limit of its own a body may stand still for half a minute.
-        assert!(asked.elapsed() < Duration::from_secs(25), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
 }
 

@@ -1,9 +1,10 @@
 //! Floor 6, beacon: one request to the beacon API, from the choice of a node to the beginning of
 //! the answer.
 //!
-//! Answers may take long to begin and long to come, so there is no deadline for the whole: a node
-//! is waited for as long as the node is alive, but a body may not stand still. The [`Route`] of a
-//! request decides here to which nodes the request goes, and whether a second sending is allowed.
+//! Answers may take long to come, so only their beginning has a deadline, and that of states and
+//! the like has none: a node is waited for as long as the node is alive. A body may not stand
+//! still. The [`Route`] of a request decides here to which nodes the request goes, and whether a
+//! second sending is allowed.
 
 pub mod answer;
 mod attempt;
@@ -17,18 +18,17 @@ mod missing_data;
 mod publish;
 mod race_reads;
 mod returning;
-mod time_limit;
 mod room;
+mod time_limit;
 mod told_messages;
-pub mod upload;
 mod under_way;
+pub mod upload;
 mod wait_for_head;
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 use tokio::{
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -37,8 +37,8 @@ use self::{
     answer::Answer,
     attempt::{Sent, attempt_holding, kind},
     maker::{Makers, makes_a_block},
-    time_limit::has_a_deadline,
     room::Room,
+    time_limit::has_a_deadline,
     told_messages::ToldMessages,
     under_way::UnderWay,
     upload::{Kept, Upload},
@@ -272,13 +272,13 @@ struct RequestRun<'a> {
     was_late: bool,
     /// The best answer so far that is bad because of its node.
     best: Option<Answer>,
+    /// The best answer is in another form than the API's.
+    is_best_foreign: bool,
     /// The status of an answer that does not come from a node: a web page, or a redirect.
     foreign: Option<u16>,
     /// A success of a node with nothing in it.
     empty: Option<Answer>,
     /// The first answer of a node that refused it for quota.
-    /// The best answer is in another form than the API's.
-    is_best_foreign: bool,
     refused: Option<Answer>,
     /// The nodes that did not have the data.
     lacking: Vec<NodeId>,
@@ -316,12 +316,12 @@ impl<'a> RequestRun<'a> {
             tries: Tries::new(kind(request), None, begun),
             was_late: false,
             best: None,
+            is_best_foreign: false,
             foreign: None,
             empty: None,
             refused: None,
             lacking: Vec::new(),
             passing: Vec::new(),
-            is_best_foreign: false,
         }
     }
 

@@ -344,7 +344,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         return Sent::Refused(answer, wait);
     }
     let form = answer.form(wanted(request, status));
-    let is_foreign = form != Form::Node;
+    let is_no_word = form != Form::Node;
     let is_of_the_proxy = || !request.headers.contains_key(header::AUTHORIZATION);
     let of_the_node = match request.route.class {
         // Of a node's health the status is the answer. A refusal for want of credentials: unless
@@ -352,14 +352,14 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         Class::Read | Class::Everywhere => match status {
             // A redirect goes to an address as the node sees itself; a client knows only the proxy.
             300..=303 | 305..=399 | 408 | 500.. => true,
-            401 | 403 | 407 => is_foreign || is_of_the_proxy(),
-            _ => is_foreign || lacks(request, status, head),
+            401 | 403 | 407 => is_no_word || is_of_the_proxy(),
+            _ => is_no_word || lacks(request, status, head),
         },
         // The same message may be given to another node, after any failure of this node or of a
         // gateway before it. Only a node's judgement of the message itself is final.
         Class::Publish => match status {
-            200..=299 | 400 | 409 | 422 => is_foreign,
-            401 | 403 | 407 => is_foreign || is_of_the_proxy(),
+            200..=299 | 400 | 409 | 422 => is_no_word,
+            401 | 403 | 407 => is_no_word || is_of_the_proxy(),
             _ => true,
         },
         Class::Once => false,
@@ -370,7 +370,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     // In the API's own form it is the node that speaks, of this request; otherwise what stands
     // before it, or a node that is not well. A 4xx may be due to the request all the same.
     let trouble = matches!(status, ..400 | 500..).then(|| Trouble {
-        fault: if is_foreign { Fault::Failing } else { Fault::Erring },
+        fault: if form == Form::Foreign { Fault::Failing } else { Fault::Erring },
         text: format!("a request was answered with HTTP status {status}, which another node could answer"),
     });
     Sent::OfTheNode(answer, form, trouble)

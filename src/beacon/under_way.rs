@@ -19,7 +19,13 @@ const TIMES_FREE: usize = 7;
 /// Places for so many messages, or sendings of messages.
 pub(super) struct UnderWay {
     limit: usize,
-    state: Mutex<BTreeMap<Option<Peer>, usize>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: usize,
+    by_client: BTreeMap<Option<Peer>, usize>,
 }
 
 /// A place, given back on drop.
@@ -37,13 +43,12 @@ impl UnderWay {
     pub(super) fn admit(self: &Arc<Self>, client: Option<Peer>, count: usize) -> Option<Vec<Place>> {
         let client = client.map(Peer::block);
         let mut state = self.state();
-        let taken: usize = state.values().sum();
-        let left = self.limit.checked_sub(taken + count)?;
-        let own = state.get(&client).copied().unwrap_or(0);
+        let left = self.limit.checked_sub(state.taken + count)?;
+        let own = state.by_client.get(&client).copied().unwrap_or(0);
         if own > 0 && own + count > left.saturating_mul(TIMES_FREE) {
             return None;
         }
-        *state.entry(client).or_default() += count;
+        state.take(client, count);
         drop(state);
         Some((0..count).map(|_| Place { of: self.clone(), client }).collect())
     }
@@ -51,23 +56,31 @@ impl UnderWay {
     /// A place for a client, also where none is left.
     pub(super) fn place(self: &Arc<Self>, client: Option<Peer>) -> Place {
         let client = client.map(Peer::block);
-        *self.state().entry(client).or_default() += 1;
+        self.state().take(client, 1);
         Place { of: self.clone(), client }
     }
 
-    fn state(&self) -> MutexGuard<'_, BTreeMap<Option<Peer>, usize>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Every change is complete before the lock is given up.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, client: Option<Peer>, count: usize) {
+        self.taken += count;
+        *self.by_client.entry(client).or_default() += count;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.of.state();
-        let Some(own) = state.get_mut(&self.client) else { return };
+        state.taken -= 1;
+        let Some(own) = state.by_client.get_mut(&self.client) else { return };
         *own -= 1;
         if *own == 0 {
-            state.remove(&self.client);
+            state.by_client.remove(&self.client);
         }
     }
 }
@@ -87,7 +100,7 @@ mod tests {
         assert!(all.admit(peer(3), 6).is_none() && all.admit(peer(3), 5).is_some() && all.admit(peer(1), 1).is_none());
         let forced = all.place(peer(1));
         drop((first, second, forced));
-        assert!(all.state().is_empty());
+        assert!(all.state().by_client.is_empty() && all.state().taken == 0);
         let one = UnderWay::new(1);
         let place = one.admit(peer(1), 1);
         assert!(place.is_some() && one.admit(peer(1), 1).is_none() && one.admit(peer(2), 1).is_none());

@@ -97,6 +97,8 @@ pub(super) async fn serve(
             let line = line(service, peer, &mut request);
             let compressing = compressing(service, &request);
             let mut response = answered(service, request, watch, taken, peer).await;
+            // An answer that has begun may take longer.
+            watch.reads(false);
             if let Some((site, wanted, method)) = compressing {
                 let client = caller.address();
                 service.encoders.compress(&mut response, &wanted, &method, &site.compression, client);

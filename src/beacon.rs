@@ -1,9 +1,10 @@
 //! Floor 6, beacon: one request to the beacon API, from the choice of a node to the beginning of
 //! the answer.
 //!
-//! Answers may take long to begin and long to come, so there is no deadline for the whole: a node
-//! is waited for as long as the node is alive, but a body may not stand still. The [`Route`] of a
-//! request decides here to which nodes the request goes, and whether a second sending is allowed.
+//! Answers may take long to come, so only their beginning has a deadline, and that of states and
+//! the like has none: a node is waited for as long as the node is alive. A body may not stand
+//! still. The [`Route`] of a request decides here to which nodes the request goes, and whether a
+//! second sending is allowed.
 
 pub mod answer;
 mod attempt;
@@ -17,17 +18,17 @@ mod missing_data;
 mod publish;
 mod race_reads;
 mod returning;
+mod room;
 mod time_limit;
 mod told_messages;
+mod under_way;
 pub mod upload;
-mod uploads;
 mod wait_for_head;
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 use tokio::{
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -36,15 +37,16 @@ use self::{
     answer::Answer,
     attempt::{Sent, attempt_holding, kind},
     maker::{Makers, makes_a_block},
+    room::Room,
     time_limit::has_a_deadline,
     told_messages::ToldMessages,
+    under_way::UnderWay,
     upload::{Kept, Upload},
-    uploads::Uploads,
 };
 pub use self::{attempt::Request, failure::Failure};
 use crate::{
     config::{Calls as Settings, PublishTo},
-    domain::{beacon_route::Class, node_id::NodeId, refusal::Refusal},
+    domain::{beacon_form::Form, beacon_route::Class, node_id::NodeId, refusal::Refusal},
     exchange::{
         background::Background,
         failures::Failures,
@@ -74,10 +76,12 @@ pub struct Requests {
     told: Arc<ToldMessages>,
     makers: Makers,
     queue: Queue<Requests>,
-    /// Room for the bodies that are kept, of all clients; the permits are bytes.
-    room: Arc<Semaphore>,
-    /// The clients' shares of that room.
-    uploads: Arc<Uploads>,
+    /// Room for the bodies that are kept, of all clients.
+    room: Arc<Room>,
+    /// The messages that have no answer yet.
+    messages: Arc<UnderWay>,
+    /// The sendings of signed messages to nodes, which may go on when the client has its answer.
+    sendings: Arc<UnderWay>,
     /// Exchanges that go on after their client has its answer; dropping `Requests` ends them.
     background: Background,
     /// The task that tells nodes that return; not counted as a call, and ended with this.
@@ -121,8 +125,9 @@ impl Requests {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
-            room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
-            uploads: Uploads::new(settings.max_held_bytes),
+            room: Room::new(settings.max_held_bytes),
+            messages: UnderWay::new(settings.max_held.get()),
+            sendings: UnderWay::new(settings.max_held.get().saturating_mul(2)),
             background: Background::default(),
             _returning: returning,
             pool,
@@ -152,7 +157,7 @@ impl Requests {
     }
 
     fn inherit_makers(&self, earlier: &Self) {
-        self.makers.inherit(&earlier.makers, |node| self.pool.place_of(&earlier.pool.nodes[node]));
+        self.makers.inherit(&self.pool, &earlier.makers, &earlier.pool);
     }
 
     /// `node` has made a block for a client.
@@ -201,7 +206,7 @@ impl Requests {
         }
         if request.route.class != Class::Once {
             let most = if request.route.class == Class::Publish { MAX_PUBLISHED } else { MAX_KEPT };
-            let kept = upload.keep(most, &self.room, &self.uploads).await.map_err(Failure::Unsent)?;
+            let kept = upload.keep(most, &self.room).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
                 // The body could go to a single node only, and the client would not know.
                 (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),
@@ -267,6 +272,8 @@ struct RequestRun<'a> {
     was_late: bool,
     /// The best answer so far that is bad because of its node.
     best: Option<Answer>,
+    /// The best answer is in another form than the API's.
+    is_best_foreign: bool,
     /// The status of an answer that does not come from a node: a web page, or a redirect.
     foreign: Option<u16>,
     /// A success of a node with nothing in it.
@@ -309,6 +316,7 @@ impl<'a> RequestRun<'a> {
             tries: Tries::new(kind(request), None, begun),
             was_late: false,
             best: None,
+            is_best_foreign: false,
             foreign: None,
             empty: None,
             refused: None,
@@ -338,6 +346,7 @@ impl<'a> RequestRun<'a> {
                 if answer.status < 300 && makes_a_block(self.request) {
                     self.requests.has_made_a_block(node);
                 }
+                self.requests.shows_head(self.request, node, &answer);
                 return Ok(answer);
             }
             if !upload.is_there() {
@@ -379,9 +388,11 @@ impl<'a> RequestRun<'a> {
             }
             Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
             // This node is not asked again, so the answer does not use up an attempt.
-            Sent::OfTheNode(answer, None) if matches!(answer.status, 400 | 404 | 405 | 410) => self.lacks(node, answer),
-            Sent::OfTheNode(answer, trouble) => {
-                self.keeps(answer);
+            Sent::OfTheNode(answer, Form::Node, _) if matches!(answer.status, 400 | 404 | 405 | 410) => {
+                self.lacks(node, answer);
+            }
+            Sent::OfTheNode(answer, form, trouble) => {
+                self.keeps(answer, form);
                 self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 self.tries.attempts += 1;
             }
@@ -442,23 +453,35 @@ impl<'a> RequestRun<'a> {
 
     /// Whether the best answer so far blames the request.
     fn is_at_fault(&self) -> bool {
-        self.best.as_ref().is_some_and(|best| best.status == 400)
+        !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status == 400)
     }
 
-    /// Keeps a node's words for the client, if no node has a better answer. A success that does not
-    /// come from a node is never passed on: the client would think that the request was done. An
-    /// empty one may be all that the route has to say, and goes before errors of nodes.
-    fn keeps(&mut self, answer: Answer) {
+    /// Keeps an answer of this form for the client, if no node has a better one. A success that
+    /// does not come from a node is never passed on: the client would think that the request was
+    /// done. An empty one may be all that the route has to say, and goes before errors of nodes; an
+    /// error of a node goes before one in another form, and a demand for another form of the
+    /// request, which the client can fulfil, before other errors.
+    fn keeps(&mut self, answer: Answer, form: Form) {
         match answer.status {
-            ..300 if answer.is_empty_success() => self.empty = Some(answer),
+            ..300 if form == Form::Empty => self.empty = self.empty.take().or(Some(answer)),
             ..400 => self.foreign = Some(answer.status),
-            _ => self.best = self.best.take().or(Some(answer)),
+            status => {
+                let is_foreign = form != Form::Node;
+                let worth = |is_foreign, status: u16| (is_foreign, !matches!(status, 406 | 415));
+                let is_better = self
+                    .best
+                    .as_ref()
+                    .is_none_or(|best| worth(is_foreign, status) < worth(self.is_best_foreign, best.status));
+                if is_better {
+                    (self.best, self.is_best_foreign) = (Some(answer), is_foreign);
+                }
+            }
         }
     }
 
     fn give_up(&mut self) -> Result<Answer, Failure> {
         let rests = || rest_ends(&self.requests.pool, kind(self.request));
-        let is_of_the_request = self.best.as_ref().is_some_and(|best| best.status < 500);
+        let is_of_the_request = !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status < 500);
         let empty = self.empty.take().filter(|_| !is_of_the_request);
         match empty.or_else(|| self.best.take()).or_else(|| self.refused.take()) {
             Some(best) => Ok(best),

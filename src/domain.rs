@@ -3,6 +3,7 @@
 pub mod address;
 pub mod answer;
 pub mod backoff;
+pub mod beacon_form;
 pub mod beacon_route;
 pub mod block;
 pub mod bloom;

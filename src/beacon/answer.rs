@@ -17,15 +17,16 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
-pub(super) use self::{form::Wanted, words::SOME};
-use super::idle::Idle;
+pub(super) use self::words::SOME;
+use super::{idle::Idle, room::Share};
 use crate::{
-    domain::{node_id::NodeId, pace::NODE_RATE, publication::Problem},
+    domain::{
+        beacon_form::{self, is_of_kind},
+        node_id::NodeId,
+        pace::NODE_RATE,
+    },
     exchange::pieces::append,
     memory::STREAM,
     net::http::{Broken, Framing, Response},
@@ -35,8 +36,8 @@ use crate::{
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that
 /// another node can answer if this one is lost in the middle.
 const HELD_BACK: u64 = 256 * 1024;
-/// The same for an answer that is useless in part: a block with all its blobs, in JSON.
-const HELD_WHOLE: u64 = 8 << 20;
+/// The same for an answer that is useless in part: a block with 128 blobs, in JSON.
+const HELD_WHOLE: u64 = 48 << 20;
 /// How long the rest of a node's word on a message is waited for.
 const WORD: Duration = Duration::from_secs(1);
 /// How long an answer of unknown length is waited for, because such an answer may be long.
@@ -68,15 +69,16 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Bytes of the body, where the length is known.
     length: Option<u64>,
-    /// Whether the answer is in the API's own form.
+    /// Whether the content type is JSON.
     is_json: bool,
     pieces: VecDeque<Bytes>,
     rest: Option<Response>,
     idle: Idle,
     /// The node that gave the answer.
     source: (Arc<Pool>, NodeId),
-    /// The answer's part of the room for bodies, beyond [`HELD_BACK`], which every answer may take.
-    share: Option<OwnedSemaphorePermit>,
+    /// The answer's share of the room for bodies, for bytes beyond [`HELD_BACK`], which every
+    /// answer may hold; until the client gets the answer's beginning.
+    share: Option<Share>,
     /// The proxy has put words of its own in the place of the node's.
     is_withheld: bool,
     /// The request was sent to the node before, over a connection that was closed.
@@ -85,8 +87,8 @@ pub struct Answer {
 
 impl Answer {
     /// Takes the response of a node of `pool`, and as much of the body as is to be held; the whole
-    /// body only if there is `room`, and the body fits. Where the word on a message does not end,
-    /// a success counts as one without a body: the status is the verdict.
+    /// body only if the body has a `share` of the room, and fits. Where the word on a message does
+    /// not end, a success counts as one without a body: the status is the verdict.
     ///
     /// # Errors
     /// When the connection is lost meanwhile, or when a body that is wanted whole ends with its
@@ -95,7 +97,7 @@ impl Answer {
         response: Response,
         pool: &Arc<Pool>,
         node: NodeId,
-        room: Option<&Arc<Semaphore>>,
+        share: Option<Share>,
         hold: Hold,
     ) -> Result<Self, Broken> {
         let status = response.head.status;
@@ -113,22 +115,24 @@ impl Answer {
         });
         let length = response.head.length();
         // Streams of events may be silent for long: a byte a second is enough.
-        let rate = if is_of_kind(&headers, b"text/event-stream") { 1 } else { NODE_RATE };
+        let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let rate = if is_of_kind(kind, b"text/event-stream") { 1 } else { NODE_RATE };
+        let is_json = beacon_form::is_json(kind);
         let mut answer = Self {
             status,
-            is_json: is_of_kind(&headers, b"application/json") || is_of_kind(&headers, b"application/problem+json"),
+            is_json,
             headers,
             length,
             pieces: VecDeque::new(),
             rest: Some(response),
             idle: Idle::new(rate),
             source: (pool.clone(), node),
-            share: None,
+            share,
             is_withheld: false,
             was_sent_before: false,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
-            answer.redact(room).await?;
+            answer.redact().await?;
             return Ok(answer);
         }
         let is_wanted_whole = match hold {
@@ -136,31 +140,27 @@ impl Answer {
             Hold::Whole => true,
             Hold::Word => status < 300,
         };
-        let room = room.filter(|_| is_wanted_whole);
-        let limit = if room.is_some() { HELD_WHOLE } else { HELD_BACK };
+        let limit = if is_wanted_whole && answer.share.is_some() { HELD_WHOLE } else { HELD_BACK };
         if length.is_some_and(|length| length > limit) || answer.is_event_stream() {
             return Ok(answer);
         }
         if hold == Hold::Word {
-            match timeout(WORD, answer.hold_back(limit, room, is_wanted_whole)).await {
+            match timeout(WORD, answer.hold_back(limit, is_wanted_whole)).await {
                 Ok(held) => held?,
                 Err(_) if status < 300 && !answer.begins_as_a_page() => return Ok(answer.as_success()),
                 Err(_) => {}
             }
         } else {
-            answer.hold_back(limit, room, is_wanted_whole).await?;
+            answer.hold_back(limit, is_wanted_whole).await?;
         }
         if hold == Hold::Whole && status < 300 && ends_with_connection && !answer.is_provably_whole() {
             let error = io::ErrorKind::UnexpectedEof.into();
             return Err(Broken::Lost { error, started: true });
         }
-        if status >= 400 && !answer.headers.contains_key(header::CONTENT_TYPE) {
-            answer.is_json = answer.in_memory().is_some_and(|words| Problem::read(&words).is_some());
-        }
         Ok(answer)
     }
 
-    async fn hold_back(&mut self, limit: u64, room: Option<&Arc<Semaphore>>, is_awaited: bool) -> Result<(), Broken> {
+    async fn hold_back(&mut self, limit: u64, is_awaited: bool) -> Result<(), Broken> {
         let mut short_wait = std::pin::pin!(sleep(UNKNOWN_LENGTH_TIMEOUT));
         let mut held = 0;
         while held < limit {
@@ -178,10 +178,7 @@ impl Answer {
             held += length as u64;
             append(&mut self.pieces, piece);
             // Room is taken as bytes come: an announced length alone costs other answers nothing.
-            if held > HELD_BACK
-                && let Some(room) = room
-                && !self.takes(length, room)
-            {
+            if held > HELD_BACK && limit > HELD_BACK && !self.takes(length) {
                 return Ok(());
             }
         }
@@ -189,31 +186,29 @@ impl Answer {
     }
 
     /// Takes this many bytes of the room; `false` if fewer are left.
-    fn takes(&mut self, bytes: usize, room: &Arc<Semaphore>) -> bool {
-        let more = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
-        match (more, &mut self.share) {
-            (None, _) => return false,
-            (Some(more), Some(share)) => share.merge(more),
-            (Some(more), None) => self.share = Some(more),
-        }
-        true
+    fn takes(&mut self, bytes: usize) -> bool {
+        self.share.as_mut().is_some_and(|share| share.grow(bytes))
+    }
+
+    /// Gives the room back: from here on the answer counts as the client's memory.
+    pub fn leaves_the_room(&mut self) {
+        self.share = None;
     }
 
     /// Whether an error of which `held` bytes are read, the last `more` just now, may be read on:
     /// there is room for these.
-    fn fits(&mut self, held: usize, more: usize, room: Option<&Arc<Semaphore>>) -> bool {
-        let is_free = held as u64 <= HELD_BACK;
-        held <= MOST_WORDS && (is_free || room.is_some_and(|room| self.takes(more, room)))
+    fn fits(&mut self, held: usize, more: usize) -> bool {
+        held <= MOST_WORDS && (held as u64 <= HELD_BACK || self.takes(more))
     }
 
     /// Takes the configuration's secrets out of an error: gateways like to repeat the URL of a
     /// request, and the URL may hold a key.
-    async fn redact(&mut self, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
+    async fn redact(&mut self) -> Result<(), Broken> {
         let mut whole = BytesMut::new();
         let read = async {
             while let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? {
                 whole.extend_from_slice(&piece);
-                if !self.fits(whole.len(), piece.len(), room) {
+                if !self.fits(whole.len(), piece.len()) {
                     return Ok(false);
                 }
             }
@@ -262,8 +257,7 @@ impl Answer {
         self.length
     }
 
-    /// Whether the answer is in the API's own form, and so is about the request, and not from a
-    /// gateway before the node.
+    /// Whether the content type is JSON.
     pub(super) fn is_json(&self) -> bool {
         self.is_json
     }
@@ -272,7 +266,7 @@ impl Answer {
     /// API's own form, and with a status for messages or for the node's own failure. Gateways speak
     /// of other things, and a status with one fixed meaning does too.
     pub(super) fn speaks_of_messages(&self) -> bool {
-        self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
+        matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500) && self.is_of_a_node()
     }
 
     /// Notes whether the request was sent to the node before, over a connection that was closed.
@@ -286,7 +280,7 @@ impl Answer {
     }
 
     fn is_event_stream(&self) -> bool {
-        is_of_kind(&self.headers, b"text/event-stream")
+        is_of_kind(self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes), b"text/event-stream")
     }
 
     /// The next piece of the rest, each within its time.
@@ -307,11 +301,6 @@ impl Answer {
         }
         Poll::Ready(next)
     }
-}
-
-fn is_of_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    value.split(|&b| b == b';').next().is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(kind))
 }
 
 /// The body.

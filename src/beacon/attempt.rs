@@ -3,19 +3,19 @@
 use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, header};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    answer::{Answer, Hold, Wanted},
+    answer::{Answer, Hold},
+    room::Room,
     time_limit::{TimeLimit, is_urgent, is_wanted_whole},
     upload::Upload,
 };
 use crate::{
     domain::{
+        beacon_form::{Form, Wanted},
         beacon_route::{Class, Route},
+        client::Peer,
         node_id::NodeId,
         subject::{Kept, Subject},
         target::Target,
@@ -60,6 +60,8 @@ pub struct Request {
     /// The client's connection, which has a share of the connections to nodes; `None` for a request
     /// of our own.
     pub caller: Option<Arc<Caller>>,
+    /// The client's address, where that is known; `None` for a request of our own.
+    pub client: Option<Peer>,
     /// The notes for the request's line in the access log, if the request has a line.
     pub trace: Option<Arc<Trace>>,
 }
@@ -68,9 +70,9 @@ pub struct Request {
 pub(super) enum Sent {
     /// An answer for the client.
     Answered(Answer),
-    /// A bad answer that is due to the node: another node may have a better one, and then this node
-    /// may be to blame. The request had no effect.
-    OfTheNode(Answer, Option<Trouble>),
+    /// A bad answer that is due to the node, in this form: another node may have a better one, and
+    /// then this node may be to blame. The request had no effect.
+    OfTheNode(Answer, Form, Option<Trouble>),
     /// The node refused the request for quota or room, and may have given a time to wait. The
     /// request had no effect.
     Refused(Answer, Option<Duration>),
@@ -89,7 +91,7 @@ impl Sent {
     /// The evidence against the node in words, if there is any.
     fn words(&self) -> Option<&str> {
         match self {
-            Self::OfTheNode(_, trouble) | Self::Nothing(trouble) | Self::Lost(trouble) => {
+            Self::OfTheNode(_, _, trouble) | Self::Nothing(trouble) | Self::Lost(trouble) => {
                 trouble.as_ref().map(|trouble| &*trouble.text)
             }
             Self::Late(trouble) => Some(&trouble.text),
@@ -97,11 +99,22 @@ impl Sent {
         }
     }
 
+    /// Whether a node says in the API's form that the request is at fault, or that the node does
+    /// not have the data.
+    pub(super) fn blames_the_request(&self) -> bool {
+        match self {
+            Self::Answered(answer) | Self::OfTheNode(answer, Form::Node, _) => {
+                (400..500).contains(&answer.status) && !matches!(answer.status, 401 | 403 | 407 | 408)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the node failed for a reason that may pass within the time of a request: the node
     /// was busy, could not be reached, was lost, or a gateway answered in its place.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::OfTheNode(answer, _) => matches!(answer.status, 200..=299 | 408 | 502..),
+            Self::OfTheNode(answer, form, _) => !matches!(answer.status, 500 | 501) && form.is_passing(answer.status),
             Self::Refused(..) | Self::Nothing(_) | Self::Lost(_) => true,
             Self::Answered(_) | Self::Late(_) | Self::Unsent(_) => false,
         }
@@ -129,7 +142,7 @@ pub(super) async fn attempt_holding(
     request: &Request,
     upload: &mut Upload,
     patience: Duration,
-    room: Option<&Arc<Semaphore>>,
+    room: Option<&Arc<Room>>,
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
@@ -192,7 +205,7 @@ async fn exchange(
     headers: Option<&HeaderMap>,
     upload: &mut Upload,
     patience: Duration,
-    room: Option<&Arc<Semaphore>>,
+    room: Option<&Arc<Room>>,
 ) -> Sent {
     let node = &pool.nodes[index];
     let began = Instant::now();
@@ -222,7 +235,7 @@ async fn exchange(
         () if is_wanted_whole(request) => Hold::Whole,
         () => Hold::Begin,
     };
-    let read = Answer::read(response, pool, index, room, hold);
+    let read = Answer::read(response, pool, index, room.map(|room| room.answer(request.client)), hold);
     // The part of the answer that is held has the same time as the answer's head.
     let read = if is_endless { Ok(read.await) } else { timeout_at(began + limit, read).await };
     let Ok(read) = read else { return late() };
@@ -330,27 +343,23 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     if is_refusal(status, wait) && request.route.class != Class::Once {
         return Sent::Refused(answer, wait);
     }
+    let form = answer.form(wanted(request, status));
+    let is_no_word = form != Form::Node;
+    let is_of_the_proxy = || !request.headers.contains_key(header::AUTHORIZATION);
     let of_the_node = match request.route.class {
-        // A refusal for want of credentials: unless the client sent its own, another node may
-        // accept the proxy's.
+        // Of a node's health the status is the answer. A refusal for want of credentials: unless
+        // the client sent its own, another node may accept the proxy's.
         Class::Read | Class::Everywhere => match status {
-            // A gateway's page is no node's answer, with any status. Of a node's health the status
-            // is the answer.
-            200..=299 => answer.is_foreign(wanted(request, status)),
             // A redirect goes to an address as the node sees itself; a client knows only the proxy.
-            300..=303 | 305..=399 => true,
-            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
-            408 | 500.. => true,
-            _ => lacks(request, status, head),
+            300..=303 | 305..=399 | 408 | 500.. => true,
+            401 | 403 | 407 => is_no_word || is_of_the_proxy(),
+            _ => is_no_word || lacks(request, status, head),
         },
         // The same message may be given to another node, after any failure of this node or of a
-        // gateway before it. A node's judgement of the message itself is final, and so is its
-        // demand for another form.
+        // gateway before it. Only a node's judgement of the message itself is final.
         Class::Publish => match status {
-            200..=299 => answer.is_foreign(Wanted::Success),
-            406 | 415 => false,
-            400 | 409 | 422 => !answer.is_json(),
-            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
+            200..=299 | 400 | 409 | 422 => is_no_word,
+            401 | 403 | 407 => is_no_word || is_of_the_proxy(),
             _ => true,
         },
         Class::Once => false,
@@ -359,10 +368,10 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         return Sent::Answered(answer);
     }
     // In the API's own form it is the node that speaks, of this request; otherwise what stands
-    // before it, or a node that is not well.
+    // before it, or a node that is not well. A 4xx may be due to the request all the same.
     let trouble = matches!(status, ..400 | 500..).then(|| Trouble {
-        fault: if answer.is_json() { Fault::Erring } else { Fault::Failing },
+        fault: if form == Form::Foreign { Fault::Failing } else { Fault::Erring },
         text: format!("a request was answered with HTTP status {status}, which another node could answer"),
     });
-    Sent::OfTheNode(answer, trouble)
+    Sent::OfTheNode(answer, form, trouble)
 }

@@ -91,6 +91,7 @@ impl Requests {
             target: Target::parse(&path)?,
             headers,
             caller: request.caller.clone(),
+            client: request.client,
             // A question of the proxy's own is no step of the client's request.
             trace: None,
         };

@@ -21,7 +21,7 @@ use super::{
     returning::is_told, told_messages::Word, upload::Whole,
 };
 use crate::{
-    domain::{node_id::NodeId, refusal::Refusal},
+    domain::{beacon_form::Form, node_id::NodeId, refusal::Refusal},
     pool::Pool,
 };
 
@@ -67,20 +67,21 @@ impl Requests {
         let request = Arc::new(request);
         let (answers, mut told) = mpsc::channel(nodes.len().max(1));
         {
-            let mut background = self.background.tasks();
             let limit = self.settings.max_held.get();
-            if background.len() + nodes.len() > limit {
+            let Some(places) = self.messages.admit(request.client, nodes.len()) else {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
-            }
+            };
+            let mut background = self.background.tasks();
             let telling = self.told.keep(&request, body, &nodes, (self.pool.epoch(), self.present_epoch()));
             self.told.bell.notify_one();
-            for &node in &nodes {
+            for (&node, place) in nodes.iter().zip(places) {
                 let (pool, told) = (self.pool.clone(), self.told.clone());
                 let (request, answers, telling) = (request.clone(), answers.clone(), telling.clone());
                 let mut upload = body.upload();
                 background.spawn(async move {
                     let sent = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await;
                     let sent = sent.unwrap_or(Sent::Lost(None));
+                    drop(place);
                     told.heard(&telling, node, word(&pool, node, &sent), pool.slot());
                     if let Some(wait) = asked_rest(&sent) {
                         told.rest(node, telling.kind(), wait);
@@ -99,8 +100,11 @@ impl Requests {
         // Of nodes that are not usable: a good answer, and another. Of usable nodes: an answer that
         // blames the request, and one that blames the node.
         let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);
+        // An error that does not come from a node, and a success in words that no node is known to
+        // say.
+        let (mut foreign, mut unclear) = (None, None);
         loop {
-            let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some();
+            let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some() || foreign.is_some();
             // All arms are cancel-safe.
             let (node, sent) = tokio::select! {
                 biased;
@@ -116,12 +120,14 @@ impl Requests {
                 Sent::Answered(answer) if answer.status < 300 && counts => return Ok(Some(answer)),
                 Sent::Answered(answer) if answer.status < 300 => good = good.or(Some(answer)),
                 Sent::Answered(answer) if counts => of_the_caller = of_the_caller.or(Some(answer)),
+                Sent::OfTheNode(answer, Form::Empty, _) => unclear = unclear.or(Some(answer)),
                 // A page, or a way to elsewhere: the node was not told.
-                Sent::OfTheNode(answer, _) if answer.status < 400 => {}
-                Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) if counts => {
+                Sent::OfTheNode(answer, ..) if answer.status < 400 => {}
+                Sent::OfTheNode(answer, Form::Node, _) | Sent::Refused(answer, _) if counts => {
                     of_a_node = of_a_node.or(Some(answer));
                 }
-                Sent::Answered(answer) | Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) => {
+                Sent::OfTheNode(answer, ..) if counts => foreign = foreign.or(Some(answer)),
+                Sent::Answered(answer) | Sent::OfTheNode(answer, ..) | Sent::Refused(answer, _) => {
                     poor = poor.or(Some(answer));
                 }
                 Sent::Nothing(_) | Sent::Lost(_) | Sent::Late(_) | Sent::Unsent(_) => {}
@@ -130,6 +136,6 @@ impl Requests {
                 break;
             }
         }
-        Ok(good.or(of_the_caller).or(of_a_node).or(poor))
+        Ok(good.or(of_the_caller).or(of_a_node).or(foreign).or(poor).or(unclear))
     }
 }

@@ -54,8 +54,16 @@ impl Requests {
             |view: NodeId| !is_block && nodes[view].resting.state(kind, again, Instant::now()) == RestState::Last;
         let is_free = |view: &NodeId| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
         let makers = if is_for_the_maker(request) { self.makers.nodes(self.pool.slot()) } else { Vec::new() };
+        let snapshot = self.pool.snapshot();
+        // A cordon is not meant for a block that the node has made.
+        let is_cordoned = |node: NodeId| snapshot.nodes[node].cordoned && snapshot.nodes[node].verdict.is_usable();
+        if let Some(maker) =
+            makers.iter().find(|maker| is_free(maker) && is_cordoned(**maker) && !nodes[**maker].is_out())
+        {
+            return Choice::Node(*maker, None);
+        }
         let makers = makers.into_iter().filter(|maker| self.pool.is_usable(*maker));
-        let view = self.pool.snapshot().active;
+        let view = snapshot.active;
         for first in makers.chain(view).filter(is_free) {
             let others: Vec<NodeId> = NodeId::all(nodes.len()).filter(|node| *node != first).collect();
             if let choice @ Choice::Node(..) = choose(&self.pool, NodeQuery { tried: &others, ..query }) {

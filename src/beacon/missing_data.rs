@@ -67,8 +67,8 @@ impl RequestRun<'_> {
             200..=299 => (0, Reverse(answer.length())),
             status => (status / 100, Reverse(None)),
         };
-        if self.best.as_ref().is_none_or(|best| worth(&answer) < worth(best)) {
-            self.best = Some(answer);
+        if self.is_best_foreign || self.best.as_ref().is_none_or(|best| worth(&answer) < worth(best)) {
+            (self.best, self.is_best_foreign) = (Some(answer), false);
         }
     }
 

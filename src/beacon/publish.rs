@@ -34,7 +34,8 @@ use super::{
     Failure, Request, RequestRun, Requests, Sent, Stop,
     answer::Answer,
     attempt::{attempt_holding, kind},
-    upload::Whole,
+    maker::is_for_the_maker,
+    upload::{Upload, Whole},
 };
 use crate::{
     config::PublishTo,
@@ -134,16 +135,17 @@ impl Requests {
     pub(super) async fn publish(self: &Arc<Self>, request: &Request, body: Whole) -> Result<Answer, Failure> {
         let (told, answer) = oneshot::channel();
         {
-            let mut background = self.background.tasks();
             let limit = self.settings.max_held.get();
-            if background.len() >= limit {
+            let Some(place) = self.messages.admit(request.client, 1) else {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
-            }
+            };
+            let mut background = self.background.tasks();
             let (requests, mut request) = (self.clone(), request.clone());
             // The proxy reads the answers of nodes, so they must not be compressed.
             request.headers.remove(header::ACCEPT_ENCODING);
             background.spawn(async move {
                 let outcome = requests.give_out(&request, &body).await;
+                drop(place);
                 // The client may have left.
                 let _ = told.send(outcome);
             });
@@ -181,6 +183,9 @@ impl<'a> RequestRun<'a> {
     async fn publish(&mut self, giving: &mut Giving<'a>, body: &Whole) -> Result<Answer, Stop> {
         let requests = self.requests;
         let mut changes = requests.pool.subscribe();
+        if giving.why.is_empty() && is_for_the_maker(self.request) {
+            self.give_to_gone_makers(giving, body);
+        }
         let mut aim = Aim::Another(giving.why);
         loop {
             let until = match aim {
@@ -334,40 +339,64 @@ impl<'a> RequestRun<'a> {
         // No other node needs the messages of a list that a node has taken, or refused for good.
         let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
         let mut background = requests.background.tasks();
-        // Half of the room is for sending accepted messages to further nodes.
-        let limit = requests.settings.max_held.get().saturating_mul(2);
         let mut is_given = false;
         for (node, scout) in nodes {
             // An accepted message is given to one node at least.
-            if background.len() >= limit && giving.is_under_way() {
-                return is_given;
-            }
+            let place = match requests.sendings.admit(self.request.client, 1) {
+                None if giving.is_under_way() => return is_given,
+                Some(places) => places,
+                None => vec![requests.sendings.place(self.request.client)],
+            };
             if !is_given && !why.is_empty() {
                 requests.counts.given_again(&requests.pool.network, why);
             }
             is_given = true;
             giving.busy.retain(|other| *other != node);
             giving.lost_nodes.retain(|other| *other != node);
-            let (pool, request, outcomes) = (requests.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
-            let room = requests.room.clone();
-            let (mut upload, part) = match &part {
+            let (upload, part) = match &part {
                 Some(part) => (body.upload_part(part.bytes.clone()), Some(part.places.clone())),
                 None => (body.upload(), None),
             };
             giving.running.push(Given { node, part: part.clone(), since: Instant::now(), _scout: scout });
+            let sending = self.sending(giving, requests.pool.clone(), node, (upload, part));
             background.spawn(async move {
-                let attempt = attempt_holding(&pool, node, &request, &mut upload, TAKING, Some(&room));
-                let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
-                let words = match &mut sent {
-                    Sent::Answered(answer) if answer.status < 300 => None,
-                    Sent::Answered(answer) | Sent::OfTheNode(answer, _) => answer.words(&room).await,
-                    _ => None,
-                };
-                // The client may have its answer already.
-                let _ = outcomes.send(Outcome { pool, node, part, sent, words }).await;
+                sending.await;
+                drop(place);
             });
         }
         is_given
+    }
+
+    /// Gives the message to makers of blocks that a reload has taken away, beside the first node.
+    fn give_to_gone_makers(&self, giving: &mut Giving<'a>, body: &Whole) {
+        for (pool, node) in self.requests.makers.gone(self.requests.pool.slot()) {
+            giving.left.push(Left { pool: pool.clone(), node, part: None });
+            let sending = self.sending(giving, pool, node, (body.upload(), None));
+            self.requests.background.tasks().spawn(sending);
+        }
+    }
+
+    /// Sends the message to a node of `pool`, and tells the outcome.
+    fn sending(
+        &self,
+        giving: &Giving<'a>,
+        pool: Arc<Pool>,
+        node: NodeId,
+        (mut upload, part): (Upload, Option<Arc<[u64]>>),
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (request, outcomes) = (giving.request.clone(), giving.outcomes.0.clone());
+        let room = self.requests.room.clone();
+        async move {
+            let attempt = attempt_holding(&pool, node, &request, &mut upload, TAKING, Some(&room));
+            let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
+            let words = match &mut sent {
+                Sent::Answered(answer) if answer.status < 300 => None,
+                Sent::Answered(answer) | Sent::OfTheNode(answer, ..) => answer.words().await,
+                _ => None,
+            };
+            // The client may have its answer already.
+            let _ = outcomes.send(Outcome { pool, node, part, sent, words }).await;
+        }
     }
 
     /// `node` took the message. Nodes that have had the message for long and are silent have

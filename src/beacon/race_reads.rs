@@ -8,6 +8,11 @@
 //! answers 503 at once, is asked again 10 ms later, and answers: the client has this answer, and
 //! the silence counts against A. Silence does not count against a node whose connections are all
 //! in use, since the request may wait for one.
+//!
+//! Rule: when a node has said in the API's form that the request is at fault, or that the data is
+//! not there, the nodes at work have that time once more to do better. Reason: a client that asks
+//! for a thing that does not exist must not wait for a node that hangs. Example: A hangs over the
+//! validators of a state, and B answers 404 at once. The client has the 404 of B 4 s later.
 
 use std::time::Duration;
 
@@ -46,12 +51,21 @@ impl RequestRun<'_> {
         let (mut under_way, mut scouts) = (vec![first], Vec::new());
         let began = Instant::now();
         let mut due = began + patience;
+        // When the best word of a node so far goes to the client.
+        let mut end: Option<(Instant, NodeId)> = None;
         let most = requests.settings.attempts.get().saturating_sub(self.tries.attempts);
         loop {
             // Both arms are cancel-safe: attempts under way run on.
             let (node, sent) = tokio::select! {
                 biased;
                 Some(done) = running.next() => done,
+                () = sleep_until(end.map_or(due, |(at, _)| at)), if end.is_some() => match (self.best.take(), end) {
+                    (Some(best), Some((_, node))) => return (node, Sent::Answered(best)),
+                    (best, _) => {
+                        (self.best, end) = (best, None);
+                        continue;
+                    }
+                },
                 () = sleep_until(due) => {
                     let now = Instant::now();
                     let shut: Vec<NodeId> = self.tries.tried.iter().chain(&under_way).copied().collect();
@@ -70,6 +84,7 @@ impl RequestRun<'_> {
                             under_way.push(node);
                             scouts.push(scout);
                             running.push(one(node));
+                            end = end.map(|(at, node)| (at.max(now + patience), node));
                             now + patience
                         }
                         Choice::Rest(Some(end)) if self.passing.is_empty() => end.max(now + LOOK).min(now + patience),
@@ -96,9 +111,15 @@ impl RequestRun<'_> {
             self.tries.tried.push(node);
             // The time of a node that has failed is over.
             due = due.min(Instant::now());
+            if sent.blames_the_request() && requests.pool.is_usable(node) {
+                end = Some((Instant::now() + patience, node));
+            }
             match sent {
                 // Nodes that are still at work may do better.
-                Sent::Answered(answer) => self.best = self.best.take().or(Some(answer)),
+                Sent::Answered(answer) if self.best.is_none() || self.is_best_foreign => {
+                    (self.best, self.is_best_foreign) = (Some(answer), false);
+                }
+                Sent::Answered(_) => {}
                 sent => {
                     // The request may be repeated, so a failure stops nothing, and gives the client
                     // no answer yet.

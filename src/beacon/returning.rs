@@ -301,7 +301,7 @@ async fn tell(pool: Arc<Pool>, node: NodeId, kind: usize, told: Arc<ToldMessages
 /// Whether the node needs not be told the request again.
 async fn tell_one(pool: &Arc<Pool>, node: NodeId, mut due: Due, told: &ToldMessages, metrics: &Metrics) -> bool {
     // The client had its answer long ago, and its calls do not pay for this.
-    let request = Request { caller: None, trace: None, ..(*due.request).clone() };
+    let request = Request { caller: None, client: None, trace: None, ..(*due.request).clone() };
     let sent = timeout(TELLING, attempt(pool, node, &request, &mut due.upload, TELLING)).await;
     let sent = sent.unwrap_or(Sent::Lost(None));
     let word = word(pool, node, &sent);

@@ -66,7 +66,8 @@ pub(super) fn is_urgent(request: &Request) -> bool {
 /// Whether the answer must begin within `calls.timeout`.
 pub(super) fn has_a_deadline(request: &Request) -> bool {
     let patience = TimeLimit::of(request);
-    request.route.class == Class::Read && matches!(patience, TimeLimit::Due | TimeLimit::Soon | TimeLimit::Usual)
+    matches!(request.route.class, Class::Read | Class::Everywhere)
+        && matches!(patience, TimeLimit::Due | TimeLimit::Soon | TimeLimit::Usual)
 }
 
 /// Whether half of an answer is useless, so that the answer is waited for whole: data to be signed,
@@ -123,6 +124,7 @@ mod tests {
                 target: Target::parse(path).unwrap(),
                 headers: HeaderMap::new(),
                 caller: None,
+                client: None,
                 trace: None,
             };
             assert_eq!((TimeLimit::of(&request), is_wanted_whole(&request)), (patience, whole), "{method} {path}");

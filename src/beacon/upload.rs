@@ -9,19 +9,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::{
     idle::Idle,
-    uploads::{Portion, Uploads},
+    room::{Room, Share},
 };
 use crate::{
     domain::{client::Peer, pace::CLIENT_RATE},
     memory::{Claim, grown, make_room},
     net::http::Body,
 };
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
 
 /// The pieces of a body, in the order in which the client sends them.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -47,9 +45,7 @@ pub struct Upload {
 #[derive(Debug)]
 struct KeptMemory {
     #[expect(dead_code, reason = "it is only held, and given back with this")]
-    room: Option<OwnedSemaphorePermit>,
-    #[expect(dead_code, reason = "it is only held, and given back with this")]
-    portion: Portion,
+    share: Share,
     claim: Option<Claim>,
 }
 
@@ -130,14 +126,9 @@ impl Upload {
         Self { claim: Some(claim), ..self }
     }
 
-    /// Takes the body into memory if the body is not longer than `limit`, and fits into the `room`,
-    /// whose permits are bytes, and into the client's share of the room.
-    pub(super) async fn keep(
-        &mut self,
-        limit: usize,
-        room: &Arc<Semaphore>,
-        uploads: &Arc<Uploads>,
-    ) -> io::Result<Kept> {
+    /// Takes the body into memory if the body is not longer than `limit`, and fits into the
+    /// client's share of the `room`.
+    pub(super) async fn keep(&mut self, limit: usize, room: &Arc<Room>) -> io::Result<Kept> {
         if self.rest.is_none() {
             return Ok(Kept::Whole);
         }
@@ -146,8 +137,7 @@ impl Upload {
         }
         let total = self.length.map_or(limit, |length| length as usize);
         let mut bytes = BytesMut::new();
-        let mut share: Option<OwnedSemaphorePermit> = None;
-        let mut portion = uploads.portion(self.claim.as_ref().and_then(|claim| claim.account().client()));
+        let mut share = room.request(self.claim.as_ref().and_then(|claim| claim.account().client()));
         // Room is taken as bytes come: an announced length alone costs other clients nothing.
         let kept = loop {
             let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? else {
@@ -165,18 +155,12 @@ impl Upload {
             if bytes.len() > limit {
                 break Kept::TooLong;
             }
-            if !portion.grow(piece.len(), room.available_permits()) {
+            if !share.grow(piece.len()) {
                 break Kept::NoRoom;
-            }
-            let more = u32::try_from(piece.len()).ok().and_then(|n| room.clone().try_acquire_many_owned(n).ok());
-            match (more, &mut share) {
-                (None, _) => break Kept::NoRoom,
-                (Some(more), Some(share)) => share.merge(more),
-                (Some(more), None) => share = Some(more),
             }
         };
         self.kept = bytes.freeze();
-        self.memory = Some(Arc::new(KeptMemory { room: share, portion, claim: self.claim.take() }));
+        self.memory = Some(Arc::new(KeptMemory { share, claim: self.claim.take() }));
         Ok(kept)
     }
 
@@ -261,22 +245,14 @@ mod tests {
         String::from_utf8(pieces.concat()).unwrap()
     }
 
-    fn room(bytes: usize) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(bytes))
-    }
-
-    fn all() -> Arc<Uploads> {
-        Uploads::new(0)
-    }
-
     #[tokio::test]
     async fn a_body_is_kept_up_to_the_limit_and_loses_nothing_beyond_it() {
         let mut short = coming(&["abc", "def"], None);
-        assert_eq!(short.keep(6, &room(7), &all()).await.unwrap(), Kept::Whole);
+        assert_eq!(short.keep(6, &Room::new(7)).await.unwrap(), Kept::Whole);
         assert_eq!(short.in_memory().unwrap().bytes, "abcdef");
         for length in [None, Some(7)] {
             let mut long = coming(&["abc", "def", "g"], length);
-            assert_eq!(long.keep(6, &room(100), &all()).await.unwrap(), Kept::TooLong);
+            assert_eq!(long.keep(6, &Room::new(100)).await.unwrap(), Kept::TooLong);
             assert!(long.in_memory().is_none() && long.is_there());
             assert_eq!(long.weight(), if length.is_some() { 0 } else { 7 });
             assert_eq!(passed_on(long).await, "abcdefg");
@@ -285,20 +261,20 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_share_the_room_and_what_does_not_fit_loses_nothing() {
-        let room = room(10);
+        let room = Room::new(10);
         let mut first = coming(&["abc", "def"], Some(6));
-        assert_eq!(first.keep(100, &room, &all()).await.unwrap(), Kept::Whole);
-        assert_eq!(room.available_permits(), 4);
+        assert_eq!(first.keep(100, &room).await.unwrap(), Kept::Whole);
+        assert_eq!(room.free(), 4);
         let mut second = coming(&["abc", "def", "g"], Some(7));
-        assert_eq!(second.keep(100, &room, &all()).await.unwrap(), Kept::NoRoom);
+        assert_eq!(second.keep(100, &room).await.unwrap(), Kept::NoRoom);
         assert!(second.in_memory().is_none());
         assert_eq!(passed_on(second).await, "abcdefg");
         // Each copy of the body holds the room.
         let copy = first.in_memory().unwrap().upload();
         drop(first);
-        assert_eq!(room.available_permits(), 4);
+        assert_eq!(room.free(), 4);
         drop(copy);
-        assert_eq!(room.available_permits(), 10);
+        assert_eq!(room.free(), 10);
     }
 
     #[tokio::test]
@@ -308,7 +284,7 @@ mod tests {
         let claim = Account::open(&budget).incoming();
         let pieces = stream::iter((0..64).map(|_| Ok(Bytes::from_static(PIECE))));
         let mut upload = Upload::streamed(Box::pin(pieces), None).counted(claim);
-        assert_eq!(upload.keep(usize::MAX, &room(1 << 30), &all()).await.unwrap(), Kept::NoRoom);
+        assert_eq!(upload.keep(usize::MAX, &Room::new(1 << 30)).await.unwrap(), Kept::NoRoom);
         assert!(budget.held() <= 3 << 18, "{}", budget.held());
         assert_eq!(passed_on(upload).await.len(), 64 * PIECE.len());
     }
@@ -317,7 +293,7 @@ mod tests {
     async fn a_client_that_stops_in_the_middle_has_failed() {
         let pieces = stream::iter([Ok(Bytes::from_static(b"abc"))]).chain(stream::pending());
         let mut upload = Upload::streamed(Box::pin(pieces), None);
-        assert_eq!(upload.keep(100, &room(100), &all()).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(upload.keep(100, &Room::new(100)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(upload.failure().is_some());
     }
 }

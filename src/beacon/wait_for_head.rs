@@ -4,14 +4,16 @@
 //! seen, for a sixth of a slot at most. Reason: a validator that has seen a head must not get a
 //! vote for the head before, which would be lost. Example: node A reports the head of slot 100 and
 //! is lost, and node B knows that head 300 ms later. A request for attestation data that came at
-//! once is given to B after 300 ms; after 2 s it would go to B in any case.
+//! once is given to B after 300 ms; after 2 s it would go to B in any case. Clients have seen a
+//! head when an event or an answer named the head.
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Request, Requests};
-use crate::domain::{beacon_route::Class, node_id::NodeId};
+use super::{Request, Requests, answer::Answer};
+use crate::domain::{beacon_route::Class, chain::Number, node_id::NodeId};
 
 /// The time between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
@@ -27,6 +29,49 @@ pub(super) fn is_of_the_head(request: &Request) -> bool {
 }
 
 impl Requests {
+    /// Notes the head that an answer of `node` names: by its slot, or by a root that the pool knows
+    /// as the head of that node.
+    pub(super) fn shows_head(&self, request: &Request, node: NodeId, answer: &Answer) {
+        #[derive(Deserialize)]
+        struct Told<T> {
+            data: T,
+        }
+        #[derive(Deserialize)]
+        struct Header {
+            header: Signed,
+        }
+        #[derive(Deserialize)]
+        struct Signed {
+            message: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            slot: Number,
+        }
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow, alias = "beacon_block_root")]
+            root: &'a str,
+        }
+        let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+        let names_a_slot = steps[..] == ["beacon", "headers", "head"];
+        let names_a_root =
+            matches!(steps[..], ["beacon", "blocks", "head", "root"] | ["validator", "attestation_data"]);
+        if answer.status != 200 || !(names_a_slot || names_a_root) || !answer.is_json() {
+            return;
+        }
+        let Some(body) = answer.in_memory() else { return };
+        let slot = if names_a_slot {
+            serde_json::from_slice::<Told<Header>>(&body).ok().and_then(|told| told.data.header.message.slot.0)
+        } else {
+            let told = serde_json::from_slice::<Told<Head<'_>>>(&body).ok();
+            let snapshot = self.pool.snapshot();
+            let head = snapshot.nodes[node].head.as_ref();
+            head.filter(|head| told.is_some_and(|told| told.data.root == head.hash)).map(|head| head.number)
+        };
+        slot.into_iter().for_each(|slot| self.pool.shown(node, slot));
+    }
+
     /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if
     /// the request refers to the head.
     pub(super) async fn wait_for_head(&self, request: &Request, node: NodeId) {

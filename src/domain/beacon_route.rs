@@ -81,6 +81,7 @@ impl Route {
             ("GET" | "HEAD" | "OPTIONS", ..) => Class::Read,
             ("POST", "beacon", "blocks" | "blinded_blocks" | "pool") => Class::Publish,
             ("POST", "beacon", "execution_payload_bids" | "execution_payload_envelopes") => Class::Publish,
+            ("POST", "beacon", "execution_payload_bid" | "execution_payload_envelope") => Class::Publish,
             ("POST", "beacon", "rewards") => Class::Read,
             ("POST", "beacon", "states") => match last {
                 Some("validators" | "validator_balances" | "validator_identities" | "builders") => Class::Read,
@@ -105,7 +106,10 @@ impl Route {
         // A block belongs to the duties: only the node that made the block has the payload behind a
         // blinded block.
         let publishes = matches!((method, area), ("POST", "beacon"))
-            && matches!(what, "blocks" | "blinded_blocks" | "execution_payload_envelopes");
+            && matches!(
+                what,
+                "blocks" | "blinded_blocks" | "execution_payload_envelopes" | "execution_payload_envelope"
+            );
         let is_long = class == Class::Read
             && (combines || matches!(group, "debug" | "states" | "rewards" | "blocks" | "blobs" | "light_client"));
         Self {
@@ -162,6 +166,8 @@ mod tests {
             ("POST", "/eth/v2/beacon/blocks", "blocks", Class::Publish),
             ("POST", "/eth/v1/beacon/blinded_blocks", "blocks", Class::Publish),
             ("POST", "/eth/v2/beacon/pool/attestations", "pool", Class::Publish),
+            ("POST", "/eth/v1/beacon/execution_payload_bid", "beacon", Class::Publish),
+            ("POST", "/eth/v1/beacon/execution_payload_bids", "beacon", Class::Publish),
             ("DELETE", "/eth/v2/beacon/pool/attestations", "pool", Class::Once),
             ("POST", "/eth/v1/beacon/rewards/attestations/1", "rewards", Class::Read),
             ("POST", "/eth/v1/validator/duties/attester/1", "validator", Class::Read),

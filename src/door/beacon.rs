@@ -116,8 +116,9 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Bea
     let (memory, caller, trace) = (super::account(&request), super::caller(&request), super::trace(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
-    let asked = beacon::Request { route, method: head.method, target, headers, caller: Some(caller), trace };
-    let answer = requests.run(&asked, &mut upload, arrived).await?;
+    let (caller, client, method) = (Some(caller), memory.client(), head.method);
+    let asked = beacon::Request { route, method, target, headers, caller, client, trace };
+    let mut answer = requests.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {
         if matches!(asked.method, Method::GET | Method::HEAD) {
@@ -126,6 +127,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Bea
         // The request had an effect, and the client must see the answer.
         claim.set(answer.weight());
     }
+    answer.leaves_the_room();
     Ok(pass_on(answer, &asked.method, claim))
 }
 

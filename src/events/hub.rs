@@ -329,7 +329,8 @@ impl Hub {
     /// tried alone.
     fn refuse(&mut self, status: u16, body: Bytes) {
         let Some(next) = self.next.take() else { return };
-        let mut unsure = next.topics.clone();
+        let all = next.topics.clone();
+        let mut unsure = all.clone();
         unsure.retain(|topic| !topics::CHAIN.contains(&topic.as_str()));
         if unsure.is_empty() {
             let text = "it does not know the topics of the chain".to_owned();
@@ -341,7 +342,7 @@ impl Hub {
             unsure = if new.is_empty() { unsure } else { new };
         }
         if Arc::ptr_eq(&next.pool, &self.pool) {
-            self.trials.begin(&self.pool, next.node, unsure, (status, body));
+            self.trials.begin(&self.pool, next.node, (unsure, all), (status, body));
         }
     }
 
@@ -431,7 +432,13 @@ impl Hub {
             Effect::Ahead(slot) => self.ahead(slot),
             Effect::Unreadable => self.metrics.doubtful_event(self.network(), "unreadable"),
             Effect::Broken(why) => {
-                self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }, PAUSE);
+                // The next stream of the node would break as this one did.
+                let is_other = |current: &Stream, other: NodeId| other != current.node && self.pool.is_usable(other);
+                let has_other =
+                    |current: &Stream| NodeId::all(self.pool.nodes.len()).any(|other| is_other(current, other));
+                let pause =
+                    if self.current.as_ref().is_some_and(has_other) { self.pool.slot() * SILENT_SLOTS } else { PAUSE };
+                self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }, pause);
             }
         }
     }

@@ -15,7 +15,11 @@ use super::{
     topics::Names,
 };
 use crate::{
-    domain::{node_id::NodeId, target::Target},
+    domain::{
+        beacon_form::{Body as Content, Form, Reply, Wanted, is_json, is_of_kind},
+        node_id::NodeId,
+        target::Target,
+    },
     net::{
         http::{Body, Error, Progress, Request, Response, Sending, Timeouts, Unread},
         node_connections::Rank,
@@ -30,6 +34,8 @@ use crate::{
 
 /// How long a node may take to begin an answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stream that ends within this time was not kept open.
+const AT_ONCE: Duration = Duration::from_millis(250);
 /// The longest answer to an unknown topic: the answer is kept, and clients read it.
 const MAX_REFUSAL: usize = 4 << 10;
 /// Bytes of a stream's events that may wait for the hub. A stream with more is not read on.
@@ -99,29 +105,47 @@ pub(super) async fn opens(pool: &Pool, node: NodeId, topics: &Names) -> bool {
     matches!(open(pool, node, &list).await, Ok(Ok(_)))
 }
 
-/// The node's answer to a topic that the node does not know: status and body. `None` where the node
-/// knows the topic, or gives no clear answer.
-pub(super) async fn refuses(pool: Arc<Pool>, node: NodeId, topic: String) -> Option<(u16, Bytes)> {
-    open(&pool, node, &[&topic]).await.ok()?.err()
+/// Whether the node opens a stream of these topics now, and does not end the stream at once.
+pub(super) async fn keeps_open(pool: &Pool, node: NodeId, topics: &Names) -> bool {
+    let list: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let Ok(Ok(mut response)) = open(pool, node, &list).await else { return false };
+    !matches!(timeout(AT_ONCE, response.next()).await, Ok(None | Some(Err(_))))
+}
+
+/// The node's answer to topics of which the node does not know one: status and body. `None` where
+/// the node knows the topics, or gives no clear answer.
+pub(super) async fn refuses(pool: &Pool, node: NodeId, topics: &Names) -> Option<(u16, Bytes)> {
+    let list: Vec<&str> = topics.iter().map(String::as_str).collect();
+    open(pool, node, &list).await.ok()?.err()
 }
 
 async fn open(pool: &Pool, node: NodeId, topics: &[&str]) -> Result<Result<Response, (u16, Bytes)>, Trouble> {
     let path = format!("/eth/v1/events?topics={}", topics.join(","));
     let mut response = get(pool, node, &path, "text/event-stream").await?;
-    let kind = response.head.header("content-type").unwrap_or_default();
+    let kind = response.head.header("content-type");
     match response.head.status {
-        200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => {
+        200 if is_of_kind(kind.as_deref(), b"text/event-stream") => {
             response.is_endless();
             Ok(Ok(response))
         }
         status if says_no(status) => {
-            let ours = format!(r#"{{"code":{status},"message":"the node does not know one of the topics"}}"#);
-            // A gateway's page is not for clients.
-            let is_ours = |body: &Bytes| status == 400 || body.trim_ascii_start().starts_with(b"{");
-            let body = body(pool, node, response, MAX_REFUSAL).await.ok().filter(is_ours).unwrap_or(ours.into());
+            // A gateway's page says nothing of topics, and is not for clients.
+            let body = match body(pool, node, response, MAX_REFUSAL).await {
+                Ok(body) => {
+                    let reply = Reply { status, kind: kind.as_deref(), body: Content::Whole(&body) };
+                    (Form::of(&reply, Wanted::Data) == Form::Node).then_some(body)
+                }
+                // The node's words are too long.
+                Err(trouble) if trouble.fault == Fault::Failing && is_json(kind.as_deref()) => {
+                    let ours = r#""message":"the node does not know one of the topics""#;
+                    Some(format!(r#"{{"code":{status},{ours}}}"#).into())
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            let body = body.ok_or_else(|| no_stream(pool, node, status))?;
             Ok(Err((status, pool.nodes[node].redact(&body).map_or(body, Bytes::from))))
         }
-        status => Err(failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))),
+        status => Err(no_stream(pool, node, status)),
     }
 }
 
@@ -185,6 +209,10 @@ pub(super) async fn send(
     let (mut question, mut progress) = (OwnQuestion::new(Some(clock), None), Progress::default());
     let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut question, &mut progress).await;
     outcome.map_err(|error| trouble(asked, &error))
+}
+
+fn no_stream(pool: &Pool, node: NodeId, status: u16) -> Trouble {
+    failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))
 }
 
 fn silent() -> Trouble {

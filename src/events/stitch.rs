@@ -221,7 +221,7 @@ impl Stitcher {
             return;
         }
         if let Some(ChainEvent::Block { slot, root } | ChainEvent::Head { slot, root, .. }) = said
-            && !self.crowd.admits(slot, root)
+            && !self.crowd.admits(slot, root, self.slot().unwrap_or(0))
         {
             return self.broken("it reports more blocks of one slot than there can be");
         }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     domain::{
         answer::{Envelope, NodeError},
+        beacon_form::{Form, is_page},
         call_id::{CallId, Outbound},
         quota,
     },
@@ -76,15 +77,17 @@ pub(super) async fn ask_as(
             // A link carries any number of questions at once.
             poll_fn(|context| question.poll_open(context)).await;
             let body = call(node, method, request.as_bytes(), max_bytes).await?;
-            told(answer(&body, None, node, method), (200, None), node, method)
+            told(answer(&body, None, node, method), (200, None), false, node, method)
         }
     }
 }
 
 /// Judges an answer by its HTTP status and by the time for which the node asks to be left alone.
+/// `has_no_node`: a gateway's page says that there is no node behind the gateway.
 fn told(
     answer: Result<Result<Bytes, (NodeRefusal, bool)>, Trouble>,
     (status, wait): (u16, Option<Duration>),
+    has_no_node: bool,
     node: &Node,
     method: &str,
 ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
@@ -100,7 +103,7 @@ fn told(
         Ok(Ok(result)) if status == 200 => Ok(Ok(result)),
         Ok(Err((error, true))) => Err(refusing(node, &error.text, wait)),
         Ok(Err((error, false))) => refused(error),
-        Err(trouble) if status == 200 || matches!(trouble.fault, Fault::Resting(_)) => Err(trouble),
+        Err(trouble) if status == 200 || has_no_node || matches!(trouble.fault, Fault::Resting(_)) => Err(trouble),
         Ok(Ok(_)) | Err(_) => {
             let message = format!("HTTP status {status}");
             refused(NodeRefusal { code: 0, is_offered: false, text: format!("{method}: {message}"), message })
@@ -152,7 +155,9 @@ async fn post(
         // The next bytes on the connection may be the answer to this question.
         response.condemn();
     }
-    told(answer, (status, wait), node, method)
+    let is_page = is_page(response.head.header("content-type").as_deref(), &body);
+    let has_no_node = is_page && Form::Foreign.is_passing(status);
+    told(answer, (status, wait), has_no_node, node, method)
 }
 
 /// Asks over the link. A link that is down is waited for until its next attempt to connect has

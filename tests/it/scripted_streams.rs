@@ -1,6 +1,7 @@
 //! Streams of events from nodes that a test words itself: what each says, and when.
 
 mod lost;
+mod pages;
 #[allow(unreachable_pub, reason = "a helper beside its only test")]
 mod teller;
 
@@ -172,7 +173,10 @@ async fn a_topic_on_trial_delays_no_other_also_at_the_next_node() {
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
     // One refuses the set and hangs when it is asked for a topic alone; the other knows all of them.
-    a.reacts(&format!("attestation,{ALL},voluntary_exit"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
+    a.reacts(
+        &format!("attestation,{ALL},voluntary_exit"),
+        Reaction::Refuse("400 Bad Request", r#"{"code":400,"message":"no"}"#.to_owned()),
+    );
     a.reacts("attestation", Reaction::Hang);
     a.reacts("voluntary_exit", Reaction::Hang);
     let setup = Setup::over(&net, &[&a, &b]).await;
@@ -199,11 +203,11 @@ async fn a_short_refusal_of_a_topic_is_kept_without_secrets() {
     let net = Net::default();
     let node = Teller::start(&net, present()).await.under("/aVerySecretKey");
     let all = |topic: &str| format!("block,chain_reorg,finalized_checkpoint,head,{topic}");
-    let long = format!("{{\"message\":\"{}\"}}", "x".repeat(10_000));
+    let long = format!("{{\"code\":400,\"message\":\"{}\"}}", "x".repeat(10_000));
     node.reacts(&all("talk"), Reaction::Refuse("400 Bad Request", long));
     node.reacts(
         &all("word"),
-        Reaction::Refuse("400 Bad Request", "{\"message\":\"no /aVerySecretKey/eth\"}".to_owned()),
+        Reaction::Refuse("400 Bad Request", "{\"code\":400,\"message\":\"no /aVerySecretKey/eth\"}".to_owned()),
     );
     let setup = Setup::over(&net, &[&node]).await;
     for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "no /***/eth")] {

@@ -4,7 +4,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use super::{Answer, MOST_WORDS};
 use crate::{
@@ -26,7 +26,7 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 impl Answer {
     /// The whole body, which also stays in the answer; `None` if the body is too long for the room,
     /// compressed, withheld, or does not come.
-    pub(in crate::beacon) async fn words(&mut self, room: &Arc<Semaphore>) -> Option<Bytes> {
+    pub(in crate::beacon) async fn words(&mut self) -> Option<Bytes> {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         if !is_plain || self.is_withheld || self.length.is_some_and(|length| length > MOST_WORDS as u64) {
             return None;
@@ -41,7 +41,7 @@ impl Answer {
                 let length = piece.len();
                 held += length;
                 append(&mut self.pieces, piece);
-                if !self.fits(held, length, Some(room)) {
+                if !self.fits(held, length) {
                     return None;
                 }
             }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     domain::{
+        beacon_form::Form,
         node_id::NodeId,
         publication::{Problem, PublishVerdict},
     },
@@ -58,7 +59,9 @@ impl<'a> Giving<'a> {
                     let is_judged = matches!(sent, Sent::Answered(_));
                     self.busy.extend(place.filter(|_| !is_judged));
                     match sent {
-                        Sent::OfTheNode(answer, _) if may_have_passed_on(&answer) => self.may_be_given("refused", part),
+                        Sent::OfTheNode(answer, form, _) if form.may_have_passed_on(answer.status) => {
+                            self.may_be_given("refused", part)
+                        }
                         // The message may have waited for this node alone.
                         _ => Next::Another("refused"),
                     }
@@ -69,13 +72,13 @@ impl<'a> Giving<'a> {
         self.running.retain(|given| given.node != node);
         run.tries.tried.push(node);
         run.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
-        let (answer, of_the_node, trouble) = match sent {
+        let (answer, form, of_the_node, trouble) = match sent {
             Sent::Answered(answer) if answer.status < 300 => {
                 run.taken(node, self);
                 return self.took(answer, part);
             }
-            Sent::Answered(answer) => (answer, false, None),
-            Sent::OfTheNode(answer, trouble) => (answer, true, trouble),
+            Sent::Answered(answer) => (answer, Form::Node, false, None),
+            Sent::OfTheNode(answer, form, trouble) => (answer, form, true, trouble),
             Sent::Refused(answer, _) => {
                 run.refused.get_or_insert(answer);
                 self.busy.push(node);
@@ -154,22 +157,17 @@ impl<'a> Giving<'a> {
                 self.says(answer, said, can_be_doubted)
             }
             (answer, said) => {
-                let may_be_given = said != PublishVerdict::Repeated && may_have_passed_on(&answer);
-                if matches!(answer.status, ..300 | 408 | 500..) {
+                let may_be_given = said != PublishVerdict::Repeated && form.may_have_passed_on(answer.status);
+                // Words that no node is known to say do not change.
+                if form != Form::Empty && form.is_passing(answer.status) {
                     self.fails(node);
                 }
-                run.keeps(answer);
+                run.keeps(answer, form);
                 run.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 if may_be_given { self.may_be_given("refused", part) } else { Next::Another("refused") }
             }
         }
     }
-}
-
-/// Whether a node's failure leaves open whether the node has passed the message on: a gateway gave
-/// the node up, or the node failed in the middle.
-fn may_have_passed_on(answer: &Answer) -> bool {
-    matches!(answer.status, 200..=299 | 408 | 500 | 502 | 504)
 }
 
 /// Whether the client wants its block refused if the proposer has made another one. A refusal for

@@ -1,9 +1,9 @@
 //! Requests that all nodes were told: for which nodes they are due, and which make room.
 
 use http::{HeaderMap, Method};
-use tokio::{sync::Semaphore, time::advance};
+use tokio::time::advance;
 
-use super::{super::uploads::Uploads, *};
+use super::{super::room::Room, *};
 use crate::{
     domain::{beacon_route::Route, node_id::NodeId, target::Target},
     memory::{Account, Budget},
@@ -23,6 +23,7 @@ fn request(path: &str) -> Arc<Request> {
         target,
         headers: HeaderMap::new(),
         caller: None,
+        client: None,
         trace: None,
     })
 }
@@ -35,7 +36,7 @@ async fn body_of(text: &str, account: &Arc<Account>) -> Whole {
     let piece = Bytes::copy_from_slice(text.as_bytes());
     let pieces = futures_util::stream::iter([Ok(piece)]);
     let mut upload = Upload::streamed(Box::pin(pieces), None).counted(account.incoming());
-    upload.keep(1 << 20, &Arc::new(Semaphore::new(1 << 21)), &Uploads::new(0)).await.unwrap();
+    upload.keep(1 << 20, &Room::new(1 << 21)).await.unwrap();
     upload.in_memory().unwrap()
 }
 

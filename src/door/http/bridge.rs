@@ -84,6 +84,8 @@ struct Inner {
     part: Part,
     /// Whether the answer under way lasts for as long as the client stays.
     is_stream: bool,
+    /// Whether the request under way is a read without effect.
+    is_read: bool,
     /// The end that the client made meanwhile, until that is told.
     end: Option<End>,
     /// Whether something was written since this was asked last.
@@ -158,6 +160,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         is_fresh: true,
         part: Part::All,
         is_stream: false,
+        is_read: false,
         end: None,
         has_written: false,
         running: None,
@@ -184,11 +187,6 @@ impl Watch {
         inner.is_busy = true;
         inner.head = None;
         (Turn(self.inner.clone()), inner.long.take())
-    }
-
-    /// The answer under way lasts for as long as the client stays.
-    pub(super) fn streams(&self) {
-        lock(&self.inner).is_stream = true;
     }
 
     /// These calls are under way while the answer is written.

@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     task::{Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -57,6 +58,9 @@ pub(super) enum Ended {
     },
 }
 
+/// How long a read of the beacon API goes on that has no answer yet when the client closes its
+/// side. Clients that give up look the same as scripts that close their side and wait.
+const LEFT: Duration = Duration::from_secs(5);
 /// The longest head of a request, without a long query; also the size of one read.
 const MAX_HEAD: usize = 64 * 1024;
 /// Serves the connection from here to its end, or until another door takes over.
@@ -93,6 +97,8 @@ pub(super) async fn serve(
             let line = line(service, peer, &mut request);
             let compressing = compressing(service, &request);
             let mut response = answered(service, request, watch, taken, peer).await;
+            // An answer that has begun may take longer.
+            watch.reads(false);
             if let Some((site, wanted, method)) = compressing {
                 let client = caller.address();
                 service.encoders.compress(&mut response, &wanted, &method, &site.compression, client);
@@ -197,7 +203,7 @@ where
                 Poll::Ready(End::Half) => {
                     client.place.departs();
                     watch.take_written();
-                    patience = Some(Box::pin(sleep(STALL)));
+                    patience = Some(Box::pin(sleep(if watch.is_read() { LEFT } else { STALL })));
                     continue;
                 }
                 Poll::Ready(End::Lost) => return Poll::Ready(Driven::Lost),
@@ -244,6 +250,7 @@ async fn answered(
     if let Err(refused) = gate::check_origin(&site, &request) {
         return refuse(&refused, is_beacon);
     }
+    watch.reads(is_beacon && request.method() == Method::GET);
     respond(site, request, service, &watch.left).await
 }
 

@@ -4,7 +4,9 @@
 //! carries the others. Reason: the refusal does not name the unknown topic. Example: a client adds
 //! `head_v2` and `block_gossip` to a stream of `head`, and the node answers 400. Both are tried;
 //! the node refuses `head_v2` alone, so `block_gossip` joins the stream, and `head_v2` is not asked
-//! for in the next [`FORGET`].
+//! for in the next [`FORGET`]. Where the node knows each topic alone, or a stream opens without the
+//! topics, all are asked for together once more before they count as refused: a gateway may have
+//! answered in the place of the node.
 //!
 //! Rule: where a stream with more topics is lost, or fails in another way than by a refusal, the
 //! topics count as refused when that happens again and a stream without them opens then. Reason: a
@@ -32,6 +34,8 @@ pub(super) type Refusal = (u16, Bytes);
 #[derive(Default)]
 pub(super) struct Trials {
     running: JoinSet<Trial>,
+    /// The pool of the nodes that are tried.
+    pool: Option<Arc<Pool>>,
     /// No topic is in two sets of one node, since a suspected topic is not asked for.
     suspects: Vec<Suspects>,
     /// Topics with which a stream failed once, and until when that counts.
@@ -46,7 +50,10 @@ pub(super) struct Trials {
 enum Trial {
     /// Of one topic alone: `None` where the node knows the topic, or does not say.
     Alone(NodeId, String, Option<Refusal>),
-    /// Whether a stream without these doubted topics opens.
+    /// Of topics that were found alone, together once more: `None` where the node opens their
+    /// stream, or does not say.
+    Together(NodeId, Names, Option<Refusal>),
+    /// Whether a stream without these doubted topics opens, and one with them does not.
     Without(NodeId, Names, bool),
 }
 
@@ -54,9 +61,10 @@ enum Trial {
 struct Suspects {
     node: NodeId,
     topics: Names,
+    /// All topics of the stream that was refused.
+    all: Names,
     untried: Names,
     found: bool,
-    refusal: Refusal,
 }
 
 impl Trials {
@@ -73,17 +81,19 @@ impl Trials {
         of_node.map(|((_, topic), (_, refusal))| (topic.clone(), refusal.clone())).collect()
     }
 
-    /// The node refused these topics together: each is tried, if there is more than one.
-    pub(super) fn begin(&mut self, pool: &Arc<Pool>, node: NodeId, topics: Names, refusal: Refusal) {
+    /// The node refused these topics as a part of `all`: each is tried, if there is more than one.
+    pub(super) fn begin(&mut self, pool: &Arc<Pool>, node: NodeId, (topics, all): (Names, Names), refusal: Refusal) {
         if topics.len() == 1 {
             return self.refuse(node, topics, &refusal);
         }
         for topic in topics.clone() {
             let pool = pool.clone();
-            self.running
-                .spawn(async move { Trial::Alone(node, topic.clone(), node::refuses(pool, node, topic).await) });
+            self.running.spawn(async move {
+                Trial::Alone(node, topic.clone(), node::refuses(&pool, node, &[topic].into()).await)
+            });
         }
-        self.suspects.push(Suspects { node, untried: topics.clone(), topics, found: false, refusal });
+        self.pool = Some(pool.clone());
+        self.suspects.push(Suspects { node, untried: topics.clone(), topics, all, found: false });
     }
 
     /// A stream of the node failed with these topics, beside a good one that is `without` them.
@@ -98,7 +108,12 @@ impl Trials {
         topics.retain(|topic| again(topic));
         self.compared.push((node, topics.clone()));
         let pool = pool.clone();
-        self.running.spawn(async move { Trial::Without(node, topics, node::opens(&pool, node, &without).await) });
+        self.running.spawn(async move {
+            let is_open = node::opens(&pool, node, &without).await;
+            let all = without.union(&topics).cloned().collect();
+            let is_refused = is_open && !node::keeps_open(&pool, node, &all).await;
+            Trial::Without(node, topics, is_refused)
+        });
     }
 
     /// A stream of the node lasts with these topics.
@@ -106,10 +121,10 @@ impl Trials {
         self.doubted.retain(|(of, topic), _| *of != node || !topics.contains(topic));
     }
 
-    fn compared(&mut self, node: NodeId, topics: Names, is_open: bool) {
+    fn compared(&mut self, node: NodeId, topics: Names, is_refused: bool) {
         self.compared.retain(|other| (other.0, &other.1) != (node, &topics));
         self.lasts(node, &topics);
-        if is_open {
+        if is_refused {
             let body = Bytes::from_static(br#"{"code":503,"message":"no node sends these topics now"}"#);
             self.refuse(node, topics, &(503, body));
         }
@@ -123,28 +138,42 @@ impl Trials {
     /// Completes when a trial has its answer. Cancel-safe.
     pub(super) async fn next(&mut self) {
         match self.running.join_next().await {
-            Some(Ok(Trial::Alone(node, topic, refusal))) => self.tried(node, topic, refusal),
-            Some(Ok(Trial::Without(node, topics, is_open))) => self.compared(node, topics, is_open),
+            Some(Ok(Trial::Alone(node, topic, refusal))) => {
+                if let (Some((topics, all)), Some(pool)) = (self.tried(node, topic, refusal), self.pool.clone()) {
+                    self.running
+                        .spawn(async move { Trial::Together(node, topics, node::refuses(&pool, node, &all).await) });
+                }
+            }
+            Some(Ok(Trial::Together(node, topics, refusal))) => self.together(node, topics, refusal),
+            Some(Ok(Trial::Without(node, topics, is_refused))) => self.compared(node, topics, is_refused),
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             _ => {}
         }
     }
 
-    fn tried(&mut self, node: NodeId, topic: String, refusal: Option<Refusal>) {
+    /// Takes note of the trial of one topic. Returns the topics to ask for together once more, and
+    /// all topics of their stream, when each was found alone.
+    fn tried(&mut self, node: NodeId, topic: String, refusal: Option<Refusal>) -> Option<(Names, Names)> {
         let is_of = |set: &Suspects| set.node == node && set.untried.contains(&topic);
-        let Some(place) = self.suspects.iter().position(is_of) else { return };
-        let set = &mut self.suspects[place];
+        let set = self.suspects.iter_mut().find(|set| is_of(set))?;
         set.untried.remove(&topic);
         set.found |= refusal.is_some();
-        if set.untried.is_empty() {
-            let Suspects { topics, found, refusal, .. } = self.suspects.swap_remove(place);
-            if !found {
-                // The node knows each topic alone, and refuses them only together: all are refused.
-                self.refuse(node, topics, &refusal);
-            }
+        let is_done = set.untried.is_empty();
+        let again = (is_done && !set.found).then(|| (set.topics.clone(), set.all.clone()));
+        if is_done && again.is_none() {
+            self.suspects.retain(|set| set.node != node || !set.topics.contains(&topic));
         }
         if let Some(refusal) = refusal {
             self.refuse(node, Names::from([topic]), &refusal);
+        }
+        again
+    }
+
+    /// Takes note of the trial of topics together, of which the node knows each alone.
+    fn together(&mut self, node: NodeId, topics: Names, refusal: Option<Refusal>) {
+        self.suspects.retain(|set| set.node != node || set.topics != topics);
+        if let Some(refusal) = refusal {
+            self.refuse(node, topics, &refusal);
         }
     }
 
@@ -184,8 +213,9 @@ mod tests {
 
     fn suspecting(topics: &[&str]) -> Trials {
         let mut trials = Trials::default();
-        let (topics, refusal) = (names(topics), refusal("all of them"));
-        trials.suspects.push(Suspects { node: NodeId(3), untried: topics.clone(), topics, found: false, refusal });
+        let topics = names(topics);
+        let (untried, all) = (topics.clone(), topics.clone());
+        trials.suspects.push(Suspects { node: NodeId(3), untried, topics, all, found: false });
         trials
     }
 
@@ -198,8 +228,8 @@ mod tests {
                 && trials.may_ask(NodeId(3), "c")
                 && trials.may_ask(NodeId(2), "a")
         );
-        trials.tried(NodeId(3), "a".to_owned(), Some(refusal("a")));
-        trials.tried(NodeId(3), "b".to_owned(), None);
+        assert_eq!(trials.tried(NodeId(3), "a".to_owned(), Some(refusal("a"))), None);
+        assert_eq!(trials.tried(NodeId(3), "b".to_owned(), None), None);
         assert!(!trials.may_ask(NodeId(3), "a") && trials.may_ask(NodeId(3), "b") && trials.may_ask(NodeId(2), "a"));
         assert_eq!(trials.refused_by(NodeId(3)), BTreeMap::from([("a".to_owned(), refusal("a"))]));
         trials.expire(Instant::now() + FORGET);
@@ -208,11 +238,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn topics_that_are_refused_only_together_are_all_refused() {
-        let mut trials = suspecting(&["a", "b"]);
-        trials.tried(NodeId(3), "a".to_owned(), None);
-        trials.tried(NodeId(3), "b".to_owned(), None);
-        assert!(!trials.may_ask(NodeId(3), "a") && !trials.may_ask(NodeId(3), "b"));
-        assert_eq!(trials.refused_by(NodeId(3))["b"], refusal("all of them"));
+        for again in [None, Some(refusal("all of them"))] {
+            let mut trials = suspecting(&["a", "b"]);
+            assert_eq!(trials.tried(NodeId(3), "a".to_owned(), None), None);
+            let both = names(&["a", "b"]);
+            assert_eq!(trials.tried(NodeId(3), "b".to_owned(), None), Some((both.clone(), both.clone())));
+            assert!(!trials.may_ask(NodeId(3), "a"));
+            trials.together(NodeId(3), both, again.clone());
+            assert_eq!(trials.may_ask(NodeId(3), "a"), again.is_none());
+            assert_eq!(trials.refused_by(NodeId(3)).get("b"), again.as_ref());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,6 +22,10 @@ use super::{
 
 /// How long a block's head is waited for.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Blocks that may be awaited at once. Events that name further blocks go out without their heads.
+const MAX_AWAITED: usize = 1024;
+/// Blocks that are remembered as settled, at most; those of the lowest heads are forgotten first.
+const MAX_SETTLED: usize = 8192;
 /// Bytes that may wait. Beyond that, the oldest events go out without their heads.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -43,7 +47,7 @@ const TOPICS: [&str; 11] = [
 const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attestation"];
 
 /// The block that an event refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum About {
     Hash(B256),
     /// The block at this slot, with any root.
@@ -63,7 +67,7 @@ pub(super) struct Held {
     waiting: VecDeque<HeldEvent>,
     bytes: usize,
     /// Since when a block has been waited for; `None` until the next [`Held::expire`].
-    since: Vec<(About, Option<Instant>)>,
+    since: HashMap<About, Option<Instant>>,
     /// Blocks that were heads, or were waited for in vain, each with the head's slot of that
     /// moment.
     settled: HashMap<B256, u64>,
@@ -80,10 +84,11 @@ impl Held {
     /// `latest`.
     pub(super) fn take(&mut self, topic: String, data: &[u8], bytes: Bytes, latest: u64) -> Option<(String, Bytes)> {
         let Some(about) = self.blocks(&topic, data, latest) else { return Some((topic, bytes)) };
-        self.bytes += bytes.len();
-        if self.since.iter().all(|(other, _)| *other != about) {
-            self.since.push((about, None));
+        if self.since.len() >= MAX_AWAITED && !self.since.contains_key(&about) {
+            return Some((topic, bytes));
         }
+        self.bytes += bytes.len();
+        self.since.entry(about).or_default();
         self.waiting.push_back(HeldEvent { about, topic, bytes });
         None
     }
@@ -118,15 +123,17 @@ impl Held {
 
     /// Time passes. Returns the events that have waited for long enough.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(String, Bytes)> {
-        for (about, since) in std::mem::take(&mut self.since) {
-            let since = since.unwrap_or(now);
-            if now.saturating_duration_since(since) >= HEAD_TIMEOUT {
-                self.give_up(about);
-            } else {
-                self.since.push((about, Some(since)));
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= HEAD_TIMEOUT;
+        let mut over = Vec::new();
+        for (about, since) in &mut self.since {
+            if is_over(*since.get_or_insert(now)) {
+                over.push(*about);
             }
         }
-        self.release()
+        over.into_iter().for_each(|about| self.give_up(about));
+        let released = self.release();
+        self.forget();
+        released
     }
 
     /// Returns the oldest events while too many bytes wait.
@@ -138,10 +145,27 @@ impl Held {
             self.give_up(oldest.about);
             out.append(&mut self.release());
         }
+        self.forget();
         out
     }
 
+    /// Forgets settled blocks that are too many. No event waits for a settled block then.
+    fn forget(&mut self) {
+        if self.settled.len() > MAX_SETTLED {
+            let mut slots: Vec<u64> = self.settled.values().copied().collect();
+            let (_, median, _) = slots.select_nth_unstable(MAX_SETTLED / 2);
+            let median = *median;
+            let mut spare = self.settled.len() - MAX_SETTLED / 2;
+            self.settled.retain(|_, slot| {
+                let is_forgotten = *slot <= median && spare > 0;
+                spare -= usize::from(is_forgotten);
+                !is_forgotten
+            });
+        }
+    }
+
     fn give_up(&mut self, about: About) {
+        self.since.remove(&about);
         match about {
             About::Hash(root) => _ = self.settled.insert(root, self.slot),
             About::Slot(slot) => self.slot = self.slot.max(slot),
@@ -152,8 +176,9 @@ impl Held {
         if self.waiting.is_empty() {
             return Vec::new();
         }
-        let since = std::mem::take(&mut self.since);
-        self.since = since.into_iter().filter(|(about, _)| !self.is_settled(*about)).collect();
+        let mut since = std::mem::take(&mut self.since);
+        since.retain(|about, _| !self.is_settled(*about));
+        self.since = since;
         let mut out = Vec::new();
         for held in std::mem::take(&mut self.waiting) {
             if self.is_settled(held.about) {
@@ -235,6 +260,25 @@ mod tests {
         ] {
             assert_eq!(about(&data), expected, "{data}");
         }
+    }
+
+    #[test]
+    fn votes_for_ever_new_blocks_are_bounded() {
+        let mut held = Held::default();
+        let (mut now, mut told, rounds) = (Instant::now(), 0, 20);
+        for round in 0..rounds {
+            for number in 0..2000 {
+                let root = B256::left_padding_from(&(round * 2000 + number as u64 + 1).to_be_bytes());
+                let data = json!({"slot": "7", "block": root.to_string()}).to_string();
+                told += usize::from(held.take("head_v2".to_owned(), data.as_bytes(), Bytes::new(), u64::MAX).is_some());
+            }
+            assert_eq!(held.since.len(), MAX_AWAITED);
+            told += held.expire(now).len();
+            now += HEAD_TIMEOUT;
+            told += held.expire(now).len();
+            assert!(held.settled.len() <= MAX_SETTLED && held.since.is_empty() && held.is_empty());
+        }
+        assert_eq!(told, 2000 * rounds as usize, "each goes out");
     }
 
     #[test]

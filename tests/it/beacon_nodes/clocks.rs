@@ -43,11 +43,12 @@ async fn hung_request_goes_to_another_node_within_the_slot() {
         ("GET", "/eth/v1/beacon/blocks/head/root"),
         ("GET", "/eth/v1/beacon/headers/head"),
     ] {
-        let (first, second) = (Node::start(Exchange::hang).await, Node::always(json("200 OK", "\"well\"")).await);
+        let (first, second) =
+            (Node::start(Exchange::hang).await, Node::always(json("200 OK", r#"{"data":"well"}"#)).await);
         let proxy = quick(&[&first, &second]).await;
         let body = if method == "POST" { "[\"1\"]" } else { "" };
         let answer = send(&proxy, request(method, path, "", body)).await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{path}");
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{path}");
         assert_eq!((first.count(), second.count()), (1, 1), "{path}");
         assert_eq!(second.asked()[0].body, body.as_bytes());
         until("the first is given up", async || status(&proxy, "cl-1").await["in_flight"] == 0).await;
@@ -56,26 +57,27 @@ async fn hung_request_goes_to_another_node_within_the_slot() {
 
 #[tokio::test]
 async fn the_first_good_answer_wins_and_a_slow_node_is_not_given_up() {
-    let (first, second) = (after(1500, json("200 OK", "\"slow\"")).await, Node::start(Exchange::hang).await);
+    let (first, second) = (after(1500, json("200 OK", r#"{"data":"slow"}"#)).await, Node::start(Exchange::hang).await);
     let proxy = quick(&[&first, &second]).await;
-    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), r#"{"data":"slow"}"#);
     assert_eq!((first.count(), second.count()), (1, 1));
-    let failing = after(600, json("500 Oops", "\"no\"")).await;
+    let failing = after(600, json("500 Oops", r#"{"data":"no"}"#)).await;
     let proxy = quick(&[&first, &failing]).await;
-    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), r#"{"data":"slow"}"#);
     assert_eq!((first.count(), failing.count()), (2, 1));
 }
 
 #[tokio::test]
 async fn a_third_node_is_asked_as_soon_as_the_second_has_failed() {
     let first = Node::start(Exchange::hang).await;
-    let (failing, well) = (Node::always(json("503 Busy", "{}")).await, Node::always(json("200 OK", "\"well\"")).await);
+    let (failing, well) =
+        (Node::always(json("503 Busy", "{}")).await, Node::always(json("200 OK", r#"{"data":"well"}"#)).await);
     let nodes = [&first, &failing, &well];
     // A fifth of a slot is four seconds, after which the second is asked.
     nodes.iter().for_each(|node| node.set_pace(20));
     let proxy = over(&nodes, "").await;
     let asked = Instant::now();
-    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"well\"");
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), r#"{"data":"well"}"#);
     assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
     assert_eq!(nodes.map(Node::count), [1, 1, 1]);
 }
@@ -85,7 +87,7 @@ async fn fails_once(failure: Option<Vec<u8>>) -> Node {
     let count = AtomicUsize::new(0);
     Node::start(move |exchange: Exchange| {
         let fails = count.fetch_add(1, SeqCst) == 0;
-        let answer = if fails { failure.clone() } else { Some(json("200 OK", "\"well\"")) };
+        let answer = if fails { failure.clone() } else { Some(json("200 OK", r#"{"data":"well"}"#)) };
         async move {
             match answer {
                 Some(answer) => exchange.reply(answer).await,
@@ -114,7 +116,7 @@ async fn a_busy_node_is_asked_again_while_another_hangs() {
             let proxy = quick(&nodes).await;
             let answer = timeout(Duration::from_secs(15), send(&proxy, request("GET", BLOCK, "", ""))).await.unwrap();
             let case = format!("{hangs_first} {:?}", failure.as_deref().map(String::from_utf8_lossy));
-            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{case}");
+            assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{case}");
             assert_eq!((hangs.count(), busy.count()), (1, 2), "{case}");
         }
     }
@@ -122,45 +124,51 @@ async fn a_busy_node_is_asked_again_while_another_hangs() {
 
 #[tokio::test]
 async fn busy_nodes_are_asked_again_only_while_requests_are_held() {
-    let busy = || after(500, json("503 Busy", "\"busy\""));
+    let busy = || after(500, json("503 Busy", r#"{"data":"busy"}"#));
     let (first, second) = (busy().await, busy().await);
     [&first, &second].iter().for_each(|node| node.set_pace(1));
     // The second is asked before the first has failed, and so on.
     let proxy = over(&[&first, &second], "[calls]\nhold = \"1s\"\n").await;
     let answer = timeout(Duration::from_secs(9), send(&proxy, request("GET", BLOCK, "", ""))).await.unwrap();
-    assert_eq!((answer.status, &*answer.text()), (503, "\"busy\""));
+    assert_eq!((answer.status, &*answer.text()), (503, r#"{"data":"busy"}"#));
     assert!(first.count() > 1 && first.count() + second.count() < 9, "{} {}", first.count(), second.count());
 }
 
 #[tokio::test]
 async fn a_request_that_fells_a_node_is_given_to_it_a_few_times() {
-    let slow = after(3000, json("200 OK", "\"slow\"")).await;
+    let slow = after(3000, json("200 OK", r#"{"data":"slow"}"#)).await;
     let lost = Node::start(|mut exchange: Exchange| async move {
         exchange.body().await;
         None
     })
     .await;
     let proxy = quick(&[&slow, &lost]).await;
-    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), r#"{"data":"slow"}"#);
     // Each of three attempts may be two: a node may close a new connection for want of room.
     assert!((2..=6).contains(&lost.count()), "{}", lost.count());
 }
 
 #[tokio::test]
 async fn a_node_that_is_alone_is_waited_for() {
-    let only = after(1500, json("200 OK", "\"slow\"")).await;
+    let only = after(1500, json("200 OK", r#"{"data":"slow"}"#)).await;
     let proxy = quick(&[&only]).await;
-    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), r#"{"data":"slow"}"#);
     assert_eq!(only.count(), 1);
 }
 
 #[tokio::test]
 async fn half_a_block_is_made_good_by_another_node_however_long_it_is() {
-    let whole = vec![b'x'; 1_500_000];
-    for path in [BLOCK, "/eth/v2/beacon/blocks/9", "/eth/v1/beacon/blobs/head"] {
+    for (path, length) in [
+        (BLOCK, 1_500_000),
+        ("/eth/v2/beacon/blocks/9", 1_500_000),
+        ("/eth/v1/beacon/blobs/head", 1_500_000),
+        // A block with many blobs, in JSON.
+        (BLOCK, 40_000_000),
+    ] {
+        let whole = vec![b'x'; length];
         for in_chunks in [false, true] {
             let answer = if in_chunks { chunked("200 OK", "", &whole, 10_000) } else { response("200 OK", "", &whole) };
-            let half = answer[..800_000].to_vec();
+            let half = answer[..length / 2].to_vec();
             let first = Node::start(move |mut exchange: Exchange| {
                 let half = half.clone();
                 async move {
@@ -195,7 +203,7 @@ async fn where_there_is_no_room_a_block_streams_as_any_answer() {
 async fn a_connection_lost_after_a_silence_was_not_just_closing() {
     let first = Node::start(|exchange: Exchange| async {
         match exchange.asked.turn {
-            0 => exchange.reply(json("200 OK", "\"first\"")).await,
+            0 => exchange.reply(json("200 OK", r#"{"data":"first"}"#)).await,
             _ => {
                 sleep(Duration::from_millis(600)).await;
                 None
@@ -203,7 +211,7 @@ async fn a_connection_lost_after_a_silence_was_not_just_closing() {
         }
     })
     .await;
-    let second = Node::always(json("200 OK", "\"second\"")).await;
+    let second = Node::always(json("200 OK", r#"{"data":"second"}"#)).await;
     let proxy = over(&[&first, &second], "[health]\ninterval = \"60s\"\n").await;
     const PATH: &str = "/eth/v2/beacon/pool/attestations";
     while first.asked().iter().all(|asked| asked.turn == 0) {

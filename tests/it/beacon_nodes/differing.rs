@@ -5,7 +5,7 @@ use crate::common::rest::{Asked, Exchange, Node, ask, json, over, status};
 /// Answers by path and query; 200 for what is not said.
 async fn saying(answer: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'static) -> Node {
     Node::start(move |exchange: Exchange| {
-        let answer = answer(&exchange.asked).unwrap_or_else(|| json("200 OK", "\"here\""));
+        let answer = answer(&exchange.asked).unwrap_or_else(|| json("200 OK", r#"{"data":"here"}"#));
         exchange.reply(answer)
     })
     .await
@@ -36,7 +36,7 @@ async fn pruned_data_and_missing_routes_are_asked_of_another_node() {
         let with = saying(|_| None).await;
         let proxy = over(&[&without, &with], "").await;
         let answer = ask(&proxy, "GET", path).await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"here\""), "{path}");
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"here"}"#), "{path}");
         assert_eq!((without.count(), with.count()), (1, 1), "{path}");
     }
 }
@@ -44,17 +44,23 @@ async fn pruned_data_and_missing_routes_are_asked_of_another_node() {
 #[tokio::test]
 async fn data_that_no_node_has_gets_the_first_nodes_answer() {
     let without = |text: &'static str| saying(move |_| Some(json("404 Not Found", text)));
-    let (a, b, c, d) = (without("\"a\"").await, without("\"b\"").await, without("\"c\"").await, without("\"d\"").await);
+    let (a, b, c, d) = (
+        without(r#"{"code":404,"message":"a"}"#).await,
+        without(r#"{"code":404,"message":"b"}"#).await,
+        without(r#"{"code":404,"message":"c"}"#).await,
+        without(r#"{"code":404,"message":"d"}"#).await,
+    );
     // More nodes than attempts: each is asked once, which is no attempt too many.
     let proxy = over(&[&a, &b, &c, &d], "[calls]\nattempts = 2\n").await;
     let answer = ask(&proxy, "GET", "/eth/v1/beacon/blob_sidecars/100").await;
-    assert_eq!((answer.status, &*answer.text()), (404, "\"a\""));
+    assert_eq!((answer.status, &*answer.text()), (404, r#"{"code":404,"message":"a"}"#));
     assert_eq!([&a, &b, &c, &d].map(Node::count), [1; 4]);
 }
 
 #[tokio::test]
 async fn that_a_block_of_late_is_not_there_is_the_clients() {
-    let (a, b) = (saying(|_| Some(json("404 Not Found", "\"a\""))).await, saying(|_| None).await);
+    let (a, b) =
+        (saying(|_| Some(json("404 Not Found", r#"{"code":404,"message":"a"}"#))).await, saying(|_| None).await);
     let proxy = over(&[&a, &b], "").await;
     for path in ["/eth/v1/beacon/headers/99999999", "/eth/v1/beacon/headers/head", "/eth/v1/beacon/genesis"] {
         assert_eq!(ask(&proxy, "GET", path).await.status, 404, "{path}");
@@ -66,13 +72,13 @@ async fn that_a_block_of_late_is_not_there_is_the_clients() {
 async fn pruning_is_learnt_and_nodes_with_the_data_come_first() {
     let prunes = |asked: &Asked| {
         let slot: u64 = asked.target.split('/').nth(5)?.split('?').next()?.parse().ok()?;
-        (slot < 200).then(|| json("404 Not Found", "\"pruned\""))
+        (slot < 200).then(|| json("404 Not Found", r#"{"code":404,"message":"pruned"}"#))
     };
     let (full, archive) = (saying(prunes).await, saying(|_| None).await);
     let proxy = over(&[&full, &archive], "").await;
     let ask = async |kind: &str, slot: u64| {
         let before = full.count();
-        assert_eq!(ask(&proxy, "GET", &format!("/eth/v1/beacon/{kind}/{slot}")).await.text(), "\"here\"");
+        assert_eq!(ask(&proxy, "GET", &format!("/eth/v1/beacon/{kind}/{slot}")).await.text(), r#"{"data":"here"}"#);
         full.count() > before
     };
     assert!(ask("blob_sidecars", 150).await);
@@ -85,8 +91,10 @@ async fn pruning_is_learnt_and_nodes_with_the_data_come_first() {
 
 #[tokio::test]
 async fn missing_recent_data_teaches_no_pruning_bound() {
-    let late =
-        saying(|asked| asked.target.contains("/blob_sidecars/").then(|| json("404 Not Found", "\"not yet\""))).await;
+    let late = saying(|asked| {
+        asked.target.contains("/blob_sidecars/").then(|| json("404 Not Found", r#"{"code":404,"message":"not yet"}"#))
+    })
+    .await;
     let other = saying(|_| None).await;
     let proxy = over(&[&late, &other], "").await;
     let head = status(&proxy, "cl-1").await["head"].as_u64().unwrap();
@@ -94,7 +102,7 @@ async fn missing_recent_data_teaches_no_pruning_bound() {
         for round in 0..2 {
             let before = late.count();
             let path = format!("/eth/v1/beacon/blob_sidecars/{}", head - back);
-            assert_eq!(ask(&proxy, "GET", &path).await.text(), "\"here\"");
+            assert_eq!(ask(&proxy, "GET", &path).await.text(), r#"{"data":"here"}"#);
             assert_eq!(late.count() == before, is_learnt && round == 1, "{back} slots back");
         }
     }

@@ -21,34 +21,36 @@ const SUBSCRIBE: &str = "/eth/v1/validator/beacon_committee_subscriptions";
 
 #[tokio::test]
 async fn while_validators_are_there_all_requests_stay_on_one_node() {
-    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let (a, b) =
+        (Node::always(json("200 OK", r#"{"data":"a"}"#)).await, Node::always(json("200 OK", r#"{"data":"b"}"#)).await);
     // The epoch does not end in the time of a test.
     let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
     let served = async |path: &str| ask(&proxy, "GET", path).await.text();
-    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), (r#"{"data":"a"}"#, r#"{"data":"a"}"#));
     a.set_syncing(true);
     until_verdict(&proxy, "cl-1", "syncing").await;
-    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), (r#"{"data":"b"}"#, r#"{"data":"b"}"#));
     a.set_syncing(false);
     until_verdict(&proxy, "cl-1", "up").await;
     for _ in 0..10 {
-        assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+        assert_eq!((&*served(DATA).await, &*served(HEAD).await), (r#"{"data":"b"}"#, r#"{"data":"b"}"#));
     }
     b.set_syncing(true);
     until_verdict(&proxy, "cl-2", "syncing").await;
-    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), (r#"{"data":"a"}"#, r#"{"data":"a"}"#));
 }
 
 #[tokio::test]
 async fn where_no_validator_asked_requests_go_home_at_once() {
-    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let (a, b) =
+        (Node::always(json("200 OK", r#"{"data":"a"}"#)).await, Node::always(json("200 OK", r#"{"data":"b"}"#)).await);
     let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
     a.set_syncing(true);
     until_verdict(&proxy, "cl-1", "syncing").await;
-    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"b\"");
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), r#"{"data":"b"}"#);
     a.set_syncing(false);
     until_verdict(&proxy, "cl-1", "up").await;
-    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"a\"");
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), r#"{"data":"a"}"#);
 }
 
 #[tokio::test]
@@ -59,7 +61,7 @@ async fn spread_divides_what_is_settled_and_splits_no_validator() {
             exchange.reply(json("200 OK", name)).await
         })
     };
-    let (a, b) = (slow("\"a\"").await, slow("\"b\"").await);
+    let (a, b) = (slow(r#"{"data":"a"}"#).await, slow(r#"{"data":"b"}"#).await);
     let proxy = over(&[&a, &b], "[calls]\npolicy = \"spread\"\n").await;
     let both = async |path: &str| {
         let before = a.count() + b.count();
@@ -80,30 +82,32 @@ async fn spread_divides_what_is_settled_and_splits_no_validator() {
 async fn where_duties_hang_time_and_again_all_go_elsewhere() {
     let a = Node::start(|exchange: Exchange| async {
         let is_duty = exchange.asked.target.starts_with("/eth/v1/validator/");
-        if is_duty { exchange.hang().await } else { exchange.reply(json("200 OK", "\"a\"")).await }
+        if is_duty { exchange.hang().await } else { exchange.reply(json("200 OK", r#"{"data":"a"}"#)).await }
     })
     .await;
-    let b = Node::always(json("200 OK", "\"b\"")).await;
+    let b = Node::always(json("200 OK", r#"{"data":"b"}"#)).await;
     [&a, &b].into_iter().for_each(|node| node.set_pace(1));
     let proxy = over(&[&a, &b], "").await;
-    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"a\"");
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), r#"{"data":"a"}"#);
     for _ in 0..3 {
-        assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+        assert_eq!(ask(&proxy, "GET", DATA).await.text(), r#"{"data":"b"}"#);
     }
-    until("heads come from where duties are done", async || ask(&proxy, "GET", HEAD).await.text() == "\"b\"").await;
+    until("heads come from where duties are done", async || ask(&proxy, "GET", HEAD).await.text() == r#"{"data":"b"}"#)
+        .await;
 }
 
 #[tokio::test]
 async fn a_subscription_is_a_validators_too() {
-    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let (a, b) =
+        (Node::always(json("200 OK", r#"{"data":"a"}"#)).await, Node::always(json("200 OK", r#"{"data":"b"}"#)).await);
     let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
     a.set_syncing(true);
     until_verdict(&proxy, "cl-1", "syncing").await;
-    assert_eq!(send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await.text(), "\"b\"");
+    assert_eq!(send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await.text(), r#"{"data":"b"}"#);
     until("the other is told, too", async || a.count() == 1).await;
     a.set_syncing(false);
     until_verdict(&proxy, "cl-1", "up").await;
-    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), r#"{"data":"b"}"#);
 }
 
 #[tokio::test]
@@ -112,13 +116,13 @@ async fn a_failed_duty_is_done_elsewhere_and_the_next_at_home() {
     let failures = Arc::new(AtomicUsize::new(0));
     let a = Node::start(move |exchange: Exchange| {
         let fails = failures.fetch_add(1, SeqCst) < 2;
-        async move { if fails { None } else { exchange.reply(json("200 OK", "\"a\"")).await } }
+        async move { if fails { None } else { exchange.reply(json("200 OK", r#"{"data":"a"}"#)).await } }
     })
     .await;
-    let b = Node::always(json("200 OK", "\"b\"")).await;
+    let b = Node::always(json("200 OK", r#"{"data":"b"}"#)).await;
     let proxy = over(&[&a, &b], "").await;
-    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
-    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"a\"");
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), r#"{"data":"b"}"#);
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), r#"{"data":"a"}"#);
 }
 
 #[tokio::test]
@@ -130,12 +134,12 @@ async fn messages_for_all_nodes_return_the_first_good_answer() {
         "/eth/v1/validator/register_validator",
         "/eth/v1/validator/proposer_preferences",
     ] {
-        let bad = Node::always(json("500 Internal Server Error", "\"bad\"")).await;
-        let good = Node::always(json("200 OK", "\"good\"")).await;
+        let bad = Node::always(json("500 Internal Server Error", r#"{"data":"bad"}"#)).await;
+        let good = Node::always(json("200 OK", r#"{"data":"good"}"#)).await;
         let slow = Node::start(|mut exchange: Exchange| async move {
             exchange.body().await;
             sleep(Duration::from_millis(700)).await;
-            let whole = exchange.send(json("200 OK", "\"slow\"")).await;
+            let whole = exchange.send(json("200 OK", r#"{"data":"slow"}"#)).await;
             assert!(whole, "the client's answer cut the others off");
             Some(exchange)
         })
@@ -144,7 +148,7 @@ async fn messages_for_all_nodes_return_the_first_good_answer() {
         let started = Instant::now();
         let fields = "content-type: application/json\r\n";
         let answer = send(&proxy, request("POST", path, fields, "[{\"validator_index\":\"1\"}]")).await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"good\""), "{path}");
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"good"}"#), "{path}");
         assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
         for node in [&bad, &slow, &good] {
             until("every node has the body", async || {
@@ -165,10 +169,13 @@ async fn messages_for_all_nodes_return_the_first_good_answer() {
 #[tokio::test]
 async fn when_none_takes_what_it_is_told_the_client_hears_why() {
     let node = |status, text| Node::always(json(status, text));
-    let (a, b) = (node("500 Oops", "\"of the node\"").await, node("400 Bad Request", "\"of the request\"").await);
+    let (a, b) = (
+        node("500 Oops", r#"{"code":500,"message":"of the node"}"#).await,
+        node("400 Bad Request", r#"{"code":400,"message":"of the request"}"#).await,
+    );
     let proxy = over(&[&a, &b], "").await;
     let answer = send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await;
-    assert_eq!((answer.status, &*answer.text()), (400, "\"of the request\""));
+    assert_eq!((answer.status, &*answer.text()), (400, r#"{"code":400,"message":"of the request"}"#));
 }
 
 const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
@@ -186,7 +193,8 @@ fn told(node: &Node, path: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_node_that_answers_is_told_however_it_is_judged() {
-    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let (a, b) =
+        (Node::always(json("200 OK", r#"{"data":"a"}"#)).await, Node::always(json("200 OK", r#"{"data":"b"}"#)).await);
     let proxy = over(&[&a, &b], "").await;
     for both in [false, true] {
         a.set_syncing(true);
@@ -197,7 +205,7 @@ async fn a_node_that_answers_is_told_however_it_is_judged() {
         let answer = send(&proxy, request("POST", PREPARE, "", format!("[{both}]"))).await;
         assert_eq!(answer.status, 200);
         // A usable one speaks for all.
-        assert!(both || answer.text() == "\"b\"", "{}", answer.text());
+        assert!(both || answer.text() == r#"{"data":"b"}"#, "{}", answer.text());
         until("both are told", async || (a.count(), b.count()) == (before.0 + 1, before.1 + 1)).await;
     }
 }
@@ -337,7 +345,8 @@ async fn a_body_that_is_refused_drives_out_no_good_one() {
         Node::paced(1, |mut exchange: Exchange| async move {
             exchange.body().await;
             let is_bad = exchange.asked.body == BAD.as_bytes();
-            exchange.reply(json(if is_bad { "400 Bad Request" } else { "200 OK" }, "")).await
+            let refusal = r#"{"code":400,"message":"bad address"}"#;
+            exchange.reply(if is_bad { json("400 Bad Request", refusal) } else { json("200 OK", "") }).await
         })
         .await
     };
@@ -369,27 +378,63 @@ async fn requests_go_home_to_a_node_that_knows_the_fee_recipients() {
         let may_take = takes.clone();
         let a = Node::paced(1, move |exchange: Exchange| {
             let is_taken = exchange.asked.target != PREPARE || may_take.load(SeqCst);
-            exchange.reply(json(if is_taken { "200 OK" } else { "500 Oops" }, "\"a\""))
+            exchange.reply(json(if is_taken { "200 OK" } else { "500 Oops" }, r#"{"data":"a"}"#))
         })
         .await;
-        let b = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"b\""))).await;
+        let b = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"b"}"#))).await;
         [&a, &b].iter().for_each(|node| node.set_epoch(2));
         let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
         let served = async || ask(&proxy, "GET", DATA).await.text();
-        assert_eq!(served().await, "\"a\"");
+        assert_eq!(served().await, r#"{"data":"a"}"#);
         send(&proxy, request("POST", PREPARE, "", "[1]")).await;
         a.set_syncing(true);
         until_verdict(&proxy, "cl-1", "syncing").await;
-        assert_eq!(served().await, "\"b\"");
+        assert_eq!(served().await, r#"{"data":"b"}"#);
         takes.store(is_told, SeqCst);
         until("an epoch has just begun", async || (200..800).contains(&epoch().1)).await;
         let (since, _) = epoch();
         a.set_syncing(false);
         until_verdict(&proxy, "cl-1", "up").await;
-        until("requests are home", async || served().await == "\"a\"").await;
+        until("requests are home", async || served().await == r#"{"data":"a"}"#).await;
         let (home, over) = epoch();
         // An epoch counts as over a sixth of a slot early.
         let home = home + u64::from(over > 1800);
         assert!(home >= since + epochs, "{since} {home}");
     }
+}
+
+#[tokio::test]
+async fn a_polled_head_does_not_go_back_with_another_node() {
+    // The slot by the clock, as probes have it, is the head before the one that the first tells.
+    let slot = || {
+        #[allow(clippy::disallowed_methods, reason = "the slots of this chain are of the real time")]
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        (now - (now / 1_000_000 - 1) * 1_000_000) / 6
+    };
+    let header = |slot: u64| json("200 OK", &format!(r#"{{"data":{{"header":{{"message":{{"slot":"{slot}"}}}}}}}}"#));
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = is_lost.clone();
+    let first = Node::paced(6, move |exchange: Exchange| {
+        let (is_lost, answer) = (lost.load(SeqCst), header(slot() + 1));
+        async move { if is_lost { None } else { exchange.reply(answer).await } }
+    })
+    .await;
+    // The second has that head a little later.
+    let since: Arc<std::sync::Mutex<Option<Instant>>> = Arc::default();
+    let lost_at = since.clone();
+    let second = Node::paced(6, move |exchange: Exchange| {
+        let is_there = lost_at.lock().unwrap().is_some_and(|at| at.elapsed() > Duration::from_millis(700));
+        exchange.reply(header(if is_there { slot() + 1 } else { slot() }))
+    })
+    .await;
+    let proxy = over(&[&first, &second], "[health]\ninterval = \"200ms\"\n").await;
+    let told = async || {
+        let answer = ask(&proxy, "GET", HEAD).await.json();
+        answer["data"]["header"]["message"]["slot"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    let before = told().await;
+    *since.lock().unwrap() = Some(Instant::now());
+    is_lost.store(true, SeqCst);
+    let after = told().await;
+    assert!(after >= before, "{before} and then {after}");
 }

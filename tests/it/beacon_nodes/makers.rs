@@ -130,3 +130,18 @@ async fn a_block_of_an_unknown_maker_is_refused_by_all_or_none() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_cordon_does_not_cost_the_maker_its_block() {
+    for path in [BLINDED, ENVELOPES] {
+        let (a, b) = (node(0, "200 OK", &[TAKEN]).await, node(0, "200 OK", &[NO_PAYLOAD]).await);
+        let proxy = over(&[&a, &b], "").await;
+        assert_eq!(ask(&proxy, "GET", MAKE).await.status, 200);
+        assert_eq!(proxy.admin("POST /nodes/cl-1/cordon").await.status, 200);
+        let answer = send(&proxy, request("POST", path, "", "{}")).await;
+        assert_eq!((answer.status, posts(&a)), (200, 1), "{path}");
+        // All else goes to the other.
+        send(&proxy, request("POST", "/eth/v1/beacon/pool/voluntary_exits", "", "{}")).await;
+        assert_eq!(posts(&a), 1);
+    }
+}

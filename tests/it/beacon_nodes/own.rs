@@ -44,7 +44,7 @@ async fn errors_have_the_form_of_the_api() {
 
 #[tokio::test]
 async fn calls_and_requests_share_a_port_and_a_connection() {
-    let node = Node::always(json("200 OK", "\"beacon\"")).await;
+    let node = Node::always(json("200 OK", r#"{"data":"beacon"}"#)).await;
     let proxy = over(&[&node], "").await;
     let mut client = proxy.client().await;
     for _ in 0..2 {
@@ -52,7 +52,7 @@ async fn calls_and_requests_share_a_port_and_a_connection() {
         // There are no execution nodes.
         assert_eq!(client.response().await.status, 404);
         client.send(request("POST", "/eth/v1/some/thing", "", "body")).await;
-        assert_eq!(client.response().await.text(), "\"beacon\"");
+        assert_eq!(client.response().await.text(), r#"{"data":"beacon"}"#);
         client.send(request("GET", "/health", "", "")).await;
         assert_eq!(client.response().await.status, 200);
     }

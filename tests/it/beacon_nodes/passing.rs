@@ -174,15 +174,15 @@ async fn all_methods_may_pass_and_answers_without_a_body_have_none() {
 
 #[tokio::test]
 async fn a_networks_beacon_api_is_under_its_path_and_under_cl() {
-    let node = Node::always(json("200 OK", r#""default""#)).await;
-    let other = Node::always(json("200 OK", r#""other""#)).await;
+    let node = Node::always(json("200 OK", r#"{"data":"default"}"#)).await;
+    let other = Node::always(json("200 OK", r#"{"data":"other"}"#)).await;
     let more = format!("[[networks.holesky.cl.primary]]\nname = \"h\"\nhttp = \"{}\"\n", other.url());
     let proxy = over(&[&node], &more).await;
     for (path, network) in [
-        ("/eth/v1/node/version", "\"default\""),
-        ("/cl/eth/v3/validator/blocks/1", "\"default\""),
-        ("/holesky/eth/v1/node/version", "\"other\""),
-        ("/holesky/cl/eth/v2/x?y", "\"other\""),
+        ("/eth/v1/node/version", r#"{"data":"default"}"#),
+        ("/cl/eth/v3/validator/blocks/1", r#"{"data":"default"}"#),
+        ("/holesky/eth/v1/node/version", r#"{"data":"other"}"#),
+        ("/holesky/cl/eth/v2/x?y", r#"{"data":"other"}"#),
     ] {
         let answer = ask(&proxy, "GET", path).await;
         assert_eq!((answer.status, &*answer.text()), (200, network), "{path}");

@@ -10,7 +10,7 @@ use crate::common::{
 const BLOCKS: &str = "/eth/v2/beacon/blocks?broadcast_validation=consensus";
 
 pub(super) async fn well() -> Node {
-    Node::always(json("200 OK", "\"well\"")).await
+    Node::always(json("200 OK", r#"{"data":"well"}"#)).await
 }
 
 /// One path of each kind of what is signed.
@@ -43,7 +43,7 @@ async fn dies() -> Node {
 async fn a_nodes_word_on_a_signed_message_is_final() {
     for path in SIGNED {
         const WRONG: &str = r#"{"code":400,"message":"invalid signature"}"#;
-        for (code, word) in [("200 OK", "1"), ("202 Accepted", "1"), ("400 Bad", WRONG), ("415 Type", "1")] {
+        for (code, word) in [("200 OK", "{}"), ("202 Accepted", "{}"), ("400 Bad", WRONG)] {
             // Only its maker, which is not known here, refuses a block without its payload.
             if word == WRONG && (path.contains("blinded") || path.contains("envelopes")) {
                 continue;
@@ -60,12 +60,12 @@ async fn a_nodes_word_on_a_signed_message_is_final() {
 #[tokio::test]
 async fn a_signed_message_goes_on_to_a_node_that_takes_it() {
     let page = |status| response(status, "content-type: text/html\r\n", "<html>");
-    let cut = response("200 OK", "", "\"first\"");
+    let cut = response("200 OK", "", r#"{"data":"first"}"#);
     let answers = [
-        json("500 Oops", "\"first\""),
-        json("503 Syncing", "\"first\""),
-        json("429 Many", "\"first\""),
-        json("404 No", "\"first\""),
+        json("500 Oops", r#"{"data":"first"}"#),
+        json("503 Syncing", r#"{"data":"first"}"#),
+        json("429 Many", r#"{"data":"first"}"#),
+        json("404 No", r#"{"data":"first"}"#),
         page("502 Bad Gateway"),
         page("504 Gateway Timeout"),
         page("400 Bad Request"),
@@ -90,7 +90,7 @@ async fn a_signed_message_goes_on_to_a_node_that_takes_it() {
             let second = well().await;
             let proxy = over(&[&first, &second], "").await;
             let answer = send(&proxy, request("POST", path, "eth-consensus-version: electra\r\n", "the block")).await;
-            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{path}");
+            assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{path}");
             // A lost connection may only have been closed: the node is asked once more over a fresh one.
             assert!((1..=3).contains(&first.count()) && second.count() == 1, "{path} {}", first.count());
             let asked = &second.asked()[0];
@@ -115,7 +115,7 @@ async fn one_that_hangs_and_one_that_is_well() -> (Node, Node) {
         exchange.body().await;
         exchange.hang().await
     };
-    let well = |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""));
+    let well = |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"well"}"#));
     (Node::paced(1, hangs).await, Node::paced(1, well).await)
 }
 
@@ -124,7 +124,7 @@ async fn a_node_that_hangs_over_a_block_shares_it_with_another() {
     let (first, second) = one_that_hangs_and_one_that_is_well().await;
     let proxy = over(&[&first, &second], "").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
-    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#));
     let metrics = proxy.admin("GET /metrics").await.text();
     let line = r#"steadfast_publications_again_total{network="default",reason="late"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
@@ -137,9 +137,9 @@ async fn one_that_hangs_over_publications() -> (Node, Node) {
         if exchange.asked.method == "POST" {
             return exchange.hang().await;
         }
-        exchange.reply(json("200 OK", "\"first\"")).await
+        exchange.reply(json("200 OK", r#"{"data":"first"}"#)).await
     };
-    let well = |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""));
+    let well = |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"well"}"#));
     (Node::paced(1, hangs).await, Node::paced(1, well).await)
 }
 
@@ -153,14 +153,14 @@ async fn a_node_that_hangs_over_messages_is_passed_over_for_them() {
     let proxy = over(&[&first, &second], "").await;
     let publish = async || {
         let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#));
     };
     for count in 1..=3 {
         publish().await;
         assert_eq!((posts(&first), posts(&second)), (count, count));
         // What is asked of the same group is answered, and excuses nothing.
         let asked = send(&proxy, request("GET", ATTESTATIONS, "", "")).await;
-        assert_eq!(asked.text(), "\"first\"");
+        assert_eq!(asked.text(), r#"{"data":"first"}"#);
     }
     publish().await;
     assert_eq!((posts(&first), posts(&second)), (3, 4), "it goes to the other at once");
@@ -175,7 +175,7 @@ async fn a_node_that_hangs_over_messages_is_passed_over_for_them() {
     assert_eq!(posts(&first), 4);
     assert!(has(&format!("{} 3", line("late"))).await, "none has waited since");
     assert!(proxy.admin("GET /status").await.text().contains("publishing: pool"));
-    assert_eq!(send(&proxy, request("GET", ATTESTATIONS, "", "")).await.text(), "\"first\"");
+    assert_eq!(send(&proxy, request("GET", ATTESTATIONS, "", "")).await.text(), r#"{"data":"first"}"#);
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn a_block_that_its_node_cannot_place_is_given_to_another() {
     let (lags, also, second) =
         (Node::always(json("400 Bad", message)).await, Node::always(json("400 Bad", message)).await, well().await);
     let proxy = over(&[&lags, &second], "").await;
-    assert_eq!(send(&proxy, request("POST", BLOCKS, "", "the block")).await.text(), "\"well\"");
+    assert_eq!(send(&proxy, request("POST", BLOCKS, "", "the block")).await.text(), r#"{"data":"well"}"#);
     // When no node can, the client has a node's words.
     let proxy = over(&[&lags, &also], "").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
@@ -295,13 +295,13 @@ async fn a_block_that_its_node_cannot_place_is_given_to_another() {
 async fn all_nodes_have_it_at_once_where_the_operator_wants_that() {
     let slow = Node::start(|exchange: Exchange| async {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        exchange.reply(json("200 OK", "\"slow\"")).await
+        exchange.reply(json("200 OK", r#"{"data":"slow"}"#)).await
     })
     .await;
-    let (bad, good) = (Node::always(json("400 Bad", "\"bad\"")).await, well().await);
+    let (bad, good) = (Node::always(json("400 Bad", r#"{"data":"bad"}"#)).await, well().await);
     let proxy = over(&[&slow, &good, &bad], "[beacon]\npublish_to = \"all\"\n").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
-    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#));
     for node in [&slow, &good, &bad] {
         until("every node has it", async || node.asked().iter().any(|asked| asked.body == b"the block")).await;
         assert_eq!(node.count(), 1);
@@ -311,10 +311,10 @@ async fn all_nodes_have_it_at_once_where_the_operator_wants_that() {
 #[tokio::test]
 async fn when_no_node_can_publish_the_client_hears_it_from_one() {
     let node = |text: &'static str| Node::always(json("503 Service Unavailable", text));
-    let (first, second) = (node("\"first\"").await, node("\"second\"").await);
+    let (first, second) = (node(r#"{"data":"first"}"#).await, node(r#"{"data":"second"}"#).await);
     let proxy = over(&[&first, &second], "[calls]\nhold = \"2s\"\n").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
-    assert_eq!((answer.status, &*answer.text()), (503, "\"first\""));
+    assert_eq!((answer.status, &*answer.text()), (503, r#"{"data":"first"}"#));
     // They are asked again meanwhile, after pauses that become longer.
     assert_eq!((first.count(), second.count()), (3, 3));
 }
@@ -341,22 +341,22 @@ async fn message_that_may_have_arrived_is_not_sent_again() {
 async fn a_publication_may_take_its_time_and_a_short_question_may_not() {
     let first = Node::start(|exchange: Exchange| async {
         tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-        exchange.reply(json("200 OK", "\"first\"")).await
+        exchange.reply(json("200 OK", r#"{"data":"first"}"#)).await
     })
     .await;
     let second = well().await;
     let patience = "[calls]\nattempt_timeout = \"500ms\"\n[health]\nfall = 100\n";
     let proxy = over(&[&first, &second], patience).await;
     for (method, path, text) in [
-        ("POST", BLOCKS, "\"first\""),
-        ("GET", "/eth/v2/debug/beacon/states/head", "\"first\""),
-        ("GET", "/eth/v2/beacon/blocks/head", "\"first\""),
-        ("POST", "/eth/v1/beacon/states/head/validators", "\"first\""),
-        ("POST", "/eth/v1/beacon/rewards/attestations/7", "\"first\""),
-        ("GET", "/eth/v1/beacon/headers/head", "\"well\""),
-        ("GET", "/eth/v1/node/version", "\"well\""),
-        ("GET", "/eth/v1/validator/attestation_data", "\"well\""),
-        ("POST", "/eth/v1/validator/duties/attester/7", "\"well\""),
+        ("POST", BLOCKS, r#"{"data":"first"}"#),
+        ("GET", "/eth/v2/debug/beacon/states/head", r#"{"data":"first"}"#),
+        ("GET", "/eth/v2/beacon/blocks/head", r#"{"data":"first"}"#),
+        ("POST", "/eth/v1/beacon/states/head/validators", r#"{"data":"first"}"#),
+        ("POST", "/eth/v1/beacon/rewards/attestations/7", r#"{"data":"first"}"#),
+        ("GET", "/eth/v1/beacon/headers/head", r#"{"data":"well"}"#),
+        ("GET", "/eth/v1/node/version", r#"{"data":"well"}"#),
+        ("GET", "/eth/v1/validator/attestation_data", r#"{"data":"well"}"#),
+        ("POST", "/eth/v1/validator/duties/attester/7", r#"{"data":"well"}"#),
     ] {
         let answer = send(&proxy, request(method, path, "", "")).await;
         assert_eq!((answer.status, &*answer.text()), (200, text), "{method} {path}");
@@ -367,19 +367,19 @@ async fn a_publication_may_take_its_time_and_a_short_question_may_not() {
 async fn an_unseen_message_goes_elsewhere_on_a_sound_connection() {
     // It keeps connections open, and ends them when the next request comes: probes have used those that are there.
     let first = Node::start(|exchange: Exchange| async {
-        if exchange.asked.turn > 0 { None } else { exchange.reply(json("200 OK", "\"first\"")).await }
+        if exchange.asked.turn > 0 { None } else { exchange.reply(json("200 OK", r#"{"data":"first"}"#)).await }
     })
     .await;
     let second = well().await;
     let proxy = over(&[&first, &second], "").await;
     for _ in 0..20 {
         let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"first\""));
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"first"}"#));
     }
     first.stop().await;
     for (path, headers) in [(BLOCKS, ""), ("/eth/v1/some/thing", "")] {
         let answer = send(&proxy, request("POST", path, headers, "the block")).await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{path}");
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{path}");
     }
     let bodies: Vec<Vec<u8>> = second.asked().into_iter().map(|asked| asked.body).collect();
     assert_eq!(bodies, [b"the block", b"the block"]);
@@ -387,19 +387,19 @@ async fn an_unseen_message_goes_elsewhere_on_a_sound_connection() {
 
 #[tokio::test]
 async fn a_body_too_long_to_be_kept_is_passed_on_once() {
-    let (first, second) = (Node::always(json("503 Syncing", "\"first\"")).await, well().await);
+    let (first, second) = (Node::always(json("503 Syncing", r#"{"data":"first"}"#)).await, well().await);
     let proxy = over(&[&first, &second], "").await;
     let body: Vec<u8> = (0..=255).cycle().take((48 << 20) + 1).collect();
     let head = format!("POST {BLOCKS} HTTP/1.1\r\nhost: p\r\ntransfer-encoding: chunked\r\n\r\n");
     for asked in [request("POST", BLOCKS, "", &body), [head.into_bytes(), chunks(&body, 50_000)].concat()] {
         let answer = send(&proxy, asked).await;
-        assert_eq!((answer.status, &*answer.text()), (503, "\"first\""));
+        assert_eq!((answer.status, &*answer.text()), (503, r#"{"data":"first"}"#));
         assert!(first.asked().last().unwrap().body == body);
         assert_eq!(second.count(), 0);
     }
     // One byte less can be sent again.
     let answer = send(&proxy, request("POST", BLOCKS, "", &body[1..])).await;
-    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#));
     assert!(second.asked().last().unwrap().body == body[1..]);
 }
 

@@ -55,14 +55,14 @@ async fn at_the_limit_a_doubtful_node_is_waited_for() {
                 return exchange.reply(response("429 Many", "retry-after: 1\r\n", "")).await;
             }
             sleep(Duration::from_secs(2)).await;
-            exchange.reply(json("200 OK", "\"first\"")).await
+            exchange.reply(json("200 OK", r#"{"data":"first"}"#)).await
         }
     })
     .await;
-    let second = after(0, json("200 OK", "\"second\"")).await;
+    let second = after(0, json("200 OK", r#"{"data":"second"}"#)).await;
     let proxy = over(&[&first, &second], "[calls]\nmax_held = 1\n").await;
     // Once it has rested, it is tried by a message; the other cannot have that too.
-    while soon(&proxy, EXITS).await.text() != "\"first\"" {
+    while soon(&proxy, EXITS).await.text() != r#"{"data":"first"}"# {
         sleep(Duration::from_millis(100)).await;
     }
     let metrics = proxy.admin("GET /metrics").await.text();
@@ -115,10 +115,18 @@ async fn a_failed_node_may_have_passed_a_repeated_message_on() {
         (response("504 Gateway Timeout", PAGE, "<html>"), 200),
         (response("502 Bad Gateway", PAGE, "<html>"), 200),
         (response("200 OK", PAGE, "<html>"), 200),
+        (response("503 Service Unavailable", "content-type: text/plain\r\n", "upstream connect error"), 200),
+        (response("503 Busy", "", ""), 200),
+        (response("520 Odd", PAGE, "<html>"), 200),
+        (response("522 Odd", "", ""), 200),
+        (response("529 Odd", PAGE, "<html>"), 200),
+        (response("561 Odd", PAGE, "<html>"), 200),
+        (response("599 Odd", "content-type: text/plain\r\n", "odd"), 200),
+        (response("499 Gone", PAGE, "<html>"), 200),
         (json("500 Oops", r#"{"code":500,"message":"internal"}"#), 200),
         (json("408 Late", "{}"), 200),
         // These nodes have taken nothing.
-        (json("503 Busy", "{}"), 400),
+        (json("503 Busy", r#"{"code":503,"message":"busy"}"#), 400),
         (response("429 Many", "", ""), 400),
         (response("404 Not Found", PAGE, "<html>"), 400),
         (json("500 Oops", REPEATED), 400),
@@ -141,23 +149,24 @@ async fn a_node_that_was_busy_is_asked_again_while_another_hangs() {
     let first = hangs().await;
     let second = Node::paced(1, move |exchange: Exchange| {
         let is_busy = count.fetch_add(1, SeqCst) == 0;
-        let answer = if is_busy { json("503 Busy", "\"busy\"") } else { json("200 OK", "\"well\"") };
+        let answer =
+            if is_busy { json("503 Busy", r#"{"data":"busy"}"#) } else { json("200 OK", r#"{"data":"well"}"#) };
         exchange.reply(answer)
     })
     .await;
     let proxy = over(&[&first, &second], "").await;
     let answer = soon(&proxy, EXITS).await;
-    assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"well\"", 2));
+    assert_eq!((answer.status, &*answer.text(), second.count()), (200, r#"{"data":"well"}"#, 2));
 }
 
 #[tokio::test]
 async fn message_for_all_nodes_waits_for_none_that_hangs() {
     const PATH: &str = "/eth/v1/validator/register_validator";
     for (status, code) in [("400 Bad", 400), ("500 Oops", 500)] {
-        let (first, second) = (after(0, json(status, "\"no\"")).await, hangs().await);
+        let (first, second) = (after(0, json(status, r#"{"data":"no"}"#)).await, hangs().await);
         let proxy = over(&[&first, &second], "").await;
         let answer = soon(&proxy, PATH).await;
-        assert_eq!((answer.status, &*answer.text(), second.count()), (code, "\"no\"", 1));
+        assert_eq!((answer.status, &*answer.text(), second.count()), (code, r#"{"data":"no"}"#, 1));
     }
 }
 
@@ -192,14 +201,14 @@ async fn briefly_refused_message_waits_for_the_nodes() {
             let (answers, turn) = (answers.clone(), AtomicUsize::new(0));
             let node = Node::paced(1, move |exchange: Exchange| {
                 let answer = answers.get(turn.fetch_add(1, SeqCst)).cloned();
-                exchange.reply(answer.unwrap_or_else(|| json("200 OK", "\"taken\"")))
+                exchange.reply(answer.unwrap_or_else(|| json("200 OK", r#"{"data":"taken"}"#)))
             });
             list.push(node.await);
         }
         let proxy = over(&list.iter().collect::<Vec<_>>(), "").await;
         let answer = soon(&proxy, EXITS).await;
         let case: Vec<_> = nodes.iter().map(|answers| String::from_utf8_lossy(&answers[0])).collect();
-        assert_eq!((answer.status, &*answer.text()), (200, "\"taken\""), "{case:?}");
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"taken"}"#), "{case:?}");
     }
 }
 
@@ -208,13 +217,17 @@ async fn a_resting_node_gets_a_message_later_while_another_hangs() {
     let count = Arc::new(AtomicUsize::new(0));
     let second = Node::paced(1, move |exchange: Exchange| {
         let rests = count.fetch_add(1, SeqCst) == 0;
-        exchange.reply(if rests { response("429 Many", "retry-after: 2\r\n", "") } else { json("200 OK", "\"well\"") })
+        exchange.reply(if rests {
+            response("429 Many", "retry-after: 2\r\n", "")
+        } else {
+            json("200 OK", r#"{"data":"well"}"#)
+        })
     })
     .await;
     let first = hangs().await;
     let proxy = over(&[&first, &second], "").await;
     let answer = soon(&proxy, EXITS).await;
-    assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"well\"", 2));
+    assert_eq!((answer.status, &*answer.text(), second.count()), (200, r#"{"data":"well"}"#, 2));
 }
 
 #[tokio::test]
@@ -223,7 +236,11 @@ async fn a_node_that_rests_may_know_the_block_that_another_does_not() {
     let count = Arc::new(AtomicUsize::new(0));
     let second = Node::paced(1, move |exchange: Exchange| {
         let rests = count.fetch_add(1, SeqCst) == 0;
-        exchange.reply(if rests { response("429 Many", "retry-after: 3\r\n", "") } else { json("200 OK", "\"well\"") })
+        exchange.reply(if rests {
+            response("429 Many", "retry-after: 3\r\n", "")
+        } else {
+            json("200 OK", r#"{"data":"well"}"#)
+        })
     })
     .await;
     let first = after(0, unknown).await;
@@ -241,5 +258,5 @@ async fn a_node_that_rests_may_know_the_block_that_another_does_not() {
         soon(&proxy, EXITS).await.text()
     };
     let (one, other) = tokio::join!(both, other);
-    assert_eq!((&*one, &*other, second.count()), ("\"well\"", "\"well\"", 3));
+    assert_eq!((&*one, &*other, second.count()), (r#"{"data":"well"}"#, r#"{"data":"well"}"#, 3));
 }

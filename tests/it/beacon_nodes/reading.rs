@@ -13,7 +13,7 @@ use crate::common::{
 const PATH: &str = "/eth/v1/beacon/headers/head";
 
 async fn well() -> Node {
-    Node::always(json("200 OK", "\"well\"")).await
+    Node::always(json("200 OK", r#"{"data":"well"}"#)).await
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn request_that_one_node_cannot_answer_goes_to_another() {
         let duties = request("POST", "/eth/v1/validator/duties/attester/7", "", "[\"1\"]");
         for asked in [request("GET", PATH, "", ""), duties] {
             let answer = send(&proxy, asked).await;
-            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{what}");
+            assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{what}");
         }
         assert!(first.count() >= 2, "{what}");
         let bodies: Vec<Vec<u8>> = second.asked().into_iter().map(|asked| asked.body).collect();
@@ -94,7 +94,7 @@ async fn a_request_goes_where_it_succeeds_and_a_nodes_words_stay() {
         let (first, second) = (Node::always(answer).await, well().await);
         let proxy = over(&[&first, &second], "[health]\nfall = 3\ninterval = \"60s\"\n").await;
         for _ in 0..6 {
-            assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"well\"");
+            assert_eq!(ask(&proxy, "GET", PATH).await.text(), r#"{"data":"well"}"#);
         }
         assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
         assert_eq!(first.count(), asked);
@@ -123,7 +123,7 @@ async fn a_success_in_another_form_than_the_apis_is_asked_elsewhere() {
             ("GET", PATH),
         ] {
             let answer = ask(&proxy, method, path).await;
-            assert_eq!((answer.status, answer.text() != "\"well\""), (200, is_ours), "{path} {case}");
+            assert_eq!((answer.status, answer.text() != r#"{"data":"well"}"#), (200, is_ours), "{path} {case}");
         }
         assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
         // Where no node does better, that is said.
@@ -138,23 +138,23 @@ async fn a_request_no_node_answers_is_tried_again_in_its_time() {
         let drops = std::sync::atomic::AtomicUsize::new(0);
         move |exchange: Exchange| {
             let drop = drops.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
-            async move { if drop { None } else { exchange.reply(json("200 OK", "\"at last\"")).await } }
+            async move { if drop { None } else { exchange.reply(json("200 OK", r#"{"data":"at last"}"#)).await } }
         }
     })
     .await;
     let proxy = over(&[&node], "").await;
-    assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"at last\"");
+    assert_eq!(ask(&proxy, "GET", PATH).await.text(), r#"{"data":"at last"}"#);
 }
 
 #[tokio::test]
 async fn a_connection_that_the_node_had_closed_is_no_attempt_at_it() {
     let node = Node::start(|exchange: Exchange| async {
-        if exchange.asked.turn > 0 { None } else { exchange.reply(json("200 OK", "\"well\"")).await }
+        if exchange.asked.turn > 0 { None } else { exchange.reply(json("200 OK", r#"{"data":"well"}"#)).await }
     })
     .await;
     let proxy = over(&[&node], "[calls]\nattempts = 1\n").await;
     for _ in 0..20 {
-        assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"well\"");
+        assert_eq!(ask(&proxy, "GET", PATH).await.text(), r#"{"data":"well"}"#);
     }
     assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
 }
@@ -169,7 +169,7 @@ async fn a_silent_node_loses_its_waiting_requests_to_another() {
     let started = Instant::now();
     first.set_dead(true);
     let answer = client.response().await;
-    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#));
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     until_verdict(&proxy, "cl-1", "down").await;
     until("the connection is given up", async || first.open() == 0).await;
@@ -179,13 +179,13 @@ async fn a_silent_node_loses_its_waiting_requests_to_another() {
 async fn a_slow_node_that_answers_probes_keeps_its_requests() {
     let first = Node::start(|exchange: Exchange| async {
         sleep(Duration::from_secs(4)).await;
-        exchange.reply(json("200 OK", "\"late\"")).await
+        exchange.reply(json("200 OK", r#"{"data":"late"}"#)).await
     })
     .await;
     let second = well().await;
     let proxy = over(&[&first, &second], "[calls]\ntimeout = \"2s\"\n").await;
     let answer = ask(&proxy, "GET", "/eth/v2/debug/beacon/states/head").await;
-    assert_eq!((answer.status, &*answer.text()), (200, "\"late\""));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"late"}"#));
     assert_eq!(second.count(), 0);
     assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
 }
@@ -250,10 +250,10 @@ async fn requests_wait_while_no_node_serves_and_go_when_one_does() {
     sleep(Duration::from_millis(300)).await;
     let metrics = proxy.admin("GET /metrics").await.text();
     assert!(metrics.contains("steadfast_held_calls{layer=\"cl\",network=\"default\"} 2"), "{metrics}");
-    let node = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"back\""))).await;
+    let node = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"back"}"#))).await;
     for client in &mut clients {
         let answer = client.response().await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"back\""));
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"back"}"#));
     }
     let mut asked: Vec<(String, Vec<u8>)> = node.asked().into_iter().map(|asked| (asked.method, asked.body)).collect();
     // Each on a connection of its own.

@@ -67,7 +67,7 @@ fn only(list: &[(usize, &Node)]) -> String {
 
 #[tokio::test]
 async fn requests_stay_on_their_node_through_reloads() {
-    let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
+    let (a, b, c) = (says(r#"{"data":"a"}"#).await, says(r#"{"data":"b"}"#).await, says(r#"{"data":"c"}"#).await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     let served = async |path: &str| ask(&all.proxy, "GET", path).await.text();
     for name in ["cl-1", "cl-2"] {
@@ -75,10 +75,10 @@ async fn requests_stay_on_their_node_through_reloads() {
     }
     a.set_syncing(true);
     until_verdict(&all.proxy, "cl-1", "syncing").await;
-    assert_eq!(served(DATA).await, "\"b\"");
+    assert_eq!(served(DATA).await, r#"{"data":"b"}"#);
     a.set_syncing(false);
     until_verdict(&all.proxy, "cl-1", "up").await;
-    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), (r#"{"data":"b"}"#, r#"{"data":"b"}"#));
     // Other rules, another order, another node beside it: the pool is built anew each time.
     for settings in [
         only(&[(1, &a), (2, &b)]) + "[calls]\nmax_batch = 5\n",
@@ -87,15 +87,15 @@ async fn requests_stay_on_their_node_through_reloads() {
     ] {
         assert_eq!(all.reload(settings).await, "network default");
         until_verdict(&all.proxy, "cl-2", "up").await;
-        assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+        assert_eq!((&*served(DATA).await, &*served(HEAD).await), (r#"{"data":"b"}"#, r#"{"data":"b"}"#));
     }
     all.reload(only(&[(1, &a), (3, &c)])).await;
-    assert_eq!(served(DATA).await, "\"a\"");
+    assert_eq!(served(DATA).await, r#"{"data":"a"}"#);
 }
 
 /// A node that is away, and requests that wait for it in this order; of different routes: all wait in one queue.
 async fn waiting() -> (Reloadable, u16, Vec<(String, Client)>) {
-    let away = says("\"away\"").await;
+    let away = says(r#"{"data":"away"}"#).await;
     let port = away.port();
     let all = Reloadable::start(only(&[(1, &away)])).await;
     until_verdict(&all.proxy, "cl-1", "up").await;
@@ -118,7 +118,7 @@ async fn are_answered_by(node: &Node, waiting: Vec<(String, Client)>) -> (Vec<St
     let mut paths = Vec::new();
     for (path, mut client) in waiting {
         let answer = client.response().await;
-        assert_eq!((answer.status, &*answer.text()), (200, "\"here\""));
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"here"}"#));
         paths.push(path);
     }
     (node.asked().into_iter().map(|asked| asked.target).collect(), paths)
@@ -127,7 +127,7 @@ async fn are_answered_by(node: &Node, waiting: Vec<(String, Client)>) -> (Vec<St
 #[tokio::test]
 async fn requests_that_wait_leave_in_the_order_in_which_they_came() {
     let (_all, port, waiting) = waiting().await;
-    let node = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"here\""))).await;
+    let node = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"here"}"#))).await;
     let (asked, came) = are_answered_by(&node, waiting).await;
     assert_eq!(asked, came);
 }
@@ -135,7 +135,7 @@ async fn requests_that_wait_leave_in_the_order_in_which_they_came() {
 #[tokio::test]
 async fn waiting_requests_go_once_and_in_order_to_a_reloads_nodes() {
     let (all, _, waiting) = waiting().await;
-    let node = says("\"here\"").await;
+    let node = says(r#"{"data":"here"}"#).await;
     all.reload(only(&[(2, &node)])).await;
     let (asked, came) = are_answered_by(&node, waiting).await;
     assert_eq!(asked, came);
@@ -143,7 +143,7 @@ async fn waiting_requests_go_once_and_in_order_to_a_reloads_nodes() {
 
 #[tokio::test]
 async fn removed_nodes_are_watched_until_their_requests_end() {
-    let (a, b, c) = (Node::start(Exchange::hang).await, says("\"b\"").await, says("\"c\"").await);
+    let (a, b, c) = (Node::start(Exchange::hang).await, says(r#"{"data":"b"}"#).await, says(r#"{"data":"c"}"#).await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     for name in ["cl-1", "cl-2"] {
         until_verdict(&all.proxy, name, "up").await;
@@ -152,17 +152,17 @@ async fn removed_nodes_are_watched_until_their_requests_end() {
     client.send(request("GET", STATE, "", "")).await;
     until("the node has the request", async || a.count() == 1).await;
     all.reload(only(&[(3, &c)])).await;
-    assert_eq!(ask(&all.proxy, "GET", HEAD).await.text(), "\"c\"");
+    assert_eq!(ask(&all.proxy, "GET", HEAD).await.text(), r#"{"data":"c"}"#);
     // Only who watches it finds out.
     a.set_dead(true);
-    assert_eq!(client.response().await.text(), "\"b\"");
+    assert_eq!(client.response().await.text(), r#"{"data":"b"}"#);
     until("nobody watches them any more", async || a.open() + b.open() == 0).await;
 }
 
 #[tokio::test]
 async fn messages_for_all_nodes_outlive_a_reload() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
-    let (a, b) = (says("\"a\"").await, says("\"b\"").await);
+    let (a, b) = (says(r#"{"data":"a"}"#).await, says(r#"{"data":"b"}"#).await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     for name in ["cl-1", "cl-2"] {
         until_verdict(&all.proxy, name, "up").await;
@@ -186,14 +186,14 @@ async fn messages_for_all_nodes_outlive_a_reload() {
 #[tokio::test]
 async fn message_under_way_at_a_reload_is_sent_anew() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
-    let a = says("\"a\"").await;
+    let a = says(r#"{"data":"a"}"#).await;
     // The first time it hangs.
     let has_hung = Arc::new(AtomicBool::new(false));
     let b = Node::start(move |mut exchange: Exchange| {
         let hangs = exchange.asked.target == PREPARE && !has_hung.swap(true, SeqCst);
         async move {
             exchange.body().await;
-            if hangs { exchange.hang().await } else { exchange.reply(json("200 OK", "\"b\"")).await }
+            if hangs { exchange.hang().await } else { exchange.reply(json("200 OK", r#"{"data":"b"}"#)).await }
         }
     })
     .await;
@@ -201,7 +201,7 @@ async fn message_under_way_at_a_reload_is_sent_anew() {
     for name in ["cl-1", "cl-2"] {
         until_verdict(&all.proxy, name, "up").await;
     }
-    assert_eq!(ask(&all.proxy, "POST", PREPARE).await.text(), "\"a\"");
+    assert_eq!(ask(&all.proxy, "POST", PREPARE).await.text(), r#"{"data":"a"}"#);
     until("it is being told", async || b.count() == 1).await;
     all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
     until("it is told anew", async || b.count() == 2).await;
@@ -233,7 +233,7 @@ async fn answers(millis: u64, answer: Vec<u8>) -> Node {
 #[tokio::test]
 async fn a_signed_message_goes_on_to_the_nodes_of_a_reload() {
     for stays in [false, true] {
-        let (first, second) = (silent().await, answers(0, json("200 OK", "\"here\"")).await);
+        let (first, second) = (silent().await, answers(0, json("200 OK", r#"{"data":"here"}"#)).await);
         let all = Reloadable::start(only(&[(1, &first)])).await;
         until_verdict(&all.proxy, "cl-1", "up").await;
         let mut client = all.proxy.client().await;
@@ -243,17 +243,17 @@ async fn a_signed_message_goes_on_to_the_nodes_of_a_reload() {
         all.reload(only(after)).await;
         // Long before a node that hangs is given up.
         let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
-        assert_eq!((answer.status, &*answer.text()), (200, "\"here\""), "{stays}");
+        assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"here"}"#), "{stays}");
         assert_eq!((first.count(), &*second.asked()[0].body), (1, &b"the exit"[..]), "{stays}");
     }
 }
 
 #[tokio::test]
 async fn a_node_that_a_reload_takes_away_may_still_take_a_message() {
-    let first = answers(3_000, json("200 OK", "\"first\"")).await;
-    let busy = answers(0, json("503 Busy", "\"busy\"")).await;
+    let first = answers(3_000, json("200 OK", r#"{"data":"first"}"#)).await;
+    let busy = answers(0, json("503 Busy", r#"{"data":"busy"}"#)).await;
     let repeats = answers(0, json("400 Bad", r#"{"code":400,"message":"BLOCK_ERROR_REPEAT_PROPOSAL"}"#)).await;
-    for (second, text) in [(busy, "\"first\""), (repeats, "")] {
+    for (second, text) in [(busy, r#"{"data":"first"}"#), (repeats, "")] {
         let all = Reloadable::start(only(&[(1, &first)])).await;
         until_verdict(&all.proxy, "cl-1", "up").await;
         let (mut client, before) = (all.proxy.client().await, first.count());
@@ -271,7 +271,7 @@ async fn message_sent_during_a_reload_goes_to_the_new_nodes() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
     const DUTIES: &str = "/eth/v1/validator/duties/attester/7";
     for (path, keeps_first) in [(PREPARE, true), (EXITS, false), (DUTIES, false)] {
-        let (first, second) = (says("\"first\"").await, says("\"second\"").await);
+        let (first, second) = (says(r#"{"data":"first"}"#).await, says(r#"{"data":"second"}"#).await);
         let all = Reloadable::start(only(&[(1, &first)])).await;
         until_verdict(&all.proxy, "cl-1", "up").await;
         let mut client = all.proxy.client().await;
@@ -291,7 +291,7 @@ async fn message_sent_during_a_reload_goes_to_the_new_nodes() {
 
 #[tokio::test]
 async fn a_node_at_another_address_is_another_node_whatever_its_name() {
-    let (first, second) = (silent().await, answers(0, json("200 OK", "\"here\"")).await);
+    let (first, second) = (silent().await, answers(0, json("200 OK", r#"{"data":"here"}"#)).await);
     let all = Reloadable::start(only(&[(1, &first)])).await;
     until_verdict(&all.proxy, "cl-1", "up").await;
     let mut client = all.proxy.client().await;
@@ -299,14 +299,14 @@ async fn a_node_at_another_address_is_another_node_whatever_its_name() {
     until("the first node has it", async || first.count() == 1).await;
     all.reload(only(&[(1, &second)])).await;
     let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
-    assert_eq!((answer.status, &*answer.text()), (200, "\"here\""));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"here"}"#));
     assert_eq!((first.count(), second.count()), (1, 1));
 }
 
 #[tokio::test]
 async fn message_for_all_is_sent_to_a_node_at_another_address() {
     const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
-    let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
+    let (a, b, c) = (says(r#"{"data":"a"}"#).await, says(r#"{"data":"b"}"#).await, says(r#"{"data":"c"}"#).await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     for name in ["cl-1", "cl-2"] {
         until_verdict(&all.proxy, name, "up").await;
@@ -333,9 +333,9 @@ async fn a_message_that_a_removed_node_refuses_is_held() {
         all.reload(after).await;
         // It waits now, and the first has said its word.
         tokio::time::sleep(Duration::from_millis(5_000)).await;
-        let second = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"back\""))).await;
+        let second = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"back"}"#))).await;
         let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
-        assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"back\"", 1));
+        assert_eq!((answer.status, &*answer.text(), second.count()), (200, r#"{"data":"back"}"#, 1));
     }
 }
 
@@ -354,4 +354,33 @@ async fn all_nodes_of_a_reload_get_a_message_if_so_set() {
     // Though the first good answer is the client's.
     until("both have it", async || (a.count(), b.count()) == (1, 1)).await;
     assert_eq!(first.count(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_a_reload_takes_away_has_its_block_first() {
+    let refuses = json("400 Bad", r#"{"code":400,"message":"no payload for this header"}"#);
+    for reloads in [1, 2] {
+        let (a, c) = (says("{}").await, says("{}").await);
+        let refuses = refuses.clone();
+        let b = Node::start(move |exchange: Exchange| {
+            let is_block = exchange.asked.method == "POST";
+            exchange.reply(if is_block { refuses.clone() } else { json("200 OK", "{}") })
+        })
+        .await;
+        let all = Reloadable::start(only(&[(1, &a), (2, &b), (3, &c)])).await;
+        for name in ["cl-1", "cl-2", "cl-3"] {
+            until_verdict(&all.proxy, name, "up").await;
+        }
+        assert_eq!(ask(&all.proxy, "GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00").await.status, 200);
+        all.reload(only(&[(2, &b), (3, &c)])).await;
+        if reloads == 2 {
+            all.reload(only(&[(2, &b)])).await;
+        } else {
+            c.stop().await;
+        }
+        let mut client = all.proxy.client().await;
+        client.send(request("POST", "/eth/v2/beacon/blinded_blocks", "", "{}")).await;
+        assert_eq!(client.response().await.status, 200);
+        assert_eq!(a.asked().iter().filter(|asked| asked.method == "POST").count(), 1);
+    }
 }

@@ -21,7 +21,7 @@ async fn stalling(beginning: &'static str) -> Node {
 }
 
 async fn well() -> Node {
-    Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""))).await
+    Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", r#"{"data":"well"}"#))).await
 }
 
 const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"data\":";
@@ -43,7 +43,7 @@ async fn another_node_is_asked_beside_one_that_stalls_over_a_read() {
         ] {
             let asked = Instant::now();
             let answer = send(&proxy, request(method, path, "", "{}")).await;
-            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{path}");
+            assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{path}");
             assert!(asked.elapsed() < Duration::from_secs(25), "{path}: {:?}", asked.elapsed());
         }
     }
@@ -57,8 +57,7 @@ async fn a_read_that_stalls_at_the_only_node_ends_in_time() {
         let asked = Instant::now();
         let answer = ask(&proxy, "GET", DATA).await;
         assert!(answer.status >= 500, "{}", answer.status);
-        // Without a limit of its own a body may stand still for half a minute.
-        assert!(asked.elapsed() < Duration::from_secs(25), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
 }
 
@@ -104,7 +103,7 @@ async fn a_block_that_is_cut_short_with_its_connection_is_none() {
         let proxy = over(&[&first, &second], "").await;
         for path in ["/eth/v3/validator/blocks/1?randao_reveal=0x00", "/eth/v2/beacon/blocks/7"] {
             let heard = ask(&proxy, "GET", path).await;
-            assert_eq!((heard.status, heard.text() != "\"well\""), (200, by_first), "{path}: {answer}");
+            assert_eq!((heard.status, heard.text() != r#"{"data":"well"}"#), (200, by_first), "{path}: {answer}");
         }
     }
 }
@@ -127,7 +126,7 @@ async fn a_400_to_a_question_is_asked_of_the_other_nodes_too() {
     ] {
         let (first, second, third) = (says("first").await, says("second").await, well().await);
         let proxy = over(&[&first, &second, &third], "").await;
-        assert_eq!(send(&proxy, request(method, path, "", "[]")).await.text(), "\"well\"", "{path}");
+        assert_eq!(send(&proxy, request(method, path, "", "[]")).await.text(), r#"{"data":"well"}"#, "{path}");
         let proxy = over(&[&first, &second], "").await;
         let answer = send(&proxy, request(method, path, "", "[]")).await;
         assert_eq!((answer.status, answer.json()["message"].as_str()), (400, Some("first")), "{path}");

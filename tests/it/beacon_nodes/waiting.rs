@@ -52,18 +52,18 @@ async fn waits(proxy: &Proxy) -> bool {
 async fn a_node_is_not_charged_for_requests_that_waited_for_it() {
     for (method, path) in [("GET", DATA), ("POST", EXITS)] {
         let gate = Arc::new(Semaphore::new(0));
-        let (first, second) = (node("1", &gate).await, node("2", &gate).await);
+        let (first, second) = (node(r#"{"data":1}"#, &gate).await, node(r#"{"data":2}"#, &gate).await);
         let proxy = over(&[&first, &second], "[calls]\nmax_node_connections = 4\n").await;
         let _states = fill_up(&proxy, &first, &second).await;
         // More of these than are evidence against a node.
         for _ in 0..6 {
             until("nothing waits", async || !waits(&proxy).await).await;
             let answer = send(&proxy, request(method, path, "", "")).await;
-            assert_eq!((answer.status, &*answer.text()), (200, "2"), "{path}");
+            assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":2}"#), "{path}");
         }
         gate.close();
         until("the first node is free", async || status(&proxy, "cl-1").await["in_flight"] == 0).await;
         let answer = timeout(Duration::from_secs(5), send(&proxy, request(method, path, "", ""))).await.unwrap();
-        assert_eq!(answer.text(), "1", "{path}: requests still go to the first node");
+        assert_eq!(answer.text(), r#"{"data":1}"#, "{path}: requests still go to the first node");
     }
 }

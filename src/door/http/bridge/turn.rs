@@ -5,7 +5,7 @@ use std::{
     task::Context,
 };
 
-use super::{Inner, lock};
+use super::{Inner, Watch, lock};
 
 /// A request that is being answered, until this is dropped.
 pub(in crate::door::http) struct Turn(pub(super) Arc<Mutex<Inner>>);
@@ -17,6 +17,23 @@ impl Turn {
         let mut inner = lock(&self.0);
         inner.look(context);
         inner.has_left() || inner.end.is_some() || inner.may_have_left()
+    }
+}
+
+impl Watch {
+    /// The answer under way lasts for as long as the client stays.
+    pub(in crate::door::http) fn streams(&self) {
+        lock(&self.inner).is_stream = true;
+    }
+
+    /// Whether the request under way is a read without effect, whose client may just leave.
+    pub(in crate::door::http) fn reads(&self, is_read: bool) {
+        lock(&self.inner).is_read = is_read;
+    }
+
+    /// Whether the request under way is such a read.
+    pub(in crate::door::http) fn is_read(&self) -> bool {
+        lock(&self.inner).is_read
     }
 }
 

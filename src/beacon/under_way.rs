@@ -1,0 +1,108 @@
+//! The share of each client in the messages that are under way.
+//!
+//! Rule: the messages of one address may be [`TIMES_FREE`] times as many as they leave places free;
+//! an address has one in any case, if there is a place. Reason: a message goes on when its client
+//! has left, so one client could fill all places with messages over which a node is slow, and keep
+//! out the signed messages of others. Example: there are 200 places. An address sends 260 messages
+//! over which the nodes hang, and leaves: 175 are taken, and 25 places are left for others.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::domain::client::Peer;
+
+/// The messages of an address may be 7 times as many as the places that are left free.
+const TIMES_FREE: usize = 7;
+
+/// Places for so many messages, or sendings of messages.
+pub(super) struct UnderWay {
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: usize,
+    by_client: BTreeMap<Option<Peer>, usize>,
+}
+
+/// A place, given back on drop.
+pub(super) struct Place {
+    of: Arc<UnderWay>,
+    client: Option<Peer>,
+}
+
+impl UnderWay {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, state: Mutex::default() })
+    }
+
+    /// So many places for a client, if its share allows that.
+    pub(super) fn admit(self: &Arc<Self>, client: Option<Peer>, count: usize) -> Option<Vec<Place>> {
+        let client = client.map(Peer::block);
+        let mut state = self.state();
+        let left = self.limit.checked_sub(state.taken + count)?;
+        let own = state.by_client.get(&client).copied().unwrap_or(0);
+        if own > 0 && own + count > left.saturating_mul(TIMES_FREE) {
+            return None;
+        }
+        state.take(client, count);
+        drop(state);
+        Some((0..count).map(|_| Place { of: self.clone(), client }).collect())
+    }
+
+    /// A place for a client, also where none is left.
+    pub(super) fn place(self: &Arc<Self>, client: Option<Peer>) -> Place {
+        let client = client.map(Peer::block);
+        self.state().take(client, 1);
+        Place { of: self.clone(), client }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before the lock is given up.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, client: Option<Peer>, count: usize) {
+        self.taken += count;
+        *self.by_client.entry(client).or_default() += count;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.of.state();
+        state.taken -= 1;
+        let Some(own) = state.by_client.get_mut(&self.client) else { return };
+        *own -= 1;
+        if *own == 0 {
+            state.by_client.remove(&self.client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_takes_all_places() {
+        let peer = |last: u8| Some(Peer::Ip([10, 0, 0, last].into()));
+        let all = UnderWay::new(200);
+        let first: Vec<_> = (0..260).map_while(|_| all.admit(peer(1), 1)).collect();
+        assert_eq!(first.len(), 175);
+        let second: Vec<_> = (0..260).map_while(|_| all.admit(peer(2), 2)).collect();
+        assert_eq!(second.len(), 10);
+        assert!(all.admit(peer(3), 6).is_none() && all.admit(peer(3), 5).is_some() && all.admit(peer(1), 1).is_none());
+        let forced = all.place(peer(1));
+        drop((first, second, forced));
+        assert!(all.state().by_client.is_empty() && all.state().taken == 0);
+        let one = UnderWay::new(1);
+        let place = one.admit(peer(1), 1);
+        assert!(place.is_some() && one.admit(peer(1), 1).is_none() && one.admit(peer(2), 1).is_none());
+    }
+}

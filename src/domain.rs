@@ -1,6 +1,7 @@
 //! Floor 0, words: the values of the field. No I/O, no tokio.
 
 pub mod address;
+pub mod address_space;
 pub mod answer;
 pub mod backoff;
 pub mod beacon_route;
@@ -9,6 +10,7 @@ pub mod bloom;
 pub mod call_id;
 pub mod chain;
 pub mod client;
+pub mod event_kind;
 pub mod hex;
 pub mod json;
 pub mod layer;
@@ -22,6 +24,7 @@ pub mod refusal;
 pub mod rpc;
 pub mod subject;
 pub mod target;
+pub mod tenant;
 pub mod trace_context;
 pub mod transaction;
 pub mod verdict;

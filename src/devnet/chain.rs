@@ -1,5 +1,6 @@
 //! The one pretend chain that all nodes share: mining, reorganisations, mempool.
 
+mod lost;
 mod mempools;
 mod slots;
 
@@ -101,6 +102,9 @@ pub enum ChainError {
     /// The mempool is full.
     #[error("txpool is full")]
     MempoolFull,
+    /// No canonical block has the transaction.
+    #[error("no block of the chain has this transaction")]
+    NotInChain,
 }
 
 impl Chain {

@@ -79,6 +79,11 @@ impl Mempool {
         self.0.retain(|waiting| waiting.holders != Holders::NONE);
     }
 
+    /// All nodes forget a transaction.
+    pub(super) fn lose(&mut self, hash: B256) {
+        self.0.retain(|waiting| waiting.transaction.hash != hash);
+    }
+
     /// Takes all transactions, for a block.
     pub(super) fn take(&mut self) -> Vec<Arc<Transaction>> {
         std::mem::take(&mut self.0).into_iter().map(|waiting| waiting.transaction).collect()

@@ -38,7 +38,11 @@ use super::{
     step::Step,
     store::{Health, Kind, Line, Store, StoreError},
 };
-use crate::{call::Calls, chain::Interest, domain::signed_transaction::SignedTransaction};
+use crate::{
+    call::Calls,
+    chain::Interest,
+    domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
+};
 
 /// Orders that may wait for a relay.
 const ORDERS: usize = 1024;
@@ -123,7 +127,7 @@ pub(super) struct Relay {
     /// Sends and questions under way.
     tasks: JoinSet<()>,
     following: Following,
-    /// The nodes, and whether they were usable when last looked at.
+    /// The nodes, and whether each has been down since it was usable last.
     nodes: BTreeMap<Arc<str>, bool>,
     given_up: GivenUp,
     /// Who waits for the end of all that was begun.
@@ -312,19 +316,22 @@ impl Relay {
         }
     }
 
-    /// Sees which nodes have returned since the last look.
+    /// Sees which nodes have returned since the last look: from an outage, which may have emptied
+    /// their pools, and not from a lag.
     async fn look_at_nodes(&mut self) {
         let calls = self.handle.calls();
         let pool = calls.pool();
         let before = std::mem::take(&mut self.nodes);
-        let is_start = before.is_empty();
         let mut returned = Vec::new();
-        for (node, id) in pool.nodes.iter().zip(crate::domain::node_id::NodeId::all(pool.nodes.len())) {
-            let is_usable = pool.is_usable(id) && !node.is_out();
-            if is_usable && !is_start && !before.get(&node.name).copied().unwrap_or(false) {
+        for (node, id) in pool.nodes.iter().zip(NodeId::all(pool.nodes.len())) {
+            // A node that is new is as one that was down.
+            let mut was_down = before.get(&node.name).copied().unwrap_or(true);
+            was_down |= matches!(pool.snapshot().nodes[id].verdict, Verdict::Down(_));
+            if was_down && pool.is_usable(id) && !node.is_out() {
                 returned.push(node.name.clone());
+                was_down = false;
             }
-            self.nodes.insert(node.name.clone(), is_usable);
+            self.nodes.insert(node.name.clone(), was_down);
         }
         for node in returned {
             self.input(Input::NodeReturned { node }).await;
@@ -372,7 +379,13 @@ impl Relay {
                         break;
                     }
                     let resting = self.resting_desk();
-                    waiting = Some(std::mem::replace(&mut self.desk, resting).into_waiters());
+                    let mut still = std::mem::replace(&mut self.desk, resting).into_waiters();
+                    let now = (self.shared.clock)();
+                    for (waiter, id, _) in still.extract_if(.., |(.., until)| *until <= now) {
+                        // The disk has the transaction, and the client has waited long enough.
+                        self.answer(waiter, Ok(desk::Done::Hash(id.hash)));
+                    }
+                    waiting = Some(still);
                 }
                 Err(error) => warn!(network = %self.network, %error, "the outbox cannot be read"),
             }

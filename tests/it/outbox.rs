@@ -12,19 +12,14 @@ mod told;
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
-use alloy_eips::eip2718::Encodable2718 as _;
-use alloy_primitives::{Address, B256, Signature};
-use k256::ecdsa::SigningKey;
+use alloy_primitives::B256;
 use serde_json::{Value, json};
-use steadfast::{
-    devnet::{Devnet, Node, Options},
-    domain::hex::encode,
-};
+use steadfast::devnet::{Devnet, Node, Options};
 use tokio::time::{Instant, sleep};
 
 use crate::common::{
     client::{Response, call, with_headers},
+    signed,
     sim::{Net, Proxy},
     until,
 };
@@ -36,23 +31,7 @@ const ON: &str = "[outbox]\nconfirmations = 2\n";
 
 /// A transaction of the sender with this key, as a client signs it.
 fn signed(key: u8, nonce: u64, tip: u128) -> (String, B256) {
-    signed_for(1337, key, nonce, tip)
-}
-
-fn signed_for(chain_id: u64, key: u8, nonce: u64, tip: u128) -> (String, B256) {
-    let tx = TxEip1559 {
-        chain_id,
-        nonce,
-        gas_limit: 21_000,
-        max_fee_per_gas: 30_000_000_000,
-        max_priority_fee_per_gas: tip,
-        to: Address::repeat_byte(7).into(),
-        ..TxEip1559::default()
-    };
-    let key = SigningKey::from_slice(&[key; 32]).unwrap();
-    let (signature, parity) = key.sign_prehash_recoverable(tx.signature_hash().as_slice()).unwrap();
-    let tx = TxEnvelope::from(tx.into_signed(Signature::from((signature, parity))));
-    (encode(tx.encoded_2718()), *tx.tx_hash())
+    signed::transaction(1337, key, nonce, tip)
 }
 
 /// The sender's transaction of this nonce.

@@ -89,7 +89,7 @@ async fn with_ack_disk_the_hash_does_not_wait_for_nodes() {
 #[tokio::test(start_paused = true)]
 async fn bytes_that_no_node_can_take_are_refused_with_reasons() {
     let scene = Scene::start("[outbox]\nmax_transaction = \"200B\"\n").await;
-    let (other_chain, _) = signed_for(5, 1, 0, 1);
+    let (other_chain, _) = crate::common::signed::transaction(5, 1, 0, 1);
     let (good, _) = transaction(0);
     let long = format!("0x02{}", "00".repeat(300));
     for (raw, code, reason) in [

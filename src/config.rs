@@ -76,7 +76,7 @@ pub use self::{
     network::Network,
     node::{Node, Tier},
     origin::{Cors, Origin, Origins},
-    outbox::{Ack, Outbox, SendTo, SigningKey, Webhook},
+    outbox::{Ack, Outbox, SigningKey, Webhook},
     problem::{Errors, Invalid, Problem},
     schema::schema,
     secret::Secret,

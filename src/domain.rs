@@ -22,6 +22,7 @@ pub mod quota;
 pub mod redact;
 pub mod refusal;
 pub mod rpc;
+pub mod signed_transaction;
 pub mod subject;
 pub mod target;
 pub mod tenant;

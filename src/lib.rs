@@ -88,6 +88,7 @@ pub mod exchange;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod outbox;
 pub mod pool;
 pub mod route;
 pub mod spans;

@@ -12,6 +12,7 @@ use http::HeaderName;
 
 pub use self::webhook::{SigningKey, Webhook};
 use super::{
+    calls::SendTo,
     header::{self, names_a_credential},
     problem::Invalid,
     reader::Reader,
@@ -30,18 +31,6 @@ pub enum Ack {
     Node,
     /// The transaction is on disk.
     Disk,
-}
-
-/// The nodes that a transaction is sent to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SendTo {
-    /// All usable ones, backups too.
-    #[default]
-    All,
-    /// All usable ones of the tier that calls go to.
-    Tier,
-    /// The one that calls go to.
-    First,
 }
 
 /// `[outbox]`.

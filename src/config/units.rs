@@ -63,9 +63,15 @@ mod tests {
 
     #[test]
     fn durations_are_whole_numbers_with_a_unit() {
-        for (text, milliseconds) in
-            [("0s", 0), ("500ms", 500), ("1s", 1_000), ("2m", 120_000), ("1h", 3_600_000), ("7d", 604_800_000), ("30 s", 30_000)]
-        {
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("1s", 1_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+            ("30 s", 30_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         assert_eq!(duration("8760h"), Ok(LONGEST));

@@ -17,7 +17,8 @@ pub(super) fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
+        Refusal::NotKept { code: -32002 | -32005, .. } => 503,
+        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } | Refusal::NotKept { .. } => 200,
         Refusal::Limit {
             name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
             ..

@@ -209,6 +209,11 @@ impl Desk {
         self.book.tally.tenants.iter()
     }
 
+    /// What is held in all.
+    pub fn total(&self) -> Sum {
+        self.book.tally.all
+    }
+
     /// Transactions on their way to nodes.
     pub fn in_flight(&self) -> usize {
         self.book.in_flight()

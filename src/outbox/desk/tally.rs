@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{effect::NotDone, terms::Bounds};
-use crate::outbox::record::{Record, TenantName};
+use crate::outbox::{
+    record::{Record, TenantName},
+    store::Sums,
+};
 
 /// Bytes that a record counts besides its raw transaction: its row and its indices.
 const RECORD_BYTES: usize = 2048;
@@ -32,6 +35,14 @@ impl Sum {
 
     fn parts(&mut self, is_over: bool) -> (&mut usize, &mut usize) {
         if is_over { (&mut self.over, &mut self.over_bytes) } else { (&mut self.live, &mut self.live_bytes) }
+    }
+}
+
+impl From<Sums> for Sum {
+    fn from(sums: Sums) -> Self {
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let Sums { live, live_bytes, over, over_bytes } = sums;
+        Self { live: size(live), live_bytes: size(live_bytes), over: size(over), over_bytes: size(over_bytes) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::B256;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::outbox::record::{Network, Record, StateName, TenantName, TxId};
+use crate::outbox::record::{Network, Record, StateName, TenantName, TxId, WorkId};
 
 use super::{
     apply::read,
@@ -123,10 +123,13 @@ impl Reader {
         failure.map_or(Ok(owners), |error| Err(error.into()))
     }
 
-    /// All tenants' sums, counted anew. This reads a short row for each record: for the start.
-    pub fn sums(&self) -> Result<BTreeMap<TenantName, Sums>, StoreError> {
+    /// All tenants' sums on a network, counted anew. This reads a short row for each record: for
+    /// the start.
+    pub fn sums(&self, network: &Network) -> Result<BTreeMap<TenantName, Sums>, StoreError> {
         let mut sums = BTreeMap::<TenantName, Sums>::new();
-        for row in self.transaction().open_table(LIVE)?.iter()? {
+        let (start, end) = (network.as_str(), behind(network.as_str()));
+        let live = self.transaction().open_table(LIVE)?;
+        for row in live.range((start, 0, "", &[0; 32])..(&*end, 0, "", &[0; 32]))? {
             let (row, bytes) = row?;
             let of = sums.entry(tenant_of(row.value().2)?).or_default();
             of.live += 1;
@@ -134,11 +137,45 @@ impl Reader {
         }
         for row in self.schedule(Kind::Retention)?.iter()? {
             let (row, bytes) = row?;
-            let of = sums.entry(tenant_of(row.value().1)?).or_default();
+            let (_, tenant, work) = row.value();
+            if WorkId::from(work).transaction().is_none_or(|(of, _)| of != *network) {
+                continue;
+            }
+            let of = sums.entry(tenant_of(tenant)?).or_default();
             of.over += 1;
             of.over_bytes += bytes.value();
         }
         Ok(sums)
+    }
+
+    /// The transactions of a network that were given up, with their tenants. This reads a short
+    /// part of each record's row: for the start.
+    pub fn given_up(&self, network: &Network) -> Result<Vec<(B256, TenantName)>, StoreError> {
+        const GIVEN_UP: [StateName; 3] = [StateName::Refused, StateName::Expired, StateName::Cancelled];
+        let mut found = Vec::new();
+        for row in self.states()?.iter()? {
+            let (row, value) = row?;
+            let (tenant, of, hash) = row.value();
+            if of == network.as_str() && GIVEN_UP.iter().any(|state| state.as_str() == value.value().0) {
+                found.push((hash.into(), tenant_of(tenant)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The tenants that have deliveries in quarantine, in order; at most `limit`.
+    pub fn quarantine_tenants(&self, limit: usize) -> Result<Vec<TenantName>, StoreError> {
+        let rows = self.transaction().open_table(QUARANTINE)?;
+        let mut found = Vec::new();
+        let mut from = String::new();
+        while found.len() < limit {
+            let Some(row) = rows.range((&*from, "")..)?.next() else { break };
+            let (row, _) = row?;
+            let (tenant, _) = row.value();
+            from = behind(tenant);
+            found.push(tenant_of(tenant)?);
+        }
+        Ok(found)
     }
 
     /// How many deliveries are on their way, of all tenants.

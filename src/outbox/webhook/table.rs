@@ -1,8 +1,12 @@
 //! The endpoints as the brain sees them: who is told of an event.
 
+use super::{Webhooks, body};
 use crate::{
     config::Webhook,
-    outbox::record::{Delivery, EventId, EventKind, Millis, TenantName, WorkId},
+    outbox::{
+        desk::Endpoints,
+        record::{Delivery, EventId, EventKind, Millis, Record, TenantName, Transition, WorkId},
+    },
 };
 
 /// An event that endpoints may be told of.
@@ -68,6 +72,28 @@ impl Table {
             traceparent: event.traceparent.clone(),
         };
         names.map(delivery).collect()
+    }
+}
+
+impl Endpoints for Table {
+    fn deliveries(&self, record: &Record, transition: &Transition) -> Vec<Delivery> {
+        let Some(kind) = EventKind::of(transition.to) else { return Vec::new() };
+        let event = Event {
+            id: record.event(transition.seq),
+            kind,
+            tenant: record.id.tenant.clone(),
+            at: transition.at,
+            request_id: record.request_id.clone(),
+            traceparent: record.traceparent.clone(),
+        };
+        Self::deliveries(self, &event, || body::transaction(kind, record, transition))
+    }
+}
+
+/// The endpoints as they are at each moment.
+impl Endpoints for Webhooks {
+    fn deliveries(&self, record: &Record, transition: &Transition) -> Vec<Delivery> {
+        Endpoints::deliveries(&*self.table(), record, transition)
     }
 }
 

@@ -20,6 +20,13 @@ pub struct Tls {
     name: ServerName<'static>,
 }
 
+/// Makes ring the process's provider of cryptography, for clients that look for one: those of
+/// `reqwest` fail without. A second call changes nothing.
+pub fn provide() {
+    // The provider of an earlier call is the same.
+    let _ = ring::default_provider().install_default();
+}
+
 impl Tls {
     /// Prepares TLS to `host`, trusting the platform's roots and the `extra` authorities.
     ///

@@ -38,6 +38,7 @@ async fn proxy(net: &Devnet, nodes: &[usize]) -> App {
 }
 
 fn http() -> reqwest::Client {
+    steadfast::net::tls::provide();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 

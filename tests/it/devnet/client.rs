@@ -25,6 +25,7 @@ pub async fn start(options: Options) -> Devnet {
 }
 
 pub fn http() -> reqwest::Client {
+    steadfast::net::tls::provide();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 

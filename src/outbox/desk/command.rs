@@ -83,7 +83,7 @@ pub fn replay(
     limit: usize,
 ) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
-    for record in records {
+    'records: for record in records {
         let mut then = record.clone();
         for transition in
             record.history.iter().filter(|transition| transition.block.is_some_and(|block| block.number >= from))
@@ -95,11 +95,10 @@ pub fn replay(
                 .extend(made.into_iter().filter(|delivery| endpoint.is_none_or(|named| delivery.endpoint == named)));
             if deliveries.len() >= limit {
                 deliveries.truncate(limit);
-                break;
+                break 'records;
             }
         }
     }
-    deliveries.truncate(limit);
     for delivery in &mut deliveries {
         delivery.due = now;
     }

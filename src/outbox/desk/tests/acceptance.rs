@@ -202,3 +202,13 @@ fn a_second_acceptance_waits_for_its_own_sync() {
     let turn = bench.desk.input(Millis(bench.now), word);
     assert_eq!((answers(&turn.at_once), answers(&turn.effects)), (vec![], vec![Ok(Done::Hash(hash(1)))]));
 }
+
+#[test]
+fn only_so_many_clients_wait_for_one_transaction() {
+    let mut bench = Bench::new();
+    for _ in 0..64 {
+        assert_eq!(answers(&bench.accept(1, 0)), []);
+    }
+    assert_eq!(answers(&bench.accept(1, 0)), [Ok(Done::Hash(hash(1)))]);
+    assert_eq!(answers(&bench.word(1, "a", Word::Taken)).len(), 64);
+}

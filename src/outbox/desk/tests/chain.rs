@@ -140,3 +140,36 @@ fn after_a_restart_all_is_looked_at_again() {
     assert_eq!((bench.life(3).as_str(), bench.life(4).as_str()), ("accepted sent", "accepted sent seen"));
     assert_eq!(bench.desk.in_flight(), 3);
 }
+
+#[test]
+fn an_answer_from_before_a_gap_does_not_count() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    assert_eq!(asked(&bench.pass(2)), [1]);
+    let gap = Blocks {
+        added: vec![NewBlock { id: block(140, 0), transactions: Vec::new() }],
+        skipped: true,
+        ..Blocks::default()
+    };
+    bench.input(Input::Blocks(Box::new(gap)));
+    let effects = bench.looked(1, Found::InBlock { node: "a".into(), block: block(103, 0) }, None);
+    assert_eq!((asked(&effects), bench.life(1).as_str()), (vec![1], "accepted sent"));
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(104, 0) }, None);
+    assert_eq!(bench.life(1), "accepted sent mined");
+}
+
+#[test]
+fn a_height_above_the_newest_block_is_not_final() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.pass(2);
+    bench.blocks(&[], &[(block(103, 0), &[(1, 1, 0)])]);
+    bench.restart();
+    // The chain is told from the past on, and nodes know of a later final block.
+    let effects = bench.final_blocks(&[], &[(block(101, 0), &[])], Some(105));
+    assert_eq!(asked(&effects), [1]);
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(103, 0) }, None);
+    assert_eq!(bench.state(1), StateName::Mined);
+}

@@ -78,7 +78,7 @@ fn a_tenant_has_only_so_many_on_their_way() {
 }
 
 #[test]
-fn it_is_sent_again_when_no_node_knows_it() {
+fn a_transaction_that_no_node_knows_is_sent_again() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
     bench.taken(1);
@@ -169,4 +169,20 @@ fn the_deadline_ends_what_no_block_has() {
     bench.blocks(&[block(102, 0)], &[(block(102, 1), &[])]);
     assert_eq!(bench.life(2), "accepted expired mined expired");
     assert_eq!(sent(&bench.pass(10)), [] as [u8; 0]);
+}
+
+#[test]
+fn after_a_reorganisation_the_earlier_nonce_goes_first_again() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.taken(1);
+    bench.accept(2, 6);
+    bench.taken(2);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 5), (2, 1, 6)])]);
+    assert_eq!(sent(&bench.blocks(&[block(101, 0)], &[(block(101, 1), &[])])), [1]);
+    // That a node took it before the block says nothing any more.
+    bench.word(1, "a", Word::Lost);
+    assert_eq!(sent(&bench.done(1)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.pause(2000)), [1]);
+    assert_eq!(sent(&bench.word(1, "a", Word::Taken)), [2]);
 }

@@ -186,8 +186,8 @@ impl Writer {
         let error = failure.map_or(error, |failure| failure.error.clone());
         drop(broken);
         tracing::warn!(%error, "the outbox is opened anew");
-        if of_sync && let Err(error) = self.shared.medium.forget_cache() {
-            tracing::warn!(%error, "the cached pages of the outbox could not be dropped");
+        if of_sync {
+            self.forget_cache();
         }
         match self.open_settled() {
             Ok((open, group)) => {
@@ -227,6 +227,8 @@ impl Writer {
         if !self.shared.is_real() {
             // The lock of the handle that reads goes before the new one comes.
             drop(self.shared.take());
+            // The disk may have failed in the middle of any sync since, also in that of a reopening.
+            self.forget_cache();
             match self.open_settled() {
                 Ok((open, group)) => {
                     self.shared.put(open);
@@ -245,6 +247,13 @@ impl Writer {
         self.is_suspect = false;
         self.shared.set_health(Health::Writable);
         Ok(())
+    }
+
+    /// Drops pages that the cache may hold other than the disk does.
+    fn forget_cache(&self) {
+        if let Err(error) = self.shared.medium.forget_cache() {
+            tracing::warn!(%error, "the cached pages of the outbox could not be dropped");
+        }
     }
 
     /// Opens the database to read and write, and has the disk sync all that is read.

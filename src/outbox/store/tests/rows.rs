@@ -23,6 +23,7 @@ fn an_accepted_transaction_is_found_by_each_key() {
     assert_eq!(read.owners(&"test".into(), &id.hash, 10).unwrap(), []);
     assert_eq!(read.by_sender(&id.tenant, &id.network, &found.sender, 0, 10).unwrap(), [(3, id.clone())]);
     assert_eq!(read.by_sender(&id.tenant, &id.network, &found.sender, 4, 10).unwrap(), []);
+    assert_eq!(read.by_sender(&id.tenant, &id.network, &Address::ZERO, 0, 10).unwrap(), [], "another's are not shown");
     let event = found.event(1);
     assert!(read.was_told(&id.tenant, &event).unwrap());
     let work = WorkId::of_delivery(&event, "billing");

@@ -13,6 +13,7 @@ pub mod desk;
 pub mod handle;
 pub mod id;
 pub mod life;
+mod measured;
 pub mod operator;
 pub mod record;
 mod relay;

@@ -45,7 +45,8 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
             broken.send_replace(true);
         }),
     };
-    let (_, running) = outbox::Outbox::start(settings, tools)?;
+    let (_, mut running) = outbox::Outbox::start(settings, tools)?;
+    running.measure(deps.metrics.clone());
     info!(dir = %settings.dir.display(), "the outbox is open");
     Ok(Some(Arc::new(Mutex::new(Some(running)))))
 }

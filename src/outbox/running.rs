@@ -19,6 +19,7 @@ use tracing::warn;
 use super::{
     calls::Keeper,
     handle::{Outbox, Shared},
+    measured,
     record::Network,
     relay::{Order, Relay},
     step::Step,
@@ -33,6 +34,7 @@ use crate::{
     call::{Calls, outbox_calls::TransactionKeeper},
     chain::Interest,
     config,
+    metrics::Metrics,
     pool::Pool,
 };
 
@@ -158,6 +160,16 @@ impl Outbox {
 }
 
 impl Running {
+    /// Counts the transitions of transactions from now on.
+    pub fn measure(&mut self, metrics: Arc<Metrics>) {
+        let told = self.outbox.transitions();
+        self.background.spawn(guarded(
+            self.broken.clone(),
+            "transitions of the outbox are no longer counted",
+            measured::measure(told, metrics),
+        ));
+    }
+
     /// The outbox.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox

@@ -38,6 +38,7 @@ mod node_connections;
 mod node_link;
 mod operator;
 mod outbox;
+mod outbox_operator;
 mod own_questions;
 mod raw_transactions;
 mod redaction;

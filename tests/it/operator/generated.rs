@@ -16,7 +16,7 @@ async fn completions_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, script, _) = command(&["completions", shell]).await;
         assert_eq!(code, 0);
-        for name in ["run", "dev", "check", "status", "cordon", "reload", "init"] {
+        for name in ["run", "dev", "check", "status", "cordon", "reload", "outbox", "init"] {
             assert!(script.contains(name), "{shell} completes no {name}");
         }
     }
@@ -33,6 +33,8 @@ async fn a_manual_page_is_written_for_every_command() {
     let page = std::fs::read_to_string(folder.join("steadfast-check.1")).unwrap();
     assert!(page.contains("another chain"), "{page}");
     assert!(folder.join("steadfast.1").exists());
+    let page = std::fs::read_to_string(folder.join("steadfast-outbox-cancel.1")).unwrap();
+    assert!(page.contains("cannot unsend"), "{page}");
     std::fs::remove_dir_all(&folder).unwrap();
     let (code, _, why) = command(&["man", folder.to_str().unwrap()]).await;
     assert!(code == 1 && why.contains(folder.to_str().unwrap()), "{why}");

@@ -6,7 +6,7 @@ use super::{super::block::Block, Chain, ChainError, Reorg};
 
 impl Chain {
     /// Takes a transaction out of the chain, and out of all mempools: its block and all later ones
-    /// are replaced, with one more behind, and only a client that sends it again brings it back.
+    /// are replaced, with one more behind. Only a client that sends the transaction brings it back.
     /// The other submitted transactions of these blocks are mined again.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("docs/METRICS.md", 9, 5),
     ("docs/MIGRATION.md", 22, 0),
     ("docs/OPERATIONS.md", 24, 3),
+    ("docs/OUTBOX.md", 11, 0),
     ("docs/PERFORMANCE.md", 20, 0),
     ("docs/QUICKSTART.md", 35, 3),
     ("docs/SECURITY.md", 25, 2),

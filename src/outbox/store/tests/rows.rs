@@ -139,6 +139,26 @@ fn a_schedule_follows_the_life_of_its_transaction() {
 }
 
 #[test]
+fn a_record_that_changes_leaves_no_old_row() {
+    let (_disk, store) = memory();
+    let id = tx("a", "main", 3);
+    commit(&store, accepting(id.clone())).unwrap();
+    let mut record = record(id.clone());
+    let update = |record: &Record| commit(&store, Step::new().update(record.clone()).take()).unwrap();
+    record.bytes = 120;
+    update(&record);
+    assert_eq!(store.read().unwrap().sums(&id.network).unwrap()[&id.tenant].live_bytes, 120);
+    record.nonce = 9;
+    update(&record);
+    let of_sender = store.read().unwrap().by_sender(&id.tenant, &id.network, &record.sender, 0, 10).unwrap();
+    assert_eq!(of_sender, [(9, id)]);
+    record.accepted_at = Millis(150);
+    update(&record);
+    let live: Vec<_> = dump(&store).into_iter().filter(|row| row.starts_with("live")).collect();
+    assert!(live.len() == 1 && live[0].contains("150"), "{live:?}");
+}
+
+#[test]
 fn rows_that_were_kept_long_enough_go_in_batches() {
     let (_disk, store) = memory();
     for (network, hash) in [("main", 1), ("gone", 2), ("main", 3), ("main", 4)] {

@@ -59,6 +59,8 @@ pub struct Chain {
 #[derive(Default)]
 struct State {
     mempool: Mempool,
+    /// Nodes that keep no transaction which others hand on.
+    forgetful: Holders,
     /// How many execution nodes there are.
     nodes: usize,
     /// All blocks of all branches, by height, so that pruning can remove the lowest ones.

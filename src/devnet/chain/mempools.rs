@@ -30,7 +30,7 @@ impl Chain {
         holders: impl FnOnce(Holders) -> Holders,
     ) -> Result<B256, ChainError> {
         let mut state = self.state();
-        let holders = holders(state.all_nodes());
+        let holders = holders(state.all_nodes().except(state.forgetful));
         self.submit_to(&mut state, raw, Some(place), holders)
     }
 
@@ -67,6 +67,13 @@ impl Chain {
     /// The node of this place forgets all transactions that wait.
     pub(in crate::devnet) fn forget_mempool(&self, place: usize) {
         self.state().mempool.forget(place);
+    }
+
+    /// Whether the node of this place keeps no transaction that comes from now on.
+    pub(in crate::devnet) fn set_forgetful(&self, place: usize, is_forgetful: bool) {
+        let mut state = self.state();
+        let others = state.forgetful.without(place);
+        state.forgetful = if is_forgetful { others.and(place) } else { others };
     }
 
     /// Makes a transaction from an unlocked account: a new one with every call.

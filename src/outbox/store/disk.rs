@@ -50,7 +50,8 @@ struct State {
     /// All changes since the recording began, with the platter of that moment.
     record: Option<(Vec<u8>, Vec<Change>)>,
     fault: Option<Fault>,
-    fail_once: Option<io::ErrorKind>,
+    /// The count of changes from which on one fails.
+    fail_once: Option<(u64, io::ErrorKind)>,
     /// Changes so far, failed ones included.
     changes: u64,
     hold_syncs: bool,
@@ -114,7 +115,13 @@ impl Disk {
 
     /// Lets the next change fail, and only that one.
     pub fn fail_once(&self, kind: io::ErrorKind) {
-        self.state().fail_once = Some(kind);
+        self.fail_once_after(0, kind);
+    }
+
+    /// Lets the change after `more` further ones fail, and only that one.
+    pub fn fail_once_after(&self, more: u64, kind: io::ErrorKind) {
+        let mut state = self.state();
+        state.fail_once = Some((state.changes + more, kind));
     }
 
     /// Ends a fault.
@@ -234,7 +241,7 @@ impl State {
     fn make(&mut self, change: Change) -> io::Result<()> {
         let number = self.changes;
         self.changes += 1;
-        if let Some(kind) = self.fail_once.take() {
+        if let Some((_, kind)) = self.fail_once.take_if(|(from, _)| number >= *from) {
             self.fault = Some(Fault { from: number, kind, only_syncs: false, rng: Rng::with_seed(number) });
             let result = self.make_or_fail(number, change);
             self.fault = None;

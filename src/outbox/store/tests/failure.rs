@@ -120,6 +120,35 @@ fn a_failure_at_any_write_loses_no_answered_step() {
     }
 }
 
+/// One failure at each change in turn, after which the disk works at once: the store opens the file
+/// anew, and finds the step there or not.
+#[test]
+fn a_step_that_a_failed_sync_kept_is_answered_so() {
+    let (mut kept, mut lost) = (0, 0);
+    for before in 0..6 {
+        for more in 0.. {
+            let (disk, store) = memory();
+            (0..before).for_each(|hash| accept(&store, hash).unwrap());
+            let fails_at = disk.changes() + more;
+            disk.fail_once_after(more, ErrorKind::Other);
+            let answer = accept(&store, 9);
+            let of = format!("{before} steps before, change {more}: {answer:?}");
+            assert_eq!(hash_is_there(&store, 9), answer.is_ok(), "{of}");
+            let is_over = disk.changes() <= fails_at;
+            drop(store);
+            disk.cut_power(more);
+            let store = Store::inline(Box::new(disk)).unwrap();
+            assert_eq!(hash_is_there(&store, 9), answer.is_ok(), "{of}");
+            assert!((0..before).all(|hash| hash_is_there(&store, hash)), "{of}");
+            if is_over {
+                break;
+            }
+            *if answer.is_ok() { &mut kept } else { &mut lost } += 1;
+        }
+    }
+    assert!(kept > 0 && lost > 20, "{kept} kept, {lost} lost");
+}
+
 #[test]
 fn a_failed_sync_is_not_healed_by_a_later_one() {
     for seed in 0..50 {

@@ -169,6 +169,32 @@ fn a_failed_sync_is_not_healed_by_a_later_one() {
 }
 
 #[test]
+fn pages_that_only_the_cache_has_are_no_ground_to_go_on() {
+    for seed in 0..50 {
+        let (disk, store) = memory();
+        accept(&store, 1).unwrap();
+        drop(store);
+        // A process that dies with its failed sync: the cache has the whole, and the platter a part.
+        let database = Database::builder().create_with_backend(super::super::disk::handle(&disk)).unwrap();
+        let txn = database.begin_write().unwrap();
+        let row = format!(r#"{{"number":7,"hash":"{}"}}"#, B256::ZERO);
+        txn.open_table(CHECKPOINT).unwrap().insert("other", row.as_bytes()).unwrap();
+        disk.fail_syncs(ErrorKind::Other, seed);
+        assert!(txn.commit().is_err());
+        drop(database);
+        let store = Store::inline(Box::new(disk.clone())).unwrap();
+        assert!(matches!(accept(&store, 2), Err(StoreError::Unwritable(_))), "seed {seed}");
+        disk.mend();
+        accept(&store, 3).unwrap();
+        disk.cut_power(seed);
+        drop(store);
+        let store = Store::inline(Box::new(disk)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(hash_is_there(&store, 1) && hash_is_there(&store, 3), "seed {seed}");
+        store.read().unwrap().checkpoint(&"other".into()).unwrap();
+    }
+}
+
+#[test]
 fn a_nearly_full_disk_finishes_what_was_accepted() {
     let (disk, store) = memory();
     accept(&store, 1).unwrap();

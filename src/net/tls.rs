@@ -41,6 +41,12 @@ impl Tls {
     }
 }
 
+/// Has libraries that ask for the process's TLS use the same as the proxy.
+pub(super) fn provide() {
+    // Another call may have done so before.
+    let _ = ring::default_provider().install_default();
+}
+
 /// TLS for HTTP/1.1, trusting the platform's roots and the `extra` authorities.
 ///
 /// # Errors

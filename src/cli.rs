@@ -17,10 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{
-    config::{Config, Errors, Flags, process_env},
-    net::tls,
-};
+use crate::config::{Config, Errors, Flags, process_env};
 
 /// One address in front of a pool of Ethereum nodes: calls are answered while nodes die and return.
 #[derive(Parser)]
@@ -173,7 +170,6 @@ impl Settings {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    tls::provide();
     match Cli::parse().command {
         Command::Run(settings) => run::run(&settings),
         Command::Dev(dev) => dev::run(&dev),

@@ -13,7 +13,7 @@ use std::{error::Error, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
-use reqwest::{Client, Response, redirect, retry};
+use reqwest::{Client, ClientBuilder, Response, redirect, retry};
 use tokio::time::timeout;
 
 use self::guard::{Forbidden, Guard};
@@ -30,6 +30,12 @@ const MAX_DRAINED: usize = 16 << 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How much of an error's text is kept.
 const MAX_ERROR: usize = 300;
+
+/// A client for the command line's and tests' own requests, without a proxy of the environment.
+pub fn plain() -> ClientBuilder {
+    tls::provide();
+    Client::builder().no_proxy()
+}
 
 /// Sends POST requests to one server.
 pub trait Post: Send + Sync + 'static {

@@ -20,13 +20,6 @@ pub struct Tls {
     name: ServerName<'static>,
 }
 
-/// Makes ring the process's provider of cryptography, for clients that look for one: those of
-/// `reqwest` fail without. A second call changes nothing.
-pub fn provide() {
-    // The provider of an earlier call is the same.
-    let _ = ring::default_provider().install_default();
-}
-
 impl Tls {
     /// Prepares TLS to `host`, trusting the platform's roots and the `extra` authorities.
     ///
@@ -46,6 +39,12 @@ impl Tls {
         let stream = self.connector.connect(self.name.clone(), io).await.map_err(explained)?;
         Ok(Box::new(stream))
     }
+}
+
+/// Has libraries that ask for the process's TLS use the same as the proxy.
+pub(super) fn provide() {
+    // Another call may have done so before.
+    let _ = ring::default_provider().install_default();
 }
 
 /// TLS for HTTP/1.1, trusting the platform's roots and the `extra` authorities.

@@ -233,6 +233,10 @@ impl Relay {
     }
 
     async fn order(&mut self, order: Order) {
+        if self.line.is_broken() {
+            // Another step failed, and rows that can be read now may go with the disk's return.
+            self.begin_anew().await;
+        }
         match order {
             Order::Accept(submitted) => {
                 let Submitted { incoming, tx, answer } = *submitted;
@@ -354,7 +358,16 @@ impl Relay {
     /// ever.
     async fn broke_off(&mut self, ended: &tokio::task::JoinError) {
         error!(network = %self.network, %ended, "a task of the outbox broke off: a bug");
-        self.commits.settle().await.into_iter().for_each(|after| self.perform_all(after));
+        self.begin_anew().await;
+    }
+
+    /// Waits for the steps on their way, and makes the desk anew.
+    async fn begin_anew(&mut self) {
+        let (done, unanswered) = self.commits.settle().await;
+        done.into_iter().for_each(|after| self.perform_all(after));
+        for waiter in unanswered {
+            self.answer(waiter, Err(NotDone::Unwritable));
+        }
         self.reopen(&NotDone::Unwritable).await;
     }
 
@@ -375,15 +388,17 @@ impl Relay {
                     }
                     (self.desk, self.line, self.given_up) = (desk, line, given_up);
                     self.handle.totals.set(&self.desk);
-                    if is_writable {
+                    // A line that broke meanwhile began before rows that went.
+                    if is_writable && !self.line.is_broken() {
                         break;
                     }
+                    // Of rows that can be read while the disk takes nothing, the disk may lack some:
+                    // no client gets a hash for one of these.
                     let resting = self.resting_desk();
                     let mut still = std::mem::replace(&mut self.desk, resting).into_waiters();
                     let now = (self.shared.clock)();
-                    for (waiter, id, _) in still.extract_if(.., |(.., until)| *until <= now) {
-                        // The disk has the transaction, and the client has waited long enough.
-                        self.answer(waiter, Ok(desk::Done::Hash(id.hash)));
+                    for (waiter, ..) in still.extract_if(.., |(.., until)| *until <= now) {
+                        self.answer(waiter, Err(why.clone()));
                     }
                     waiting = Some(still);
                 }

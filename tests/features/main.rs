@@ -50,7 +50,6 @@ const FEATURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/features");
 // One thread for the pretend nodes and the clients: what reaches a node first is then recorded first.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    steadfast::net::tls::provide();
     let runner = Proxy::cucumber().max_concurrent_scenarios(chosen().at_once()).retry_options(|_, _, _, _| None).after(
         |feature, _, scenario, outcome, proxy| {
             REPORT.lock().unwrap().note(feature, scenario, outcome);

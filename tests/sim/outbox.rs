@@ -136,8 +136,9 @@ impl Run {
 
     /// A fault of a node, of the disk, or of the chain.
     fn disturb(&self, rng: &mut Rng) {
-        let node = self.devnet.el(rng.usize(..NODES));
-        match rng.u8(..12) {
+        let (node, fault) = (self.devnet.el(rng.usize(..NODES)), rng.u8(..12));
+        self.note(format!("fault {fault} at {}", node.name()));
+        match fault {
             0 | 1 => node.set_fault(Fault::Down),
             2 | 3 => node.set_fault(Fault::Forgetful),
             4 => node.set_fault(Fault::slow_over(rng.u64(100..9000), &["eth_sendRawTransaction"])),
@@ -249,7 +250,7 @@ fn run(seed: u64) -> (Vec<String>, usize) {
                 "seed {seed}: {lacking:?} of {} lack a block or an event",
                 acknowledged.len()
             );
-            sleep(Duration::from_secs(1)).await;
+            sleep(Duration::from_secs(10)).await;
         }
         run.note("all is mined and told".to_owned());
         app.shutdown().await;
@@ -262,7 +263,7 @@ fn run(seed: u64) -> (Vec<String>, usize) {
 #[test]
 fn nothing_that_was_acknowledged_is_lost() {
     let acknowledged = AtomicU64::new(0);
-    let seeds = seeds(0..60);
+    let seeds = seeds(0..20);
     let runs = seeds.end - seeds.start;
     each(seeds, run, |(_, sent)| _ = acknowledged.fetch_add(sent as u64, Relaxed));
     let acknowledged = acknowledged.into_inner();

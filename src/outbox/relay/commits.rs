@@ -76,17 +76,19 @@ impl Commits {
         waiters
     }
 
-    /// What follows the steps that come to the disk; the first failure ends that.
-    pub(super) async fn settle(&mut self) -> Vec<After> {
+    /// Waits for all steps: what follows those that came to the disk, and those whose answers
+    /// followed the others.
+    pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<Waiter>) {
         let mut done = Vec::new();
         while let Some((outcome, after)) = self.next().await {
             if outcome.is_err() {
-                break;
+                let mut unanswered = after.waiters();
+                unanswered.extend(self.give_up().await);
+                return (done, unanswered);
             }
             done.push(after);
         }
-        _ = self.give_up().await;
-        done
+        (done, Vec::new())
     }
 
     pub(super) fn is_empty(&self) -> bool {

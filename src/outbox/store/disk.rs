@@ -124,9 +124,10 @@ impl Disk {
         state.fail_once = Some((state.changes + more, kind));
     }
 
-    /// Ends a fault.
+    /// Ends a fault, also one that is to come.
     pub fn mend(&self) {
-        self.state().fault = None;
+        let mut state = self.state();
+        (state.fault, state.fail_once) = (None, None);
     }
 
     /// Sets the room that the disk reports, in bytes; `None` is "unknown".

@@ -195,6 +195,57 @@ fn pages_that_only_the_cache_has_are_no_ground_to_go_on() {
 }
 
 #[test]
+fn a_disk_that_is_away_breaks_all_lines_and_is_only_probed() {
+    let (disk, store) = memory();
+    accept(&store, 1).unwrap();
+    let before = store.line();
+    disk.fail_after(0, ErrorKind::Other, 0);
+    accept(&store, 2).unwrap_err();
+    assert!(before.is_broken(), "rows that were read before are in doubt");
+    let changes = disk.changes();
+    accept(&store, 2).unwrap_err();
+    assert_eq!(disk.changes(), changes, "the file is not opened while the probe fails");
+    // The disk takes the probe, and fails in the middle of the opening.
+    for more in 1..4 {
+        disk.mend();
+        disk.fail_after(more, ErrorKind::Other, more);
+        accept(&store, 2).unwrap_err();
+        assert!(hash_is_there(&store, 1), "reads go on");
+    }
+    let meanwhile = store.line();
+    disk.mend();
+    accept(&store, 3).unwrap();
+    assert!(meanwhile.is_broken(), "rows that were read from the cache may be gone");
+    assert!(!store.line().is_broken());
+}
+
+#[test]
+fn a_failure_behind_an_open_question_is_answered_right() {
+    let mut open = 0;
+    for first in 0..30 {
+        for more in 0..40 {
+            let (disk, store) = memory();
+            accept(&store, 1).unwrap();
+            disk.fail_after(first, ErrorKind::Other, first);
+            if !matches!(accept(&store, 2), Err(StoreError::Unsure(_))) {
+                break;
+            }
+            open += 1;
+            disk.mend();
+            disk.fail_once_after(more, ErrorKind::Other);
+            let answer = accept(&store, 3);
+            disk.mend();
+            let of = format!("change {first}, then change {more}: {answer:?}");
+            accept(&store, 4).unwrap();
+            if !matches!(answer, Err(StoreError::Unsure(_))) {
+                assert_eq!(hash_is_there(&store, 3), answer.is_ok(), "{of}");
+            }
+        }
+    }
+    assert!(open > 0, "no question was open");
+}
+
+#[test]
 fn a_nearly_full_disk_finishes_what_was_accepted() {
     let (disk, store) = memory();
     accept(&store, 1).unwrap();

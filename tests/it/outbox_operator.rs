@@ -6,18 +6,19 @@ mod lists;
 mod measures;
 mod receiver;
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
-};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use steadfast::devnet::{Devnet, Options};
+use steadfast::{
+    app::{App, World},
+    devnet::{Devnet, Options},
+    outbox::store::{Store, disk::Disk},
+};
 
 use crate::common::{
     client::{Response, call},
     devnet as start_devnet,
-    proxy::Proxy,
+    proxy::{Proxy, config, nodes},
     until,
 };
 
@@ -36,39 +37,24 @@ const SIGNED: [[&str; 2]; 2] = [
     ],
 ];
 
-/// A folder that goes with its test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("steadfast-operator-{}-{}", std::process::id(), COUNT.fetch_add(1, SeqCst));
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A proxy with an outbox, before a pretend chain that makes blocks only when it is told to.
 struct Scene {
     proxy: Proxy,
     net: Devnet,
-    _folder: Folder,
 }
 
 impl Scene {
     /// A scene with `more` settings inside and behind `[outbox]`.
     async fn new(more: &str) -> Self {
         let net = start_devnet(Options { execution: 2, ..Options::default() }).await;
-        let folder = Folder::new();
-        let outbox = format!("[outbox]\ndir = \"{}\"\nconfirmations = 2\n{more}", folder.0.display());
         let urls = [0, 1].map(|node| net.el(node).http_url());
-        let proxy = Proxy::over(urls.iter().map(String::as_str), &outbox).await;
-        Self { proxy, net, _folder: folder }
+        let settings = nodes(urls.iter().map(String::as_str)) + "[outbox]\nconfirmations = 2\n" + more;
+        // A disk of memory: commands that other tests begin would hold the lock of a file for a moment.
+        let open_store = Arc::new(|_: &_| Store::over(Box::new(Disk::new())));
+        let world = World { open_store, ..World::real(2) };
+        let proxy = Proxy { app: App::start(config(&settings), world, None).await.unwrap() };
+        until("a node serves", async || proxy.side().await["active"].is_string()).await;
+        Self { proxy, net }
     }
 
     /// A client sends the transaction of this nonce, and has its hash.

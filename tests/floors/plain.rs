@@ -62,6 +62,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("src/events", 23, 0),
     ("src/metrics", 10, 5),
     ("src/net", 18, 3),
+    ("src/outbox", 29, 3),
     ("src/pool", 23, 0),
     ("src/view", 17, 0),
 ];

@@ -4,7 +4,7 @@ use super::{super::*, bench::*};
 use crate::outbox::record::StateName;
 
 #[test]
-fn what_is_cancelled_is_never_sent_again() {
+fn a_cancelled_transaction_is_never_sent_again() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
     bench.taken(1);

@@ -78,7 +78,7 @@ fn a_tenant_has_only_so_many_on_their_way() {
 }
 
 #[test]
-fn it_is_sent_again_when_no_node_knows_it() {
+fn a_transaction_that_no_node_knows_is_sent_again() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
     bench.taken(1);

@@ -49,6 +49,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("docs/internals/events.md", 17, 1),
     ("docs/internals/limits.md", 8, 1),
     ("docs/internals/nodes.md", 19, 3),
+    ("docs/internals/outbox.md", 20, 0),
     ("docs/internals/subscriptions.md", 19, 0),
     ("docs/internals/websockets.md", 16, 2),
     ("src/app", 11, 8),

@@ -162,7 +162,7 @@ fn unix_seconds() -> u64 {
     since_1970().as_secs()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock comes in")]
+#[expect(clippy::disallowed_methods, reason = "the only place where the wall clock comes in")]
 fn since_1970() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }

@@ -51,13 +51,13 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
     Ok(Some(Arc::new(Mutex::new(Some(running)))))
 }
 
-/// Ends the outbox, if there is one, and tells what stays on the disk.
+/// Ends the outbox, if there is one, and logs how much stays on the disk.
 pub(super) async fn shut(outbox: Option<SharedOutbox>, within: Duration) {
     let running = outbox.and_then(|outbox| lock(&outbox).take());
     let Some(running) = running else { return };
     let (least, most) = LAST;
     let (transactions, deliveries) = running.shutdown(within.clamp(least, most)).await;
-    info!(transactions, deliveries, "the outbox is closed: so many stay on the disk for the next start");
+    info!(transactions, deliveries, "the outbox is closed, and the rest stays on the disk for the next start");
 }
 
 /// Each change is whole, so a panic elsewhere cannot have spoilt the tasks.
@@ -66,8 +66,8 @@ fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Option<outbox::Running>> {
 }
 
 impl Runtime {
-    /// Has the outbox keep the transactions of all networks with execution nodes, and tell of
-    /// their nodes.
+    /// Has the outbox keep the transactions of all networks with execution nodes, and report their
+    /// nodes.
     ///
     /// # Errors
     /// When the store cannot be read for a network. The network's transactions are refused then.

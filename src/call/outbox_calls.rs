@@ -29,8 +29,8 @@ pub trait TransactionKeeper: Send + Sync {
     /// The state of a transaction of the client's tenant, or `null`, without the client's id.
     fn status(&self, request: &Request<'_>, tenant: Tenant<'_>) -> Result<Answer, Refusal>;
 
-    /// A transaction that waits, as nodes show one that waits for a block; `None` where the client's
-    /// tenant has no such one.
+    /// A transaction as nodes show a waiting one; `None` where no such transaction of the client's
+    /// tenant waits.
     fn pending(&self, request: &Request<'_>, tenant: Tenant<'_>) -> Option<Answer>;
 
     /// The transitions of a transaction of the client's tenant, as JSON: those that were, and each
@@ -42,7 +42,7 @@ pub trait TransactionKeeper: Send + Sync {
 /// looked at.
 pub type Tenant<'a> = Option<&'a [u8]>;
 
-/// Who sends a transaction.
+/// The sender of a transaction.
 #[derive(Clone, Copy)]
 pub struct Asker<'a> {
     /// The tenant's name as it came.

@@ -166,7 +166,7 @@ fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
     }
 }
 
-/// Who sends a transaction.
+/// The sender of a transaction.
 pub(super) enum Sender<'a> {
     /// A client's call, with the states of the nodes that were sent its transaction.
     Call(&'a mut Option<Arc<Sends>>),
@@ -299,7 +299,8 @@ impl Calls {
 
     /// Begins to send a transaction to these nodes at once, each once. A send ends at `limit`, or
     /// when its node goes out. With `waits` the gates stay shut until the call opens them. The
-    /// states of a call have the word of each node. `None`, and nothing noted, if too many sends are under way.
+    /// states of a call have the word of each node. `None`, and nothing noted, if too many sends
+    /// are under way.
     pub(super) fn start_sends(
         &self,
         nodes: &[NodeId],

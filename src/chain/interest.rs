@@ -1,4 +1,4 @@
-//! Who follows the chain: subscriptions and filters, and listeners of their own.
+//! Interest in the chain: of subscriptions and filters, and of listeners beside them.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 
 use super::{Change, Follower};
 
-/// Changes that may wait for one listener. One with as many waiting misses some, and is told so:
-/// the follower does not wait for listeners.
+/// Changes that may wait for one listener. A full backlog means that further changes go untold,
+/// and the next one says so: the follower does not wait for listeners.
 const LISTENER_BACKLOG: usize = 64;
 
-/// Counts those who follow the chain. While there is none, the follower rests.
+/// Counts the interests in the chain. While there is none, the follower rests.
 pub struct Interest {
     follower: Arc<Follower>,
     count: Mutex<usize>,
@@ -40,7 +40,7 @@ struct Listener {
 }
 
 impl Interest {
-    /// Nobody's interest yet in the chain of `follower`.
+    /// No interest yet in the chain of `follower`.
     pub fn new(follower: Arc<Follower>) -> Arc<Self> {
         Arc::new(Self { follower, count: Mutex::new(0) })
     }
@@ -70,7 +70,7 @@ impl Interest {
 }
 
 impl Interested {
-    /// One more who follows the chain.
+    /// A further interest in the chain.
     pub fn new(interest: &Arc<Interest>) -> Self {
         interest.change(|count| count + 1);
         Self(interest.clone())

@@ -1,4 +1,4 @@
-//! `[outbox]`: transactions that were accepted are kept on disk, followed, and told of by webhooks.
+//! `[outbox]`: accepted transactions are kept on disk, followed, and reported by webhooks.
 
 mod webhook;
 
@@ -23,7 +23,7 @@ const MAX_CONFIRMATIONS: u64 = 100_000;
 /// The most blocks between two sendings of a transaction.
 const MAX_RESEND: u64 = 1_000;
 
-/// What a client waits for before it gets the hash of its transaction.
+/// When a client gets the hash of its transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
     /// The transaction is on disk, and a node took it.
@@ -38,7 +38,7 @@ pub enum Ack {
 pub struct Outbox {
     /// The folder of the store.
     pub dir: PathBuf,
-    /// What a client waits for before it gets the hash.
+    /// When a client gets the hash.
     pub ack: Ack,
     /// The nodes that a transaction is sent to.
     pub send_to: SendTo,
@@ -46,7 +46,7 @@ pub struct Outbox {
     pub resend_blocks: NonZeroU32,
     /// Blocks, its own included, after which a transaction counts as confirmed.
     pub confirmations: NonZeroU32,
-    /// How long a transaction may wait for a block before it expires.
+    /// How long a transaction may wait for a block before expiry.
     pub deadline: Duration,
     /// How long a record is kept when its life is over.
     pub keep: Duration,
@@ -66,7 +66,7 @@ pub struct Outbox {
     pub max_blob_transaction: usize,
     /// The header that names the tenant of a call; `None`: all calls are of one tenant.
     pub tenant_header: Option<HeaderName>,
-    /// The endpoints that are told of events, in the order of the file, no name twice.
+    /// The endpoints for events, in the order of the file, no name twice.
     pub webhooks: Vec<Webhook>,
 }
 
@@ -162,7 +162,7 @@ impl Outbox {
             self.max_blob_transaction <= self.max_bytes_per_tenant,
             "max_bytes_per_tenant",
             &["max_blob_transaction", "max_bytes"],
-            "must not be less than `max_blob_transaction`: such a transaction could never be taken",
+            "must not be less than `max_blob_transaction`: a transaction of that length could never be taken",
         );
     }
 

@@ -1,5 +1,5 @@
-//! A signed transaction, read as far as keeping and sending it needs: who sent it, as which of the
-//! sender's transactions, on which chain, at which price.
+//! A signed transaction, read as far as keeping and sending it needs: the sender, the
+//! nonce, the chain and the price.
 //!
 //! Rules that a fork can change (gas, fees, sizes of code) are left to the nodes.
 
@@ -28,10 +28,10 @@ const KNOWN_TYPES: RangeInclusive<u8> = 1..=4;
 /// The highest byte that can be a type's.
 const HIGHEST_TYPE: u8 = 0x7f;
 
-/// What the proxy asks of a transaction before it is taken.
+/// The bounds that a transaction must keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The network's chain; `None` while no node has told it.
+    /// The network's chain; `None` while no node has named one.
     pub chain_id: Option<u64>,
     /// The most bytes of a transaction without blobs.
     pub bytes: usize,
@@ -39,12 +39,12 @@ pub struct Limits {
     pub blob_bytes: usize,
 }
 
-/// A transaction that could be read, with what its signature says.
+/// A transaction that could be read, with the content of its signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedTransaction {
-    /// Its name. Blobs are no part of it.
+    /// The name. Blobs are no part of the hash.
     pub hash: B256,
-    /// Who signed it.
+    /// The signer.
     pub sender: Address,
     /// The sender's counter.
     pub nonce: u64,
@@ -83,7 +83,7 @@ pub enum NotATransaction {
     /// A type that this version cannot read. A chain may have types of its own.
     #[error("transactions of type {0:#04x} are not known here")]
     UnknownType(u8),
-    /// The bytes cannot be read as the type that they begin with.
+    /// The bytes cannot be read as their type.
     #[error("the bytes are no transaction: {0}")]
     Malformed(String),
     /// Signed for another chain.
@@ -103,7 +103,7 @@ pub enum NotATransaction {
     /// The blobs are others than those that were signed for.
     #[error("the blobs are not those that the transaction names")]
     OtherBlobs,
-    /// The nonce after which no other could follow; no chain takes it.
+    /// The last nonce there is, which no chain takes.
     #[error("the nonce is the highest that there is")]
     LastNonce,
 }
@@ -132,7 +132,7 @@ impl NotATransaction {
 }
 
 impl SignedTransaction {
-    /// Reads a transaction in the form in which nodes are sent it.
+    /// Reads a transaction in the form that nodes are sent.
     ///
     /// # Errors
     /// Says why no node of the network can take the bytes.
@@ -175,7 +175,7 @@ impl SignedTransaction {
     }
 }
 
-/// How many blobs travel with the transaction, if those are the ones that it names.
+/// How many blobs travel with the transaction, if those are the blobs of its hashes.
 fn blobs(envelope: &Envelope) -> Result<usize, NotATransaction> {
     let Some(named) = envelope.blob_versioned_hashes() else { return Ok(0) };
     let Envelope::Eip4844(signed) = envelope else { return Ok(0) };
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_transaction_of_the_real_chain_is_read() {
-        // The example of EIP-155: nonce 9, 20 gwei, 1 ether, signed for chain 1 with the key 0x46…46.
+        // The example of EIP-155: nonce 9, 20 gwei, 1 ether, signed for chain 1, key 0x46…46.
         let raw = hex!(
             "f86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a0"
             "28ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a0"

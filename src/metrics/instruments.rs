@@ -90,8 +90,8 @@ pub(super) struct Instruments {
         labels = ["network", "reason", "word"],
         help = "Raw transactions that nodes were sent, by the node's word: `took`, `already_known`, `refused` (the \
                 node judged the transaction), `busy` (out of quota, full, at fault or not reached), `lost` (no \
-                answer). The reason is `call` (a client's call went to several nodes at once) or `again` (the node \
-                took over or came back)."
+                answer). The reason is `call` (a client's call went to several nodes at once), `again` (the node \
+                took over or came back) or `outbox` (a transaction of the outbox)."
     )]
     pub(super) raw_transaction_sends_total: Counter,
     #[metric(

@@ -43,7 +43,7 @@ pub trait Post: Send + Sync + 'static {
     fn post(&self, headers: HeaderMap, body: Bytes) -> BoxFuture<'_, Result<Answer, PostError>>;
 }
 
-/// What is taken of an answer.
+/// The part of an answer that is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status.

@@ -392,7 +392,7 @@ impl Relay {
                     if is_writable && !self.line.is_broken() {
                         break;
                     }
-                    // Of rows that can be read while the disk takes nothing, the disk may lack some:
+                    // The disk may lack rows that can be read while it takes nothing:
                     // no client gets a hash for one of these.
                     let resting = self.resting_desk();
                     let mut still = std::mem::replace(&mut self.desk, resting).into_waiters();

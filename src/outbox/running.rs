@@ -244,6 +244,13 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Relays hold the calls of their networks, and these hold the outbox.
+        self.outbox.shared.relays().clear();
+    }
+}
+
 /// Drops what was kept long enough, again and again.
 async fn sweep(shared: Arc<Shared>) {
     loop {

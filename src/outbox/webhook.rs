@@ -58,7 +58,7 @@ const COMMANDS: usize = 16;
 
 /// The wall clock.
 pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
-/// Prepares requests to an endpoint; fails where the endpoint's certificates or host cannot be used.
+/// Prepares requests to an endpoint; fails where its certificates or its host cannot be used.
 pub type Connect = Arc<dyn Fn(&Webhook) -> io::Result<Arc<dyn Post>> + Send + Sync>;
 
 /// What webhooks need of the world.

@@ -219,7 +219,7 @@ async fn a_receiver_finds_each_event_signed_and_once() {
 }
 
 #[tokio::test]
-async fn an_event_whose_answer_never_came_is_sent_again_after_a_restart() {
+async fn an_event_without_an_answer_is_sent_again_after_a_restart() {
     let folder = TestFolder::new();
     let silent = Receiver::start(None).await;
     let store = Store::open(&folder.0).unwrap();

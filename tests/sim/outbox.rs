@@ -261,7 +261,7 @@ fn run(seed: u64) -> (Vec<String>, usize) {
 
 /// U18, U33, U60: whatever fails, what was acknowledged is mined once, and each event is told.
 #[test]
-fn nothing_that_was_acknowledged_is_lost() {
+fn an_acknowledged_transaction_is_never_lost() {
     let acknowledged = AtomicU64::new(0);
     let seeds = seeds(0..20);
     let runs = seeds.end - seeds.start;

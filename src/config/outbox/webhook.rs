@@ -1,4 +1,4 @@
-//! `[[outbox.webhook]]`: an endpoint that is told of events.
+//! `[[outbox.webhook]]`: an endpoint for events.
 
 use std::{
     collections::BTreeMap,
@@ -46,22 +46,22 @@ const MAX_SECRET_FILE: u64 = 4096;
 /// The bytes that sign what an endpoint is sent.
 pub type SigningKey = Secret<Box<[u8]>>;
 
-/// An endpoint that is told of events.
+/// An endpoint for events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// The endpoint's name, by which its deliveries are kept. Unique.
     pub name: Arc<str>,
     /// `https`, or `http` where `allow_private` is set.
     pub url: Url,
-    /// The events that it is told of, at least one.
+    /// The events that the endpoint wants, at least one.
     pub events: Vec<EventKind>,
-    /// The tenants whose transactions it is told of; `None`: all.
+    /// The tenants whose transactions the endpoint wants; `None`: all.
     pub tenants: Option<Vec<TenantName>>,
     /// The keys that sign each request, at least one: the first is the newest.
     pub secrets: Vec<SigningKey>,
     /// How long the endpoint may take to answer.
     pub timeout: Duration,
-    /// Attempts at one delivery before it goes to quarantine.
+    /// Attempts at one delivery before quarantine.
     pub max_attempts: NonZeroU32,
     /// Whether the URL's host may have a private address.
     pub allow_private: bool,
@@ -70,7 +70,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Whether the endpoint is to be told of an event of this kind. `tenant` is whose transaction
+    /// Whether the endpoint wants an event of this kind. `tenant` is whose transaction
     /// the event is about; the proxy's own events belong to no tenant.
     pub fn wants(&self, kind: EventKind, tenant: &TenantName) -> bool {
         let is_theirs = || self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant));
@@ -173,8 +173,8 @@ impl Webhook {
     }
 }
 
-/// The rules of addresses, as far as the text tells; what a name leads to is looked at when it is
-/// dialled.
+/// The rules of addresses, as far as the text says; the addresses of a name are looked at when the
+/// name is dialled.
 fn check_host(r: &Reader<'_>, url: &Url, allowed: Option<&str>) {
     let host = &**url.host();
     r.check(
@@ -189,7 +189,7 @@ fn check_host(r: &Reader<'_>, url: &Url, allowed: Option<&str>) {
         allowed.is_some() || (space == Space::Public && !is_here),
         "url",
         &["allow_private"],
-        "has a host on this machine or in a private network: write the host in `allow_private` too if it is meant",
+        "has a host on this machine or in a private network: write the host in `allow_private` too if that is meant",
     );
     r.check(
         allowed.is_some() || url.scheme() == Scheme::Https,
@@ -203,7 +203,7 @@ fn tenant(text: &str) -> Result<TenantName, Invalid> {
     text.parse().map_err(|_| Invalid("must be 1 to 64 of `a-z 0-9 - _ .`, and not `.` or `..`"))
 }
 
-/// A secret as the Standard Webhooks write it: Base64, and `whsec_` before.
+/// A secret as the Standard Webhooks write secrets: Base64, and `whsec_` before.
 fn key(text: &str) -> Result<SigningKey, Invalid> {
     let wrong =
         Invalid("must be `whsec_` and 24 to 64 bytes in Base64, such as `echo whsec_$(openssl rand -base64 32)` makes");
@@ -218,7 +218,7 @@ fn read_secrets(folder: &Path, path: &str) -> Result<Vec<SigningKey>, String> {
     let mut text = Vec::new();
     File::open(&path).and_then(|file| file.take(MAX_SECRET_FILE + 1).read_to_end(&mut text)).map_err(unreadable)?;
     if text.len() as u64 > MAX_SECRET_FILE {
-        return Err("is longer than 4 KiB: it holds something else than secrets".into());
+        return Err("is longer than 4 KiB, so there is something else than secrets in the file".into());
     }
     let text = String::from_utf8(text).map_err(|_| "is not UTF-8")?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

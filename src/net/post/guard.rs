@@ -11,7 +11,7 @@ use crate::{domain::address_space::Space, net::names::Names};
 
 /// None of a host's addresses may be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its host is on this machine or in a private network, and `allow_private` does not name it")]
+#[error("its host is on this machine or in a private network, and `allow_private` does not name that host")]
 pub(super) struct Forbidden;
 
 /// Looks names up, and gives only the addresses that may be dialled: the connection goes to one of

@@ -170,7 +170,7 @@ async fn a_body_without_end_or_that_never_comes_changes_nothing() {
     ] {
         let server = TestServer::start(words).await;
         assert_eq!(send(&server.post("hooks.example")).await.unwrap().status, 200, "{words}");
-        // What sockets hold is more than what is read.
+        // Sockets hold more than is read.
         let written = server.endless.load(SeqCst);
         assert!(written < 16 << 20, "{written} bytes were taken of a body that is not looked at");
     }

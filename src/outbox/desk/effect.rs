@@ -72,7 +72,8 @@ pub enum Effect {
         /// What happened.
         transition: Transition,
     },
-    /// A life is over, and the store knows: tell the desk by [`Desk::settled`](super::Desk::settled).
+    /// A life is over, and the store knows: tell the desk by
+    /// [`Desk::settled`](super::Desk::settled).
     Settled {
         /// The transaction.
         id: TxId,

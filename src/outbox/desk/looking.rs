@@ -24,8 +24,8 @@ pub(super) struct LookAnswer {
 }
 
 impl Desk {
-    /// Wants the nodes asked for all that is not known for sure: at the start, and where blocks were
-    /// not told.
+    /// Wants the nodes asked for all that is not known for sure: at the start, and where blocks
+    /// went untold.
     pub(super) fn look_at_all(&mut self) {
         let keys: Vec<Key> = self.book.iter().map(Entry::key).collect();
         for key in keys {

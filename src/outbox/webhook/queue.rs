@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_before_its_time() {
+    fn a_delivery_is_not_taken_before_its_time() {
         let mut queue = Queue::default();
         queue.add(key("a", "late"), Millis(10));
         assert_eq!((taken(&mut queue, 9), queue.next_due()), (None, Some(Millis(10))));

@@ -1,4 +1,4 @@
-//! The headers by which a receiver knows that a request is ours, and not a repeat of long ago: those
+//! The headers by which a receiver knows that a request is the proxy's, and no old repeat: those
 //! of the Standard Webhooks, version 1 (HMAC-SHA256).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

@@ -76,7 +76,7 @@ async fn a_silent_endpoint_is_a_failure_after_its_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_last_attempt_a_delivery_is_in_quarantine_with_the_reason() {
+async fn after_the_last_attempt_a_delivery_is_in_quarantine() {
     let (store, script) = (Arc::default(), Scripted::statuses(&[500, 500, 503, 500, 200]));
     let scene = Scene::start(&store, &[(endpoint("a", "max_attempts = 3"), script.clone())]);
     scene.event("team", "1");
@@ -189,7 +189,7 @@ async fn a_busy_tenant_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deliveries_of_a_removed_endpoint_are_quarantined_and_not_lost() {
+async fn deliveries_of_a_removed_endpoint_are_quarantined() {
     let (store, stays, goes) = (Arc::default(), Scripted::statuses(&[200]), Scripted::statuses(&[500]));
     let (a, b) = (endpoint("a", ""), endpoint("b", ""));
     let scene = Scene::start(&store, &[(a.clone(), stays.clone()), (b.clone(), goes.clone())]);
@@ -216,7 +216,7 @@ async fn deliveries_of_a_removed_endpoint_are_quarantined_and_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_an_endpoint_goes_where_a_reload_says() {
+async fn deliveries_go_where_a_reload_says() {
     let (store, script) = (Arc::default(), Scripted::statuses(&[500, 200]));
     let scene = Scene::start(&store, &[(endpoint("a", ""), script.clone())]);
     scene.event("default", "1");
@@ -232,7 +232,7 @@ async fn what_waits_for_an_endpoint_goes_where_a_reload_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deliveries_of_an_endpoint_unknown_at_the_start_are_quarantined() {
+async fn deliveries_of_an_unknown_endpoint_are_quarantined() {
     let store: Arc<MemoryStore> = Arc::default();
     store.put(&Table::new(&[endpoint("gone", "")]), "default", "1", DAWN);
     let _scene = Scene::start(&store, &[(endpoint("a", ""), Scripted::statuses(&[200]))]);
@@ -241,7 +241,7 @@ async fn deliveries_of_an_endpoint_unknown_at_the_start_are_quarantined() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_cannot_be_written_down_is_not_sent_again_meanwhile() {
+async fn a_delivery_waits_until_its_outcome_is_written_down() {
     let (store, script) = (Arc::<MemoryStore>::default(), Scripted::statuses(&[200]));
     let scene = Scene::start(&store, &[(endpoint("a", ""), script.clone())]);
     store.failing.store(usize::MAX, SeqCst);

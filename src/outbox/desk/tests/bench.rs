@@ -67,6 +67,9 @@ impl Disk {
 /// One endpoint that wants everything.
 pub(super) struct WantsAll;
 
+/// A block, and its transactions: hash, sender and nonce.
+pub(super) type Added<'a> = (BlockId, &'a [(u8, u8, u64)]);
+
 impl Endpoints for WantsAll {
     fn deliveries(&self, record: &Record, transition: &Transition) -> Vec<Delivery> {
         let Some(kind) = EventKind::of(transition.to) else { return Vec::new() };
@@ -237,14 +240,14 @@ impl Bench {
     }
 
     /// Blocks go and come; of each new one the transactions `(name, sender, nonce)`.
-    pub(super) fn blocks(&mut self, removed: &[BlockId], added: &[(BlockId, &[(u8, u8, u64)])]) -> Vec<Effect> {
+    pub(super) fn blocks(&mut self, removed: &[BlockId], added: &[Added<'_>]) -> Vec<Effect> {
         self.final_blocks(removed, added, None)
     }
 
     pub(super) fn final_blocks(
         &mut self,
         removed: &[BlockId],
-        added: &[(BlockId, &[(u8, u8, u64)])],
+        added: &[Added<'_>],
         finalized: Option<u64>,
     ) -> Vec<Effect> {
         let of = |&(name, from, nonce): &(u8, u8, u64)| InBlock { hash: hash(name), sender: sender(from), nonce };

@@ -227,7 +227,7 @@ impl Writer {
         if !self.shared.is_real() {
             // The lock of the handle that reads goes before the new one comes.
             drop(self.shared.take());
-            // The disk may have failed in the middle of any sync since, also in that of a reopening.
+            // The disk may have failed in any sync since, also in that of a reopening.
             self.forget_cache();
             match self.open_settled() {
                 Ok((open, group)) => {

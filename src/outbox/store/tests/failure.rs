@@ -120,7 +120,7 @@ fn a_failure_at_any_write_loses_no_answered_step() {
     }
 }
 
-/// One failure at each change in turn, after which the disk works at once: the store opens the file
+/// A failure at each change in turn, after which the disk works at once: the store opens the file
 /// anew, and finds the step there or not.
 #[test]
 fn a_step_that_a_failed_sync_kept_is_answered_so() {
@@ -174,7 +174,7 @@ fn pages_that_only_the_cache_has_are_no_ground_to_go_on() {
         let (disk, store) = memory();
         accept(&store, 1).unwrap();
         drop(store);
-        // A process that dies with its failed sync: the cache has the whole, and the platter a part.
+        // A process that dies with its failed sync: the cache has all, and the platter a part.
         let database = Database::builder().create_with_backend(super::super::disk::handle(&disk)).unwrap();
         let txn = database.begin_write().unwrap();
         let row = format!(r#"{{"number":7,"hash":"{}"}}"#, B256::ZERO);

@@ -94,6 +94,9 @@ fn a_failure_at_any_write_loses_no_answered_step() {
             disk.mend();
             let of = format!("seed {seed}, change {more}: {answers:?}");
             assert_eq!(accept(&store, 7), Ok(()), "{of}");
+            let is_full = |error: &StoreError| matches!(error, StoreError::Full(_) | StoreError::Unsure(_));
+            let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+            assert!(kind != ErrorKind::StorageFull || errors.clone().all(is_full), "a full disk is called so: {of}");
             let check = |store: &Store, sure: &[bool]| {
                 for (hash, answer) in answers.iter().enumerate() {
                     let is_there = hash_is_there(store, hash as u8);
@@ -217,6 +220,18 @@ fn a_disk_that_is_away_breaks_all_lines_and_is_only_probed() {
     accept(&store, 3).unwrap();
     assert!(meanwhile.is_broken(), "rows that were read from the cache may be gone");
     assert!(!store.line().is_broken());
+}
+
+#[test]
+fn a_closed_store_is_not_opened_again_when_its_disk_returns() {
+    let (disk, store) = memory();
+    disk.fail_after(0, ErrorKind::Other, 0);
+    accept(&store, 1).unwrap_err();
+    store.clone().close().now_or_never().expect("at once");
+    disk.mend();
+    let changes = disk.changes();
+    assert_eq!(accept(&store, 1), Err(StoreError::Closed));
+    assert_eq!(disk.changes(), changes, "the file is another process's now");
 }
 
 #[test]

@@ -106,3 +106,26 @@ async fn the_last_clone_closes_the_file() {
     until(|| Store::open(folder.path()).is_ok_and(|store| again.set(store).is_ok())).await;
     assert!(again.get().unwrap().read().unwrap().record(&tx("a", "main", 1)).unwrap().is_some());
 }
+
+#[tokio::test]
+async fn a_group_is_bounded_in_steps_and_in_bytes() {
+    for (steps, bytes) in [(1500, 1), (4, 3 << 20)] {
+        let (disk, store) = threaded();
+        disk.hold_syncs();
+        let first = store.submit(accepting(tx("a", "main", 0))).await.unwrap();
+        until(|| disk.waiting_syncs() == 1).await;
+        let mut pending = Vec::new();
+        for _ in 0..steps {
+            let step = Step::new().accept(record(tx("a", "main", 1)), vec![7; bytes].into(), vec![]).take();
+            pending.push(store.submit(step).await.unwrap());
+        }
+        disk.release_syncs();
+        first.await.unwrap();
+        for pending in pending {
+            pending.await.unwrap();
+        }
+        // The first by itself, and the others in two.
+        let groups = store.read().unwrap().meta(super::super::tables::GROUP_KEY).unwrap();
+        assert_eq!(groups, 3, "{steps} steps of {bytes} bytes");
+    }
+}

@@ -145,7 +145,7 @@ async fn a_process_that_is_killed_loses_no_transaction_and_no_event() {
             acknowledged.extend(sent);
         }
     }
-    let process = Process::start(&settings, &[]).await;
+    let mut process = Process::start(&settings, &[]).await;
     let (start, all) = (Instant::now(), acknowledged.len());
     let lacking = || {
         let head = devnet.chain().head().number;
@@ -164,6 +164,8 @@ async fn a_process_that_is_killed_loses_no_transaction_and_no_event() {
         sleep(Duration::from_millis(200)).await;
     }
     assert!(all > kills, "too few were sent to show anything: {all}");
-    drop(process);
+    // U51: the end in order counts what stays.
+    assert!(process.terminate(), "{}", process.log());
+    assert!(process.log().contains("the outbox is closed"), "{}", process.log());
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -8,8 +8,12 @@ use steadfast::devnet::Fault;
 /// U22, U43, U44: no hash without a record; reads go on, and `/readyz` names the outbox.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_takes_nothing_refuses_transactions_and_not_reads() {
-    for (kind, reason) in [(ErrorKind::StorageFull, "outbox_full"), (ErrorKind::Other, "outbox_unwritable")] {
-        let scene = Scene::start(ON).await;
+    for (kind, reason, ack) in [
+        (ErrorKind::StorageFull, "outbox_full", "node"),
+        (ErrorKind::Other, "outbox_unwritable", "node"),
+        (ErrorKind::Other, "outbox_unwritable", "disk"),
+    ] {
+        let scene = Scene::start(&format!("{ON}ack = \"{ack}\"\n")).await;
         scene.sent(0).await;
         scene.until_state(hash(0), "sent").await;
         scene.net.1.fail_after(0, kind, 1);
@@ -25,6 +29,9 @@ async fn a_disk_that_takes_nothing_refuses_transactions_and_not_reads() {
         let text = ready.text();
         assert!(ready.status == 200 && text.contains("the outbox"), "{text}");
         assert_eq!(scene.state(hash(1)).await, "none");
+        for index in 0..3 {
+            assert_eq!(scene.node(index).raw_transactions(), [hash(0)], "a node got one without a record");
+        }
         scene.net.1.mend();
         let mended = async || scene.proxy().admin("/readyz").await.text().contains("\"outbox\": \"writable\"");
         until("the outbox takes writes", mended).await;

@@ -8,6 +8,7 @@ pub(crate) mod dns;
 mod doors;
 mod file_watch;
 mod networks;
+mod outbox;
 mod reload;
 mod spans;
 mod watchdog;
@@ -25,14 +26,14 @@ use arc_swap::ArcSwap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::warn;
 
-pub use self::file_watch::FileWatch;
-use self::{build::Deps, dns::Followed, networks::Runtime, spans::Export, worker::Workers};
+use self::{build::Deps, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export, worker::Workers};
+pub use self::{file_watch::FileWatch, outbox::OpenStore};
 use crate::{
-    config::Config,
+    config::{self, Config},
     domain::address::Address,
     door::{
         admin::{Admin, Faults, Reload},
@@ -48,8 +49,14 @@ use crate::{
         Dial, Listen, Listeners,
         elsewhere::{Elsewhere, OwnAddresses},
         names::Names,
+        post::{HttpPost, Post, Server},
         system::{self, System},
         systemd::Supervisor,
+    },
+    outbox::{
+        record::Millis,
+        store::Store,
+        webhook::{Clock, Connect},
     },
     pool::Wall,
     spans::Spans,
@@ -73,6 +80,10 @@ pub struct World {
     pub names: Arc<Names>,
     /// The wall clock.
     pub wall: Wall,
+    /// Opens the store of the outbox.
+    pub open_store: OpenStore,
+    /// Prepares requests to the endpoints of webhooks.
+    pub connect: Connect,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
     /// runtime that starts the proxy.
     pub threads: Option<usize>,
@@ -95,6 +106,8 @@ impl World {
             listen: Arc::new(System),
             names: system::names(),
             wall: Arc::new(unix_seconds),
+            open_store: Arc::new(|settings| Store::open(&settings.dir)),
+            connect: Arc::new(connect),
             threads: Some(threads),
             descriptors: None,
             faults: None,
@@ -113,6 +126,20 @@ impl World {
         Arc::new(move || wall().saturating_mul(1_000_000_000))
     }
 
+    /// Milliseconds since 1970; in a simulation as its clock has them.
+    fn millis(&self) -> Clock {
+        if self.threads.is_some() {
+            let millis = || u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
+            return Arc::new(move || Millis(millis()));
+        }
+        let (wall, start, since) = (self.wall.clone(), (self.wall)(), tokio::time::Instant::now());
+        // The simulated wall clock has seconds; the runtime's clock has the rest.
+        Arc::new(move || {
+            let passed = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Millis((start.saturating_mul(1000).saturating_add(passed)).max(wall().saturating_mul(1000)))
+        })
+    }
+
     /// A secret that cannot be guessed. In a simulation the secret follows from the clock, so that
     /// a run can be repeated.
     fn secret(&self) -> [u8; 32] {
@@ -126,11 +153,18 @@ impl World {
     }
 }
 
+/// Requests to an endpoint of a webhook over the operating system's network.
+fn connect(webhook: &config::Webhook) -> io::Result<Arc<dyn Post>> {
+    let config::Webhook { url, allow_private, ca_file, .. } = webhook;
+    let server = Server { url, allow_private: *allow_private, ca_file: ca_file.as_ref() };
+    Ok(Arc::new(HttpPost::new(server, system::names())?))
+}
+
 fn unix_seconds() -> u64 {
     since_1970().as_secs()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock comes in")]
+#[expect(clippy::disallowed_methods, reason = "the only place where the wall clock comes in")]
 fn since_1970() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
@@ -151,6 +185,9 @@ pub enum StartError {
     /// A node cannot be set up.
     #[error("{0}")]
     Node(String),
+    /// The outbox cannot be opened.
+    #[error("{0}")]
+    Outbox(String),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -199,6 +236,7 @@ pub struct App {
     acceptor: JoinSet<()>,
     background: JoinSet<()>,
     export: Export,
+    outbox: Option<SharedOutbox>,
 }
 
 /// The parts that a reload needs.
@@ -244,7 +282,9 @@ impl App {
         let mut dns = Followed::new(world.names.clone(), own, metrics.clone());
         dns.adopt(dns.looked_up(&config).await);
         let export = Export::start(&config, &world, &metrics).map_err(StartError::Node)?;
-        let runtime = Runtime::build(dns.expand(&config), &deps).map_err(StartError::Node)?;
+        let outbox = outbox::start(config.outbox.as_ref(), &deps).map_err(StartError::Outbox)?;
+        let mut runtime = Runtime::build(dns.expand(&config), outbox.clone(), &deps).map_err(StartError::Node)?;
+        runtime.keep_transactions().map_err(StartError::Outbox)?;
         let site = Arc::new(ArcSwap::from_pointee(runtime.site(export.spans())));
         let closing = watch::Sender::new(false);
         let reloaded = watch::Sender::new(0);
@@ -285,7 +325,7 @@ impl App {
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let (alive, ends) = (shared.clone(), closing.subscribe());
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs, ends).await });
-        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background, export })
+        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background, export, outbox })
     }
 
     /// Where clients connect.
@@ -326,6 +366,7 @@ impl App {
     /// Stops accepting, lets calls in flight finish until the grace time is over, and ends the
     /// proxy.
     pub async fn shutdown(mut self) {
+        let began = Instant::now();
         self.closing.send_replace(true);
         self.acceptor.shutdown().await;
         // Streams of events would never finish by themselves.
@@ -346,6 +387,7 @@ impl App {
                 warn!("the grace time is over; some connections are cut");
             }
         }
+        outbox::shut(self.outbox.take(), grace.saturating_sub(began.elapsed())).await;
         self.background.shutdown().await;
         self.export.finish().await;
     }

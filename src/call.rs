@@ -13,7 +13,8 @@ mod handover;
 mod known;
 mod leaving;
 mod null_answer;
-mod raw_sends;
+pub mod outbox_calls;
+pub mod raw_sends;
 mod remembered;
 mod run;
 mod settle_transaction;
@@ -21,7 +22,7 @@ mod slow_attempt;
 mod spread;
 mod terms;
 pub mod whole;
-mod word;
+pub mod word;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -37,6 +38,7 @@ use self::{
     ending::Ending,
     filter_calls::Keeper,
     handover::Handover,
+    outbox_calls::TransactionKeeper,
     remembered::Remembered,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
@@ -79,6 +81,8 @@ pub struct Calls {
     _handover: JoinSet<()>,
     /// Answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
+    /// Keeps transactions, if the network has an outbox.
+    outbox: OnceLock<Arc<dyn TransactionKeeper>>,
 }
 
 /// The outcome of a call.
@@ -112,6 +116,7 @@ impl Calls {
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
             keeper: OnceLock::new(),
+            outbox: OnceLock::new(),
             failures: Failures::default(),
             settings: settings.clone(),
             pool,
@@ -174,6 +179,10 @@ impl Calls {
         let outcome = match method.class {
             // In a box, so that the futures of other calls are no larger.
             Class::Filter => Box::pin(self.ask_keeper(request, method, terms, alarm, take)).await,
+            Class::RawTransaction if self.keeps_transactions() => {
+                Box::pin(self.ask_outbox(request, method, terms, alarm, take)).await
+            }
+            Class::Outbox => Box::pin(self.ask_outbox(request, method, terms, alarm, take)).await,
             _ => self.exchange(request, method, terms, alarm, take).await,
         };
         ending.count(outcome.as_ref().map(kind));
@@ -214,6 +223,11 @@ impl Calls {
                     }
                     Err(Exit::Moved(next, permit)) => break (next, permit),
                 };
+                if answer.is_null
+                    && let Some(kept) = self.kept_transaction(request, method, terms)
+                {
+                    answer = kept;
+                }
                 if let Some(id) = request.id {
                     answer.set_id(id);
                 }

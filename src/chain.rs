@@ -5,6 +5,7 @@ mod arrivals;
 mod block;
 mod driver;
 mod follow;
+mod interest;
 mod known;
 mod window;
 
@@ -22,8 +23,11 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::block::{Block, Change};
-use self::{driver::Driver, follow::Follow};
+pub use self::{
+    block::{Block, Change},
+    interest::{Interest, Interested, Listening},
+};
+use self::{driver::Driver, follow::Follow, interest::Listeners};
 pub use crate::pool::Running;
 use crate::{
     config,
@@ -41,6 +45,7 @@ pub struct Follower {
     demand: watch::Sender<Demand>,
     pace: Pace,
     place: watch::Receiver<ChainPosition>,
+    listeners: Listeners,
 }
 
 /// The follower's place in the chain.
@@ -88,10 +93,12 @@ impl Follower {
         let follow = Follow::new(settings, Instant::now());
         let pace = Pace::default();
         let (progress, place) = watch::channel(ChainPosition::default());
-        let driver = Driver::new(pool, follow, demand.subscribe(), changes, metrics, pace.clone(), progress);
+        let listeners = Listeners::default();
+        let tellers = (changes, listeners.clone());
+        let driver = Driver::new(pool, follow, demand.subscribe(), tellers, metrics, pace.clone(), progress);
         let mut task = JoinSet::new();
         task.spawn(driver.run(pools.subscribe()));
-        (Arc::new(Self { pools, demand, pace, place }), told, Running::new(task))
+        (Arc::new(Self { pools, demand, pace, place, listeners }), told, Running::new(task))
     }
 
     /// From now on the chain is that of another pool of the same network. Nothing is lost on the

@@ -7,6 +7,7 @@ mod generate;
 mod help;
 mod init;
 mod log;
+mod outbox;
 mod run;
 mod status;
 mod switch;
@@ -80,6 +81,9 @@ enum Command {
     ///
     /// All of it is applied, or nothing. Exits with 1, and says why, if nothing was.
     Reload(switch::Proxy),
+    /// See and manage the transactions that a running proxy keeps ([outbox] in its settings).
+    #[command(subcommand)]
+    Outbox(outbox::Outbox),
     /// Write a configuration file to start from: a commented one with every setting, or one with
     /// nodes from flags, answers (--ask) or the file of another proxy (--from).
     Init(init::Init),
@@ -211,6 +215,7 @@ pub fn main() -> ExitCode {
         Command::Drain(proxy) => switch::drain(&proxy, true),
         Command::Undrain(proxy) => switch::drain(&proxy, false),
         Command::Reload(proxy) => switch::reload(&proxy),
+        Command::Outbox(outbox) => outbox::run(&outbox),
         Command::Init(init) => init::run(&init),
         Command::Config(about) => generate::config(&about),
         Command::Completions(completions) => generate::completions(&completions),

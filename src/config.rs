@@ -31,6 +31,7 @@ mod name;
 mod network;
 mod node;
 mod origin;
+mod outbox;
 mod problem;
 mod reader;
 mod reading;
@@ -75,6 +76,7 @@ pub use self::{
     network::Network,
     node::{Node, Tier},
     origin::{Cors, Origin, Origins},
+    outbox::{Ack, Outbox, SigningKey, Webhook},
     problem::{Errors, Invalid, Problem},
     schema::schema,
     secret::Secret,
@@ -129,6 +131,8 @@ pub struct Config {
     pub log: Log,
     /// The collector of spans, and the requests that have spans.
     pub tracing: Tracing,
+    /// How accepted transactions are kept and followed; `None`: they are not.
+    pub outbox: Option<Outbox>,
 }
 
 /// `[admin]`: the operator's side.
@@ -229,6 +233,7 @@ impl Config {
             // The door has the access log, which a reload may switch on and off.
             log: Log { format, filter, access: _, trusted_proxies: _ },
             tracing: Tracing { endpoint, headers, sample: _ },
+            outbox,
         } = self;
         let changes = [
             ("listen", *listen != new.listen),
@@ -240,6 +245,11 @@ impl Config {
             ("tracing.endpoint", *endpoint != new.tracing.endpoint),
             ("tracing.headers", *headers != new.tracing.headers),
         ];
-        changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+        let outbox = match (outbox, &new.outbox) {
+            (Some(old), Some(new)) => old.changes_needing_restart(new),
+            (None, None) => Vec::new(),
+            _ => vec!["outbox"],
+        };
+        changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).chain(outbox).collect()
     }
 }

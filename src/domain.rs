@@ -1,6 +1,7 @@
 //! Floor 0, words: the values of the field. No I/O, no tokio.
 
 pub mod address;
+pub mod address_space;
 pub mod answer;
 pub mod backoff;
 pub mod beacon_form;
@@ -10,6 +11,7 @@ pub mod bloom;
 pub mod call_id;
 pub mod chain;
 pub mod client;
+pub mod event_kind;
 pub mod hex;
 pub mod json;
 pub mod layer;
@@ -21,8 +23,10 @@ pub mod quota;
 pub mod redact;
 pub mod refusal;
 pub mod rpc;
+pub mod signed_transaction;
 pub mod subject;
 pub mod target;
+pub mod tenant;
 pub mod trace_context;
 pub mod transaction;
 pub mod verdict;

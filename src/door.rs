@@ -27,6 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::site::Site;
 use crate::{
+    call::outbox_calls::Passed,
     domain::{client::Peer, refusal::Refusal},
     exchange::trace::Trace,
     memory::Account,
@@ -58,7 +59,7 @@ pub trait UpgradeHandler: Send + Sync + 'static {
         &'a self,
         site: &'a Site,
         request: &'a Request<Incoming>,
-        headers: Vec<u8>,
+        headers: Passed,
         peer: Peer,
     ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>>;
 }

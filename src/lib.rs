@@ -14,7 +14,7 @@
 //! | floor | modules | subject |
 //! |---|---|---|
 //! | 8 | [`door`] | framing and limits of HTTP, WebSocket, beacon API and admin side |
-//! | 7 | [`view`], [`events`] | subscriptions, filters and event streams that no failover breaks |
+//! | 7 | [`view`], [`events`], [`outbox`] | subscriptions, event streams, kept transactions |
 //! | 6 | [`call`], [`beacon`], [`chain`], [`spans`] | calls, requests, the chain, spans |
 //! | 5 | [`exchange`] | the parts that calls and requests share: rounds, queue, choice, counts |
 //! | 4 | [`route`] | the choice of the next node: a pure function of a snapshot |
@@ -88,6 +88,7 @@ pub mod exchange;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod outbox;
 pub mod pool;
 pub mod route;
 pub mod spans;

@@ -16,6 +16,7 @@ mod instruments;
 mod labels;
 mod live;
 mod node;
+mod outbox;
 mod process;
 mod publications;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use self::{
     facts::Facts,
     labels::{AttemptOutcome, CallOutcome, Ended, Replay, SpanLoss},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
+    outbox::OutboxFacts,
     tally::{CallTally, Tally},
     throttle::{Burst, Throttle},
     transactions::SendReason,
@@ -60,6 +62,7 @@ pub struct Metrics {
     calls: IntCounterVec,
     call_duration: HistogramVec,
     nodes: Nodes,
+    outbox: outbox::Outbox,
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
     facts: Mutex<Facts>,
@@ -113,6 +116,7 @@ impl Metrics {
                 &["network", "layer"],
             ),
             nodes: Nodes::new(&registry),
+            outbox: outbox::Outbox::new(&registry),
             facts: Mutex::new(facts),
             memory: OnceLock::new(),
             memory_refused: AtomicU64::new(0),

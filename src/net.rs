@@ -12,6 +12,7 @@ mod listeners;
 pub mod names;
 pub mod node_connections;
 pub mod passed;
+pub mod post;
 mod race;
 pub mod system;
 pub mod systemd;

@@ -14,16 +14,18 @@ mod heads;
 mod id;
 mod logs;
 mod mailbox;
+mod outbox;
 mod params;
 mod passthrough;
 mod subscription_refusal;
 mod worker_jobs;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
+use alloy_primitives::B256;
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -43,7 +45,8 @@ pub use self::{
     worker_jobs::{Job, WorkerJobs},
 };
 use crate::{
-    chain::{Change, Follower},
+    call::outbox_calls::{Tenant, TransactionKeeper},
+    chain::{Change, Follower, Interest, Interested},
     config,
     memory::Budget,
     metrics::Metrics,
@@ -74,6 +77,8 @@ pub struct Views {
     logs: Arc<Audience<Filter>>,
     topics: Arc<Topics>,
     filters: Arc<Filters>,
+    /// Keeps transactions, if the network has an outbox.
+    outbox: OnceLock<Arc<dyn TransactionKeeper>>,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -112,7 +117,7 @@ impl Views {
         let heads = Audience::new("newHeads", worker_jobs.clone(), metrics.clone());
         let logs = Audience::new("logs", worker_jobs.clone(), metrics.clone());
         let topics = Arc::new(Topics::new(follower.pool(), settings.timeout, worker_jobs, metrics.clone()));
-        let interest = Arc::new(Interest { follower: follower.clone(), count: Mutex::new(0) });
+        let interest = Interest::new(follower.clone());
         let filters = Filters::new(
             interest.clone(),
             topics.clone(),
@@ -126,9 +131,14 @@ impl Views {
         task.spawn(run(changes, heads.clone(), desk, filters.clone()));
         let random = Mutex::new(fastrand::Rng::with_seed(settings.seed));
         (
-            Arc::new(Self { interest, heads, logs, topics, filters, random }),
+            Arc::new(Self { interest, heads, logs, topics, filters, outbox: OnceLock::new(), random }),
             Running { own: pool::Running::new(task), follower: running },
         )
+    }
+
+    /// The interest in the chain, for others who follow it.
+    pub fn interest(&self) -> &Arc<Interest> {
+        &self.interest
     }
 
     /// The filters that clients poll.
@@ -136,16 +146,21 @@ impl Views {
         &self.filters
     }
 
+    /// Has subscriptions to transactions served by `outbox` from now on. The first one stays.
+    pub fn keep_transactions(&self, outbox: Arc<dyn TransactionKeeper>) {
+        let _ = self.outbox.set(outbox);
+    }
+
     /// Moves the subscriptions to the nodes of another pool; no notification is lost. `timeout`
     /// limits from now on how long a client waits until a node has granted its subscription.
     pub fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
-        self.interest.follower.move_to(pool.clone());
+        self.interest.follower().move_to(pool.clone());
         self.topics.move_to(pool, timeout);
     }
 
     /// Checks and prepares a subscription; its notifications are put into `mailbox` from
     /// [`Prepared::activate`] on. If a node must grant the subscription, waits for the node, but no
-    /// longer than for a call.
+    /// longer than for a call. `tenant` is the client's tenant, as a header named it.
     ///
     /// # Errors
     /// When the params are wrong, a limit is exceeded, or no node grants the subscription.
@@ -154,6 +169,7 @@ impl Views {
         method: &str,
         params: Option<&[u8]>,
         mailbox: &Arc<Mailbox>,
+        tenant: Tenant<'_>,
     ) -> Result<Prepared, SubscriptionRefusal> {
         // The namespace is written into notifications, so it may hold only letters, digits and `_`.
         let is_word = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -173,6 +189,11 @@ impl Views {
         let source = match asked {
             Asked::Heads => Source::Heads(self.heads.clone(), Interested::new(&self.interest)),
             Asked::Logs(filter) => Source::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
+            Asked::Transaction(hash) => match self.outbox.get() {
+                Some(outbox) => Source::Transaction(outbox.watch(hash, tenant).map_err(SubscriptionRefusal::Own)?),
+                // A node says that it knows no such subscription.
+                None => Source::Topic(self.topics.open(method, params, &head, &mailbox).await?),
+            },
             Asked::Other => Source::Topic(self.topics.open(method, params, &head, &mailbox).await?),
         };
         Ok(Prepared { id, head, source, mailbox })
@@ -192,6 +213,7 @@ enum Source {
     Heads(Arc<Audience<()>>, Interested),
     Logs(Arc<Audience<Filter>>, Box<Filter>, Interested),
     Topic(Joined),
+    Transaction(mpsc::Receiver<Arc<str>>),
 }
 
 impl Prepared {
@@ -214,6 +236,7 @@ impl Prepared {
                 joined.0.begin();
                 Held::Topic(joined)
             }
+            Source::Transaction(transitions) => Held::Transaction(outbox::tell(transitions, head, mailbox)),
         })
     }
 }
@@ -227,12 +250,14 @@ enum Held {
     Heads(Membership<()>, Interested),
     Logs(Membership<Filter>, Interested),
     Topic(Joined),
+    Transaction(JoinSet<()>),
 }
 
 /// The kind of a subscription.
 enum Asked {
     Heads,
     Logs(Box<Filter>),
+    Transaction(B256),
     Other,
 }
 
@@ -255,43 +280,16 @@ impl Asked {
                 let filter = Filter::read(list.get(1).map_or("null", |filter| filter.get()));
                 filter.map(|filter| Self::Logs(Box::new(filter))).map_err(SubscriptionRefusal::Params)
             }
+            Some("steadfast_transaction") => {
+                at_most(2)?;
+                let hash = list.get(1).and_then(|hash| serde_json::from_str(hash.get()).ok());
+                let wrong =
+                    || SubscriptionRefusal::Params("expected a transaction's hash as second argument".to_owned());
+                hash.map(Self::Transaction).ok_or_else(wrong)
+            }
             Some(_) => Ok(Self::Other),
             None => Err(SubscriptionRefusal::Params("expected subscription name as first argument".to_owned())),
         }
-    }
-}
-
-/// Counts the subscriptions and filters that follow the chain. While there is none, the follower
-/// rests.
-struct Interest {
-    follower: Arc<Follower>,
-    count: Mutex<usize>,
-}
-
-/// Counted in [`Interest`] until it is dropped.
-struct Interested(Arc<Interest>);
-
-impl Interest {
-    fn change(&self, change: impl FnOnce(usize) -> usize) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *count;
-        *count = change(before);
-        if (before == 0) != (*count == 0) {
-            self.follower.want(before == 0);
-        }
-    }
-}
-
-impl Interested {
-    fn new(interest: &Arc<Interest>) -> Self {
-        interest.change(|count| count + 1);
-        Self(interest.clone())
-    }
-}
-
-impl Drop for Interested {
-    fn drop(&mut self) {
-        self.0.change(|count| count - 1);
     }
 }
 

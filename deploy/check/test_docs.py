@@ -8,8 +8,10 @@ from queries import ROOT
 from test_manifests import starts
 
 SECURITY = (ROOT / "docs" / "SECURITY.md").read_text()
-NAMES = ("OPERATIONS.md", "SECURITY.md", "QUICKSTART.md", "MIGRATION.md", "ERRORS.md", "GLOSSARY.md")
+NAMES = ("OPERATIONS.md", "OUTBOX.md", "SECURITY.md", "QUICKSTART.md", "MIGRATION.md", "ERRORS.md", "GLOSSARY.md")
 PAGES = [ROOT / "docs" / name for name in NAMES]
+# Methods and subscriptions of ours, which are named as metrics are.
+CALLS = {"steadfast_getTransactionStatus", "steadfast_transaction"}
 PAGES += [ROOT / "deploy" / "README.md", ROOT / "README.md"]
 
 
@@ -50,7 +52,7 @@ class Docs(unittest.TestCase):
     def test_every_metric_that_is_named_is_there(self):
         metrics = queries.documented()
         for page in PAGES:
-            for name in set(re.findall(r"\bsteadfast_\w+", page.read_text())):
+            for name in set(re.findall(r"\bsteadfast_\w+", page.read_text())) - CALLS:
                 with self.subTest(page.name, name=name):
                     self.assertIn(name, metrics)
 
@@ -58,4 +60,6 @@ class Docs(unittest.TestCase):
         for page in PAGES:
             for number, shown in enumerate(re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.M | re.S), 1):
                 with self.subTest(page.name, number=number):
+                    # A path below the folder of the file, since the test may not write elsewhere.
+                    shown = shown.replace('dir = "/var/lib/', 'dir = "')
                     starts(self, re.sub(r'\$\{\w+\}', "secret", shown))

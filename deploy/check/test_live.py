@@ -38,6 +38,20 @@ max_outbound = "64KiB"
 max = 1
 timeout = "1s"
 """
+# No endpoint listens there.
+OUTBOX = """
+[outbox]
+dir = "{folder}/kept"
+
+[[outbox.webhook]]
+name = "billing"
+url = "http://127.0.0.1:1/"
+allow_private = "127.0.0.1"
+events = ["tx.accepted"]
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+"""
+# Of the pretend chain, as docs/OUTBOX.md has it.
+SIGNED = re.search(r"RAW=(0x[0-9a-f]+)", (queries.ROOT / "docs" / "OUTBOX.md").read_text())[1]
 PROMETHEUS = """
 global:
   scrape_interval: 1s
@@ -71,7 +85,7 @@ class Live(unittest.TestCase):
     def start(cls):
         dev = cls.programs.dev("--block-time", "1", "--validators", "32")
         cls.rpc, cls.admin, cls.control = dev.rpc, dev.admin, dev.control
-        settings = SMALL
+        settings = SMALL + OUTBOX.format(folder=cls.programs.folder)
         for name, url in dev.nodes.items():
             tier = "primary" if name.endswith("1") else "backup"
             settings += f'[[{name[:2]}.{tier}]]\nname = "{name}"\nhttp = "{url}"\n'
@@ -128,6 +142,7 @@ class Live(unittest.TestCase):
     def clients_come(cls):
         for url in (cls.rpc, cls.small):
             ask(url, rpc("eth_blockNumber"))
+            assert "result" in json.loads(ask(url, rpc("eth_sendRawTransaction", SIGNED)))
             cls.subscribe(url)
         ask(cls.rpc, rpc("eth_newBlockFilter"))
         cls.never_read(cls.rpc)

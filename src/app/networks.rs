@@ -6,10 +6,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
+use tracing::error;
 
 use super::{
     build::{Deps, NetworkRuntime, max_connections},
     descriptors::DescriptorLimits,
+    outbox::SharedOutbox,
 };
 use crate::{
     config::{self, Config},
@@ -33,19 +35,21 @@ const RETIREMENT_ROUND: Duration = Duration::from_secs(1);
 pub(super) struct Runtime {
     config: Config,
     limits: DescriptorLimits,
-    networks: Vec<NetworkRuntime>,
+    pub(super) networks: Vec<NetworkRuntime>,
+    /// The outbox, if there is one, which reloads keep.
+    pub(super) outbox: Option<SharedOutbox>,
     /// Replaced networks that may still have calls.
     retired: JoinSet<()>,
 }
 
 impl Runtime {
     /// Builds every network.
-    pub(super) fn build(config: Config, deps: &Deps<'_>) -> Result<Self, String> {
+    pub(super) fn build(config: Config, outbox: Option<SharedOutbox>, deps: &Deps<'_>) -> Result<Self, String> {
         let limits = deps.descriptor_limits(&config, None);
         let networks = config.networks.iter();
         let networks = networks.map(|network| NetworkRuntime::build(network, &config, None, limits, deps));
         let networks: Vec<NetworkRuntime> = networks.collect::<Result<_, _>>()?;
-        let runtime = Self { config, limits, networks, retired: JoinSet::new() };
+        let runtime = Self { config, limits, networks, outbox, retired: JoinSet::new() };
         runtime.keep_filters();
         runtime.begin_counts(deps);
         Ok(runtime)
@@ -87,10 +91,12 @@ impl Runtime {
             networks: self.networks.iter().map(served).collect(),
             hosts: config.hosts.for_clients(&config.listen),
             admin_hosts: config.admin.hosts.for_operator(config.admin.listen),
+            outbox: self.outbox(),
             ready: config.health.ready,
             origins: config.cors.origins.clone(),
             rules: config.beacon.clone(),
             forward: config.calls.forward_headers.clone(),
+            tenant_header: config.outbox.as_ref().and_then(|outbox| outbox.tenant_header.clone()),
             max_body: config.calls.max_body,
             max_connections: self.limits.http,
             shared_addresses: config.shared_addresses.clone(),
@@ -113,6 +119,7 @@ impl Runtime {
         let limits = deps.descriptor_limits(&config, Some((&self.config, self.limits)));
         // Only building can fail, so building comes first.
         let fresh = self.build_changed(&config, limits, deps)?;
+        let prepared = self.prepare_outbox(&config)?;
         let summary = self.summary(&fresh, &config);
         for network in fresh.iter().flatten() {
             let earlier = named(&self.networks, network);
@@ -129,9 +136,13 @@ impl Runtime {
         self.move_clients(&mut networks, &config);
         let names: Vec<&str> = networks.iter().map(|network| &*network.name).collect();
         deps.metrics.serve(&names);
-        let retired = std::mem::take(&mut self.retired);
-        let replaced = std::mem::replace(self, Self { config, limits, networks, retired });
+        let (retired, outbox) = (std::mem::take(&mut self.retired), self.outbox.take());
+        let replaced = std::mem::replace(self, Self { config, limits, networks, outbox, retired });
         self.keep_filters();
+        if let Err(why) = self.keep_transactions() {
+            error!(why, "transactions are refused");
+        }
+        self.apply_outbox(prepared).await;
         self.begin_counts(deps);
         self.retire(replaced.networks);
         Ok(summary)

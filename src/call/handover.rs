@@ -124,7 +124,7 @@ impl Handover {
                 continue;
             }
             let Some(due) = remembered.next(node) else { break };
-            let submission = Submission::new(&due.transaction.raw);
+            let submission = Submission::new(&due.transaction.raw, &[]);
             let mut sent = submission.send(&pool.nodes[node], Instant::now() + *patience, &mut ()).await;
             let word = Word::of(&mut sent);
             count(metrics, pool, SendReason::Again, &word);

@@ -37,7 +37,11 @@ use crate::{
     memory::{Account, Claim, Full},
     metrics::{Metrics, SendReason},
     net::{http::Gate, node_connections::Caller},
-    pool::{Pool, node::Node, resting::Kind},
+    pool::{
+        Pool,
+        node::Node,
+        resting::{Kind, RestState},
+    },
 };
 
 /// Sends of raw transactions under way at once, at most. Beyond, a transaction goes to one node,
@@ -49,7 +53,7 @@ pub(super) const METHOD: &str = "eth_sendRawTransaction";
 
 /// A raw transaction in the form that nodes are sent: one copy for all sends.
 #[derive(Debug)]
-pub(super) struct Submission {
+pub struct Submission {
     body: Bytes,
     /// Where the call's id stands in `body`.
     id: Range<usize>,
@@ -62,14 +66,15 @@ pub(super) struct Submission {
 }
 
 impl Submission {
-    /// A call of the proxy's own that sends `raw`, a signed transaction.
-    pub(super) fn new(raw: &[u8]) -> Self {
+    /// A call of the proxy's own that sends `raw`, a signed transaction. `headers` are lines to
+    /// send along, each with its line end, such as `x-request-id` and `traceparent`.
+    pub fn new(raw: &[u8], headers: &[u8]) -> Arc<Self> {
         const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
         let body = format!(r#"{HEAD}0,"method":"{METHOD}","params":["{}"]}}"#, hex::encode(raw));
         let account = Account::unlimited();
         let claim = account.standing();
         let id = HEAD.len()..HEAD.len() + 1;
-        Self { body: body.into(), id, headers: Box::default(), caller: None, account, _claim: claim }
+        Arc::new(Self { body: body.into(), id, headers: headers.into(), caller: None, account, _claim: claim })
     }
 
     /// The client's own call. `None` for a call without an id, to which nodes give no answer.
@@ -115,13 +120,21 @@ impl Submission {
 
 /// The words of the nodes that were sent a transaction, in the order in which words come. Sends go
 /// on when this is dropped.
-pub(super) struct Words {
+pub struct Words {
     pool: Arc<Pool>,
     heard: mpsc::Receiver<(NodeId, Sent)>,
 }
 
 impl Words {
-    /// The next outcome of a send; `None` when all have come. Cancel-safe.
+    /// The next node's word; `None` when all have spoken. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(NodeId, Word)> {
+        let (node, mut sent) = self.heard.recv().await?;
+        let word = Word::of(&mut sent);
+        note_late(&self.pool, node, sent);
+        Some((node, word))
+    }
+
+    /// The next outcome of a send, for a call that judges outcomes. Cancel-safe.
     pub(super) async fn outcome(&mut self) -> Option<(NodeId, Sent)> {
         self.heard.recv().await
     }
@@ -151,6 +164,14 @@ fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
         Sent::Lost(Some(_)) => pool.probe_now(node),
         Sent::Lost(None) | Sent::Nothing(None) | Sent::OfTheNode(..) | Sent::Rejected(_) | Sent::Unwanted => {}
     }
+}
+
+/// The sender of a transaction.
+pub(super) enum Sender<'a> {
+    /// A client's call, with the states of the nodes that were sent its transaction.
+    Call(&'a mut Option<Arc<Sends>>),
+    /// The outbox, which remembers its transactions itself.
+    Outbox,
 }
 
 /// The signals between a call and its sends.
@@ -248,16 +269,45 @@ impl UnderWay {
 }
 
 impl Calls {
+    /// Sends a transaction to these nodes at once, each once, and tells the word of each. A send
+    /// ends at `limit`, or when its node goes out. `None` if too many sends are under way.
+    pub fn send_raw(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {
+        let sends = self.start_sends(nodes, submission, limit, false, Sender::Outbox)?;
+        Some(sends.words)
+    }
+
+    /// The usable nodes that a transaction goes to now, the active node first. Nodes that rest are
+    /// left alone.
+    pub fn send_targets(&self, to: SendTo) -> Vec<NodeId> {
+        let now = Instant::now();
+        let is_free = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now) == RestState::Free;
+        let is_target = |node: &NodeId| is_target(&self.pool, *node, to) && is_free(node);
+        self.active_first(is_target)
+    }
+
+    /// The usable nodes, the active node first.
+    pub fn usable_nodes(&self) -> Vec<NodeId> {
+        self.active_first(|node| is_target(&self.pool, *node, SendTo::All))
+    }
+
+    fn active_first(&self, is_wanted: impl FnMut(&NodeId) -> bool) -> Vec<NodeId> {
+        let active = self.pool.snapshot().active;
+        let mut nodes: Vec<NodeId> = NodeId::all(self.pool.nodes.len()).filter(is_wanted).collect();
+        nodes.sort_by_key(|node| Some(*node) != active);
+        nodes
+    }
+
     /// Begins to send a transaction to these nodes at once, each once. A send ends at `limit`, or
-    /// when its node goes out. With `waits` the gates stay shut until the call opens them. `sends`
-    /// has the word of each node. `None`, and nothing noted, if too many sends are under way.
+    /// when its node goes out. With `waits` the gates stay shut until the call opens them. The
+    /// states of a call have the word of each node. `None`, and nothing noted, if too many sends
+    /// are under way.
     pub(super) fn start_sends(
         &self,
         nodes: &[NodeId],
         submission: &Arc<Submission>,
         limit: Instant,
         waits: bool,
-        sends: &mut Option<Arc<Sends>>,
+        sender: Sender<'_>,
     ) -> Option<UnderWay> {
         let signals = Signals::new(nodes.len());
         let (words, heard) = mpsc::channel(nodes.len().max(1));
@@ -266,8 +316,13 @@ impl Calls {
         if tasks.len() + nodes.len() > MOST_SENDS {
             return None;
         }
-        let begun = self.remembered.begin(sends.take(), nodes);
-        let sends = &*sends.insert(begun);
+        let (reason, sends) = match sender {
+            Sender::Call(sends) => {
+                let begun = self.remembered.begin(sends.take(), nodes);
+                (SendReason::Call, Some(&*sends.insert(begun)))
+            }
+            Sender::Outbox => (SendReason::Outbox, None),
+        };
         for &node in nodes {
             let open = waits.then(|| {
                 let (gate, open) = oneshot::channel();
@@ -276,13 +331,13 @@ impl Calls {
             });
             let mut gate = SendGate { open, is_written: false, signals: signals.clone() };
             let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
-            let (sends, counts) = (sends.clone(), self.counts.clone());
+            let (sends, counts) = (sends.cloned(), self.counts.clone());
             tasks.spawn(async move {
                 let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
                 drop(gate);
                 let word = Word::of(&mut sent);
-                count(&counts, &pool, SendReason::Call, &word);
-                sends.heard(node, &word);
+                count(&counts, &pool, reason, &word);
+                sends.iter().for_each(|sends| sends.heard(node, &word));
                 if let Err(mpsc::error::SendError((node, sent))) = words.send((node, sent)).await {
                     note_late(&pool, node, sent);
                 }

@@ -25,7 +25,7 @@ use super::{
     answer::{Answer, Kind},
     attempt::Sent,
     leaving::Leaving,
-    raw_sends::{Signals, Submission, UnderWay, is_target},
+    raw_sends::{Sender, Signals, Submission, UnderWay, is_target},
     remembered::{Sends, Transaction},
     run::CallRun,
     word::Word,
@@ -123,7 +123,8 @@ impl<'a> CallRun<'a> {
         let Ok(Some(submission)) = Submission::of_call(self.request, self.terms) else { return Spread::Alone };
         let Some(transaction) = &mut self.transaction else { return Spread::Alone };
         let (deadline, waits) = (self.deadline, turn.is_some());
-        let started = self.calls.start_sends(&nodes, &submission, deadline, waits, &mut transaction.sends);
+        let started =
+            self.calls.start_sends(&nodes, &submission, deadline, waits, Sender::Call(&mut transaction.sends));
         let Some(mut under_way) = started else { return Spread::Alone };
         nodes.iter().for_each(|node| self.note(*node));
         let mut shut = Shut(Some(under_way.signals.clone()));

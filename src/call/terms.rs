@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
-use super::filter_calls::AnswerRoom;
+use super::{filter_calls::AnswerRoom, outbox_calls::Tenant};
 use crate::{config::Verify, exchange::trace::Trace, memory::Account, net::node_connections::Caller};
 
 /// The terms of a door for a call.
@@ -12,6 +12,8 @@ use crate::{config::Verify, exchange::trace::Trace, memory::Account, net::node_c
 pub struct Terms<'a> {
     /// Header lines to send along.
     pub headers: &'a [u8],
+    /// The tenant's name as a header gave it.
+    pub tenant: Tenant<'a>,
     /// When the call came: its deadline counts from then.
     pub arrived: Instant,
     /// How closely the answer is checked.

@@ -13,7 +13,7 @@ use super::{answer::Answer, attempt::Sent};
 
 /// A node's word on a raw transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub enum Word {
     /// The node took the transaction.
     Took,
     /// The node has the transaction already, waiting or in a block.
@@ -40,7 +40,7 @@ pub(super) enum Word {
 
 impl Word {
     /// The word's name in metrics.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Took => "took",
             Self::AlreadyKnown => "already_known",

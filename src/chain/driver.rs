@@ -13,6 +13,7 @@ use super::{
     ChainPosition, Demand, Pace,
     block::{Block, Change, Head},
     follow::{Effect, Fetch, Follow, Input, Others, What},
+    interest::Listeners,
     window::Missing,
 };
 use crate::{
@@ -43,6 +44,7 @@ pub(super) struct Driver {
     demand: watch::Receiver<Demand>,
     is_wanted: bool,
     changes: mpsc::Sender<Change>,
+    listeners: Listeners,
     metrics: Arc<Metrics>,
     pace: Pace,
     place: watch::Sender<ChainPosition>,
@@ -59,13 +61,13 @@ impl Driver {
         pool: Arc<Pool>,
         follow: Follow,
         demand: watch::Receiver<Demand>,
-        changes: mpsc::Sender<Change>,
+        (changes, listeners): (mpsc::Sender<Change>, Listeners),
         metrics: Arc<Metrics>,
         pace: Pace,
         place: watch::Sender<ChainPosition>,
     ) -> Self {
         let (fetches, polled) = (JoinSet::new(), Instant::now());
-        Self { pool, follow, demand, is_wanted: false, changes, metrics, pace, place, fetches, polled }
+        Self { pool, follow, demand, is_wanted: false, changes, listeners, metrics, pace, place, fetches, polled }
     }
 
     /// Runs until the receiver of the changes or the follower is gone.
@@ -203,6 +205,7 @@ impl Driver {
                         self.pool.announce(change.added.iter().map(|block| block.hash));
                         self.pool.shown(change.node, tip.number);
                     }
+                    self.listeners.tell(&change);
                     self.changes.send(change).await.map_err(|_| Gone)?;
                 }
             }

@@ -74,7 +74,7 @@ impl Admin {
                  is the proxy running, and is this its admin.listen? --admin names another"
             )
         };
-        let client = reqwest::Client::builder().no_proxy().timeout(patience).build().map_err(unreachable)?;
+        let client = crate::net::post::plain().timeout(patience).build().map_err(unreachable)?;
         let response = client.request(method, admin.with(path)).send().await.map_err(unreachable)?;
         let status = response.status();
         Ok(Answer { status, body: response.text().await.map_err(unreachable)? })

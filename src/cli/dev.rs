@@ -1,9 +1,12 @@
 //! `steadfast dev`: the newcomer's first minute.
 
 use std::{
-    io::ErrorKind,
+    fs::{self, DirBuilder},
+    io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     thread::available_parallelism,
@@ -24,6 +27,14 @@ use crate::{
 
 /// Validators that the pretend network has.
 const VALIDATORS: u64 = 64;
+
+/// A transaction for the pretend network, signed with the first key that development tools know,
+/// and the transaction's hash.
+const SIGNED: [&str; 2] = [
+    "0x02f868820539808084773594008252089470997970c51812dc3a010c7d01b50e0d17dc79c80180c080a07ccd7a55ea1adf3e8bc204981871\
+     030b0cda658d0eecb5bf2e110030fff55c8ba0522cfd9865108045f771b22b776647edad0a2e76b1b06ab8b9c6a9b75833097f",
+    "0x6718bce86bdbcc27c503f1249c40bfd5f54a5640f2b39dbf4ae656f64149829a",
+];
 
 /// The pretend network, with the proxy in front.
 #[derive(Args)]
@@ -96,7 +107,9 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             };
             format!("the pretend network cannot listen: {error} (its control server: {}, --control){hint}", dev.control)
         })?;
-        let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
+        let kept = Folder::new().map_err(|error| format!("no folder for the outbox can be made: {error}"))?;
+        let settings = settings(dev, &devnet, &kept);
+        let config = Config::parse(&settings, &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());
         let world = World { descriptors: descriptors::raise(), faults: Some(faults(&devnet)), ..World::real(threads) };
         let app = App::start(config, world, None).await.map_err(|error| error.to_string())?;
@@ -104,18 +117,40 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &app)));
         signals.until_told(&app).await;
         let code = signals.see_down(app).await;
-        drop((validators, devnet));
+        drop((validators, devnet, kept));
         Ok::<_, String>(code)
     });
     conclude(served)
 }
 
+/// A folder for the outbox, which goes with the pretend chain: no other has these transactions.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("steadfast-dev-{}", std::process::id()));
+        // A name that somebody else has taken is refused.
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "the outbox's folder is left");
+        }
+    }
+}
+
 /// The proxy's settings as a file would have them: the first node of each kind is the primary, the
 /// others are backups.
-fn settings(dev: &Dev, devnet: &Devnet) -> String {
+fn settings(dev: &Dev, devnet: &Devnet, kept: &Folder) -> String {
     let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
     // Nothing here is worth anything, and wallets and pages that are being written have an origin.
     text.push_str("[cors]\norigins = [\"*\"]\n[ws]\nallow_origins = [\"*\"]\n");
+    // Single quotes of TOML take a path as the path is.
+    text.push_str(&format!("[outbox]\ndir = '{}'\nconfirmations = 3\n", kept.0.display()));
     for node in devnet.nodes() {
         let (name, url) = (node.name(), node.http_url());
         let tier = if name.ends_with("-1") { "primary" } else { "backup" };
@@ -165,6 +200,8 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
     let chain = devnet.chain().id();
     let (addr, admin) = (app.addr(), app.admin_addr());
     let program = std::env::args().next().unwrap_or_else(|| "steadfast".to_owned());
+    let execution = devnet.nodes().filter(|node| node.kind() == Kind::Execution);
+    let nodes = execution.map(|node| node.name()).collect::<Vec<_>>().join(" ");
     println!(
         "A pretend network (chain id {chain}) with the proxy in front of it.
 
@@ -181,6 +218,18 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
   other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  quota  gzip  forgetful  max-connections/8
                                   of consensus nodes: el-offline  optimistic  restart  pruned/16  few-blobs  hang-over/METHOD  slow-over/500
   mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
+"
+    );
+    let [raw, hash] = SIGNED;
+    println!(
+        "The proxy keeps a transaction on disk, and sends the transaction until a block has it:
+
+  let every node refuse           for n in {nodes}; do curl -X POST {control}/nodes/$n/refuse/eth_sendRawTransaction; done
+  send                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_sendRawTransaction\",\"params\":[\"{raw}\"]}}'
+  let every node forget           for n in {nodes}; do curl -X POST {control}/nodes/$n/up; curl -X POST {control}/nodes/$n/forgetful; done
+  let every node be well          for n in {nodes}; do curl -X POST {control}/nodes/$n/up; done
+  reorganise out                  curl -X POST {control}/reorg-out/{hash}
+  its life so far                 {program} outbox show {hash} --admin http://{admin}
 "
     );
     if validators > 0 {

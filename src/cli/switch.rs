@@ -86,7 +86,7 @@ fn switch(admin: &Admin, path: &str, patience: Duration, said: impl Fn(&Value) -
 }
 
 /// Why the proxy did not obey.
-fn refusal(answer: &Answer) -> String {
+pub(super) fn refusal(answer: &Answer) -> String {
     match answer.json()["error"].as_str() {
         Some(why) => why.to_owned(),
         None => format!("the admin side answered with HTTP status {}: is this a proxy's admin.listen?", answer.status),

@@ -4,6 +4,7 @@
 //! that there is another one.
 
 mod nodes;
+mod outbox;
 mod sections;
 mod values;
 

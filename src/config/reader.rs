@@ -45,6 +45,11 @@ impl<'r> Reader<'r> {
         &self.path
     }
 
+    /// Whether the table has `key`, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Records a problem with `key`.
     pub(super) fn fail(&self, key: &str, message: impl Into<String>) {
         self.reading.fail(&join(&self.path, key), message);

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::{
     ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Flags, Health, Hosts,
-    LISTEN, Log, MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Tracing, Url, Ws,
+    LISTEN, Log, MAX_CONNECTIONS, Network, Outbox, Problem, SHUTDOWN_GRACE, Tracing, Url, Ws,
     form::Form,
     listen,
     node::ONE_IS_THE_LINKS,
@@ -67,6 +67,7 @@ pub(super) fn read_and_list_keys(
         beacon: Beacon::read(root.section("beacon")),
         log: Log::read(root.section("log")),
         tracing: Tracing::read(root.section("tracing")),
+        outbox: Outbox::read_if_set(&mut root),
         networks,
     };
     drop(root);

@@ -23,6 +23,8 @@ const TABLES: &str = "
     [[networks.any.el.backup]]
     [[networks.any.cl.primary]]
     [[networks.any.cl.backup]]
+    [outbox]
+    [[outbox.webhook]]
 ";
 
 /// A variable in a string, whose value the schema cannot know.
@@ -57,7 +59,7 @@ fn place<'s>(schema: &'s mut Value, key: &str) -> &'s mut Value {
 fn describe(key: &str, form: &Form) -> Vec<(&'static str, Value)> {
     let mut words = match form {
         Form::Text => vec![("type", json!("string"))],
-        Form::Duration => with_unit("ms|s|m|h"),
+        Form::Duration => with_unit("ms|s|m|h|d"),
         Form::Size => with_unit("B|kB|KiB|MB|MiB|GB|GiB"),
         Form::Choice(choices) => {
             vec![("anyOf", json!([{ "enum": choices }, { "type": "string", "pattern": VARIABLE }]))]
@@ -94,6 +96,8 @@ fn with_unit(units: &str) -> Vec<(&'static str, Value)> {
 
 /// Default and meaning of `key`, from the page's tables.
 fn row(key: &str) -> Option<(&'static str, &'static str)> {
+    let webhooks = key.starts_with("outbox.").then(|| key.replace("[]", ""));
+    let key = webhooks.as_deref().unwrap_or(key);
     let (nodes, key) = match key.split_once("[].") {
         Some((_, key)) => (true, key),
         None => (false, key),
@@ -141,7 +145,7 @@ mod tests {
         let schema = schema();
         let timeout = &schema["properties"]["calls"]["properties"]["timeout"];
         assert_eq!(timeout["type"], "string");
-        assert_eq!(timeout["pattern"], r"^([0-9]+ ?(ms|s|m|h)|.*\$\{.*)$");
+        assert_eq!(timeout["pattern"], r"^([0-9]+ ?(ms|s|m|h|d)|.*\$\{.*)$");
         let description = timeout["description"].as_str().unwrap();
         assert!(description.starts_with("The whole call until its answer begins"), "{description}");
         assert!(description.ends_with("Default: `\"30s\"`"), "{description}");

@@ -6,8 +6,9 @@ use super::{root::read_and_list_keys, *};
 
 const DOCS: &str = include_str!("../../docs/CONFIG.md");
 
-fn any_variable(_: &str) -> Option<String> {
-    Some("s3cret".into())
+fn any_variable(name: &str) -> Option<String> {
+    let is_a_hooks = name.contains("HOOK");
+    Some(if is_a_hooks { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" } else { "s3cret" }.into())
 }
 
 /// The example with every setting in force.
@@ -51,7 +52,11 @@ fn settings(keys: &[String]) -> Vec<String> {
     let settings: BTreeSet<String> = keys
         .iter()
         .filter(|key| !is_a_table(key))
-        .map(|key| key.split_once("[].").map_or_else(|| key.clone(), |(_, key)| format!("node.{key}")))
+        .map(|key| match key.split_once("[].") {
+            Some(("outbox.webhook", key)) => format!("outbox.webhook.{key}"),
+            Some((_, key)) => format!("node.{key}"),
+            None => key.clone(),
+        })
         .collect();
     settings.into_iter().collect()
 }
@@ -63,7 +68,7 @@ fn written_in_the_example() -> BTreeMap<String, String> {
     for line in example_in_full().lines() {
         if let Some(list) = line.strip_prefix("[[") {
             assert!(list.ends_with("]]"), "{line}");
-            table = "node.".into();
+            table = if list == "outbox.webhook]]" { "outbox.webhook." } else { "node." }.into();
         } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             table = format!("{}.", name.replace("networks.base", "networks.<name>"));
         } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
@@ -100,9 +105,14 @@ fn every_commented_setting_of_the_example_is_its_default() {
     assert_eq!(full.networks[0].el[1].ca_file.as_ref().unwrap().certificates.len(), 1);
     assert_eq!(full.tracing.endpoint.is_some(), cfg!(feature = "otlp"));
     let chain = Chain { timeout: None, ..full.chain };
+    let outbox = full.outbox.expect("the example has the outbox");
+    assert_eq!(outbox.webhooks.len(), 2);
+    assert_eq!(outbox.tenant_header.as_ref().unwrap(), "x-tenant-id");
+    assert_eq!(Outbox { webhooks: Vec::new(), tenant_header: None, ..outbox }, Outbox::default());
     let tracing = Tracing { sample: full.tracing.sample, ..Tracing::default() };
     let networks = bare.networks.clone();
-    assert_eq!(Config { workers: None, max_client_memory: None, chain, tracing, networks, ..full }, bare);
+    let outbox = None;
+    assert_eq!(Config { workers: None, max_client_memory: None, chain, tracing, networks, outbox, ..full }, bare);
 }
 
 #[test]
@@ -125,8 +135,9 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
             "chain.timeout",
             "tracing.endpoint",
             "tracing.headers",
+            "outbox.tenant_header",
         ];
-        let no_default = no_default.contains(&setting.as_str());
+        let no_default = no_default.contains(&setting.as_str()) || setting.starts_with("outbox.webhook.");
         let row = match setting.strip_prefix("node.") {
             Some(key) => format!("| `{key}` | "),
             None if no_default => format!("| `{setting}` | "),
@@ -154,7 +165,7 @@ fn every_example_in_the_docs_is_read_without_an_error() {
     let mut seen = 0;
     for block in DOCS.split("```toml\n").skip(1) {
         let (block, _) = block.split_once("```").unwrap();
-        let block = block.replace("internal-ca.pem", "ca.pem");
+        let block = block.replace("internal-ca.pem", "ca.pem").replace("/run/secrets/billing", "webhook.secret");
         let nodes = if block.contains("[[") { "" } else { "[[el.primary]]\nhttp = \"http://127.0.0.1:18545\"\n" };
         let text = readable(&format!("{block}\n{nodes}"));
         let (config, _) = read_and_list_keys(Some(&text), folder, &Flags::default(), &any_variable);

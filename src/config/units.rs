@@ -7,18 +7,19 @@ use super::problem::Invalid;
 /// Nothing that Steadfast waits for takes longer; a longer one is a slip of the unit.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Reads `500ms`, `1s`, `2m`, `1h`.
+/// Reads `500ms`, `1s`, `2m`, `1h`, `7d`.
 ///
 /// # Errors
 /// When the text is no whole number with a unit, or means more than a year.
 pub fn duration(text: &str) -> Result<Duration, Invalid> {
-    let wrong = Invalid("must be a whole number with a unit (ms, s, m or h), such as \"500ms\" or \"30s\"");
+    let wrong = Invalid("must be a whole number with a unit (ms, s, m, h or d), such as \"500ms\" or \"30s\"");
     let (number, unit) = split(text).ok_or(wrong)?;
     let milliseconds_each = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60 * 1_000,
         "h" => 60 * 60 * 1_000,
+        "d" => 24 * 60 * 60 * 1_000,
         _ => return Err(wrong),
     };
     number
@@ -65,19 +66,25 @@ mod tests {
 
     #[test]
     fn durations_are_whole_numbers_with_a_unit() {
-        for (text, milliseconds) in
-            [("0s", 0), ("500ms", 500), ("1s", 1_000), ("2m", 120_000), ("1h", 3_600_000), ("30 s", 30_000)]
-        {
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("1s", 1_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+            ("30 s", 30_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         assert_eq!(duration("8760h"), Ok(LONGEST));
         for text in
-            ["", "1", "s", "-1s", "+1s", "1.5s", "1S", "1 s ", "1  s", "1m30s", "1d", "1µs", "٣s", "0x1s", "1_0s"]
+            ["", "1", "s", "-1s", "+1s", "1.5s", "1S", "1 s ", "1  s", "1m30s", "1D", "1µs", "٣s", "0x1s", "1_0s"]
         {
             let error = duration(text).expect_err(text).to_string();
             assert!(error.contains("with a unit"), "{text}: {error}");
         }
-        for text in ["8761h", "31536001s", "99999999999999999999s", "18446744073709551615h"] {
+        for text in ["8761h", "366d", "31536001s", "99999999999999999999s", "18446744073709551615h"] {
             let error = duration(text).expect_err(text).to_string();
             assert!(error.contains("a year"), "{text}: {error}");
         }

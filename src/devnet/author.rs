@@ -5,6 +5,8 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, keccak256};
 use fastrand::Rng;
 
+use crate::domain::signed_transaction::{Limits, SignedTransaction};
+
 use super::{
     hash,
     transaction::{Log, Mined, Transaction},
@@ -77,15 +79,20 @@ impl Author {
         mined.collect()
     }
 
-    /// A transaction that a client submitted as `raw` bytes, the first and only one of its sender.
+    /// A transaction that a client submitted as `raw` bytes. Bytes that are no signed transaction
+    /// are the first and only one of a sender that is made up.
     pub(super) fn raw(&self, raw: Vec<u8>) -> Transaction {
-        let hash = keccak256(&raw);
+        let limits = Limits { chain_id: Some(self.chain_id), bytes: usize::MAX, blob_bytes: usize::MAX };
+        let signed = SignedTransaction::decode(&raw, &limits).ok();
+        let hash = signed.as_ref().map_or_else(|| keccak256(&raw), |signed| signed.hash);
         let mut rng = Rng::with_seed(hash::seed(&hash));
         Transaction {
             hash,
-            from: Address::from_word(hash::derived("sender", &hash.0)),
+            from: signed
+                .as_ref()
+                .map_or_else(|| Address::from_word(hash::derived("sender", &hash.0)), |signed| signed.sender),
             to: self.contract(&mut rng),
-            nonce: 0,
+            nonce: signed.map_or(0, |signed| signed.nonce),
             value: 0,
             input: raw,
             submitted: true,

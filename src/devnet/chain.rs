@@ -1,5 +1,6 @@
 //! The one pretend chain that all nodes share: mining, reorganisations, mempool.
 
+mod lost;
 mod mempools;
 mod slots;
 
@@ -58,6 +59,8 @@ pub struct Chain {
 #[derive(Default)]
 struct State {
     mempool: Mempool,
+    /// Nodes that keep no transaction which others hand on.
+    forgetful: Holders,
     /// How many execution nodes there are.
     nodes: usize,
     /// All blocks of all branches, by height, so that pruning can remove the lowest ones.
@@ -101,6 +104,9 @@ pub enum ChainError {
     /// The mempool is full.
     #[error("txpool is full")]
     MempoolFull,
+    /// No canonical block has the transaction.
+    #[error("no block of the chain has this transaction")]
+    NotInChain,
 }
 
 impl Chain {

@@ -14,6 +14,7 @@
 //! | `POST /mine`, `POST /mine/3` | mines |
 //! | `POST /miss`, `POST /miss/3` | leaves the next slots empty whose proposers no client has |
 //! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
+//! | `POST /reorg-out/0x…` | takes a transaction out of its block and all mempools |
 
 use std::{
     convert::Infallible,
@@ -30,7 +31,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::debug;
 
 use super::{
-    chain::{Chain, KEPT_BLOCKS, Turn},
+    chain::{Chain, KEPT_BLOCKS, Reorg, Turn},
     fault::Fault,
     http::{self as answers, Body},
     node::{Kind, Node},
@@ -139,10 +140,12 @@ impl Control {
                     return Err(bad(&format!("at most {KEPT_BLOCKS} blocks at once")));
                 }
                 let reorg = self.chain.reorg_to(depth, length).map_err(|error| bad(&error))?;
-                let hashes =
-                    |blocks: &[Arc<super::Block>]| -> Vec<_> { blocks.iter().map(|b| b.hash.to_string()).collect() };
-                let head = self.chain.head().number;
-                Ok(json!({"head": head, "removed": hashes(&reorg.removed), "added": hashes(&reorg.added)}))
+                Ok(self.changed(&reorg))
+            }
+            ("POST", ["reorg-out", hash]) => {
+                let hash = hash.parse().map_err(|_| bad(&format!("{hash:?} is not a transaction's hash")))?;
+                let reorg = self.chain.reorg_out(hash).map_err(|error| bad(&error))?;
+                Ok(self.changed(&reorg))
             }
             (_, ["nodes", name, rest @ ..]) => {
                 let node = self.nodes.iter().find(|node| node.name() == *name);
@@ -171,6 +174,12 @@ impl Control {
             }
             _ => Err(unknown(method, path)),
         }
+    }
+
+    fn changed(&self, reorg: &Reorg) -> Value {
+        let hashes = |blocks: &[Arc<super::Block>]| -> Vec<_> { blocks.iter().map(|b| b.hash.to_string()).collect() };
+        let head = self.chain.head().number;
+        json!({"head": head, "removed": hashes(&reorg.removed), "added": hashes(&reorg.added)})
     }
 
     fn describe(&self) -> Value {

@@ -138,7 +138,7 @@ pub enum Fault {
     /// Answers are compressed by gzip even if the request does not accept gzip; streams are not.
     Gzip,
     /// Execution: the node has forgotten the transactions in its mempool, and forgets those that
-    /// come while the fault is set. Other nodes to which a transaction was handed on keep theirs.
+    /// come while the fault is set, from clients and from other nodes. Other nodes keep theirs.
     Forgetful,
     /// Execution: calls of these methods are answered with an internal error.
     Refuse {

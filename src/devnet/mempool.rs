@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 use super::transaction::Transaction;
 
 /// A set of execution nodes, by their places; of more than 64 nodes some share a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holders(u64);
 
 impl Holders {
@@ -31,6 +31,15 @@ impl Holders {
 
     pub(super) fn without(self, node: usize) -> Self {
         Self(self.0 & !Self::only(node).0)
+    }
+
+    pub(super) fn and(self, node: usize) -> Self {
+        Self(self.0 | Self::only(node).0)
+    }
+
+    /// Those that are not among `others`.
+    pub(super) fn except(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     fn has(self, node: usize) -> bool {
@@ -77,6 +86,11 @@ impl Mempool {
             waiting.holders = waiting.holders.without(node);
         }
         self.0.retain(|waiting| waiting.holders != Holders::NONE);
+    }
+
+    /// All nodes forget a transaction.
+    pub(super) fn lose(&mut self, hash: B256) {
+        self.0.retain(|waiting| waiting.transaction.hash != hash);
     }
 
     /// Takes all transactions, for a block.

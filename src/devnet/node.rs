@@ -139,6 +139,7 @@ impl Node {
             self.chain.diverge(blocks);
         }
         if fault == Fault::Forgetful && self.kind == Kind::Execution {
+            self.chain.set_forgetful(self.settings.place, true);
             self.chain.forget_mempool(self.settings.place);
         }
         let view = self.view();
@@ -147,12 +148,23 @@ impl Node {
 
     /// Switches the fault of this name off.
     pub fn clear_fault(&self, name: &str) {
+        if name == "forgetful" {
+            self.remember();
+        }
         self.faults.send_modify(|faults| Arc::make_mut(faults).unset(name));
     }
 
     /// Switches all faults off.
     pub fn clear_faults(&self) {
+        self.remember();
         self.faults.send_replace(Arc::default());
+    }
+
+    /// Keeps the transactions that come from now on.
+    fn remember(&self) {
+        if self.kind == Kind::Execution {
+            self.chain.set_forgetful(self.settings.place, false);
+        }
     }
 
     /// The faults that are set.

@@ -11,6 +11,8 @@ pub enum Class {
     Unsafe,
     /// About a filter that is polled: answered by the proxy, which keeps them.
     Filter,
+    /// About a transaction that the proxy keeps: answered by the proxy, where it keeps some.
+    Outbox,
     /// Means something only on the node that it is sent to, like a validator's duties: always goes
     /// to the same node as long as that node serves. No method of JSON-RPC is of this class.
     NodeLocal,
@@ -48,7 +50,7 @@ pub struct Method {
     pub tells: Tells,
 }
 
-use Class::{Filter, RawTransaction, Read, Subscription, Unsafe};
+use Class::{Filter, Outbox, RawTransaction, Read, Subscription, Unsafe};
 use Tells::{Block, Inclusion, Nothing, Number};
 
 /// Sorted by name, for binary search.
@@ -127,6 +129,7 @@ const TABLE: &[(&str, Class, Tells)] = &[
     ("net_peerCount", Read, Nothing),
     ("net_version", Read, Nothing),
     ("rpc_modules", Read, Nothing),
+    ("steadfast_getTransactionStatus", Outbox, Nothing),
     ("trace_block", Read, Nothing),
     ("trace_call", Read, Nothing),
     ("trace_callMany", Read, Nothing),
@@ -173,7 +176,7 @@ impl Method {
     /// Whether the call may be sent again, to this node or another, when its answer was lost.
     pub fn is_repeatable(&self) -> bool {
         match self.class {
-            Read | RawTransaction | Filter | Class::NodeLocal => true,
+            Read | RawTransaction | Filter | Outbox | Class::NodeLocal => true,
             Unsafe | Subscription => false,
         }
     }

@@ -28,6 +28,15 @@ pub enum Refusal {
         /// The message.
         message: String,
     },
+    /// The outbox does not take the transaction: says why.
+    NotKept {
+        /// The error code.
+        code: i32,
+        /// The message.
+        message: String,
+        /// The word for programs.
+        reason: &'static str,
+    },
     /// No node answered the call, inside the hold time or after all attempts; says why.
     Unserved(Unserved),
     /// No node accepted the call: the HTTP status that the last node gave instead of a JSON-RPC
@@ -110,7 +119,7 @@ impl Refusal {
             Self::Resting(_) | Self::Limit { .. } => -32005,
             Self::Params(_) => -32602,
             Self::NoFilter => -32000,
-            Self::OfNodes { code, .. } => *code,
+            Self::OfNodes { code, .. } | Self::NotKept { code, .. } => *code,
         }
     }
 
@@ -124,6 +133,7 @@ impl Refusal {
             Self::Params(_) => "invalid_params",
             Self::NoFilter => "filter_not_found",
             Self::OfNodes { .. } => "refused_by_nodes",
+            Self::NotKept { reason, .. } => reason,
             Self::Unserved(why) => why.reason(),
             Self::Rejected(_) => "rejected",
             Self::Resting(_) => "resting",
@@ -145,7 +155,7 @@ impl Refusal {
             Self::Params(why) => why.clone(),
             // In go-ethereum's words, upon which clients make a new one.
             Self::NoFilter => "filter not found".into(),
-            Self::OfNodes { message, .. } => message.clone(),
+            Self::OfNodes { message, .. } | Self::NotKept { message, .. } => message.clone(),
             Self::Unserved(why) => why.message().into(),
             Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),
             Self::Resting(seconds) => {
@@ -166,7 +176,8 @@ impl Refusal {
         let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
         body.extend_from_slice(id.unwrap_or(b"null"));
         let mut rest = format!(r#","error":{{"code":{},"message":{message}"#, self.code());
-        if matches!(self.code(), -32002 | -32005) && !matches!(self, Self::OfNodes { .. }) {
+        let has_data = matches!(self.code(), -32002 | -32005) || matches!(self, Self::NotKept { .. });
+        if has_data && !matches!(self, Self::OfNodes { .. }) {
             let _ = write!(rest, r#","data":{{"reason":"{}"}}"#, self.reason());
         }
         rest.push_str("}}");

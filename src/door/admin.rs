@@ -6,6 +6,7 @@
 
 mod dashboard;
 mod live;
+mod outbox;
 mod page;
 mod reload;
 mod status;
@@ -121,6 +122,11 @@ impl Admin {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
+        let is_of_outbox = path.strip_prefix("/outbox").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if is_of_outbox && [Method::GET, Method::HEAD, Method::POST].contains(request.method()) {
+            let outbox = self.site.load().outbox.clone();
+            return outbox::answer(outbox.as_ref(), request.method(), path, request.uri().query()).await;
+        }
         if request.method() == Method::GET || request.method() == Method::HEAD {
             if let Some(file) = dashboard::answer(&request) {
                 return file;
@@ -128,7 +134,7 @@ impl Admin {
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
                 "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally())),
-                "/metrics" => self.metrics(),
+                "/metrics" => self.metrics().await,
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
                 "/livez" => text(StatusCode::OK, "ok\n"),
                 _ => match path.strip_prefix("/readyz").filter(|part| part.is_empty() || part.starts_with('/')) {
@@ -170,7 +176,8 @@ impl Admin {
     }
 
     fn status(&self, tally: &Tally) -> serde_json::Value {
-        let networks: Vec<_> = self.site.load().networks.iter().map(status::network).collect();
+        let site = self.site.load();
+        let networks: Vec<_> = site.networks.iter().map(status::network).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.started.elapsed().as_secs(),
@@ -181,13 +188,19 @@ impl Admin {
                 "subscriptions": tally.subscriptions.values().sum::<u64>(),
             },
             "networks": networks,
+            "outbox": site.outbox.as_ref().map(outbox::status),
         })
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    async fn metrics(&self) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
+        let outbox = match &site.outbox {
+            Some(outbox) => Some(outbox::Gathered::of(outbox).await),
+            None => None,
+        };
         let body = self.metrics.render(|facts| {
             site.networks.iter().flat_map(Served::pools).for_each(|pool| fill(facts, pool));
+            outbox.iter().for_each(|outbox| outbox.fill(&self.metrics, &facts.outbox));
         });
         let mut response = Response::new(Full::new(body.into()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -236,7 +249,7 @@ impl Admin {
     }
 }
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 20] = [
     "GET /events",
     "GET /status",
     "GET /metrics",
@@ -249,6 +262,14 @@ const PATHS: [&str; 12] = [
     "POST /undrain",
     "POST /reload",
     "POST /reload?dry=1",
+    "GET /outbox?network=&tenant=&state=&after=&limit=",
+    "GET /outbox/<hash>",
+    "POST /outbox/<hash>/resend",
+    "POST /outbox/<hash>/cancel",
+    "POST /outbox/<hash>/drop",
+    "GET /outbox/quarantine?tenant=&after=&limit=",
+    "POST /outbox/quarantine/<delivery>/retry?tenant=",
+    "POST /outbox/replay?from=<block>&network=&tenant=&endpoint=&limit=&yes=1",
 ];
 
 fn fill(facts: &Facts, pool: &Pool) {

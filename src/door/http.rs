@@ -40,6 +40,7 @@ use crate::{
         alarm::Alarm,
         client_message::{ClientMessage, Entry},
         filter_calls::AnswerRoom,
+        outbox_calls::Passed,
     },
     domain::{
         client::Peer,
@@ -175,7 +176,7 @@ struct Asker<'a> {
 async fn answer(
     calls: &Arc<Calls>,
     body: &Bytes,
-    headers: &[u8],
+    headers: &Passed,
     arrived: Instant,
     asker: Asker<'_>,
     alarm: &mut Alarm,
@@ -184,7 +185,8 @@ async fn answer(
         ClientMessage::Refused(refusal, id) => Reply::refused(&refusal, id),
         ClientMessage::Single(request) => {
             let terms = Terms {
-                headers,
+                headers: &headers.lines,
+                tenant: headers.tenant(),
                 arrived,
                 verify: calls.settings().verify,
                 left: Some(asker.left),
@@ -209,7 +211,7 @@ fn batch(
     calls: &Arc<Calls>,
     body: &Bytes,
     entries: &[Entry<'_>],
-    headers: &[u8],
+    headers: &Passed,
     arrived: Instant,
     asker: Asker<'_>,
 ) -> BoxFuture<'static, Reply> {

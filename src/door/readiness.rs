@@ -73,7 +73,15 @@ impl Readiness {
         let sides = |served| Value::Object(pools(served).map(|pool| side(pool, detail)).collect());
         let told: Map<_, _> = networks().map(|served| (served.name.to_string(), sides(served))).collect();
         let status = if why.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, json!({ "ready": why.is_none(), "why": why, "networks": told }))
+        let mut answer = json!({ "ready": why.is_none(), "why": why, "networks": told });
+        // Reads go on without an outbox, so its state is told and does not decide.
+        if let Some(outbox) = &site.outbox {
+            let closed = outbox.why_closed();
+            // The words of a disk may have a path, which is for the operator.
+            let closed = closed.map(|why| if detail == Detail::Names { why } else { "takes no transactions".into() });
+            answer["outbox"] = json!(closed.unwrap_or_else(|| "writable".into()));
+        }
+        (status, answer)
     }
 
     /// Why new traffic is not welcome in any state of the nodes.

@@ -17,7 +17,8 @@ pub(super) fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
+        Refusal::NotKept { code: -32002 | -32005, .. } => 503,
+        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } | Refusal::NotKept { .. } => 200,
         // The same call would be refused again.
         Refusal::Limit { name: LINK_MESSAGE, .. } => 200,
         Refusal::Limit {

@@ -6,11 +6,12 @@ use http::HeaderName;
 
 use crate::{
     beacon::Requests,
-    call::Calls,
+    call::{Calls, outbox_calls::Passed},
     config::{Addresses, Beacon, Compression, HostRule, Origins, Ready, Ws},
     door::access_log::Access,
     events::Events,
     exchange::trace::MAX_TRACE,
+    outbox::Outbox,
     pool::Pool,
     view::Views,
 };
@@ -52,6 +53,8 @@ pub struct Site {
     pub hosts: HostRule,
     /// The names by which operators may ask.
     pub admin_hosts: HostRule,
+    /// The outbox, if there is one.
+    pub outbox: Option<Outbox>,
     /// When the proxy as a whole is ready.
     pub ready: Ready,
     /// The web pages that may call and read answers.
@@ -60,6 +63,8 @@ pub struct Site {
     pub rules: Beacon,
     /// Client headers that are sent along, in lower case, beside those that always are.
     pub forward: Vec<HeaderName>,
+    /// The header that names the tenant of a call; `None`: no header is looked at.
+    pub tenant_header: Option<HeaderName>,
     /// Bytes of a request's body at most.
     pub max_body: usize,
     /// Client connections open at once, at most; WebSockets have a limit of their own.
@@ -148,6 +153,15 @@ impl Site {
         }
     }
 
+    /// Notes a client's header: the line that goes along with calls, or the name of the tenant.
+    pub fn pass(&self, name: &str, value: &[u8], passed: &mut Passed) {
+        if self.tenant_header.as_ref().is_some_and(|tenant| name.eq_ignore_ascii_case(tenant.as_str())) {
+            passed.name_tenant(value);
+        } else {
+            self.forward(name, value, &mut passed.lines);
+        }
+    }
+
     /// The most bytes of a forwarded header's value; `None` for a header that is not forwarded.
     fn longest_forwarded(&self, name: &str) -> Option<usize> {
         if TRACES.iter().any(|always| name.eq_ignore_ascii_case(always)) {
@@ -181,12 +195,14 @@ mod tests {
     fn site(networks: Vec<Served>, forward: Vec<HeaderName>) -> Site {
         Site {
             networks,
+            outbox: None,
             ready: Ready::Any,
             hosts: Hosts::None.for_clients(&[([127, 0, 0, 1], 8545).into()]),
             admin_hosts: Hosts::None.for_operator(([127, 0, 0, 1], 9545).into()),
             origins: Origins::None,
             rules: Beacon::default(),
             forward,
+            tenant_header: None,
             max_body: 0,
             max_connections: 1,
             shared_addresses: Addresses::default(),

@@ -30,6 +30,7 @@ use super::{
     site::Site,
 };
 use crate::{
+    call::outbox_calls::Passed,
     domain::{client::Peer, refusal::Refusal},
     memory::{Account, Budget},
     metrics::{Ended, Metrics, Throttle},
@@ -115,7 +116,7 @@ impl UpgradeHandler for Sockets {
         &'a self,
         site: &'a Site,
         request: &'a Request<Incoming>,
-        headers: Vec<u8>,
+        headers: Passed,
         peer: Peer,
     ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>> {
         Box::pin(self.take_over(site, request, Visitor { headers, peer }))

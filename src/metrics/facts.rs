@@ -2,6 +2,8 @@
 
 use prometric::prometheus::{IntGaugeVec, Opts};
 
+use super::outbox::OutboxFacts;
+
 /// The gauges that are written anew at every scrape.
 pub struct Facts {
     /// Whether calls may go to the node: 1 or 0.
@@ -28,6 +30,8 @@ pub struct Facts {
     pub active_node: IntGaugeVec,
     /// Whether calls go to a backup, or to a node that the rules find unusable: 1 or 0.
     pub failover_active: IntGaugeVec,
+    /// The outbox.
+    pub outbox: OutboxFacts,
 }
 
 impl Facts {
@@ -92,10 +96,11 @@ impl Facts {
                 "Whether calls go to a backup, or to a node that the rules find unusable: 1 or 0.",
                 &["network", "layer"],
             ),
+            outbox: OutboxFacts::new(gauge),
         }
     }
 
-    pub(super) fn all(&self) -> [&IntGaugeVec; 12] {
+    pub(super) fn all(&self) -> Vec<&IntGaugeVec> {
         let Self {
             node_usable,
             node_cordoned,
@@ -109,8 +114,9 @@ impl Facts {
             pool_serves,
             active_node,
             failover_active,
+            outbox,
         } = self;
-        [
+        let of_nodes = [
             node_usable,
             node_cordoned,
             node_head,
@@ -123,6 +129,7 @@ impl Facts {
             pool_serves,
             active_node,
             failover_active,
-        ]
+        ];
+        of_nodes.into_iter().chain(outbox.all()).collect()
     }
 }

@@ -93,7 +93,8 @@ pub(super) struct Instruments {
         help = "Raw transactions that nodes were sent. `word` of the node: `took`, `already_known` (the node has \
                 the transaction, which is success), `refused` (the node judged the transaction), `busy` (out of \
                 quota, full, at fault or not reached), `lost` (no answer). `reason`: `call` (a client's call went \
-                to several nodes at once), `again` (the node took over or came back)."
+                to several nodes at once), `again` (the node took over or came back), `outbox` (a transaction of \
+                the outbox)."
     )]
     pub(super) raw_transaction_sends_total: Counter,
     #[metric(

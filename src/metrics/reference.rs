@@ -42,6 +42,9 @@ fn all() -> Vec<MetricFamily> {
     metrics.reorg_depth(1);
     metrics.node(of);
     metrics.link(of);
+    metrics.outbox_transition(of.network, "default", "sent", &["sent"]);
+    metrics.outbox_dispatched(of.network, 0.1);
+    metrics.webhook("billing", [0; 3]);
     let facts = metrics.facts.lock().unwrap();
     for gauge in facts.all() {
         let labels = gauge.desc()[0].variable_labels.len();

@@ -9,17 +9,20 @@ pub enum SendReason {
     Call,
     /// The node took over or came back, and an earlier transaction may be missing there.
     Again,
+    /// The outbox sends a transaction that it keeps.
+    Outbox,
 }
 
 impl SendReason {
     /// All reasons.
-    pub(super) const ALL: [Self; 2] = [Self::Call, Self::Again];
+    pub(super) const ALL: [Self; 3] = [Self::Call, Self::Again, Self::Outbox];
 
     /// The reason's label.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Again => "again",
+            Self::Outbox => "outbox",
         }
     }
 }

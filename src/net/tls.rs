@@ -26,18 +26,7 @@ impl Tls {
     /// # Errors
     /// When an authority's certificate means nothing, or `host` cannot be named in one.
     pub fn new(host: &str, extra: &[CertificateDer<'static>]) -> io::Result<Self> {
-        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for certificate in extra {
-            roots.add(certificate.clone()).map_err(|error| invalid(format!("a certificate of ca_file: {error}")))?;
-        }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| invalid(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let config = client_config(extra)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| invalid(format!("{host}: {error}")))?;
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
@@ -50,6 +39,35 @@ impl Tls {
         let stream = self.connector.connect(self.name.clone(), io).await.map_err(explained)?;
         Ok(Box::new(stream))
     }
+}
+
+/// Has libraries that ask for the process's TLS use the same as the proxy.
+pub(super) fn provide() {
+    // Another call may have done so before.
+    let _ = ring::default_provider().install_default();
+}
+
+/// TLS for HTTP/1.1, trusting the platform's roots and the `extra` authorities.
+///
+/// # Errors
+/// When an authority's certificate means nothing.
+pub(super) fn client_config(extra: &[CertificateDer<'static>]) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in extra {
+        roots.add(certificate.clone()).map_err(|error| invalid(format!("a certificate of ca_file: {error}")))?;
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
 /// The error, with advice for the operator if a wrong setting can cause it.

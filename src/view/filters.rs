@@ -219,7 +219,7 @@ impl Filters {
         let done = change(&mut registry);
         let (dropped, after) = (registry.take_dropped(), state(&registry));
         self.feeds.want([after.0[2] > 0, after.0[3] > 0]);
-        let network = || self.interest.follower.pool().network.clone();
+        let network = || self.interest.follower().pool().network.clone();
         if before != after {
             let [blocks, logs, hashes, whole] = after.0;
             self.metrics.filters(&network(), [blocks, logs, hashes + whole], after.1, after.2);
@@ -250,7 +250,7 @@ impl Filters {
     /// Waits, for a moment, until the record has the block that clients were shown, and the logs
     /// that the filter may want.
     async fn catch_up(&self, id: Option<SubscriptionId>) {
-        let follower = &self.interest.follower;
+        let follower = self.interest.follower();
         let (mut place, mut news) = (follower.place(), self.news.subscribe());
         let until = Instant::now() + SHOWN_BLOCK_TIMEOUT;
         let (pool, mut is_asked) = (follower.pool(), false);
@@ -335,7 +335,7 @@ impl Filters {
         let (client, now): (Option<Peer>, _) = (memory.client(), Instant::now());
         let id =
             self.change_registry(|registry| registry.add(kind, client, interested, now)).inspect_err(|refusal| {
-                self.metrics.filter_refused(&self.interest.follower.pool().network, refusal.reason());
+                self.metrics.filter_refused(&self.interest.follower().pool().network, refusal.reason());
             })?;
         drop(feed);
         self.filled.notify_one();

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
+use crate::domain::refusal::Refusal;
+
 /// Why a subscription is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionRefusal {
@@ -17,6 +19,8 @@ pub enum SubscriptionRefusal {
     NotGranted,
     /// The subscription would exceed this limit.
     Limit(&'static str),
+    /// The outbox refuses; its error.
+    Own(Refusal),
     /// The node's own error object.
     Node(Bytes),
 }
@@ -24,10 +28,14 @@ pub enum SubscriptionRefusal {
 impl SubscriptionRefusal {
     /// The response, answering `id`.
     pub fn body(&self, id: &[u8]) -> Vec<u8> {
+        if let Self::Own(refusal) = self {
+            return refusal.body(Some(id));
+        }
         let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
         body.extend_from_slice(id);
         body.extend_from_slice(br#","error":"#);
         match self {
+            Self::Own(_) => {}
             Self::Node(error) => body.extend_from_slice(error),
             Self::Params(why) => body.extend_from_slice(own(-32602, why, None).as_bytes()),
             Self::Unsupported(why) => body.extend_from_slice(own(-32601, why, None).as_bytes()),

@@ -16,6 +16,7 @@ pub mod origin;
 pub mod proxy;
 pub mod rest;
 pub mod seeds;
+pub mod signed;
 pub mod sim;
 pub mod simulation;
 pub mod witness;

@@ -14,12 +14,13 @@ use std::{
 use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
-    app::{App, Source, World},
+    app::{App, OpenStore, Source, World},
     domain::{address::Address, client::Peer},
     net::{
         Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen,
         names::{Done, Names, Resolve},
     },
+    outbox::store::{Store, disk::Disk},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -38,7 +39,7 @@ const PIPE: usize = 64 * 1024;
 
 /// The network. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct Net(Arc<Mutex<State>>);
+pub struct Net(Arc<Mutex<State>>, pub Disk);
 
 #[derive(Default)]
 struct State {
@@ -72,12 +73,21 @@ impl Net {
             listen: Arc::new(self.clone()),
             names: Arc::new(Names::new(self.clone())),
             wall: Arc::new(move || dawn + start.elapsed().as_secs()),
+            open_store: self.open_store(),
+            connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             threads: None,
             descriptors: None,
             faults: None,
             file: None,
             supervisor: Arc::default(),
         }
+    }
+
+    /// Opens the outbox on this network's disk, without a thread: the simulated clock stands while
+    /// the disk writes.
+    pub fn open_store(&self) -> OpenStore {
+        let disk = self.1.clone();
+        Arc::new(move |_| Store::inline(Box::new(disk.clone())))
     }
 
     /// Connects to what listens on `port`.
@@ -295,7 +305,8 @@ impl Proxy {
     pub async fn within(net: &Net, settings: &str, descriptors: Option<usize>) -> Self {
         let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
         let names = Arc::new(Names::new(net.clone()));
-        let world = World { dial, listen, names, threads: None, descriptors, ..World::real(1) };
+        let open_store = net.open_store();
+        let world = World { dial, listen, names, open_store, threads: None, descriptors, ..World::real(1) };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();
         let source: Source = Arc::new(move || Ok(proxy::config(&read.lock().unwrap())));
@@ -314,6 +325,11 @@ impl Proxy {
     /// Changes the settings, as an operator who writes the file.
     pub fn rewrite(&self, settings: &str) {
         settings.clone_into(&mut self.settings.lock().unwrap());
+    }
+
+    /// A proxy that runs on this network.
+    pub fn of(net: &Net, app: App) -> Self {
+        Self { app, net: net.clone(), settings: Arc::default() }
     }
 
     /// Changes the settings and has them read anew.

@@ -66,7 +66,7 @@ impl Listener {
 #[given(expr = "a client listens to {word}")]
 async fn listens(proxy: &mut Proxy, topics: String) {
     // No timeout: the response has no end.
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = steadfast::net::post::plain().build().unwrap();
     let url = format!("http://{}/eth/v1/events?topics={topics}", proxy.addr());
     let response = client.get(url).send().await.unwrap();
     assert_eq!(response.status(), 200);

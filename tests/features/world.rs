@@ -132,7 +132,7 @@ impl Proxy {
             app: None,
             process: None,
             file: Arc::default(),
-            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap(),
+            client: steadfast::net::post::plain().timeout(Duration::from_secs(20)).build().unwrap(),
             last: None,
             reloaded: None,
             waiting: Vec::new(),

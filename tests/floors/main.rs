@@ -65,9 +65,9 @@ const OUT_OF_BOUNDS: &[(Where, &[&str], &str)] = &[
         "only net touches sockets",
     ),
     (
-        Where::NotIn(&["app", "cli"]),
+        Where::NotIn(&["app", "cli", "net"]),
         &["reqwest"],
-        "only net touches sockets; reqwest is for the command line's own calls",
+        "only net touches sockets; reqwest is for webhooks and the command line's own calls",
     ),
 ];
 

@@ -25,6 +25,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("docs/METRICS.md", 9, 5),
     ("docs/MIGRATION.md", 22, 0),
     ("docs/OPERATIONS.md", 24, 3),
+    ("docs/OUTBOX.md", 11, 0),
     ("docs/PERFORMANCE.md", 20, 0),
     ("docs/QUICKSTART.md", 35, 3),
     ("docs/SECURITY.md", 25, 2),
@@ -49,6 +50,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("docs/internals/events.md", 17, 1),
     ("docs/internals/limits.md", 8, 1),
     ("docs/internals/nodes.md", 19, 3),
+    ("docs/internals/outbox.md", 20, 0),
     ("docs/internals/subscriptions.md", 19, 0),
     ("docs/internals/websockets.md", 16, 2),
     ("src/app", 11, 8),
@@ -62,6 +64,7 @@ const MOST: &[(&str, usize, usize)] = &[
     ("src/events", 23, 0),
     ("src/metrics", 10, 5),
     ("src/net", 18, 3),
+    ("src/outbox", 29, 3),
     ("src/pool", 23, 0),
     ("src/view", 17, 0),
 ];

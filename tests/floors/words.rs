@@ -44,6 +44,7 @@ const MOST: &[(&str, usize, usize, usize, usize)] = &[
     ("memory", 0, 8, 6, 0),
     ("metrics", 0, 9, 5, 0),
     ("net", 0, 7, 3, 0),
+    ("outbox", 122, 29, 4, 0),
     ("pool", 0, 6, 4, 0),
     ("route", 0, 0, 3, 0),
     ("view", 0, 7, 2, 0),

@@ -79,7 +79,8 @@ async fn healthy_nodes_are_up_and_told_with_chain_slot_and_sync() {
     let proxy = before(&devnet, 2).await;
     until_well(&proxy, &["cl-1", "cl-2"]).await;
     let root = devnet.cl(0).http_url() + "/eth/v1/beacon/headers/head";
-    let header: Value = reqwest::get(root).await.unwrap().json().await.unwrap();
+    let client = steadfast::net::post::plain().build().unwrap();
+    let header: Value = client.get(root).send().await.unwrap().json().await.unwrap();
     let side = side(&proxy).await;
     assert_eq!((&side["chain_id"], &side["head"], &side["served_head"]), (&1337.into(), &100.into(), &100.into()));
     let node = &side["nodes"][0];

@@ -38,7 +38,7 @@ async fn proxy(net: &Devnet, nodes: &[usize]) -> App {
 }
 
 fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap()
+    steadfast::net::post::plain().build().unwrap()
 }
 
 async fn get(app: &App, path: &str) -> Response {

@@ -243,7 +243,7 @@ async fn made_up_events_are_as_the_node_would_have_told_them() {
     let mut client = setup.client("head,block").await;
     // Another client at the second node's own stream hears the truth.
     let url = format!("{}/eth/v1/events?topics=head,block", setup.net.cl(1).http_url());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = steadfast::net::post::plain().build().unwrap();
     let mut truth = http.get(url).send().await.unwrap();
     setup.net.cl(0).set_fault(Fault::Down);
     // No more than an epoch: slots further ahead of the clock are not believed.

@@ -1,4 +1,5 @@
-//! The pretend network as a newcomer runs it: what it prints is what there is, and its validators outlive a node.
+//! The pretend network as a newcomer runs it: what it prints is what there is, its validators outlive a node, and a
+//! transaction outlives refusals, losses and a reorganisation.
 
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Does what stands behind `curl` in a line of what was printed.
 async fn curl(line: &str) -> Value {
-    let method = if line.contains("-X POST") { "POST" } else { "GET" };
+    let body = line.split_once("-d '").map_or("", |(_, rest)| rest.split('\'').next().unwrap());
+    let method = if line.contains("-X POST") || !body.is_empty() { "POST" } else { "GET" };
     let (_, rest) = line.split_once("http://").expect("a URL");
     let url = rest.split_whitespace().next().unwrap();
-    let (host, path) = url.split_once('/').unwrap();
+    let (host, path) = url.split_once('/').unwrap_or((url, ""));
     let mut client = Client::connect(host.parse().unwrap()).await;
-    let fields = "Host: localhost\r\nContent-Length: 0\r\nConnection: close\r\n";
-    client.send(format!("{method} /{path} HTTP/1.1\r\n{fields}\r\n")).await;
+    let fields = format!("Host: localhost\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
+    client.send(format!("{method} /{path} HTTP/1.1\r\n{fields}\r\n{body}")).await;
     let answer = client.response().await;
     assert_eq!(answer.status, 200, "{line}: {}", answer.text());
     answer.json()
@@ -81,4 +83,59 @@ async fn the_pretend_networks_validators_outlive_a_node() {
     dev.signal("INT");
     let ended = spawn_blocking(move || dev.wait()).await.unwrap();
     assert!(ended.success(), "{ended}");
+}
+
+/// Does all that stands behind a `curl` in a loop of a shell over the nodes.
+async fn for_each_node(line: &str) {
+    let (_, rest) = line.split_once("for n in ").expect("a loop");
+    let (nodes, commands) = rest.split_once("; do ").unwrap();
+    for node in nodes.split(' ') {
+        for command in commands.split(';').filter(|command| command.contains("curl")) {
+            curl(&command.replace("$n", node)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_outlives_all_that_dev_prints() {
+    let mut dev = Binary::dev(&["--block-time", "1", "--validators", "0"]);
+    dev.until_it_says("Ctrl-C ends it.", PATIENCE);
+    let printed = dev.log();
+    let line = |words: &str| printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{printed}"));
+    let (_, show) = line("its life so far").split_once(" outbox ").unwrap();
+    let (hash, admin) = (show.split(' ').nth(1).unwrap(), show.split(' ').next_back().unwrap());
+    let history = async || {
+        let found = curl(&format!("curl {admin}/outbox/{hash}")).await;
+        let states = found["transactions"][0]["history"].as_array().unwrap().clone();
+        states.iter().map(|step| step["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let until_state = async |state: &str, times: usize| {
+        until(&format!("{state} {times} times"), async || {
+            history().await.iter().filter(|other| *other == state).count() >= times
+        })
+        .await;
+    };
+    for_each_node(line("let every node refuse")).await;
+    assert_eq!(curl(line("send   ")).await["result"], hash);
+    assert_eq!(history().await, ["accepted"]);
+    for_each_node(line("let every node forget")).await;
+    until_state("sent", 1).await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(!history().await.contains(&"mined".to_owned()), "no node keeps it");
+    for_each_node(line("let every node be well")).await;
+    until_state("confirmed", 1).await;
+    curl(line("reorganise out")).await;
+    until_state("reorged", 1).await;
+    until_state("mined", 2).await;
+    let words: Vec<_> = show.split(' ').map(str::to_owned).collect();
+    let shown = spawn_blocking(move || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_steadfast")).arg("outbox").args(words).output().unwrap()
+    });
+    let shown = String::from_utf8(shown.await.unwrap().stdout).unwrap();
+    assert!(shown.starts_with(hash) && shown.contains("reorged"), "{shown}");
+    let folder = std::env::temp_dir().join(format!("steadfast-dev-{}", dev.id()));
+    assert!(folder.join("outbox.redb").exists());
+    dev.signal("INT");
+    let ended = spawn_blocking(move || dev.wait()).await.unwrap();
+    assert!(ended.success() && !folder.exists(), "{ended}");
 }

@@ -61,6 +61,12 @@ impl Process {
         self.binary.log()
     }
 
+    /// Asks the process to end, as a supervisor does, and waits for that; tells whether it ended well.
+    pub fn terminate(&mut self) -> bool {
+        self.binary.signal("TERM");
+        self.binary.wait().success()
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.binary.ended().is_none()
     }

@@ -17,6 +17,7 @@ mod harness;
 mod large_state;
 mod log;
 mod memory;
+mod outbox;
 mod shares;
 mod sockets;
 mod vanishing;

@@ -11,5 +11,6 @@ mod common;
 mod calls;
 mod events;
 mod filters;
+mod outbox;
 mod validators;
 mod websockets;

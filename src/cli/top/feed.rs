@@ -43,7 +43,7 @@ async fn follow(url: &AdminUrl, news: &mpsc::Sender<News>) -> String {
         let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
         causes.last().map_or_else(String::new, ToString::to_string)
     };
-    let client = match reqwest::Client::builder().no_proxy().connect_timeout(SILENCE).build() {
+    let client = match crate::net::post::plain().connect_timeout(SILENCE).build() {
         Ok(client) => client,
         Err(error) => return told(error),
     };

@@ -38,6 +38,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         networks: _,
         log,
         tracing,
+        outbox,
     } = old;
     add(changes, "listen".into(), listen, &new.listen, values::listen);
     add(changes, "hosts".into(), names, &new.hosts, values::hosts);
@@ -146,4 +147,5 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         &new.tracing,
         Tracing { endpoint: optional(plain), headers: values::headers, sample: plain }
     );
+    super::outbox::compare(changes, outbox.as_ref(), new.outbox.as_ref());
 }

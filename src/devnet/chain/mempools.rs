@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256};
 use tokio::sync::broadcast;
 
 use super::{
-    super::{author::Unlocked, mempool::Holders, transaction::Transaction},
+    super::{author::Unlocked, block::Block, mempool::Holders, transaction::Transaction},
     Chain, ChainError, MEMPOOL_LIMIT, State,
 };
 
@@ -30,7 +30,7 @@ impl Chain {
         holders: impl FnOnce(Holders) -> Holders,
     ) -> Result<B256, ChainError> {
         let mut state = self.state();
-        let holders = holders(state.all_nodes());
+        let holders = holders(state.all_nodes().except(state.forgetful));
         self.submit_to(&mut state, raw, Some(place), holders)
     }
 
@@ -43,7 +43,12 @@ impl Chain {
     ) -> Result<B256, ChainError> {
         let transaction = Arc::new(self.author.raw(raw));
         let hash = transaction.hash;
-        if state.by_transaction.contains_key(&hash) || state.mempool.has(hash, place) {
+        // A block that a reorganisation took out does not count.
+        let is_mined = |(block, _): &(Arc<Block>, usize)| {
+            self.snapshot().block(block.number).is_some_and(|canonical| canonical.hash == block.hash)
+        };
+        let is_mined = state.by_transaction.get(&hash).is_some_and(|places| places.iter().any(is_mined));
+        if is_mined || state.mempool.has(hash, place) {
             return Err(ChainError::AlreadyKnown);
         }
         let is_kept = place.is_none_or(|place| holders != holders.without(place));
@@ -62,6 +67,13 @@ impl Chain {
     /// The node of this place forgets all transactions that wait.
     pub(in crate::devnet) fn forget_mempool(&self, place: usize) {
         self.state().mempool.forget(place);
+    }
+
+    /// Whether the node of this place keeps no transaction that comes from now on.
+    pub(in crate::devnet) fn set_forgetful(&self, place: usize, is_forgetful: bool) {
+        let mut state = self.state();
+        let others = state.forgetful.without(place);
+        state.forgetful = if is_forgetful { others.and(place) } else { others };
     }
 
     /// Makes a transaction from an unlocked account: a new one with every call.

@@ -114,6 +114,23 @@ async fn a_submitted_transaction_survives_a_reorg_and_filler_does_not() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_is_reorganised_out_waits_to_be_sent() {
+    let chain = chain(2);
+    let (lost, other) = (chain.submit(vec![1, 2, 3]).unwrap(), chain.submit(vec![4, 5, 6]).unwrap());
+    chain.mine(3);
+    let reorg = chain.reorg_out(lost).unwrap();
+    assert_eq!((reorg.removed.len(), reorg.added.len(), chain.head().number), (3, 4, 6));
+    linked(&chain);
+    let mined = |hash| chain.snapshot().blocks.iter().flat_map(|b| &b.transactions).any(|m| m.transaction.hash == hash);
+    assert!(!mined(lost) && mined(other) && chain.mempool().is_empty());
+    assert_eq!(chain.reorg_out(lost).err(), Some(ChainError::NotInChain));
+    assert_eq!(chain.submit(vec![1, 2, 3]), Ok(lost));
+    chain.mine(1);
+    assert!(mined(lost));
+    assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
+}
+
+#[tokio::test]
 async fn old_blocks_are_pruned_with_their_transactions() {
     let chain = chain(1);
     let old = chain.block(1).unwrap();

@@ -24,6 +24,7 @@ use crate::{
         answer::{Answer, receipt::Receipt},
         client_message::{Entry as Called, WIDTH},
         filter_calls::AnswerRoom,
+        outbox_calls::Passed,
     },
     config::Verify,
     domain::{
@@ -72,7 +73,7 @@ impl Batch {
         calls: &Arc<Calls>,
         body: &Bytes,
         entries: &[Called<'_>],
-        headers: &[u8],
+        headers: &Passed,
         arrived: Instant,
         asker: Asker<'_>,
     ) -> Result<Self, Full> {
@@ -83,7 +84,7 @@ impl Batch {
             Err(wrong) => Waiting::Wrong(wrong.why, wrong.id.map(|id| body.slice_ref(id))),
         });
         let waiting: Vec<Waiting> = waiting.collect();
-        let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
+        let (calls, headers) = (calls.clone(), Arc::new(headers.clone()));
         let (left, memory, caller) = (asker.left.clone(), asker.memory.clone(), asker.caller.clone());
         let trace = asker.trace.cloned();
         // A call's future is large, and is made only when its turn has come.
@@ -152,13 +153,14 @@ impl Batch {
     }
 }
 
-async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker: Asker<'_>) -> Entry {
+async fn run(calls: &Calls, raw: &[u8], headers: &Passed, arrived: Instant, asker: Asker<'_>) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // A malformed answer would spoil the whole batch, so each is judged by every byte.
     let Asker { left, memory, caller, trace } = asker;
     let (left, caller, trace) = (Some(&**left), Some(caller), trace.map(|trace| &**trace));
     let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);
-    let terms = Terms { headers, arrived, verify, left, memory, room, caller, trace };
+    let (headers, tenant) = (&headers.lines[..], headers.tenant());
+    let terms = Terms { headers, tenant, arrived, verify, left, memory, room, caller, trace };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -33,7 +33,7 @@ use super::{
     reply::{Content, Reply},
 };
 use crate::{
-    call::{Calls, alarm::Alarm},
+    call::{Calls, alarm::Alarm, outbox_calls::Passed},
     domain::{
         client::Peer,
         pace::{CLIENT_RATE, Pace},
@@ -69,7 +69,7 @@ pub(super) struct Lane<'a> {
     read: BytesMut,
     write: BytesMut,
     /// Header lines of the request to send along.
-    pass: Vec<u8>,
+    pass: Passed,
     alarm: Alarm,
     /// Whether the client has closed its side. The client may still wait for its answer.
     left: Arc<AtomicBool>,
@@ -121,7 +121,7 @@ impl<'a> Lane<'a> {
             io,
             read,
             write,
-            pass: Vec::new(),
+            pass: Passed::default(),
             alarm: Alarm::default(),
             left: Arc::default(),
             memory,
@@ -320,8 +320,8 @@ impl<'a> Lane<'a> {
         self.read = BytesMut::new();
         self.claim.set(0);
         let access = self.service.site.load().access.clone();
-        let wanted = access.wanted_of(&self.pass);
-        self.line = wanted.map(|wanted| access.line_of(wanted, "http", self.peer, &mut self.pass));
+        let wanted = access.wanted_of(&self.pass.lines);
+        self.line = wanted.map(|wanted| access.line_of(wanted, "http", self.peer, &mut self.pass.lines));
         self.reply(reply, false).await?;
         self.end().await?;
         let due = Instant::now() + DISCARD_TIMEOUT;
@@ -392,17 +392,17 @@ impl<'a> Lane<'a> {
                     value if value.eq_ignore_ascii_case(b"keep-alive") => {}
                     _ => return Parsed::Other,
                 },
-                _ => site.forward(header.name, header.value, &mut self.pass),
+                _ => site.pass(header.name, header.value, &mut self.pass),
             }
         }
         match length {
             Some(length) if !has_host || length == 0 => Parsed::Other,
             Some(length) if self.read.len() < head + length => Parsed::Body(head + length),
             Some(length) => {
-                let line = site.access.wanted_of(&self.pass).map(|wanted| {
+                let line = site.access.wanted_of(&self.pass.lines).map(|wanted| {
                     let forwarded = request.headers.iter().filter(|header| access_log::is_forwarded(header.name));
                     let client = site.access.client(self.peer, forwarded.map(|header| header.value));
-                    site.access.line_of(wanted, "http", client, &mut self.pass)
+                    site.access.line_of(wanted, "http", client, &mut self.pass.lines)
                 });
                 Parsed::Call { body: head..head + length, keep_alive, calls: calls.clone(), line }
             }

@@ -32,7 +32,7 @@ use super::{
     streamed::Streamed,
 };
 use crate::{
-    call::alarm::Alarm,
+    call::{alarm::Alarm, outbox_calls::Passed},
     domain::{client::Peer, refusal::Refusal},
     door::{
         self, Admitted, NotAdmitted, Takeover,
@@ -390,15 +390,16 @@ fn last(reply: Reply) -> Response<Streamed> {
 }
 
 /// The lines to send along, without hop-by-hop headers and those that `Connection` names.
-fn forwarded(site: &Site, headers: &HeaderMap) -> Vec<u8> {
-    let passing = headers.iter().filter(|(name, _)| site.forwards(name.as_str()));
+fn forwarded(site: &Site, headers: &HeaderMap) -> Passed {
+    let is_wanted = |name: &HeaderName| site.forwards(name.as_str()) || site.tenant_header.as_ref() == Some(name);
+    let passing = headers.iter().filter(|(name, _)| is_wanted(name));
     let mut passing: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
     for named in door::named_by_connection(headers) {
         passing.remove(named);
     }
-    let mut lines = Vec::new();
-    passing.iter().for_each(|(name, value)| site.forward(name.as_str(), value.as_bytes(), &mut lines));
-    lines
+    let mut passed = Passed::default();
+    passing.iter().for_each(|(name, value)| site.pass(name.as_str(), value.as_bytes(), &mut passed));
+    passed
 }
 
 fn preflight(request: &Request<Incoming>, methods: Option<HeaderValue>) -> Response<Streamed> {

@@ -26,6 +26,7 @@ use crate::{
         answer::receipt::Receipt,
         client_message::ClientMessage,
         filter_calls::AnswerRoom,
+        outbox_calls::Passed,
         whole::{AnswerBuffer, Whole},
     },
     config::Verify,
@@ -65,7 +66,7 @@ pub(super) struct Client {
 /// The client, as its handshake told.
 pub(super) struct Visitor {
     /// Lines to send along with calls.
-    pub(super) headers: Vec<u8>,
+    pub(super) headers: Passed,
     /// Where the client is.
     pub(super) peer: Peer,
 }
@@ -119,7 +120,7 @@ impl Client {
     /// When the message makes the connection close.
     pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
-        let wanted = network.access.wanted_of(&self.visitor.headers);
+        let wanted = network.access.wanted_of(&self.visitor.headers.lines);
         let mut line = wanted.map(|wanted| self.line(wanted, &network.access));
         let (refusal, id) = match ClientMessage::read(text, network.calls.settings().max_batch.get()) {
             ClientMessage::Refused(Refusal::NotJson(_), _)
@@ -197,7 +198,7 @@ impl Client {
             let refusal = Refusal::Limit { name: "max_subscriptions", limit: network.max_subscriptions };
             return Reply::text(refusal.body(Some(id)));
         };
-        match views.prepare(&request.method, request.params, &self.mailbox).await {
+        match views.prepare(&request.method, request.params, &self.mailbox, self.visitor.headers.tenant()).await {
             Ok(prepared) => {
                 if let Err(refusal) = self.subscriptions.expect(prepared.id, prepared.bytes(), self.mailbox.memory()) {
                     return Reply::text(refusal.body(Some(id)));
@@ -226,7 +227,8 @@ impl Client {
         part: ReplyPart<'_, 'c>,
     ) -> Result<(Bytes, usize), Refusal> {
         let terms = Terms {
-            headers: &self.visitor.headers,
+            headers: &self.visitor.headers.lines,
+            tenant: self.visitor.headers.tenant(),
             arrived,
             // A client would have to close its connection on a malformed message.
             verify: Verify::All,
@@ -274,7 +276,7 @@ impl Client {
 
     /// A message's line in the access log.
     fn line(&self, wanted: Wanted, access: &Access) -> Box<Line> {
-        access.line_of(wanted, "ws", self.visitor.peer, &mut self.visitor.headers.clone())
+        access.line_of(wanted, "ws", self.visitor.peer, &mut self.visitor.headers.lines.clone())
     }
 
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
@@ -359,7 +361,7 @@ mod tests {
     #[test]
     fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
         let memory = Account::unlimited();
-        let visitor = Visitor { headers: Vec::new(), peer: Peer::Ip([127, 0, 0, 1].into()) };
+        let visitor = Visitor { headers: Passed::default(), peer: Peer::Ip([127, 0, 0, 1].into()) };
         let client = Client::new(Mailbox::of(&memory, MOST), visitor, Arc::default(), MOST);
         let [first, second, third] = [(); 3].map(|()| ReplyBudget::new(&memory, None));
         let enters = |budget, units: usize| part(&client, budget).enter(Some((units * UNIT) as u64)).now_or_never();

@@ -24,7 +24,7 @@ fn filters() -> (Arc<Filters>, impl Sized) {
     let (pool, probing) = Pool::start("x", Layer::El, Vec::new(), &health, None, metrics.clone(), wall);
     let (follower, changes, following) = Follower::start(pool.clone(), &config::Chain::default(), metrics.clone());
     let topics = Topics::new(pool, Duration::from_secs(1), WorkerJobs::new(1).0, metrics.clone());
-    let interest = Arc::new(Interest { follower, count: Mutex::new(0) });
+    let interest = Interest::new(follower);
     let (settings, memory) = (config::Filters::default(), Budget::new(1 << 20));
     let filters = Filters::new(interest, Arc::new(topics), &settings, &memory, [0; 32], metrics);
     (filters, (changes, probing, following))

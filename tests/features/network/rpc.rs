@@ -15,7 +15,7 @@ pub struct Rpc(Client);
 impl Rpc {
     pub fn new() -> Self {
         // No connection is kept: the process at its other end may have been killed since.
-        Self(Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap())
+        Self(steadfast::net::post::plain().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap())
     }
 
     /// The result, or how the call failed.

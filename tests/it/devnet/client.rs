@@ -25,7 +25,7 @@ pub async fn start(options: Options) -> Devnet {
 }
 
 pub fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap()
+    steadfast::net::post::plain().build().unwrap()
 }
 
 pub async fn post(node: &Node, body: impl Into<reqwest::Body>) -> reqwest::Result<reqwest::Response> {

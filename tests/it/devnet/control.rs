@@ -46,6 +46,22 @@ async fn nodes_are_listed_with_their_urls_heads_and_faults() {
 }
 
 #[tokio::test]
+async fn a_transaction_is_reorganised_out_by_its_hash() {
+    let control = Control::start().await;
+    let hash = control.net.chain().submit(vec![1, 2, 3]).unwrap();
+    control.post("/mine/2").await;
+    let answer = control.post(&format!("/reorg-out/{hash}")).await;
+    assert_eq!((&answer["head"], answer["removed"].as_array().unwrap().len()), (&json!(13), 2));
+    for (path, why) in [
+        (format!("/reorg-out/{hash}"), "no block of the chain has this transaction"),
+        ("/reorg-out/7".to_owned(), "\"7\" is not a transaction's hash"),
+    ] {
+        let (status, answer) = control.ask("POST", &path, "").await;
+        assert_eq!((status, &answer["error"]), (400, &json!(why)));
+    }
+}
+
+#[tokio::test]
 async fn faults_are_set_and_cleared_and_felt_when_the_answer_comes() {
     let control = Control::start().await;
     let node = control.net.el(0);

@@ -359,6 +359,10 @@ async fn a_forgetful_node_has_no_mempool_and_the_others_have_theirs() {
     two.set_fault(Fault::Forgetful);
     assert!(net.chain().mempool().is_empty(), "no node has them any more");
     result(two, "eth_sendRawTransaction", json!(["0x0203"])).await;
+    assert!(net.chain().mempool().is_empty(), "nor does the other keep what is handed on");
+    one.clear_fault("forgetful");
+    result(two, "eth_sendRawTransaction", json!(["0x0203"])).await;
+    assert_eq!((one.mempool().len(), two.mempool().len()), (1, 0));
     net.chain().mine(1);
     for hash in [first, second] {
         assert_eq!(result(one, "eth_getTransactionReceipt", json!([hash])).await, json!(null));

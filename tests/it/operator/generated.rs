@@ -56,6 +56,7 @@ async fn a_manual_page_is_written_for_every_command() {
     for name in commands().await {
         assert!(first.contains(&format!("steadfast\\-{name}(1)")), "{name}: {first}");
     }
+    assert!(page("steadfast-outbox-cancel.1").contains("cannot unsend"));
     std::fs::remove_dir_all(&folder).unwrap();
     let (code, _, why) = command(&["man", folder.to_str().unwrap()]).await;
     assert!(code == 1 && why.contains(folder.to_str().unwrap()), "{why}");

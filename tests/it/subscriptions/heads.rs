@@ -45,7 +45,8 @@ async fn notifications_come_between_activation_and_end_only() {
     other.subscribe(r#"["newHeads"]"#).await;
     let client = setup.client();
     for params in [r#"["newHeads"]"#, r#"["logs"]"#] {
-        let prepared = setup.views.prepare("eth_subscribe", Some(params.as_bytes()), &client.mailbox).await.unwrap();
+        let prepared =
+            setup.views.prepare("eth_subscribe", Some(params.as_bytes()), &client.mailbox, None).await.unwrap();
         setup.devnet.chain().mine(1);
         other.some().await;
         a_while().await;
@@ -168,7 +169,7 @@ async fn when_the_follower_ends_clients_close_behind_their_backlog() {
     heads.subscribe(r#"["newHeads"]"#).await;
     logs.subscribe(r#"["logs"]"#).await;
     let late = setup.client();
-    let prepared = setup.views.prepare("eth_subscribe", Some(br#"["newHeads"]"#), &late.mailbox).await.unwrap();
+    let prepared = setup.views.prepare("eth_subscribe", Some(br#"["newHeads"]"#), &late.mailbox, None).await.unwrap();
     setup.devnet.chain().mine(1);
     a_while().await;
     setup.running = None;

@@ -233,7 +233,7 @@ async fn early_notifications_wait_for_the_clients_answer() {
     let setup = Setup::new("").await;
     setup.all_nodes(&Fault::eager(2, 2));
     let client = setup.client();
-    let prepare = || setup.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox);
+    let prepare = || setup.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox, None);
     let (early, dropped) = (prepare().await.unwrap(), prepare().await.unwrap());
     setup.submit(1);
     a_while().await;
@@ -256,7 +256,7 @@ async fn a_client_with_too_much_waiting_for_its_answer_is_closed() {
     setup.all_nodes(&Fault::eager(0, 1000));
     let mut client = setup.client();
     client.mailbox = Mailbox::new(100_000);
-    let prepared = setup.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox).await.unwrap();
+    let prepared = setup.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox, None).await.unwrap();
     a_while().await;
     assert_eq!(client.next(), Some(Outbound::Close(Closing::Slow)));
     assert_eq!(client.mailbox.waiting_bytes(), 0);

@@ -189,7 +189,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, SubscriptionRefusal> {
-        let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox).await?;
+        let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox, None).await?;
         let id = prepared.id.to_string();
         self.mailbox.push_answer(id.clone().into());
         self.held.insert(id.clone(), prepared.activate());

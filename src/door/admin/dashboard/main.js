@@ -75,6 +75,7 @@ function show() {
   networks(snapshot)
   events(snapshot)
   clients(snapshot)
+  outbox(snapshot)
   plots[0].draw(points, SPAN, 1)
   plots[1].draw(points, SPAN, 0.001)
   methods()
@@ -268,6 +269,33 @@ function clients({ clients: all, status }) {
     ['Slow clients cut off', count(all.slow_closed), all.slow_closed ? 'warn' : null],
     ['Memory for clients', `${bytes(all.memory_bytes)} of ${bytes(all.memory_limit_bytes)}`],
   ])
+}
+
+// What the outbox holds; without one the card is not there.
+function outbox({ status: { outbox: all } }) {
+  find('outbox').hidden = !all
+  if (!all) return
+  const sum = name => (all.networks ?? []).reduce((sum, network) => sum + network[name], 0)
+  const oldest = Math.max(0, ...(all.networks ?? []).map(network => network.oldest_seconds ?? 0))
+  const facts = [['Disk', all.why ?? 'takes transactions', all.store === 'writable' ? null : 'bad']]
+  if (all.networks) {
+    facts.push(
+      ['Not final yet', count(sum('pending'))],
+      ['Oldest of these', sum('pending') ? ago(oldest) : '–'],
+      ['On their way to nodes', count(sum('in_flight'))],
+      ['Over, and kept', count(sum('kept'))],
+      ...all.webhooks.map(of => [`Webhook ${of.name}`, webhook(of), of.failing ? 'warn' : null]),
+      ['Quarantined deliveries', count(all.quarantined), all.quarantined ? 'warn' : null],
+    )
+  }
+  terms(find('outbox-facts'), facts)
+}
+
+function webhook({ waiting, under_way, delivered, failing, last_error }) {
+  const words = [`${count(delivered)} delivered`]
+  if (waiting + under_way) words.push(`${count(waiting + under_way)} waiting`)
+  if (failing) words.push(last_error ?? 'fails')
+  return words.join(', ')
 }
 
 function methods() {

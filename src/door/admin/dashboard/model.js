@@ -170,6 +170,10 @@ export function diagnose(snapshot) {
   if (status.draining) {
     found.push({ level: 'note', word: 'Draining', title: 'The proxy drains: it tells balancers to send no new traffic', lines: ['Calls that come are answered all the same.'] })
   }
+  const { outbox } = status
+  if (outbox && outbox.store !== 'writable') {
+    found.push({ level: 'bad', word: 'Outbox', title: 'The outbox takes no transactions', lines: [`${outbox.why ?? 'Its disk takes no writes'}. Other calls are answered.`] })
+  }
   found.sort((a, b) => ORDER.indexOf(b.level) - ORDER.indexOf(a.level))
   const [first, ...others] = found
   if (first) return { ...first, lines: [...first.lines, ...others.map(other => `${other.title}.`)] }

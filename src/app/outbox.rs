@@ -1,0 +1,115 @@
+//! The outbox in its place: opened at the start, fed with the networks, drained at the end.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tracing::{error, info};
+
+use super::{World, build::Deps, networks::Runtime};
+use crate::{
+    config::{self, Config},
+    outbox::{
+        self,
+        store::{OpenError, Store},
+        webhook::Prepared,
+    },
+};
+
+/// The shortest and the longest time that the outbox has for its end.
+const LAST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// The outbox's tasks, for the networks while they run, and for the end of the proxy.
+pub(super) type SharedOutbox = Arc<Mutex<Option<outbox::Running>>>;
+
+/// Opens the store of an outbox.
+pub type OpenStore = Arc<dyn Fn(&config::Outbox) -> Result<Store, OpenError> + Send + Sync>;
+
+/// Starts the outbox that the settings ask for.
+///
+/// # Errors
+/// When the store cannot be opened, or an endpoint's settings cannot be used; names the key.
+pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Result<Option<SharedOutbox>, String> {
+    let Some(settings) = settings else { return Ok(None) };
+    let World { open_store, connect, .. } = deps.world;
+    let store = open_store(settings).map_err(|why| format!("outbox.dir: {why}"))?;
+    let broken = deps.broken.clone();
+    let tools = outbox::Tools {
+        store,
+        connect: connect.clone(),
+        clock: deps.world.millis(),
+        seed: (deps.world.wall)(),
+        broken: Arc::new(move |consequence| {
+            error!("{consequence}");
+            broken.send_replace(true);
+        }),
+    };
+    let (_, mut running) = outbox::Outbox::start(settings, tools)?;
+    running.measure(deps.metrics.clone());
+    info!(dir = %settings.dir.display(), "the outbox is open");
+    Ok(Some(Arc::new(Mutex::new(Some(running)))))
+}
+
+/// Ends the outbox, if there is one, and logs how much stays on the disk.
+pub(super) async fn shut(outbox: Option<SharedOutbox>, within: Duration) {
+    let running = outbox.and_then(|outbox| lock(&outbox).take());
+    let Some(running) = running else { return };
+    let (least, most) = LAST;
+    let (transactions, deliveries) = running.shutdown(within.clamp(least, most)).await;
+    info!(transactions, deliveries, "the outbox is closed, and the rest stays on the disk for the next start");
+}
+
+/// Each change is whole, so a panic elsewhere cannot have spoilt the tasks.
+fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Option<outbox::Running>> {
+    outbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Runtime {
+    /// Has the outbox keep the transactions of all networks with execution nodes, and report their
+    /// nodes.
+    ///
+    /// # Errors
+    /// When the store cannot be read for a network. The network's transactions are refused then.
+    pub(super) fn keep_transactions(&mut self) -> Result<(), String> {
+        let Some(outbox) = &self.outbox else { return Ok(()) };
+        let mut outbox = lock(outbox);
+        let Some(outbox) = &mut *outbox else { return Ok(()) };
+        let mut outcome = Ok(());
+        let mut names = Vec::new();
+        for network in &self.networks {
+            let (Some(calls), Some(task)) = (&network.calls, &network.views) else { continue };
+            let (keeper, kept) = outbox.serve(&network.name, calls, task.views.interest());
+            calls.keep_transactions(keeper.clone());
+            task.views.keep_transactions(keeper);
+            if let Err(why) = kept {
+                outcome = Err(format!("network {}: its transactions cannot be read: {why}", network.name));
+            }
+            names.push(&*network.name);
+        }
+        outbox.retain(&names);
+        outbox.watch_pools(self.networks.iter().flat_map(super::build::NetworkRuntime::pools));
+        outcome
+    }
+
+    /// Prepares the endpoints that `config` asks for.
+    ///
+    /// # Errors
+    /// When an endpoint's settings cannot be used: names the endpoint.
+    pub(super) fn prepare_outbox(&self, config: &Config) -> Result<Option<Prepared>, String> {
+        let (Some(outbox), Some(settings)) = (self.outbox(), &config.outbox) else { return Ok(None) };
+        outbox.prepare(settings).map(Some)
+    }
+
+    /// Takes up the outbox's settings, with the endpoints that were prepared for them.
+    pub(super) async fn apply_outbox(&self, prepared: Option<Prepared>) {
+        if let (Some(outbox), Some(settings), Some(prepared)) = (self.outbox(), &self.config().outbox, prepared) {
+            outbox.apply(settings, prepared).await;
+        }
+    }
+
+    /// The outbox, if there is one.
+    pub(super) fn outbox(&self) -> Option<outbox::Outbox> {
+        lock(self.outbox.as_ref()?).as_ref().map(|running| running.outbox().clone())
+    }
+}

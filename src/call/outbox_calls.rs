@@ -1,0 +1,147 @@
+//! Calls about signed transactions where the network has an outbox: transactions are kept before
+//! they are sent, and their states are told. Without an outbox these calls take the usual way.
+
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Calls, Terms, alarm::Alarm, answer::Answer, whole::Take};
+use crate::{
+    domain::{
+        method::{Class, Method},
+        refusal::Refusal,
+        rpc::Request,
+    },
+    memory::Account,
+    net::BoxFuture,
+};
+
+/// The method by which clients ask for a transaction.
+const BY_HASH: &str = "eth_getTransactionByHash";
+
+/// Keeps signed transactions. The floor above has one for each network with an outbox.
+pub trait TransactionKeeper: Send + Sync {
+    /// Takes a transaction in, and answers with its hash, without the client's id.
+    fn send<'a>(&'a self, request: &'a Request<'a>, asker: Asker<'a>) -> BoxFuture<'a, Result<Answer, Refusal>>;
+
+    /// The state of a transaction of the client's tenant, or `null`, without the client's id.
+    fn status(&self, request: &Request<'_>, tenant: Tenant<'_>) -> Result<Answer, Refusal>;
+
+    /// A transaction as nodes show a waiting one; `None` where no such transaction of the client's
+    /// tenant waits.
+    fn pending(&self, request: &Request<'_>, tenant: Tenant<'_>) -> Option<Answer>;
+
+    /// The transitions of a transaction of the client's tenant, as JSON: those that were, and each
+    /// later one.
+    fn watch(&self, hash: B256, tenant: Tenant<'_>) -> Result<mpsc::Receiver<Arc<str>>, Refusal>;
+}
+
+/// The value of the header that names the tenant; `None` where there is none, or where no header is
+/// looked at.
+pub type Tenant<'a> = Option<&'a [u8]>;
+
+/// The sender of a transaction.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// The tenant's name as it came.
+    pub tenant: Tenant<'a>,
+    /// The header lines that go along, which have the names of request and trace.
+    pub headers: &'a [u8],
+    /// The account of the client.
+    pub memory: &'a Arc<Account>,
+}
+
+/// Header lines to send along, and the tenant that a header named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// The lines, each with its line end.
+    pub lines: Vec<u8>,
+    /// The value of the tenant's header. Empty, and so no name, where the header came twice.
+    pub tenant: Option<Bytes>,
+}
+
+impl Passed {
+    /// Forgets all, and keeps the memory of the lines.
+    pub fn clear(&mut self) {
+        self.lines.clear();
+        self.tenant = None;
+    }
+
+    /// Notes the tenant's header.
+    pub fn name_tenant(&mut self, value: &[u8]) {
+        let is_first = self.tenant.is_none();
+        self.tenant = Some(if is_first { Bytes::copy_from_slice(value) } else { Bytes::new() });
+    }
+
+    /// The tenant's name as it came.
+    pub fn tenant(&self) -> Tenant<'_> {
+        self.tenant.as_deref()
+    }
+}
+
+impl Calls {
+    /// Has `outbox` keep transactions from now on. The first one stays.
+    pub fn keep_transactions(&self, outbox: Arc<dyn TransactionKeeper>) {
+        let _ = self.outbox.set(outbox);
+    }
+
+    /// Whether the network's transactions are kept.
+    pub fn keeps_transactions(&self) -> bool {
+        self.outbox.get().is_some()
+    }
+
+    /// Answers a call that the outbox answers.
+    pub(super) async fn ask_outbox<T: Take>(
+        &self,
+        request: &Request<'_>,
+        method: Method,
+        terms: &Terms<'_>,
+        alarm: &mut Alarm,
+        take: &T,
+    ) -> Result<T::Taken, Refusal> {
+        let outbox = self.outbox.get().filter(|_| !self.is_blocked(request, method));
+        let Some(outbox) = outbox else { return Err(Refusal::Blocked(request.method.to_string())) };
+        let mut answer = match method.class {
+            Class::RawTransaction => {
+                let asker = Asker { tenant: terms.tenant, headers: terms.headers, memory: terms.memory };
+                // Both arms are cancel-safe: a transaction whose client is gone is kept, or is not.
+                tokio::select! {
+                    biased;
+                    sent = outbox.send(request, asker) => sent?,
+                    () = alarm.at(terms.arrived + self.settings.timeout) => return Err(Refusal::OutcomeUnknown),
+                }
+            }
+            _ => outbox.status(request, terms.tenant)?,
+        };
+        if let Some(id) = request.id {
+            answer.set_id(id);
+        }
+        answer.charge_to(terms.memory)?;
+        self.take_own(answer, alarm, take).await
+    }
+
+    /// The answer in the place of a node's `null` for a transaction that is kept and waits.
+    pub(super) fn kept_transaction(&self, request: &Request<'_>, method: Method, terms: &Terms<'_>) -> Option<Answer> {
+        let outbox = self.outbox.get().filter(|_| method.label == BY_HASH)?;
+        outbox.pending(request, terms.tenant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_header_of_the_tenant_makes_none_of_them_count() {
+        let mut passed = Passed::default();
+        assert_eq!(passed.tenant(), None);
+        passed.name_tenant(b"acme");
+        assert_eq!(passed.tenant(), Some(&b"acme"[..]));
+        passed.name_tenant(b"acme");
+        assert_eq!(passed.tenant(), Some(&b""[..]));
+        passed.clear();
+        assert_eq!(passed, Passed::default());
+    }
+}

@@ -1,0 +1,162 @@
+//! A client sends a transaction: it is taken in, found to be known, or not taken.
+
+use alloy_primitives::U128;
+
+use super::{
+    Desk, Source,
+    effect::{Answer, Done, Effect, NotDone, To, Turn},
+    entry::{Entry, Flight, Key},
+    input::{Accept, NodeWords, Waiter},
+};
+use crate::{
+    config::Ack,
+    outbox::{
+        life::Event,
+        record::{Fees, Record, State, Stopped, Transition, TxId},
+    },
+};
+
+/// The most clients that wait for a node's word about one transaction; more get the hash at once.
+const MAX_WAITERS: usize = 64;
+
+impl Desk {
+    /// Takes a transaction in, once: the same bytes again give the same hash.
+    pub(super) fn accept(&mut self, turn: &mut Turn, accept: Accept) {
+        let id = TxId { tenant: accept.tenant.clone(), network: self.terms.network.clone(), hash: accept.tx.hash };
+        let key = Key::from(&id);
+        let waiter = accept.waiter;
+        if self.book.get(&key).is_none()
+            && let Some(known) = accept.known.as_deref().filter(|known| known.id == id)
+        {
+            self.book.add(Entry::stored(known.clone()), true);
+        }
+        let taken = match self.book.get(&key) {
+            Some(_) => self.accept_again(turn, &key),
+            None => self.accept_new(turn, id, accept),
+        };
+        match taken {
+            Ok(()) => self.acknowledge(turn, &key, waiter),
+            Err(why) => turn.effects.push(Effect::Answer { waiter, answer: Err(why) }),
+        }
+        self.send_ready(turn);
+        // Until a later sending the store keeps the bytes.
+        self.book.change(&key, |entry| entry.raw = None);
+    }
+
+    fn accept_again(&mut self, turn: &mut Turn, key: &Key) -> Result<(), NotDone> {
+        let Some(entry) = self.book.get(key) else { return Ok(()) };
+        let was_over = entry.record.state.is_over();
+        if matches!(entry.record.state, State::Refused { .. } | State::Expired) {
+            self.book.tally.room(&key.tenant, entry.record.bytes, &self.terms.bounds)?;
+            let deadline = self.now.after(self.terms.deadline);
+            let now = self.now;
+            self.book.change(key, |entry| {
+                entry.record.accepted_at = now;
+                entry.record.deadline = deadline;
+            });
+        }
+        let happened = self.happen(turn, key, &Event::Accepted, Source::default());
+        let Some(entry) = self.book.get(key) else { return Ok(()) };
+        if was_over && happened != Ok(true) {
+            // It was put on the desk for this question only.
+            turn.effects.push(Effect::Settled { id: self.id_of(key), seq: entry.record.seq });
+        }
+        happened.map(|_| ()).map_err(|_| not_again(&entry.record))
+    }
+
+    fn accept_new(&mut self, turn: &mut Turn, id: TxId, accept: Accept) -> Result<(), NotDone> {
+        let Accept { raw, tx, request_id, traceparent, .. } = accept;
+        let slot = (tx.sender, tx.nonce);
+        let mut others = self.book.of_slot(slot).iter().filter_map(|key| self.book.get(key));
+        let used_by = others.find_map(|entry| match &entry.record.state {
+            State::Mined { .. } | State::Confirmed { .. } | State::Final { .. } => Some(entry.record.id.hash),
+            State::Replaced { by, .. } => Some(*by),
+            _ => None,
+        });
+        if let Some(by) = used_by.filter(|by| *by != id.hash) {
+            return Err(NotDone::NonceUsed { by });
+        }
+        self.book.tally.room(&id.tenant, raw.len(), &self.terms.bounds)?;
+        let mut record = Record {
+            sender: tx.sender,
+            nonce: tx.nonce,
+            chain_id: tx.chain_id,
+            kind: tx.kind,
+            fees: Fees {
+                max_fee: U128::from(tx.max_fee),
+                max_priority_fee: tx.max_priority_fee.map(U128::from),
+                max_blob_fee: tx.max_blob_fee.map(U128::from),
+            },
+            blobs: tx.blobs,
+            bytes: raw.len(),
+            accepted_at: self.now,
+            deadline: self.now.after(self.terms.deadline),
+            request_id,
+            traceparent,
+            state: State::Accepted,
+            stopped: None,
+            seq: 0,
+            history: Vec::new(),
+            keep_until: None,
+            id: id.clone(),
+        };
+        let transition: Transition = self.transition(&record, &State::Accepted, Source::default());
+        record.note(transition.clone());
+        let deliveries = self.endpoints.deliveries(&record, &transition);
+        turn.step.accept(record.clone(), raw.clone(), deliveries);
+        turn.effects.push(Effect::Tell { id, transition });
+        let mut flight = Flight { round: self.next_round(), ..Flight::default() };
+        flight.want = Some(To::All);
+        let entry = Entry { raw: Some(raw), flight, ..Entry::stored(record) };
+        self.book.add(entry, false);
+        Ok(())
+    }
+
+    /// Gives the client the hash, now or with the first node's word.
+    fn acknowledge(&mut self, turn: &mut Turn, key: &Key, waiter: Waiter) {
+        let Some(entry) = self.book.get(key) else { return };
+        let is_decided = !entry.record.state.is_pending() || entry.flight.is_taken;
+        if self.terms.ack == Ack::Disk || is_decided || entry.waiters.len() >= MAX_WAITERS {
+            turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });
+        } else {
+            let until = self.now.after(self.terms.hold);
+            self.book.change(key, |entry| entry.waiters.push((waiter, until)));
+        }
+    }
+
+    /// Answers those who wait for a transaction, if its state decides the answer.
+    pub(super) fn answer_for(&mut self, turn: &mut Turn, key: &Key) {
+        let Some(entry) = self.book.get(key).filter(|entry| !entry.waiters.is_empty()) else { return };
+        let answer = match &entry.record.state {
+            State::Accepted | State::Reorged { .. } => return,
+            State::Sent | State::Seen | State::Mined { .. } | State::Confirmed { .. } | State::Final { .. } => {
+                Ok(Done::Hash(key.hash))
+            }
+            State::Refused { reason } => {
+                let words = entry.flight.words.clone();
+                Err(NotDone::OfNodes(words.unwrap_or(NodeWords { code: -32000, message: reason.clone() })))
+            }
+            State::Replaced { .. } | State::Expired | State::Cancelled => Err(not_again(&entry.record)),
+        };
+        self.answer_waiters(&mut turn.effects, key, &answer);
+    }
+
+    /// Gives all who wait for a transaction this answer.
+    pub(super) fn answer_waiters(&mut self, effects: &mut Vec<Effect>, key: &Key, answer: &Answer) {
+        let waiters = self.book.change(key, |entry| std::mem::take(&mut entry.waiters)).unwrap_or_default();
+        effects.extend(waiters.into_iter().map(|(waiter, _)| Effect::Answer { waiter, answer: answer.clone() }));
+    }
+
+    pub(super) fn id_of(&self, key: &Key) -> TxId {
+        TxId { tenant: key.tenant.clone(), network: self.terms.network.clone(), hash: key.hash }
+    }
+}
+
+/// Why a record in this state does not let its transaction be sent.
+fn not_again(record: &Record) -> NotDone {
+    match (&record.state, &record.stopped) {
+        (State::Replaced { by, .. }, _) => NotDone::NonceUsed { by: *by },
+        (State::Cancelled, _) | (_, Some(Stopped::Cancelled)) => NotDone::Cancelled,
+        _ => NotDone::Expired,
+    }
+}

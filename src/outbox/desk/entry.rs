@@ -1,0 +1,154 @@
+//! A transaction as the desk holds it: its record, and what goes on around it.
+
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use bytes::Bytes;
+
+use super::{
+    effect::To,
+    input::{NodeWords, Waiter},
+};
+use crate::outbox::record::{Millis, Record, State, TenantName, TxId};
+
+/// A transaction of a tenant's, on the desk's network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    pub(super) hash: B256,
+    pub(super) tenant: TenantName,
+}
+
+impl From<&TxId> for Key {
+    fn from(id: &TxId) -> Self {
+        Self { hash: id.hash, tenant: id.tenant.clone() }
+    }
+}
+
+/// A record on the desk.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) record: Record,
+    /// The bytes, until the end of the turn that brought them.
+    pub(super) raw: Option<Bytes>,
+    /// Clients that wait for a node's word, and until when.
+    pub(super) waiters: Vec<(Waiter, Millis)>,
+    /// The newest transition after which its life was over and the store knew.
+    pub(super) settled: Option<u64>,
+    pub(super) flight: Flight,
+}
+
+/// How the nodes stand to a transaction, as far as is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flight {
+    /// The nodes that it is to be sent to.
+    pub(super) want: Option<To>,
+    /// It stands among those that became ready to be sent.
+    pub(super) is_queued: bool,
+    /// The sending that is under way.
+    pub(super) under_way: Option<UnderWay>,
+    /// Some node has it, and was not found to have forgotten it since.
+    pub(super) is_taken: bool,
+    /// The words of the first node that refused it for good, in the newest sending.
+    pub(super) words: Option<NodeWords>,
+    /// A node said that the sender has used the nonce.
+    pub(super) is_nonce_used: bool,
+    pub(super) look: Look,
+    /// The height at which the nodes are asked for it next.
+    pub(super) round: u64,
+    /// When it is sent again because no node gave a word.
+    pub(super) retry: Option<Millis>,
+    /// Sendings in a row in which no node gave a word.
+    pub(super) in_vain: u32,
+    /// The desk saw its block become canonical, and saw every change of the chain since.
+    pub(super) is_watched: bool,
+}
+
+/// A sending that is under way.
+#[derive(Clone, Debug)]
+pub(super) struct UnderWay {
+    pub(super) to: To,
+    pub(super) number: u64,
+    /// The transaction began to wait anew meanwhile: the sending rests on a step that is older.
+    pub(super) is_outlived: bool,
+    pub(super) taken: bool,
+    /// Nodes that refused it for good, and the first of these.
+    pub(super) refused: u32,
+    pub(super) node: Option<Arc<str>>,
+    /// Nodes that gave another word.
+    pub(super) others: u32,
+    /// Nodes that gave none.
+    pub(super) lost: u32,
+}
+
+impl UnderWay {
+    pub(super) fn new(to: To, number: u64) -> Self {
+        Self { to, number, is_outlived: false, taken: false, refused: 0, node: None, others: 0, lost: 0 }
+    }
+}
+
+/// Whether the nodes are asked for a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Look {
+    #[default]
+    No,
+    Wanted,
+    UnderWay,
+    /// The nodes are asked now, and their answer may be older than a change of the chain.
+    Outdated,
+}
+
+impl Entry {
+    /// The entry of a record that the store has.
+    pub(super) fn stored(record: Record) -> Self {
+        Self { record, raw: None, waiters: Vec::new(), settled: None, flight: Flight::default() }
+    }
+
+    /// Whether it can leave the desk: its life is over, the store knows, and no sending is under
+    /// way, since those are counted.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_known = self.settled == Some(self.record.seq) && self.record.state.is_over();
+        is_known && self.flight.under_way.is_none()
+    }
+
+    pub(super) fn key(&self) -> Key {
+        Key::from(&self.record.id)
+    }
+
+    /// Whether it can be sent, as far as it alone is concerned.
+    pub(super) fn is_ready(&self) -> bool {
+        self.record.state.is_pending() && self.flight.want.is_some() && self.flight.under_way.is_none()
+    }
+
+    /// Whether a sending is ahead or has no good word yet.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        let is_unheard = self.flight.under_way.as_ref().is_some_and(|under_way| !under_way.taken);
+        self.record.state.is_pending() && (self.flight.want.is_some() || is_unheard)
+    }
+
+    /// Whether later nonces need not wait for others of its nonce: a node took it, or a block has
+    /// used the nonce.
+    pub(super) fn is_through(&self) -> bool {
+        match self.record.state {
+            State::Refused { .. } | State::Expired | State::Cancelled => false,
+            _ => !self.record.state.is_pending() || self.flight.is_taken || self.flight.is_nonce_used,
+        }
+    }
+
+    /// Wants it sent to these nodes, besides those that it is to be sent to already.
+    pub(super) fn want(&mut self, to: To) {
+        self.flight.retry = None;
+        self.flight.want = match self.flight.want.take() {
+            None => Some(to),
+            Some(other) if other == to => Some(to),
+            Some(_) => Some(To::All),
+        };
+    }
+
+    /// The hash that tells whether its block is still canonical.
+    pub(super) fn asked(&self) -> B256 {
+        match &self.record.state {
+            State::Replaced { by, .. } => *by,
+            _ => self.record.id.hash,
+        }
+    }
+}

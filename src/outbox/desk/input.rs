@@ -1,0 +1,187 @@
+//! What a desk is told.
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256};
+use bytes::Bytes;
+
+use crate::{
+    domain::signed_transaction::SignedTransaction,
+    outbox::record::{BlockId, Record, TenantName, TxId},
+};
+
+/// A client, or an operator, that waits for an answer. Whoever hands the input in chooses the
+/// number; each waiter gets one answer.
+pub type Waiter = u64;
+
+/// Something that happened. A time comes with each.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A client sends a transaction.
+    Accept(Box<Accept>),
+    /// A node's word about a transaction that was sent to it.
+    Heard {
+        /// The transaction.
+        id: TxId,
+        /// The sending's number.
+        send: u64,
+        /// The node.
+        node: Arc<str>,
+        /// What it said.
+        word: Word,
+    },
+    /// A sending is over: each node that was asked has given its word, [`Word::Lost`] if no other.
+    SendDone {
+        /// The transaction.
+        id: TxId,
+        /// The sending's number.
+        send: u64,
+        /// Whether each usable node of the network gave a word.
+        is_whole: bool,
+    },
+    /// The nodes were asked for a transaction, as [`Effect::Look`](super::Effect::Look) wished.
+    Looked {
+        /// The transaction.
+        id: TxId,
+        /// The question's number.
+        look: u64,
+        /// What they know of it.
+        found: Found,
+        /// How many nonces the sender has used at a final block, where that was asked for and told.
+        final_nonces: Option<u64>,
+    },
+    /// The canonical chain changed, or more of it became final.
+    Blocks(Box<Blocks>),
+    /// A node can be used again. Its pool may have forgotten all.
+    NodeReturned {
+        /// The node.
+        node: Arc<str>,
+    },
+    /// Time went on, at least to [`Desk::next_due`](super::Desk::next_due).
+    Due,
+    /// An operator's command.
+    Command {
+        /// Who waits for the answer.
+        waiter: Waiter,
+        /// The transaction.
+        id: TxId,
+        /// What the store has of it; looked at where the desk does not hold it.
+        known: Option<Box<Record>>,
+        /// What is to be done.
+        command: Command,
+    },
+    /// These records were kept long enough, or their room is needed: they go. Only of transactions
+    /// whose life is over, with the length of the raw bytes.
+    Forget(Vec<(TxId, usize)>),
+}
+
+/// A transaction that a client sends.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    /// Who waits for the answer.
+    pub waiter: Waiter,
+    /// Whose transaction.
+    pub tenant: TenantName,
+    /// The bytes.
+    pub raw: Bytes,
+    /// What the bytes say.
+    pub tx: SignedTransaction,
+    /// `x-request-id` of the request.
+    pub request_id: Option<String>,
+    /// `traceparent` of the request.
+    pub traceparent: Option<String>,
+    /// What the store has of this transaction of this tenant; looked at where the desk does not
+    /// hold it.
+    pub known: Option<Box<Record>>,
+}
+
+/// An operator's command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Send it now.
+    Resend,
+    /// Send it no more. Nodes that know it may still have it mined.
+    Cancel,
+    /// Drop the record of a life that is over.
+    Drop,
+}
+
+/// An error in a node's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeWords {
+    /// The error code.
+    pub code: i64,
+    /// The message.
+    pub message: String,
+}
+
+/// What a node says of a transaction that it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The node has it: it took it, or had it already.
+    Taken,
+    /// No node can ever take it, for its very bytes.
+    RefusedForGood(NodeWords),
+    /// The node does not take it now.
+    RefusedNow(NodeWords),
+    /// The sender has used the nonce already: for this transaction or for another.
+    NonceUsed(NodeWords),
+    /// No word came. The node may have it.
+    Lost,
+}
+
+/// What the nodes know of a transaction. A block's word comes before a pool's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A block has it.
+    InBlock {
+        /// The node that said so.
+        node: Arc<str>,
+        /// The block.
+        block: BlockId,
+    },
+    /// It waits for a block.
+    Waiting {
+        /// The node that said so.
+        node: Arc<str>,
+    },
+    /// Each usable node was asked, and none knows it.
+    Unknown,
+    /// Some usable node did not answer, and no other knows it.
+    Unsure,
+}
+
+/// How the canonical chain changed: first `removed` went, then `added` came.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks {
+    /// Blocks that are no longer canonical, newest first.
+    pub removed: Vec<BlockId>,
+    /// Blocks that are now canonical, oldest first.
+    pub added: Vec<NewBlock>,
+    /// Blocks before `added` were not told, or blocks went untold.
+    pub skipped: bool,
+    /// The height of the newest final block, where it is known.
+    pub finalized: Option<u64>,
+    /// What the store has of transactions of `added` that the desk does not hold.
+    pub recalled: Vec<Record>,
+}
+
+/// A block that is now canonical.
+#[derive(Clone, Debug)]
+pub struct NewBlock {
+    /// The block.
+    pub id: BlockId,
+    /// Its transactions. May be left empty while [`Desk::is_idle`](super::Desk::is_idle).
+    pub transactions: Vec<InBlock>,
+}
+
+/// A transaction of a block, whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InBlock {
+    /// Its hash.
+    pub hash: B256,
+    /// Who signed it.
+    pub sender: Address,
+    /// The sender's counter.
+    pub nonce: u64,
+}

@@ -1,0 +1,173 @@
+//! Asking the nodes whether they know a transaction, and what follows from their answer.
+
+use super::{
+    Desk, Source,
+    effect::{Effect, To, Turn},
+    entry::{Entry, Key, Look},
+    input::Found,
+};
+use crate::outbox::{
+    life::Event,
+    record::{BlockId, State},
+};
+
+/// The most transactions that nodes are asked for at once.
+const MAX_LOOKS: usize = 64;
+
+/// What came of a question.
+#[derive(Debug)]
+pub(super) struct LookAnswer {
+    pub(super) found: Found,
+    pub(super) final_nonces: Option<u64>,
+    /// The height up to which the chain was final when the nodes were asked.
+    pub(super) finalized: Option<u64>,
+}
+
+impl Desk {
+    /// Wants the nodes asked for all that is not known for sure: at the start, and where blocks
+    /// went untold.
+    pub(super) fn look_at_all(&mut self) {
+        let keys: Vec<Key> = self.book.iter().map(Entry::key).collect();
+        for key in keys {
+            let is_new = self.book.change(&key, |entry| {
+                entry.flight.is_watched = false;
+                if entry.flight.look == Look::UnderWay {
+                    entry.flight.look = Look::Outdated;
+                }
+                let was_never_taken = matches!(entry.record.state, State::Accepted | State::Reorged { .. });
+                if was_never_taken && !entry.flight.is_taken && entry.flight.under_way.is_none() {
+                    entry.want(To::All);
+                }
+                was_never_taken
+            });
+            if is_new == Some(false) {
+                self.want_look(&key);
+            }
+        }
+    }
+
+    /// Wants the nodes asked for a transaction.
+    pub(super) fn want_look(&mut self, key: &Key) {
+        let is_new = self.book.change(key, |entry| {
+            let is_new = entry.flight.look == Look::No && !entry.record.state.is_over();
+            if is_new {
+                entry.flight.look = Look::Wanted;
+            }
+            is_new
+        });
+        if is_new == Some(true) {
+            self.looks.push_back(key.clone());
+        }
+    }
+
+    /// Begins to ask, once it is known where the chain is.
+    pub(super) fn start_looks(&mut self, turn: &mut Turn) {
+        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() {
+            let Some(key) = self.looks.pop_front() else { return };
+            let number = self.number();
+            let look = self.book.change(&key, |entry| {
+                if entry.flight.look != Look::Wanted {
+                    return None;
+                }
+                if entry.record.state.is_over() {
+                    entry.flight.look = Look::No;
+                    return None;
+                }
+                entry.flight.look = Look::UnderWay;
+                let (id, hash) = (entry.record.id.clone(), entry.asked());
+                let with_nonce = entry.flight.is_nonce_used && entry.record.state.is_pending();
+                Some(Effect::Look { id, look: number, hash, with_nonce })
+            });
+            if let Some(look) = look.flatten() {
+                self.looking.insert(number, self.chain.finalized());
+                turn.effects.push(look);
+            }
+        }
+    }
+
+    /// The nodes were asked for a transaction.
+    pub(super) fn looked(&mut self, turn: &mut Turn, key: &Key, answer: LookAnswer) {
+        let LookAnswer { found, final_nonces, finalized } = answer;
+        let (round, soon) = (self.next_round(), self.chain.tip().unwrap_or(0).saturating_add(1));
+        let is_unsure = found == Found::Unsure;
+        let before = self.book.change(key, |entry| {
+            entry.flight.round = if is_unsure { soon } else { round };
+            std::mem::take(&mut entry.flight.look)
+        });
+        if before == Some(Look::Outdated) {
+            self.want_look(key);
+            return;
+        }
+        let Some(entry) = self.book.get(key) else { return };
+        if entry.record.state.is_pending() {
+            self.looked_for_pending(turn, key, found, final_nonces);
+        } else if entry.record.state.is_in_block() && !entry.flight.is_watched {
+            self.looked_for_block(turn, key, found, finalized);
+        }
+    }
+
+    fn looked_for_pending(&mut self, turn: &mut Turn, key: &Key, found: Found, final_nonces: Option<u64>) {
+        match found {
+            Found::InBlock { node, block } => {
+                if self.chain.may_have(&block) {
+                    let is_watched = self.chain.has(&block);
+                    self.book.change(key, |entry| entry.flight.is_watched = is_watched);
+                    // A block can have what is pending.
+                    _ = self.happen(turn, key, &Event::Included { block }, Source { node: Some(&node), reason: None });
+                }
+            }
+            Found::Waiting { node } => {
+                self.book.change(key, |entry| (entry.flight.is_taken, entry.flight.is_nonce_used) = (true, false));
+                _ = self.happen(turn, key, &Event::Sighted, Source { node: Some(&node), reason: None });
+            }
+            Found::Unknown => {
+                let nonce = self.book.get(key).map_or(0, |entry| entry.record.nonce);
+                if final_nonces.is_some_and(|used| used > nonce) {
+                    let reason = format!("nonce too low: another transaction of nonce {nonce} is final");
+                    _ = self.happen(turn, key, &Event::RefusedByAll { reason }, Source::default());
+                    return;
+                }
+                self.book.change(key, |entry| {
+                    entry.flight.is_taken = false;
+                    if entry.flight.under_way.is_none() {
+                        entry.want(To::All);
+                    }
+                });
+            }
+            Found::Unsure => {}
+        }
+    }
+
+    /// Says whether the block of a transaction is still canonical, where the desk did not see all
+    /// changes of the chain.
+    fn looked_for_block(&mut self, turn: &mut Turn, key: &Key, found: Found, finalized: Option<u64>) {
+        let Some(entry) = self.book.get(key) else { return };
+        let Some(ours) = entry.record.state.block() else { return };
+        let by = entry.asked();
+        match found {
+            Found::InBlock { block, .. } if block == ours => {
+                let is_watched = self.chain.has(&block);
+                self.book.change(key, |entry| entry.flight.is_watched = is_watched);
+                self.advance_one(turn, key, finalized);
+            }
+            Found::InBlock { node, block } if self.chain.may_have(&block) => {
+                let is_replaced = by != key.hash;
+                self.lose_block(turn, key, ours);
+                let event = if is_replaced { Event::Displaced { by, block } } else { Event::Included { block } };
+                let is_watched = self.chain.has(&block);
+                self.book.change(key, |entry| entry.flight.is_watched = is_watched);
+                _ = self.happen(turn, key, &event, Source { node: Some(&node), reason: None });
+            }
+            Found::Waiting { .. } | Found::Unknown => self.lose_block(turn, key, ours),
+            Found::InBlock { .. } | Found::Unsure => {}
+        }
+    }
+
+    /// The block of a transaction is canonical no more.
+    pub(super) fn lose_block(&mut self, turn: &mut Turn, key: &Key, block: BlockId) {
+        let lost = self.happen(turn, key, &Event::Removed { block }, Source::default());
+        if let Err(illegal) = lost {
+            tracing::error!(hash = %key.hash, "a final block is gone: {illegal}");
+        }
+    }
+}

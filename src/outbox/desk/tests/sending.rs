@@ -1,0 +1,188 @@
+//! The order of sending, and how often.
+
+use super::{super::*, bench::*};
+use crate::outbox::record::StateName;
+
+#[test]
+fn a_later_nonce_waits_until_the_earlier_one_is_taken() {
+    let mut bench = Bench::new();
+    assert_eq!(sent(&bench.accept(1, 5)), [1]);
+    assert_eq!(sent(&bench.accept(2, 6)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.accept(3, 7)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.accept_of("default", 4, 2, 9)), [4], "another sender does not wait");
+    let id = bench.id(2);
+    let effects = bench.word(1, "a", Word::Taken);
+    assert_eq!(sent(&effects), [2], "one word is enough, also while other nodes are silent");
+    let raw = effects.iter().find_map(|effect| match effect {
+        Effect::Send { id: sent, raw, request_id, .. } if *sent == id => Some((raw.clone(), request_id.clone())),
+        _ => None,
+    });
+    assert_eq!(raw, Some((None, Some("r2".to_owned()))), "the store has the bytes");
+    bench.word(2, "a", Word::RefusedNow(words("txpool is full")));
+    assert_eq!(sent(&bench.done(2)), [] as [u8; 0]);
+    assert_eq!(asked(&bench.pass(2)), [1, 2, 4].into_iter().filter(|name| *name == 2).collect::<Vec<_>>());
+    assert_eq!(sent(&bench.looked(2, Found::Unknown, None)), [2]);
+    assert_eq!(sent(&bench.word(2, "b", Word::Taken)), [3]);
+}
+
+#[test]
+fn an_earlier_nonce_that_comes_to_nothing_holds_up_no_later_one() {
+    for end in ["cancelled", "displaced", "nonce used", "refused"] {
+        let mut bench = Bench::new();
+        bench.accept(1, 5);
+        bench.accept(2, 6);
+        let effects = match end {
+            "cancelled" => {
+                let id = bench.id(1);
+                bench.input(Input::Command { waiter: 9, id, known: None, command: Command::Cancel })
+            }
+            "displaced" => bench.blocks(&[], &[(block(101, 0), &[(9, 1, 5)])]),
+            "nonce used" => {
+                bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
+                bench.done(1)
+            }
+            _ => {
+                bench.word(1, "a", Word::RefusedForGood(words("no")));
+                bench.done(1)
+            }
+        };
+        assert_eq!(sent(&effects), [2], "{end}");
+    }
+}
+
+#[test]
+fn the_end_of_one_opens_no_way_past_another_of_its_nonce() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.accept(2, 5);
+    bench.accept(3, 6);
+    bench.word(2, "a", Word::Lost);
+    bench.done(2);
+    assert_eq!(bench.command(1, Command::Cancel), Ok(Done::Command));
+    assert_eq!(sent(&bench.done(1)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.pause(2000)), [2]);
+    assert_eq!(sent(&bench.word(2, "a", Word::Taken)), [3]);
+}
+
+#[test]
+fn a_tenant_has_only_so_many_on_their_way() {
+    let mut bench = Bench::with(Terms { in_flight: 2, ..terms() });
+    for name in 1..=4 {
+        bench.accept_of("default", name, name, 0);
+    }
+    assert_eq!(bench.desk.in_flight(), 2);
+    assert_eq!(sent(&bench.accept_of("other", 9, 9, 0)), [9], "another tenant's do not wait");
+    assert_eq!(sent(&bench.word(1, "a", Word::Taken)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.done(1)), [3]);
+    assert_eq!(sent(&bench.taken(2)), [4]);
+}
+
+#[test]
+fn a_transaction_that_no_node_knows_is_sent_again() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    assert_eq!(bench.pass(1), []);
+    assert_eq!(asked(&bench.pass(1)), [1]);
+    bench.looked(1, Found::Waiting { node: "b".into() }, None);
+    assert_eq!(bench.state(1), StateName::Seen);
+    assert_eq!(asked(&bench.pass(2)), [1]);
+    let effects = bench.looked(1, Found::Unknown, None);
+    assert_eq!(sent(&effects), [1]);
+    bench.taken(1);
+    assert_eq!(asked(&bench.pass(2)), [1]);
+    assert_eq!(sent(&bench.looked(1, Found::Unsure, None)), [] as [u8; 0]);
+    assert_eq!(asked(&bench.pass(1)), [1], "and soon again where a node was silent");
+    assert_eq!(bench.life(1), "accepted sent seen");
+}
+
+#[test]
+fn a_node_that_returns_gets_what_no_block_has() {
+    let mut bench = Bench::new();
+    for (name, nonce) in [(1, 0), (2, 1), (3, 2)] {
+        bench.accept(name, nonce);
+        bench.taken(name);
+    }
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    let to_node = |effects: &[Effect]| {
+        let sent = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { id, to: To::Node(node), .. } => Some((id.hash[0], node.to_string())),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    let effects = bench.input(Input::NodeReturned { node: "b".into() });
+    assert_eq!(to_node(&effects), [(2, "b".to_owned())], "in the order of nonces");
+    let mut effects = bench.word(2, "b", Word::Taken);
+    effects.extend(bench.done(2));
+    assert_eq!(to_node(&effects), [(3, "b".to_owned())]);
+    bench.word(3, "b", Word::RefusedForGood(words("no")));
+    bench.done(3);
+    assert_eq!(bench.state(3), StateName::Sent, "one node's word is not the word of all");
+}
+
+#[test]
+fn a_nonce_that_another_has_used_for_good_ends_it() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
+    let effects = bench.done(1);
+    let look =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Look { with_nonce: true, .. }));
+    assert!(look(&effects));
+    bench.looked(1, Found::Unknown, Some(5));
+    assert_eq!(bench.state(1), StateName::Accepted, "the block that has it may go");
+    bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
+    assert!(look(&bench.done(1)));
+    bench.looked(1, Found::Unknown, Some(6));
+    assert_eq!(bench.life(1), "accepted refused");
+    assert!(bench.desk.is_idle());
+}
+
+#[test]
+fn a_nonce_that_it_used_itself_is_found_in_its_block() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
+    bench.done(1);
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(90, 0) }, Some(6));
+    assert_eq!(bench.life(1), "accepted mined");
+    let effects = bench.pass(1);
+    assert_eq!(asked(&effects), [1], "no block was told, so the nodes are asked before more is said");
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(90, 0) }, None);
+    assert_eq!(bench.life(1), "accepted mined confirmed");
+}
+
+#[test]
+fn the_deadline_ends_what_no_block_has() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.accept(2, 1);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    let effects = bench.pause(1_000_000);
+    assert_eq!(sent(&effects), [] as [u8; 0]);
+    assert_eq!((bench.state(1), bench.state(2)), (StateName::Mined, StateName::Expired));
+    // A node kept it all the same.
+    bench.blocks(&[], &[(block(102, 0), &[(2, 1, 1)])]);
+    assert_eq!(bench.life(2), "accepted expired mined");
+    bench.blocks(&[block(102, 0)], &[(block(102, 1), &[])]);
+    assert_eq!(bench.life(2), "accepted expired mined expired");
+    assert_eq!(sent(&bench.pass(10)), [] as [u8; 0]);
+}
+
+#[test]
+fn after_a_reorganisation_the_earlier_nonce_goes_first_again() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.taken(1);
+    bench.accept(2, 6);
+    bench.taken(2);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 5), (2, 1, 6)])]);
+    assert_eq!(sent(&bench.blocks(&[block(101, 0)], &[(block(101, 1), &[])])), [1]);
+    // That a node took it before the block says nothing any more.
+    bench.word(1, "a", Word::Lost);
+    assert_eq!(sent(&bench.done(1)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.pause(2000)), [1]);
+    assert_eq!(sent(&bench.word(1, "a", Word::Taken)), [2]);
+}

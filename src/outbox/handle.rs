@@ -1,0 +1,225 @@
+//! The outbox as the rest of the proxy uses it: a handle on the store, the webhooks and the relays
+//! of the networks. Clones are the same outbox.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use alloy_primitives::B256;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    desk::{Answer, Command, Done, NotDone},
+    record::{Millis, Network, Record, TenantName, TxId},
+    relay::{Order, RelayHandle, Submitted},
+    status::Status,
+    store::{self, Store, StoreError},
+    told::{Hub, Told, Watch},
+    webhook::{Clock, Connect, Webhooks},
+};
+use crate::{
+    config,
+    domain::signed_transaction::{Limits, NotATransaction, SignedTransaction},
+};
+
+/// The outbox.
+#[derive(Clone)]
+pub struct Outbox {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The parts that all clones share.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) webhooks: Webhooks,
+    pub(super) clock: Clock,
+    pub(super) connect: Connect,
+    pub(super) settings: ArcSwap<config::Outbox>,
+    /// The relays, by network.
+    pub(super) relays: Mutex<BTreeMap<Network, Arc<RelayHandle>>>,
+    pub(super) hub: Arc<Hub>,
+    /// Whether no further transaction is taken, because the proxy goes down.
+    pub(super) is_closing: AtomicBool,
+}
+
+/// A transaction as a client sends it.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The signed bytes.
+    pub raw: Bytes,
+    /// `x-request-id` of the request.
+    pub request_id: Option<String>,
+    /// `traceparent` of the request.
+    pub traceparent: Option<String>,
+}
+
+/// Why a transaction was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// The bytes are no transaction that the network can take.
+    #[error(transparent)]
+    NotATransaction(#[from] NotATransaction),
+    /// The outbox does not take it, or the nodes do not.
+    #[error("{0}")]
+    NotDone(NotDone),
+    /// The proxy goes down, or the network was taken out of the settings.
+    #[error("the outbox of this network is going down")]
+    GoingDown,
+}
+
+impl NotAccepted {
+    /// The JSON-RPC error code.
+    pub fn code(&self) -> i64 {
+        match self {
+            Self::NotATransaction(why) => why.code().into(),
+            Self::NotDone(why) => why.code(),
+            Self::GoingDown => -32002,
+        }
+    }
+
+    /// The word for programs, in `data.reason` of the error.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotATransaction(why) => why.reason(),
+            Self::NotDone(why) => why.reason(),
+            Self::GoingDown => "shutting_down",
+        }
+    }
+}
+
+impl Outbox {
+    /// Takes a transaction in. Ends with the hash when `outbox.ack` allows that; never before the
+    /// transaction is on the disk.
+    ///
+    /// # Errors
+    /// Says why the transaction is not taken.
+    pub async fn accept(&self, network: &Network, incoming: Incoming) -> Result<B256, NotAccepted> {
+        let relay = self.relay(network).ok_or(NotAccepted::GoingDown)?;
+        let limits = {
+            let settings = self.shared.settings.load();
+            let chain_id = relay.calls().pool().chain_id();
+            Limits { chain_id, bytes: settings.max_transaction, blob_bytes: settings.max_blob_transaction }
+        };
+        let tx = SignedTransaction::decode(&incoming.raw, &limits)?;
+        if self.shared.is_closing.load(SeqCst) {
+            return Err(NotAccepted::GoingDown);
+        }
+        if let Some(why) = not_writable(&self.shared.store.health().borrow()) {
+            return Err(NotAccepted::NotDone(why));
+        }
+        let answer = relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer }))).await;
+        match answer.ok_or(NotAccepted::GoingDown)? {
+            Ok(Done::Hash(hash)) => Ok(hash),
+            Ok(Done::Command) => Err(NotAccepted::GoingDown),
+            Err(why) => Err(NotAccepted::NotDone(why)),
+        }
+    }
+
+    /// The record of a transaction; `None` where the tenant has none of this hash.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn record(&self, id: &TxId) -> Result<Option<Record>, StoreError> {
+        self.shared.store.read()?.record(id)
+    }
+
+    /// The state of a transaction and how it came there, as clients are told.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn status(&self, id: &TxId) -> Result<Option<Status>, StoreError> {
+        Ok(self.record(id)?.as_ref().map(Status::from))
+    }
+
+    /// The signed bytes of a transaction.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn raw(&self, id: &TxId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shared.store.read()?.raw(id)
+    }
+
+    /// All transitions of a transaction: those of its record, and each later one once.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn watch(&self, id: &TxId) -> Result<Option<Watch>, StoreError> {
+        // The watch begins before the record is read, so that no transition falls between.
+        let watch = self.shared.hub.watch(id);
+        Ok(self.record(id)?.map(|record| watch.behind(&record)))
+    }
+
+    /// The transitions of all transactions from now on, for metrics. A receiver that does not keep
+    /// up loses the oldest.
+    pub fn transitions(&self) -> tokio::sync::broadcast::Receiver<Told> {
+        self.shared.hub.all()
+    }
+
+    /// Carries out an operator's command.
+    ///
+    /// # Errors
+    /// When there is no such transaction, the command does not fit its state, or the disk takes
+    /// nothing.
+    pub async fn command(&self, id: &TxId, command: Command) -> Result<(), NotDone> {
+        let Some(relay) = self.relay(&id.network) else { return Err(NotDone::Unknown) };
+        let id = id.clone();
+        let answer: Option<Answer> = relay.ask(|answer| Order::Command { id, command, answer }).await;
+        answer.unwrap_or(Err(NotDone::Unwritable)).map(|_| ())
+    }
+
+    /// The wall clock of the outbox.
+    pub fn now(&self) -> Millis {
+        (self.shared.clock)()
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> Arc<config::Outbox> {
+        self.shared.settings.load_full()
+    }
+
+    /// The webhooks.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.shared.webhooks
+    }
+
+    pub(super) fn relay(&self, network: &Network) -> Option<Arc<RelayHandle>> {
+        self.shared.relays().get(network).cloned()
+    }
+}
+
+impl Shared {
+    /// The relays. Each change is made whole under the lock.
+    pub(super) fn relays(&self) -> MutexGuard<'_, BTreeMap<Network, Arc<RelayHandle>>> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RelayHandle {
+    /// Hands an order in and waits for the answer; `None` where the relay has ended.
+    pub(super) async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.orders().send(order(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    fn orders(&self) -> &mpsc::Sender<Order> {
+        &self.orders
+    }
+}
+
+/// Why nothing new is taken in this health; `None` where the store takes all.
+pub(super) fn not_writable(health: &store::Health) -> Option<NotDone> {
+    match health {
+        store::Health::Writable => None,
+        store::Health::Full(_) => Some(NotDone::DiskFull),
+        store::Health::Unwritable(_) => Some(NotDone::Unwritable),
+    }
+}

@@ -1,0 +1,293 @@
+//! What operators ask of the outbox: lists, quarantine, replay, and how it fares. No tenant may see
+//! the answers.
+
+use alloy_primitives::B256;
+
+use super::{
+    desk::{Sum, replay},
+    handle::Outbox,
+    record::{Delivery, Millis, Network, Quarantined, Record, StateName, TenantName, TxId, WorkId},
+    relay::Order,
+    step::Step,
+    store::{self, Filter, StoreError},
+    webhook::{EndpointStatus, RetryError},
+};
+
+/// The most tenants that one answer looks at.
+pub const MOST_TENANTS: usize = 10_000;
+/// The most deliveries of one replay.
+pub const MOST_REPLAYED: usize = 10_000;
+/// Records that a replay reads at once.
+const REPLAY_PAGE: usize = 500;
+/// Deliveries that a replay writes with one step.
+const REPLAY_STEP: usize = 100;
+
+/// Which records a list shows. Empty fields let all through.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only this tenant's.
+    pub tenant: Option<TenantName>,
+    /// Only this network's.
+    pub network: Option<Network>,
+    /// Only records in one of these states.
+    pub states: Vec<StateName>,
+}
+
+/// A page of a list: in the order of tenant, network and hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Where the next page begins: behind this one. `None`: there is no more.
+    pub next: Option<TxId>,
+}
+
+/// A replay of events to endpoints that lost them.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The network.
+    pub network: Network,
+    /// Only this tenant's transactions.
+    pub tenant: Option<TenantName>,
+    /// Events that speak of blocks of this height or above.
+    pub from: u64,
+    /// To this endpoint alone.
+    pub endpoint: Option<String>,
+    /// At most so many deliveries; never more than [`MOST_REPLAYED`].
+    pub limit: usize,
+    /// Whether the deliveries are only counted.
+    pub is_dry: bool,
+}
+
+/// What a replay did, or would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// The deliveries.
+    pub deliveries: usize,
+    /// The records that were looked at.
+    pub records: usize,
+    /// Whether the limit was reached, and more is left.
+    pub is_cut: bool,
+}
+
+/// Why a replay did not begin or broke off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// No network of this name has an outbox.
+    #[error("there is no network `{0}` with execution nodes")]
+    NoNetwork(Network),
+    /// No endpoint has this name.
+    #[error("there is no endpoint `{0}` in the settings")]
+    NoEndpoint(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How the outbox fares.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Whether the store takes transactions.
+    pub store: store::Health,
+    /// The networks, in the order of their names.
+    pub networks: Vec<NetworkHealth>,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Deliveries on their way.
+    pub deliveries: u64,
+    /// Deliveries that were given up.
+    pub quarantined: u64,
+}
+
+/// How the outbox of a network fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkHealth {
+    /// The network.
+    pub network: Network,
+    /// Transactions whose life is not over.
+    pub depth: u64,
+    /// Length of their raw bytes.
+    pub bytes: u64,
+    /// Records that are kept though their life is over.
+    pub kept: u64,
+    /// Transactions on their way to nodes.
+    pub in_flight: u64,
+    /// When the oldest of those whose life is not over was accepted.
+    pub oldest: Option<Millis>,
+}
+
+impl Outbox {
+    /// A page of records, those behind `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self, filter: &ListFilter, after: Option<&TxId>, limit: usize) -> Result<List, StoreError> {
+        let reader = self.shared.store.read()?;
+        let of_tenant = Filter { network: filter.network.clone(), states: filter.states.clone() };
+        if let Some(tenant) = &filter.tenant {
+            let page = reader.page(tenant, &of_tenant, after.filter(|after| after.tenant == *tenant), limit)?;
+            return Ok(List { records: page.records, next: page.next });
+        }
+        let mut list = List { records: Vec::new(), next: None };
+        let first = after.map(|after| after.tenant.clone());
+        let tenants = first.clone().into_iter().chain(reader.tenants(first.as_ref(), MOST_TENANTS)?);
+        for tenant in tenants {
+            let after = after.filter(|after| after.tenant == tenant);
+            let page = reader.page(&tenant, &of_tenant, after, limit - list.records.len())?;
+            list.records.extend(page.records);
+            if page.next.is_some() || list.records.len() >= limit {
+                let last = list.records.last().map(|record| record.id.clone());
+                list.next = page.next.or(last);
+                break;
+            }
+        }
+        Ok(list)
+    }
+
+    /// The tenants that have a transaction of this hash on the network.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn owners(&self, network: &Network, hash: &B256) -> Result<Vec<TenantName>, StoreError> {
+        self.shared.store.read()?.owners(network, hash, MOST_TENANTS)
+    }
+
+    /// The networks that have an outbox, in the order of their names.
+    pub fn networks(&self) -> Vec<Network> {
+        self.shared.relays().keys().cloned().collect()
+    }
+
+    /// Deliveries that were given up, behind `after`, in the order of tenant and delivery; at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn quarantine(
+        &self,
+        tenant: Option<&TenantName>,
+        after: Option<&(TenantName, WorkId)>,
+        limit: usize,
+    ) -> Result<Vec<Quarantined>, StoreError> {
+        let reader = self.shared.store.read()?;
+        let first = after.map(|(tenant, _)| tenant.clone());
+        let tenants = match tenant {
+            Some(tenant) => vec![tenant.clone()],
+            // Deliveries of a tenant outlive its records, so the schedule tells the tenants.
+            None => reader.quarantine_tenants(MOST_TENANTS)?,
+        };
+        let mut found = Vec::new();
+        for tenant in tenants.into_iter().filter(|tenant| first.as_ref().is_none_or(|first| tenant >= first)) {
+            let after = after.filter(|(of, _)| *of == tenant).map(|(_, work)| work);
+            found.extend(reader.quarantine(&tenant, after, limit - found.len())?);
+            if found.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes a delivery out of quarantine: it has all its attempts again, the first at once.
+    ///
+    /// # Errors
+    /// When there is no such delivery, its endpoint is gone, or the store fails.
+    pub async fn retry(&self, tenant: &TenantName, work: &WorkId) -> Result<(), RetryError> {
+        self.shared.webhooks.retry(tenant, work).await
+    }
+
+    /// Sends endpoints the events of transactions in blocks from a height on once more, with their
+    /// old ids.
+    ///
+    /// # Errors
+    /// When network or endpoint are unknown, or the store fails. What was written until then is
+    /// sent.
+    pub async fn replay(&self, wish: &Replay) -> Result<Replayed, ReplayError> {
+        if self.relay(&wish.network).is_none() {
+            return Err(ReplayError::NoNetwork(wish.network.clone()));
+        }
+        let table = self.shared.webhooks.table();
+        if let Some(endpoint) = wish.endpoint.as_deref().filter(|endpoint| !table.has(endpoint)) {
+            return Err(ReplayError::NoEndpoint(endpoint.to_owned()));
+        }
+        let limit = wish.limit.min(MOST_REPLAYED);
+        let filter =
+            ListFilter { tenant: wish.tenant.clone(), network: Some(wish.network.clone()), states: Vec::new() };
+        let (mut done, mut after) = (Replayed { deliveries: 0, records: 0, is_cut: false }, None);
+        loop {
+            let page = self.list(&filter, after.as_ref(), REPLAY_PAGE)?;
+            done.records += page.records.len();
+            // One more than the limit tells that there are more.
+            let left = limit - done.deliveries + 1;
+            let endpoint = wish.endpoint.as_deref();
+            let mut made = replay(&*table, &page.records, wish.from, endpoint, self.now(), left);
+            if made.len() == left {
+                made.pop();
+                done.is_cut = true;
+            }
+            done.deliveries += made.len();
+            if !wish.is_dry {
+                self.deliver(&made).await?;
+            }
+            after = page.next;
+            if done.is_cut || after.is_none() {
+                break;
+            }
+        }
+        let Replay { network, from, endpoint, is_dry, .. } = wish;
+        let (deliveries, records) = (done.deliveries, done.records);
+        tracing::info!(%network, from, endpoint, is_dry, deliveries, records, "events were replayed to endpoints");
+        Ok(done)
+    }
+
+    async fn deliver(&self, deliveries: &[Delivery]) -> Result<(), StoreError> {
+        for some in deliveries.chunks(REPLAY_STEP) {
+            let mut step = Step::new();
+            some.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
+            self.shared.store.commit(step).await?;
+            self.shared.webhooks.added(some);
+        }
+        Ok(())
+    }
+
+    /// How the outbox fares.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn health(&self) -> Result<Health, StoreError> {
+        let reader = self.shared.store.read()?;
+        let relays: Vec<_> = self.shared.relays().iter().map(|(name, relay)| (name.clone(), relay.clone())).collect();
+        let mut networks = Vec::new();
+        for (network, relay) in relays {
+            // Rows of lives that are not over stand in the order of their acceptance.
+            let oldest = reader.live(&network)?.next().transpose()?.map(|record| record.accepted_at);
+            let [depth, bytes, kept, in_flight] = relay.totals.read();
+            networks.push(NetworkHealth { network, depth, bytes, kept, in_flight, oldest });
+        }
+        Ok(Health {
+            store: self.shared.store.health().borrow().clone(),
+            networks,
+            endpoints: self.shared.webhooks.status(),
+            deliveries: reader.delivery_count()?,
+            quarantined: reader.quarantine_count()?,
+        })
+    }
+
+    /// Why the outbox takes no transactions; `None` where it does.
+    pub fn why_closed(&self) -> Option<String> {
+        match &*self.shared.store.health().borrow() {
+            store::Health::Writable => None,
+            store::Health::Full(why) => Some(format!("the outbox is full: {why}")),
+            store::Health::Unwritable(why) => Some(format!("the outbox cannot be written: {why}")),
+        }
+    }
+
+    /// What each tenant has on each network.
+    pub async fn tenants(&self) -> Vec<(Network, TenantName, Sum)> {
+        let relays: Vec<_> = self.shared.relays().iter().map(|(name, relay)| (name.clone(), relay.clone())).collect();
+        let mut found = Vec::new();
+        for (network, relay) in relays {
+            let sums = relay.ask(Order::Sums).await.unwrap_or_default();
+            found.extend(sums.into_iter().map(|(tenant, sum)| (network.clone(), tenant, sum)));
+        }
+        found
+    }
+}

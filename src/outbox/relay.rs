@@ -1,0 +1,489 @@
+//! The relay: one task for each network, which owns the network's desk.
+//!
+//! The task hands the desk its inputs, commits the steps in order on one line of the store, and
+//! performs effects after the commit. Sends and questions run beside the task and come back as
+//! inputs. When a commit fails, the desk believes more than the disk knows: the task then makes a
+//! new desk from the store, and those who wait are told, unless the disk has their transaction.
+//!
+//! While the disk takes no writes, the desk rests: what it would do could not be written down.
+
+mod blocks;
+mod commits;
+mod effects;
+mod given_up;
+mod look;
+mod send;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{error, warn};
+
+use self::{blocks::Following, commits::Commits, given_up::GivenUp};
+use super::{
+    desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Stored, Sum, Terms, Waiter},
+    handle::{Incoming, Shared, not_writable},
+    record::{Millis, Network, TenantName, TxId},
+    step::Step,
+    store::{Health, Kind, Line, Store, StoreError},
+};
+use crate::{
+    call::Calls,
+    chain::Interest,
+    domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
+};
+
+/// Orders that may wait for a relay.
+const ORDERS: usize = 1024;
+/// Inputs of sends and questions that may wait for the relay.
+const INPUTS: usize = 1024;
+/// From one look at a disk that takes nothing to the next.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+/// Rows that are looked at for records that must go before their time.
+const MOST_EXCESS_ROWS: usize = 10_000;
+/// Records that go with one step.
+const MOST_FORGOTTEN: usize = 100;
+
+/// A relay, for those who give it orders.
+pub(super) struct RelayHandle {
+    pub(super) orders: mpsc::Sender<Order>,
+    /// The calls to the network's nodes, which a reload replaces.
+    pub(super) calls: watch::Sender<Arc<Calls>>,
+    pub(super) totals: Totals,
+}
+
+impl RelayHandle {
+    /// The calls to the network's nodes.
+    pub(super) fn calls(&self) -> Arc<Calls> {
+        self.calls.borrow().clone()
+    }
+}
+
+/// Sums of a relay's desk, for metrics.
+#[derive(Debug, Default)]
+pub(super) struct Totals([AtomicU64; 4]);
+
+impl Totals {
+    /// Transactions whose life is not over, their bytes, records of lives that are over, and
+    /// transactions on their way to nodes.
+    pub(super) fn read(&self) -> [u64; 4] {
+        [0, 1, 2, 3].map(|place| self.0[place].load(Relaxed))
+    }
+
+    fn set(&self, desk: &Desk) {
+        let sum = desk.total();
+        let values = [sum.live, sum.live_bytes, sum.over, desk.in_flight()];
+        self.0.iter().zip(values).for_each(|(place, value)| place.store(value as u64, Relaxed));
+    }
+}
+
+/// Something that a relay is to do.
+pub(super) enum Order {
+    /// Take a transaction in.
+    Accept(Box<Submitted>),
+    /// Carry out an operator's command.
+    Command { id: TxId, command: Command, answer: oneshot::Sender<Answer> },
+    /// Drop records that were kept long enough.
+    Forget(Vec<(TxId, usize)>),
+    /// Tell what each tenant has.
+    Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
+    /// Take up the settings of the outbox anew.
+    Reload,
+    /// Begin nothing new; answer when all that was begun is written, with the number of
+    /// transactions whose life goes on.
+    Drain(oneshot::Sender<u64>),
+}
+
+/// A transaction that could be read.
+pub(super) struct Submitted {
+    pub(super) incoming: Incoming,
+    pub(super) tx: SignedTransaction,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// The task of a network.
+pub(super) struct Relay {
+    shared: Arc<Shared>,
+    network: Network,
+    handle: Arc<RelayHandle>,
+    orders: mpsc::Receiver<Order>,
+    desk: Desk,
+    line: Line,
+    commits: Commits,
+    waiters: HashMap<Waiter, oneshot::Sender<Answer>>,
+    next_waiter: Waiter,
+    inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    /// Sends and questions under way.
+    tasks: JoinSet<()>,
+    following: Following,
+    /// The nodes, and whether each has been down since it was usable last.
+    nodes: BTreeMap<Arc<str>, bool>,
+    given_up: GivenUp,
+    /// Who waits for the end of all that was begun.
+    draining: Option<oneshot::Sender<u64>>,
+}
+
+/// The desk of a network, made from the store, with a line that begins before the rows are read.
+fn open_desk(shared: &Shared, terms: Terms) -> Result<(Desk, Line, GivenUp), StoreError> {
+    let network = terms.network.clone();
+    let line = shared.store.line();
+    let reader = shared.store.read()?;
+    let live = reader.live(&network)?.collect::<Result<Vec<_>, _>>()?;
+    let sums = reader.sums(&network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
+    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(&network)? };
+    let given_up = GivenUp::new(reader.given_up(&network)?);
+    let desk = Desk::new(terms, Arc::new(shared.webhooks.clone()), stored, (shared.clock)());
+    Ok((desk, line, given_up))
+}
+
+impl Relay {
+    /// The relay of a network whose calls go by `calls` and whose chain is that of `interest`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        network: &Network,
+        calls: Arc<Calls>,
+        interest: Arc<Interest>,
+    ) -> Result<(Arc<RelayHandle>, Self), StoreError> {
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let terms = terms(shared, network, &calls);
+        let handle = Arc::new(RelayHandle { orders, calls: watch::Sender::new(calls), totals: Totals::default() });
+        let (desk, line, given_up) = open_desk(shared, terms)?;
+        handle.totals.set(&desk);
+        let relay = Self {
+            shared: shared.clone(),
+            network: network.clone(),
+            handle: handle.clone(),
+            orders: inbox,
+            desk,
+            line,
+            commits: Commits::default(),
+            waiters: HashMap::new(),
+            next_waiter: 0,
+            inputs: mpsc::channel(INPUTS),
+            tasks: JoinSet::new(),
+            following: Following::new(interest),
+            nodes: BTreeMap::new(),
+            given_up,
+            draining: None,
+        };
+        Ok((handle, relay))
+    }
+
+    /// Runs until the task is dropped.
+    pub(super) async fn run(mut self) {
+        let mut calls_changed = self.handle.calls.subscribe();
+        let mut pool_changed = self.handle.calls().pool().subscribe();
+        self.look_at_nodes().await;
+        self.input(Input::Due).await;
+        loop {
+            self.follow();
+            let due = self.desk.next_due().map(|due| self.instant(due));
+            let has_room = self.commits.has_room();
+            // All arms are cancel-safe. What is paid for already comes first.
+            tokio::select! {
+                biased;
+                Some((outcome, after)) = self.commits.next() => match outcome {
+                    Ok(()) => self.perform_all(after),
+                    Err(error) => self.fail(error, after).await,
+                },
+                Some(input) = self.inputs.1.recv() => self.input(input).await,
+                Some(ended) = self.tasks.join_next() => if let Err(error) = ended {
+                    self.broke_off(&error).await;
+                },
+                blocks = self.following.next(&self.handle), if has_room => self.blocks(blocks).await,
+                changed = pool_changed.changed() => match changed {
+                    Ok(()) => self.look_at_nodes().await,
+                    // The calls are replaced, and their pool with them.
+                    Err(_) => pool_changed = self.handle.calls().pool().subscribe(),
+                },
+                changed = calls_changed.changed() => {
+                    // The handle is held here, so its sender is too.
+                    _ = changed;
+                    pool_changed = self.handle.calls().pool().subscribe();
+                    self.look_at_nodes().await;
+                }
+                order = self.orders.recv(), if has_room => match order {
+                    Some(order) => self.order(order).await,
+                    None => return,
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && has_room => {
+                    self.input(Input::Due).await;
+                }
+            }
+            self.drained();
+        }
+    }
+
+    fn instant(&self, at: Millis) -> Instant {
+        Instant::now() + Duration::from_millis(at.since((self.shared.clock)()))
+    }
+
+    async fn order(&mut self, order: Order) {
+        if self.line.is_broken() {
+            // Another step failed, and rows that can be read now may go with the disk's return.
+            self.begin_anew().await;
+        }
+        match order {
+            Order::Accept(submitted) => {
+                let Submitted { incoming, tx, answer } = *submitted;
+                let Incoming { tenant, raw, request_id, traceparent } = incoming;
+                let id = TxId { tenant: tenant.clone(), network: self.network.clone(), hash: tx.hash };
+                let known = match self.known(&id) {
+                    Ok(known) => known,
+                    Err(why) => return drop(answer.send(Err(why))),
+                };
+                let waiter = self.waiter(answer);
+                let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known };
+                self.input(Input::Accept(Box::new(accept))).await;
+                self.make_room().await;
+            }
+            Order::Command { id, command, answer } => {
+                let known = match self.known(&id) {
+                    Ok(known) => known,
+                    Err(why) => return drop(answer.send(Err(why))),
+                };
+                let waiter = self.waiter(answer);
+                tracing::info!(network = %self.network, tenant = %id.tenant, hash = %id.hash, ?command, "an operator's command");
+                self.input(Input::Command { waiter, id, known, command }).await;
+            }
+            Order::Forget(records) => self.input(Input::Forget(records)).await,
+            Order::Sums(answer) => {
+                let sums = self.desk.sums().map(|(tenant, sum)| (tenant.clone(), *sum)).collect();
+                // Whoever asked may be gone.
+                _ = answer.send(sums);
+            }
+            Order::Reload => {
+                let terms = terms(&self.shared, &self.network, &self.handle.calls());
+                self.desk.reload(terms, Arc::new(self.shared.webhooks.clone()));
+            }
+            Order::Drain(answer) => self.draining = Some(answer),
+        }
+    }
+
+    /// What the store has of a transaction that the desk does not hold.
+    fn known(&self, id: &TxId) -> Result<Option<Box<super::record::Record>>, NotDone> {
+        if self.desk.record(id).is_some() {
+            return Ok(None);
+        }
+        let read = self.shared.store.read().and_then(|reader| reader.record(id));
+        read.map(|found| found.map(Box::new)).map_err(|error| not_done(&error))
+    }
+
+    fn waiter(&mut self, answer: oneshot::Sender<Answer>) -> Waiter {
+        self.next_waiter += 1;
+        self.waiters.insert(self.next_waiter, answer);
+        self.next_waiter
+    }
+
+    /// Gives the desk an input, commits what follows, and has it performed behind the commit.
+    async fn input(&mut self, input: Input) {
+        let turn = self.desk.input((self.shared.clock)(), input);
+        turn.at_once.into_iter().for_each(|effect| self.perform(effect));
+        self.given_up.removed(&turn.step);
+        self.handle.totals.set(&self.desk);
+        if let Some(after) = self.commits.add(&self.line, turn.step, turn.effects).await {
+            self.perform_all(after);
+        }
+    }
+
+    /// Has records go before their time, where the bounds want that.
+    async fn make_room(&mut self) {
+        let Some(excess) = self.desk.excess() else { return };
+        let Ok(reader) = self.shared.store.read() else { return };
+        let rows = reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS).unwrap_or_default();
+        drop(reader);
+        let is_meant = |id: &TxId| {
+            let is_theirs = match &excess {
+                desk::Excess::All => true,
+                desk::Excess::Of(tenant) => id.tenant == *tenant,
+            };
+            is_theirs && id.network == self.network
+        };
+        let found = rows.into_iter().filter_map(|row| Some((row.transaction()?, usize::try_from(row.bytes).ok()?)));
+        let records: Vec<_> = found.filter(|(id, _)| is_meant(id)).take(MOST_FORGOTTEN).collect();
+        if !records.is_empty() {
+            self.input(Input::Forget(records)).await;
+        }
+    }
+
+    /// Sees which nodes have returned since the last look: from an outage, which may have emptied
+    /// their pools, and not from a lag.
+    async fn look_at_nodes(&mut self) {
+        let calls = self.handle.calls();
+        let pool = calls.pool();
+        let before = std::mem::take(&mut self.nodes);
+        let mut returned = Vec::new();
+        for (node, id) in pool.nodes.iter().zip(NodeId::all(pool.nodes.len())) {
+            // A node that is new is as one that was down.
+            let mut was_down = before.get(&node.name).copied().unwrap_or(true);
+            was_down |= matches!(pool.snapshot().nodes[id].verdict, Verdict::Down(_));
+            if was_down && pool.is_usable(id) && !node.is_out() {
+                returned.push(node.name.clone());
+                was_down = false;
+            }
+            self.nodes.insert(node.name.clone(), was_down);
+        }
+        for node in returned {
+            self.input(Input::NodeReturned { node }).await;
+        }
+    }
+
+    /// A commit failed: those who wait are told, and the desk is made anew.
+    async fn fail(&mut self, error: StoreError, after: commits::After) {
+        warn!(network = %self.network, %error, "the outbox could not write a step; its desk is read from the disk again");
+        let why = not_done(&error);
+        let mut unanswered = after.waiters();
+        unanswered.extend(self.commits.give_up().await);
+        for waiter in unanswered {
+            self.answer(waiter, Err(why.clone()));
+        }
+        self.reopen(&why).await;
+    }
+
+    /// A task that sends or asks broke off, which is a bug: the desk would wait for its word for
+    /// ever.
+    async fn broke_off(&mut self, ended: &tokio::task::JoinError) {
+        error!(network = %self.network, %ended, "a task of the outbox broke off: a bug");
+        self.begin_anew().await;
+    }
+
+    /// Waits for the steps on their way, and makes the desk anew.
+    async fn begin_anew(&mut self) {
+        let (done, unanswered) = self.commits.settle().await;
+        done.into_iter().for_each(|after| self.perform_all(after));
+        for waiter in unanswered {
+            self.answer(waiter, Err(NotDone::Unwritable));
+        }
+        self.reopen(&NotDone::Unwritable).await;
+    }
+
+    /// Makes a new desk from the store, as soon as the store takes writes.
+    async fn reopen(&mut self, why: &NotDone) {
+        let terms = terms(&self.shared, &self.network, &self.handle.calls());
+        let resting = self.resting_desk();
+        let mut waiting = Some(std::mem::replace(&mut self.desk, resting).into_waiters());
+        loop {
+            let is_writable = is_writable(&self.shared.store).await;
+            match open_desk(&self.shared, terms.clone()) {
+                Ok((mut desk, line, given_up)) => {
+                    for (waiter, id, until) in waiting.take().unwrap_or_default() {
+                        let is_open = self.waiters.get(&waiter).is_some_and(|answer| !answer.is_closed());
+                        if is_open && !desk.adopt(waiter, &id, until) {
+                            self.answer(waiter, Err(why.clone()));
+                        }
+                    }
+                    (self.desk, self.line, self.given_up) = (desk, line, given_up);
+                    self.handle.totals.set(&self.desk);
+                    // A line that broke meanwhile began before rows that went.
+                    if is_writable && !self.line.is_broken() {
+                        break;
+                    }
+                    // The disk may lack rows that can be read while it takes nothing:
+                    // no client gets a hash for one of these.
+                    let resting = self.resting_desk();
+                    let mut still = std::mem::replace(&mut self.desk, resting).into_waiters();
+                    let now = (self.shared.clock)();
+                    for (waiter, ..) in still.extract_if(.., |(.., until)| *until <= now) {
+                        self.answer(waiter, Err(why.clone()));
+                    }
+                    waiting = Some(still);
+                }
+                Err(error) => warn!(network = %self.network, %error, "the outbox cannot be read"),
+            }
+            self.refuse_for(DISK_PAUSE).await;
+        }
+        self.following.missed();
+        self.input_in_box(Input::Due).await;
+    }
+
+    /// [`Relay::input`], where it would contain itself.
+    fn input_in_box(&mut self, input: Input) -> crate::net::BoxFuture<'_, ()> {
+        Box::pin(self.input(input))
+    }
+
+    fn resting_desk(&self) -> Desk {
+        let terms = terms(&self.shared, &self.network, &self.handle.calls());
+        Desk::new(terms, Arc::new(self.shared.webhooks.clone()), Stored::default(), (self.shared.clock)())
+    }
+
+    /// Refuses what comes, for a while.
+    async fn refuse_for(&mut self, pause: Duration) {
+        let end = Instant::now() + pause;
+        loop {
+            // Both arms are cancel-safe.
+            tokio::select! {
+                () = sleep(end.saturating_duration_since(Instant::now())) => return,
+                Some(order) = self.orders.recv() => {
+                    let health = self.shared.store.health().borrow().clone();
+                    let why = not_writable(&health).unwrap_or(NotDone::Unwritable);
+                    match order {
+                        Order::Accept(submitted) => drop(submitted.answer.send(Err(why))),
+                        Order::Command { answer, .. } => drop(answer.send(Err(why))),
+                        Order::Sums(answer) => drop(answer.send(Vec::new())),
+                        Order::Drain(answer) => drop(answer.send(self.handle.totals.read()[0])),
+                        Order::Forget(_) | Order::Reload => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers the one who waits for the end of all that was begun, if all has ended.
+    fn drained(&mut self) {
+        if self.draining.is_some() && self.commits.is_empty() && self.tasks.is_empty() && self.inputs.1.is_empty() {
+            let left = self.desk.total().live as u64;
+            self.draining.take().into_iter().for_each(|answer| _ = answer.send(left));
+        }
+    }
+}
+
+/// Whether the store takes writes, if only those of transactions that it has.
+async fn is_writable(store: &Store) -> bool {
+    // An empty step asks the disk.
+    let asked = store.commit(Step::new()).await;
+    asked.is_ok() && !matches!(&*store.health().borrow(), Health::Unwritable(_))
+}
+
+/// The settings of a network's desk.
+fn terms(shared: &Shared, network: &Network, calls: &Calls) -> Terms {
+    let settings = shared.settings.load();
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Terms {
+        network: network.clone(),
+        ack: settings.ack,
+        hold: millis(calls.settings().hold),
+        confirmations: settings.confirmations.get().into(),
+        resend_blocks: settings.resend_blocks.get().into(),
+        deadline: millis(settings.deadline),
+        keep: millis(settings.keep),
+        bounds: desk::Bounds {
+            pending: settings.max_pending.get(),
+            tenant_pending: settings.max_pending_per_tenant.get(),
+            bytes: settings.max_bytes,
+            tenant_bytes: settings.max_bytes_per_tenant,
+        },
+        in_flight: settings.max_in_flight_per_tenant.get(),
+    }
+}
+
+/// Why nothing is taken, after this failure of the store.
+fn not_done(error: &StoreError) -> NotDone {
+    match error {
+        StoreError::Full(_) => NotDone::DiskFull,
+        _ => NotDone::Unwritable,
+    }
+}

@@ -1,0 +1,111 @@
+//! The steps of a relay that are on their way to the disk, and what is to follow each.
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+
+use crate::outbox::{
+    desk::{Effect, Waiter},
+    record::Delivery,
+    step::{Step, Write},
+    store::{Line, StoreError},
+};
+
+/// The most steps on their way; with as many the relay takes nothing new.
+const MOST: usize = 1024;
+
+/// What follows a step that is on the disk.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    pub(super) effects: Vec<Effect>,
+    /// The deliveries that the step has.
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+impl After {
+    /// Those whose answer is among the effects.
+    pub(super) fn waiters(&self) -> Vec<Waiter> {
+        let of = |effect: &Effect| match effect {
+            Effect::Answer { waiter, .. } => Some(*waiter),
+            _ => None,
+        };
+        self.effects.iter().filter_map(of).collect()
+    }
+}
+
+/// Steps in their order.
+#[derive(Default)]
+pub(super) struct Commits(FuturesOrdered<BoxFuture<'static, (Result<(), StoreError>, After)>>);
+
+impl Commits {
+    /// Hands a step in. What follows the step comes back at once where nothing is waited for.
+    pub(super) async fn add(&mut self, line: &Line, step: Step, effects: Vec<Effect>) -> Option<After> {
+        let after = After { effects, deliveries: deliveries(&step) };
+        if step.is_empty() {
+            if self.0.is_empty() {
+                return Some(after);
+            }
+            // The effects rest on the steps before.
+            self.0.push_back(async move { (Ok(()), after) }.boxed());
+            return None;
+        }
+        // The order of the steps is that in which they are handed in here.
+        let handed_in = line.submit(step).await;
+        self.0.push_back(
+            async move {
+                let outcome = match handed_in {
+                    Ok(pending) => pending.await,
+                    Err(error) => Err(error),
+                };
+                (outcome, after)
+            }
+            .boxed(),
+        );
+        None
+    }
+
+    /// The outcome of the next step. `None` where there is none. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<(Result<(), StoreError>, After)> {
+        self.0.next().await
+    }
+
+    /// Those whose answers followed steps behind one that failed.
+    pub(super) async fn give_up(&mut self) -> Vec<Waiter> {
+        let mut waiters = Vec::new();
+        while let Some((_, after)) = self.next().await {
+            waiters.extend(after.waiters());
+        }
+        waiters
+    }
+
+    /// Waits for all steps: what follows those that came to the disk, and those whose answers
+    /// followed the others.
+    pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<Waiter>) {
+        let mut done = Vec::new();
+        while let Some((outcome, after)) = self.next().await {
+            if outcome.is_err() {
+                let mut unanswered = after.waiters();
+                unanswered.extend(self.give_up().await);
+                return (done, unanswered);
+            }
+            done.push(after);
+        }
+        (done, Vec::new())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.0.len() < MOST
+    }
+}
+
+/// The deliveries that a step writes.
+fn deliveries(step: &Step) -> Vec<Delivery> {
+    let of = |write: &Write| match write {
+        Write::Event { deliveries, .. } => deliveries.clone(),
+        Write::Delivery(delivery) => vec![(**delivery).clone()],
+        _ => Vec::new(),
+    };
+    step.writes().iter().flat_map(of).collect()
+}

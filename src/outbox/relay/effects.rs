@@ -1,0 +1,85 @@
+//! Performs what the desk wants done.
+
+use tracing::{debug, info};
+
+use super::{Relay, commits::After, look, send};
+use crate::outbox::{
+    desk::{Answer, Effect, Waiter},
+    record::{StateName, Transition, TxId},
+    told::Told,
+};
+
+impl Relay {
+    /// Performs all that follows a step that is on the disk.
+    pub(super) fn perform_all(&mut self, after: After) {
+        if !after.deliveries.is_empty() {
+            self.shared.webhooks.added(&after.deliveries);
+        }
+        after.effects.into_iter().for_each(|effect| self.perform(effect));
+    }
+
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { id, send, to, raw, request_id, traceparent } => {
+                let sending = send::Sending {
+                    shared: self.shared.clone(),
+                    calls: self.handle.calls(),
+                    inputs: self.inputs.0.clone(),
+                    id,
+                    number: send,
+                    to,
+                    raw,
+                    request_id,
+                    traceparent,
+                };
+                self.tasks.spawn(sending.run());
+            }
+            Effect::Look { id, look, hash, with_nonce } => {
+                let sender = self.desk.record(&id).map(|record| record.sender).filter(|_| with_nonce);
+                let looking =
+                    look::Looking { calls: self.handle.calls(), inputs: self.inputs.0.clone(), id, look, hash, sender };
+                self.tasks.spawn(looking.run());
+            }
+            Effect::Answer { waiter, answer } => self.answer(waiter, answer),
+            Effect::Tell { id, transition } => self.tell(id, transition),
+            Effect::Settled { id, seq } => {
+                if let Some(record) = self.desk.record(&id) {
+                    self.given_up.ended(record);
+                }
+                self.desk.settled(&id, seq);
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        // The client may be gone.
+        self.waiters.remove(&waiter).into_iter().for_each(|waiting| _ = waiting.send(answer.clone()));
+    }
+
+    fn tell(&mut self, id: TxId, transition: Transition) {
+        let record = self.desk.record(&id);
+        let accepted_at = record.map(|record| record.accepted_at);
+        let request_id = record.and_then(|record| record.request_id.as_deref());
+        let traceparent = record.and_then(|record| record.traceparent.as_deref());
+        let Transition { seq, to, block, node, reason, .. } = &transition;
+        let (network, tenant, hash, state) = (&self.network, &id.tenant, &id.hash, to.as_str());
+        let block = block.map(|block| block.number);
+        let node = node.as_deref();
+        let reason = reason.as_deref();
+        match to {
+            StateName::Reorged
+            | StateName::Replaced
+            | StateName::Refused
+            | StateName::Expired
+            | StateName::Cancelled => info!(
+                %network, %tenant, %hash, state, seq, block, node, reason, request_id, traceparent,
+                "a transaction changed its state"
+            ),
+            _ => debug!(
+                %network, %tenant, %hash, state, seq, block, node, reason, request_id, traceparent,
+                "a transaction changed its state"
+            ),
+        }
+        self.shared.hub.tell(Told { id, transition, accepted_at });
+    }
+}

@@ -1,0 +1,137 @@
+//! One sending of a transaction: to all nodes that it is to go to, each once.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+use tracing::{error, trace};
+
+use crate::{
+    call::{
+        Calls,
+        raw_sends::{Submission, Words},
+        word,
+    },
+    domain::{answer::NodeError, node_id::NodeId},
+    outbox::{
+        desk::{Input, To, Word},
+        handle::Shared,
+        record::TxId,
+    },
+};
+
+/// The pause before a sending is tried again that finds too many under way.
+const CROWDED: Duration = Duration::from_millis(50);
+
+/// A sending.
+pub(super) struct Sending {
+    pub(super) shared: Arc<Shared>,
+    pub(super) calls: Arc<Calls>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) id: TxId,
+    pub(super) number: u64,
+    pub(super) to: To,
+    pub(super) raw: Option<Bytes>,
+    pub(super) request_id: Option<String>,
+    pub(super) traceparent: Option<String>,
+}
+
+impl Sending {
+    /// Sends, and brings the desk each node's word.
+    pub(super) async fn run(mut self) {
+        let is_whole = match self.raw() {
+            Some(raw) => self.send(&raw).await,
+            None => false,
+        };
+        let Self { id, number, inputs, .. } = self;
+        // The relay ends the tasks when it ends.
+        _ = inputs.send(Input::SendDone { id, send: number, is_whole }).await;
+    }
+
+    /// The bytes, from the store where they did not come with the order.
+    fn raw(&mut self) -> Option<Bytes> {
+        if let Some(raw) = self.raw.take() {
+            return Some(raw);
+        }
+        let read = self.shared.store.read().and_then(|reader| reader.raw(&self.id));
+        match read {
+            Ok(Some(raw)) => Some(raw.into()),
+            Ok(None) => {
+                error!(hash = %self.id.hash, "the outbox has a record without its transaction");
+                None
+            }
+            Err(error) => {
+                trace!(hash = %self.id.hash, %error, "a transaction cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Sends to each node once. Whether each usable node of the network gave a word.
+    async fn send(&self, raw: &[u8]) -> bool {
+        let pool = self.calls.pool();
+        let send_to = self.shared.settings.load().send_to;
+        let mut nodes = self.calls.send_targets(send_to);
+        let all = self.calls.usable_nodes();
+        if let To::Node(name) = &self.to {
+            nodes.retain(|node| pool.nodes[*node].name == *name);
+        }
+        let limit = Instant::now() + self.calls.settings().attempt_timeout;
+        let submission = Submission::new(raw, &self.headers());
+        let mut unheard = nodes.clone();
+        if let Some(mut words) = self.begin(&nodes, &submission, limit).await {
+            while let Some((node, word)) = words.next().await {
+                unheard.retain(|other| *other != node);
+                self.heard(node, word).await;
+            }
+        }
+        let is_whole = unheard.is_empty() && all.iter().all(|node| nodes.contains(node));
+        for node in unheard {
+            self.heard(node, word::Word::Lost).await;
+        }
+        is_whole && !nodes.is_empty()
+    }
+
+    async fn begin(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {
+        loop {
+            if nodes.is_empty() || Instant::now() >= limit {
+                return None;
+            }
+            if let Some(words) = self.calls.send_raw(nodes, submission, limit) {
+                return Some(words);
+            }
+            sleep(CROWDED).await;
+        }
+    }
+
+    async fn heard(&self, node: NodeId, word: word::Word) {
+        let node = self.calls.pool().nodes[node].name.clone();
+        trace!(
+            hash = %self.id.hash, tenant = %self.id.tenant, node = &*node, word = word.name(),
+            request_id = self.request_id, traceparent = self.traceparent,
+            "a node's word on a transaction"
+        );
+        let word = match word {
+            word::Word::Took | word::Word::AlreadyKnown => Word::Taken,
+            word::Word::Refused { code, message, .. } => {
+                Word::of_error(&NodeError { code, message: message.into(), data: None })
+            }
+            word::Word::Busy { .. } | word::Word::Lost => Word::Lost,
+        };
+        _ = self.inputs.send(Input::Heard { id: self.id.clone(), send: self.number, node, word }).await;
+    }
+
+    /// The header lines of the request that brought the transaction.
+    fn headers(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for (name, value) in [("x-request-id", &self.request_id), ("traceparent", &self.traceparent)] {
+            if let Some(value) = value {
+                lines.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            }
+        }
+        lines
+    }
+}

@@ -1,0 +1,301 @@
+//! The start and the end of the outbox, and the tasks between.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::warn;
+
+use super::{
+    calls::Keeper,
+    handle::{Outbox, Shared},
+    measured,
+    record::Network,
+    relay::{Order, Relay},
+    step::Step,
+    store::{Health, Store, StoreError},
+    told::Hub,
+    webhook::{
+        self, Clock, Connect, Prepared, Webhooks,
+        nodes::{self, PoolMemory},
+    },
+};
+use crate::{
+    call::{Calls, outbox_calls::TransactionKeeper},
+    chain::Interest,
+    config,
+    metrics::Metrics,
+    pool::Pool,
+};
+
+/// From one look for records that were kept long enough to the next.
+const SWEEP: Duration = Duration::from_secs(60);
+/// The pause before the next look where more is left.
+const SWEEP_AGAIN: Duration = Duration::from_millis(200);
+/// Records that go with one look.
+const SWEPT: usize = 500;
+/// From one question whether the disk takes writes again to the next.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the outbox needs of the world.
+pub struct Tools {
+    /// The store.
+    pub store: Store,
+    /// Requests to endpoints.
+    pub connect: Connect,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Decides the lengths of pauses.
+    pub seed: u64,
+    /// Told of a task that broke off, which is a bug, by its work.
+    pub broken: Broken,
+}
+
+/// Hears of a task that broke off.
+pub type Broken = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+/// Tells that its task broke off.
+struct Guard(Broken, &'static str);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)(self.1);
+        }
+    }
+}
+
+/// A task that is told of if it breaks off.
+async fn guarded(broken: Broken, work: &'static str, task: impl Future<Output = ()>) {
+    let _guard = Guard(broken, work);
+    task.await;
+}
+
+/// The tasks of the outbox. They end with it.
+pub struct Running {
+    outbox: Outbox,
+    broken: Broken,
+    /// The relays, by network.
+    relays: BTreeMap<Network, JoinSet<()>>,
+    /// Tell endpoints of the changes of pools.
+    pools: JoinSet<()>,
+    memory: PoolMemory,
+    background: JoinSet<()>,
+}
+
+impl Outbox {
+    /// Starts the outbox, without networks yet.
+    ///
+    /// # Errors
+    /// When the settings of an endpoint cannot be used: names the endpoint.
+    pub fn start(settings: &config::Outbox, tools: Tools) -> Result<(Self, Running), String> {
+        let Tools { store, connect, clock, seed, broken } = tools;
+        let prepared = Webhooks::prepare(&connect, &settings.webhooks)?;
+        let tools = webhook::Tools {
+            deliveries: Arc::new(store.clone()),
+            connect: connect.clone(),
+            clock: clock.clone(),
+            seed,
+        };
+        let (webhooks, supervisor) = Webhooks::new(tools, prepared);
+        let shared = Arc::new(Shared {
+            store,
+            webhooks,
+            clock,
+            connect,
+            settings: ArcSwap::from_pointee(settings.clone()),
+            relays: Mutex::default(),
+            hub: Hub::new(),
+            is_closing: AtomicBool::new(false),
+        });
+        let outbox = Self { shared: shared.clone() };
+        let mut background = JoinSet::new();
+        background.spawn(guarded(broken.clone(), "webhooks are no longer delivered", supervisor.run()));
+        background.spawn(guarded(broken.clone(), "old records are no longer dropped", sweep(shared.clone())));
+        background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared)));
+        Ok((
+            outbox.clone(),
+            Running {
+                outbox,
+                broken,
+                relays: BTreeMap::new(),
+                pools: JoinSet::new(),
+                memory: PoolMemory::default(),
+                background,
+            },
+        ))
+    }
+}
+
+impl Outbox {
+    /// Prepares the endpoints of new settings.
+    ///
+    /// # Errors
+    /// When an endpoint's settings cannot be used: names the endpoint.
+    pub fn prepare(&self, settings: &config::Outbox) -> Result<Prepared, String> {
+        Webhooks::prepare(&self.shared.connect, &settings.webhooks)
+    }
+
+    /// Takes up new settings: webhooks and bounds.
+    pub async fn apply(&self, settings: &config::Outbox, prepared: Prepared) {
+        let shared = &self.shared;
+        shared.settings.store(Arc::new(settings.clone()));
+        shared.webhooks.apply(prepared).await;
+        let relays: Vec<_> = shared.relays().values().cloned().collect();
+        for relay in relays {
+            // A relay that has ended needs no settings.
+            _ = relay.orders.send(Order::Reload).await;
+        }
+    }
+}
+
+impl Running {
+    /// Counts the transitions of transactions from now on.
+    pub fn measure(&mut self, metrics: Arc<Metrics>) {
+        let told = self.outbox.transitions();
+        self.background.spawn(guarded(
+            self.broken.clone(),
+            "transitions of the outbox are no longer counted",
+            measured::measure(told, metrics),
+        ));
+    }
+
+    /// The outbox.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Keeps the transactions of a network whose calls go by `calls` from now on. Tells who answers
+    /// calls about transactions there, and whether the network's rows could be read; without them
+    /// each transaction is refused.
+    pub fn serve(
+        &mut self,
+        network: &str,
+        calls: &Arc<Calls>,
+        interest: &Arc<Interest>,
+    ) -> (Arc<dyn TransactionKeeper>, Result<(), StoreError>) {
+        let network = Network::from(network);
+        let shared = &self.outbox.shared;
+        let known = shared.relays().get(&network).cloned();
+        let outcome = match known {
+            Some(relay) => {
+                if !Arc::ptr_eq(&relay.calls(), calls) {
+                    relay.calls.send_replace(calls.clone());
+                }
+                Ok(())
+            }
+            None => Relay::new(shared, &network, calls.clone(), interest.clone()).map(|(handle, relay)| {
+                shared.relays().insert(network.clone(), handle);
+                let mut task = JoinSet::new();
+                let work = "the transactions of a network are no longer sent";
+                task.spawn(guarded(self.broken.clone(), work, relay.run()));
+                self.relays.insert(network.clone(), task);
+            }),
+        };
+        (Arc::new(Keeper::new(self.outbox.clone(), network)), outcome)
+    }
+
+    /// Has endpoints told of the changes of these pools, which are in charge from now on.
+    pub fn watch_pools<'p>(&mut self, pools: impl Iterator<Item = &'p Arc<Pool>>) {
+        self.pools = JoinSet::new();
+        for pool in pools {
+            let (memory, webhooks) = (self.memory.clone(), self.outbox.webhooks().clone());
+            self.pools.spawn(nodes::watch(pool.clone(), memory, webhooks));
+        }
+    }
+
+    /// Ends the relays of networks other than these. Their transactions stay on the disk.
+    pub fn retain(&mut self, networks: &[&str]) {
+        self.outbox.shared.relays().retain(|network, _| networks.contains(&network.as_str()));
+        self.relays.retain(|network, _| networks.contains(&network.as_str()));
+    }
+
+    /// Takes nothing new, waits for what was begun, and closes the store. Tells how many
+    /// transactions and how many deliveries are left on the disk.
+    pub async fn shutdown(mut self, within: Duration) -> (u64, usize) {
+        let shared = self.outbox.shared.clone();
+        shared.is_closing.store(true, SeqCst);
+        let relays: Vec<_> = shared.relays().values().cloned().collect();
+        let drain = async {
+            let mut left = 0;
+            for relay in &relays {
+                left += relay.ask(Order::Drain).await.unwrap_or(0);
+            }
+            left
+        };
+        let drained = timeout(within / 2, drain).await;
+        let live = drained.unwrap_or_else(|_| relays.iter().map(|relay| relay.totals.read()[0]).sum());
+        let deliveries = shared.webhooks.shutdown(within / 2).await;
+        self.relays.clear();
+        self.pools.shutdown().await;
+        self.background.shutdown().await;
+        shared.store.clone().close().await;
+        (live, deliveries)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Relays hold the calls of their networks, and these hold the outbox.
+        self.outbox.shared.relays().clear();
+    }
+}
+
+/// Drops what was kept long enough, again and again.
+async fn sweep(shared: Arc<Shared>) {
+    loop {
+        let pause = match swept(&shared).await {
+            Ok(true) => SWEEP_AGAIN,
+            Ok(false) => SWEEP,
+            Err(error) => {
+                warn!(%error, "old records of the outbox stay for now");
+                SWEEP
+            }
+        };
+        sleep(pause).await;
+    }
+}
+
+/// Drops a batch of what was kept long enough. Whether there may be more.
+async fn swept(shared: &Shared) -> Result<bool, StoreError> {
+    let now = (shared.clock)();
+    let keep = u64::try_from(shared.settings.load().keep.as_millis()).unwrap_or(u64::MAX);
+    let relays = shared.relays().clone();
+    let quarantined_until = super::record::Millis(now.0.saturating_sub(keep));
+    let overdue =
+        shared.store.read()?.overdue(now, quarantined_until, |network| relays.contains_key(network), SWEPT)?;
+    if !overdue.step.is_empty() {
+        shared.store.commit(overdue.step).await?;
+    }
+    for (network, records) in overdue.of_desks {
+        if let Some(relay) = relays.get(&network) {
+            // A relay that has ended drops nothing; the next look finds the records again.
+            _ = relay.orders.send(Order::Forget(records)).await;
+        }
+    }
+    Ok(overdue.is_full)
+}
+
+/// Asks a disk that takes no writes again and again, since no transaction is handed in meanwhile
+/// that would show its return.
+async fn watch_disk(shared: Arc<Shared>) {
+    let mut health = shared.store.health();
+    loop {
+        if health.wait_for(|health| *health != Health::Writable).await.is_err() {
+            return;
+        }
+        sleep(DISK_PAUSE).await;
+        // The outcome changes the health.
+        _ = shared.store.commit(Step::new()).await;
+    }
+}

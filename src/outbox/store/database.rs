@@ -1,0 +1,113 @@
+//! Opens the database over a medium: makes a new one, refuses those of others, and falls back to
+//! reading where the disk takes no writes.
+
+use std::io;
+
+use redb::{Database, ReadableDatabase as _, StorageBackend, TableError, TableHandle as _};
+
+use super::{
+    apply::Tables,
+    error::{OpenError, StoreError},
+    medium::{Medium, Overlay},
+    reader::Reader,
+    tables::{FORMAT, FORMAT_KEY, GROUP_KEY, META},
+    watched::{FirstFailure, Watched},
+};
+
+/// Bytes of the file that the database keeps in memory.
+const CACHE: usize = 32 << 20;
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) database: Database,
+    pub(super) first_failure: FirstFailure,
+    /// Whether writes reach the disk; else they stay in memory, and none is acknowledged.
+    pub(super) is_real: bool,
+}
+
+impl Open {
+    /// Opens the database to read and write. `check` has each page compared with its checksum.
+    pub(super) fn real(medium: &dyn Medium, check: bool) -> Result<Self, OpenError> {
+        let backend = medium.open().map_err(|error| OpenError::Io(medium.name(), error))?;
+        Self::over(&medium.name(), backend, check, true)
+    }
+
+    /// Opens the database to read, over a disk that takes no writes.
+    pub(super) fn to_read(medium: &dyn Medium) -> Result<Self, OpenError> {
+        let io = |error| OpenError::Io(medium.name(), error);
+        let backend = Overlay::over(medium.open_to_read().map_err(io)?).map_err(io)?;
+        Self::over(&medium.name(), Box::new(backend), false, false)
+    }
+
+    /// Opens the database over `backend`, the file `name`.
+    pub(super) fn over(
+        name: &str,
+        backend: Box<dyn StorageBackend>,
+        check: bool,
+        is_real: bool,
+    ) -> Result<Self, OpenError> {
+        let is_new = backend.len().map_err(|error| OpenError::Io(name.to_owned(), error))? == 0;
+        let (backend, first_failure) = Watched::new(backend);
+        let opened = Database::builder()
+            .set_cache_size(CACHE)
+            .set_check_integrity_on_open(check && !is_new)
+            .create_with_backend(backend);
+        let database = opened.map_err(|error| OpenError::of(name, error))?;
+        let open = Self { database, first_failure, is_real };
+        open.check_format(name)?;
+        Ok(open)
+    }
+
+    /// Makes the tables of a new file, and refuses the file of another program or version.
+    fn check_format(&self, name: &str) -> Result<(), OpenError> {
+        let damaged = |error: StoreError| OpenError::Damaged(name.to_owned(), error.to_string());
+        let foreign = |reason: &str| OpenError::Foreign(name.to_owned(), reason.to_owned());
+        let found = {
+            let txn = self.database.begin_read().map_err(|error| damaged(error.into()))?;
+            let mut tables = txn.list_tables().map_err(|error| damaged(error.into()))?;
+            match txn.open_table(META) {
+                Ok(meta) => meta.get(FORMAT_KEY).map_err(|error| damaged(error.into()))?.map(|row| row.value()),
+                Err(TableError::TableDoesNotExist(_)) => match tables.next() {
+                    None => Some(0),
+                    Some(table) => return Err(foreign(&format!("it has a table {:?}", table.name()))),
+                },
+                Err(TableError::Storage(error)) => return Err(damaged(error.into())),
+                Err(error) => return Err(foreign(&error.to_string())),
+            }
+        };
+        match found {
+            // No table at all: the file was made, and a crash came before its first commit.
+            Some(0) => self.make_tables().map_err(|error| match error {
+                StoreError::Full(text) => {
+                    OpenError::Io(name.to_owned(), io::Error::new(io::ErrorKind::StorageFull, text))
+                }
+                error => OpenError::Io(name.to_owned(), io::Error::other(error)),
+            }),
+            Some(FORMAT) => Ok(()),
+            Some(found) if found > FORMAT => Err(OpenError::Newer { file: name.to_owned(), found, known: FORMAT }),
+            Some(found) => Err(OpenError::Older { file: name.to_owned(), found, known: FORMAT }),
+            None => Err(foreign("it has no format")),
+        }
+    }
+
+    fn make_tables(&self) -> Result<(), StoreError> {
+        let txn = self.database.begin_write()?;
+        Tables::open(&txn)?.set_meta(FORMAT_KEY, FORMAT)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Has the disk sync all that was read out of its cache, and returns the number of the last
+    /// group of steps.
+    pub(super) fn settle(&self) -> Result<u64, StoreError> {
+        let group = self.reader()?.meta(GROUP_KEY)?;
+        let txn = self.database.begin_write()?;
+        Tables::open(&txn)?.set_meta(GROUP_KEY, group)?;
+        txn.commit()?;
+        Ok(group)
+    }
+
+    pub(super) fn reader(&self) -> Result<Reader, StoreError> {
+        Ok(Reader::new(self.database.begin_read()?))
+    }
+}

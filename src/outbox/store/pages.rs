@@ -1,0 +1,190 @@
+//! Lists for operators and tenants: a tenant's records page by page, the tenants, and their sums.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::B256;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
+
+use crate::outbox::record::{Network, Record, StateName, TenantName, TxId, WorkId};
+
+use super::{
+    apply::read,
+    error::StoreError,
+    reader::{Reader, tenant_of},
+    tables::{DELIVERIES, Kind, LIVE, QUARANTINE, behind, key},
+};
+
+/// The most rows that one page looks at. Where few of them match, a page has fewer records than its
+/// limit, and says where to go on.
+pub const MOST_LOOKED_AT: usize = 10_000;
+
+/// The records that a page shows. An empty list of states means all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only this network's.
+    pub network: Option<Network>,
+    /// Only records in one of these states.
+    pub states: Vec<StateName>,
+}
+
+/// Some of a tenant's records, in the order of network and hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Where the next page begins: behind this one. `None`: there is no more.
+    pub next: Option<TxId>,
+}
+
+/// A tenant's share of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Records whose life is not over.
+    pub live: u64,
+    /// Length of the raw bytes of these.
+    pub live_bytes: u64,
+    /// Records that are kept though their life is over.
+    pub over: u64,
+    /// Length of the raw bytes of these.
+    pub over_bytes: u64,
+}
+
+impl Reader {
+    /// A page of a tenant's records: at most `limit`, those behind `after`. `after` must be the
+    /// tenant's; of another tenant's nothing is shown.
+    pub fn page(
+        &self,
+        tenant: &TenantName,
+        filter: &Filter,
+        after: Option<&TxId>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let mut page = Page { records: Vec::new(), next: None };
+        let tenant_end = behind(tenant.as_str());
+        let network_end = filter.network.as_ref().map(|network| behind(network.as_str()));
+        let end = match &network_end {
+            Some(end) => (tenant.as_str(), &**end, &[0; 32]),
+            None => (&*tenant_end, "", &[0; 32]),
+        };
+        let first = (tenant.as_str(), filter.network.as_ref().map_or("", Network::as_str), &[0; 32]);
+        let start = after.map_or(first, |after| first.max(key(after)));
+        if start > end {
+            return Ok(page);
+        }
+        let mut last = None;
+        for (looked_at, row) in self.states()?.range(start..end)?.enumerate() {
+            let (row, value) = row?;
+            let (_, network, hash) = row.value();
+            if Some(row.value()) == after.map(key) {
+                continue;
+            }
+            if page.records.len() >= limit || looked_at > MOST_LOOKED_AT {
+                page.next = last;
+                break;
+            }
+            let (state, json) = value.value();
+            if filter.states.is_empty() || filter.states.iter().any(|wanted| wanted.as_str() == state) {
+                page.records.push(read("state", json)?);
+            }
+            last = Some(TxId { tenant: tenant.clone(), network: network.into(), hash: hash.into() });
+        }
+        Ok(page)
+    }
+
+    /// The tenants that have records, in order, behind `after`; at most `limit`. For operators.
+    pub fn tenants(&self, after: Option<&TenantName>, limit: usize) -> Result<Vec<TenantName>, StoreError> {
+        let states = self.states()?;
+        let mut found = Vec::new();
+        let mut from = after.map(|after| behind(after.as_str())).unwrap_or_default();
+        while found.len() < limit {
+            // One look for each tenant: the first row behind all of the last one's.
+            let Some(row) = states.range((&*from, "", &[0; 32])..)?.next() else { break };
+            let (row, _) = row?;
+            let (tenant, ..) = row.value();
+            from = behind(tenant);
+            found.push(tenant_of(tenant)?);
+        }
+        Ok(found)
+    }
+
+    /// The tenants that have a transaction with this hash, among the first `limit` tenants: a look
+    /// for each. For operators: no tenant may see the answer.
+    pub fn owners(&self, network: &Network, hash: &B256, limit: usize) -> Result<Vec<TenantName>, StoreError> {
+        let states = self.states()?;
+        let mut owners = self.tenants(None, limit)?;
+        let mut failure = None;
+        owners.retain(|tenant| match states.get((tenant.as_str(), network.as_str(), &hash.0)) {
+            Ok(found) => found.is_some(),
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        });
+        failure.map_or(Ok(owners), |error| Err(error.into()))
+    }
+
+    /// All tenants' sums on a network, counted anew. This reads a short row for each record: for
+    /// the start.
+    pub fn sums(&self, network: &Network) -> Result<BTreeMap<TenantName, Sums>, StoreError> {
+        let mut sums = BTreeMap::<TenantName, Sums>::new();
+        let (start, end) = (network.as_str(), behind(network.as_str()));
+        let live = self.transaction().open_table(LIVE)?;
+        for row in live.range((start, 0, "", &[0; 32])..(&*end, 0, "", &[0; 32]))? {
+            let (row, bytes) = row?;
+            let of = sums.entry(tenant_of(row.value().2)?).or_default();
+            of.live += 1;
+            of.live_bytes += bytes.value();
+        }
+        for row in self.schedule(Kind::Retention)?.iter()? {
+            let (row, bytes) = row?;
+            let (_, tenant, work) = row.value();
+            if WorkId::from(work).transaction().is_none_or(|(of, _)| of != *network) {
+                continue;
+            }
+            let of = sums.entry(tenant_of(tenant)?).or_default();
+            of.over += 1;
+            of.over_bytes += bytes.value();
+        }
+        Ok(sums)
+    }
+
+    /// The transactions of a network that were given up, with their tenants. This reads a short
+    /// part of each record's row: for the start.
+    pub fn given_up(&self, network: &Network) -> Result<Vec<(B256, TenantName)>, StoreError> {
+        const GIVEN_UP: [StateName; 3] = [StateName::Refused, StateName::Expired, StateName::Cancelled];
+        let mut found = Vec::new();
+        for row in self.states()?.iter()? {
+            let (row, value) = row?;
+            let (tenant, of, hash) = row.value();
+            if of == network.as_str() && GIVEN_UP.iter().any(|state| state.as_str() == value.value().0) {
+                found.push((hash.into(), tenant_of(tenant)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The tenants that have deliveries in quarantine, in order; at most `limit`.
+    pub fn quarantine_tenants(&self, limit: usize) -> Result<Vec<TenantName>, StoreError> {
+        let rows = self.transaction().open_table(QUARANTINE)?;
+        let mut found = Vec::new();
+        let mut from = String::new();
+        while found.len() < limit {
+            let Some(row) = rows.range((&*from, "")..)?.next() else { break };
+            let (row, _) = row?;
+            let (tenant, _) = row.value();
+            from = behind(tenant);
+            found.push(tenant_of(tenant)?);
+        }
+        Ok(found)
+    }
+
+    /// How many deliveries are on their way, of all tenants.
+    pub fn delivery_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction().open_table(DELIVERIES)?.len()?)
+    }
+
+    /// How many quarantine records there are, of all tenants.
+    pub fn quarantine_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction().open_table(QUARANTINE)?.len()?)
+    }
+}

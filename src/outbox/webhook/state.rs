@@ -1,0 +1,83 @@
+//! What is known of one endpoint while the proxy runs: what waits for it, and how it fares.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::sync::Notify;
+
+use super::queue::{Key, Queue};
+use crate::outbox::record::Millis;
+
+/// An endpoint's state, which outlives its task: a reload begins another task with it.
+#[derive(Debug, Default)]
+pub(super) struct EndpointState {
+    queue: Mutex<Queue>,
+    /// Notified when the queue has something new.
+    pub(super) news: Notify,
+    pub(super) delivered: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) quarantined: AtomicU64,
+    pub(super) is_failing: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+/// How an endpoint fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointStatus {
+    /// The endpoint's name.
+    pub name: String,
+    /// Deliveries that wait.
+    pub waiting: usize,
+    /// Deliveries under way.
+    pub under_way: usize,
+    /// When the first of those that wait is due.
+    pub next_due: Option<Millis>,
+    /// Deliveries that it took, since the proxy started.
+    pub delivered: u64,
+    /// Attempts that failed, since the proxy started.
+    pub failed: u64,
+    /// Deliveries that were given up, since the proxy started.
+    pub quarantined: u64,
+    /// Whether it is left alone between single attempts.
+    pub is_failing: bool,
+    /// The last failure, without secrets.
+    pub last_error: Option<String>,
+}
+
+impl EndpointState {
+    /// The queue. Every change is made whole under the lock, so a panic elsewhere cannot have
+    /// spoilt it.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a delivery, and wakes the endpoint's task.
+    pub(super) fn add(&self, key: Key, due: Millis) {
+        self.queue().add(key, due);
+        self.news.notify_one();
+    }
+
+    pub(super) fn note_error(&self, why: &str) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    pub(super) fn status(&self, name: &str) -> EndpointStatus {
+        let (waiting, under_way, next_due) = {
+            let queue = self.queue();
+            (queue.waiting(), queue.under_way(), queue.next_due())
+        };
+        EndpointStatus {
+            name: name.to_owned(),
+            waiting,
+            under_way,
+            next_due,
+            delivered: self.delivered.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            quarantined: self.quarantined.load(Relaxed),
+            is_failing: self.is_failing.load(Relaxed),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Transactions as clients sign them.
+
+use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_primitives::{Address, B256, Signature};
+use k256::ecdsa::SigningKey;
+use steadfast::domain::hex::encode;
+
+/// The bytes, as hex, and the hash of a transaction of the sender with this key.
+pub fn transaction(chain_id: u64, key: u8, nonce: u64, tip: u128) -> (String, B256) {
+    let tx = TxEip1559 {
+        chain_id,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 30_000_000_000,
+        max_priority_fee_per_gas: tip,
+        to: Address::repeat_byte(7).into(),
+        ..TxEip1559::default()
+    };
+    let key = SigningKey::from_slice(&[key; 32]).unwrap();
+    let (signature, parity) = key.sign_prehash_recoverable(tx.signature_hash().as_slice()).unwrap();
+    let tx = TxEnvelope::from(tx.into_signed(Signature::from((signature, parity))));
+    (encode(tx.encoded_2718()), *tx.tx_hash())
+}

@@ -1,0 +1,83 @@
+//! A transaction's life in blocks, to its end.
+
+use super::*;
+use steadfast::devnet::Fault;
+
+/// U24, U28: each transition once, in order, to the chain's own finality.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_is_followed_until_its_block_is_final() {
+    let scene = Scene::start(ON).await;
+    let hash = scene.sent(0).await;
+    scene.mine(1).await;
+    scene.until_state(hash, "mined").await;
+    let status = scene.status(hash).await;
+    let head = scene.devnet.chain().head();
+    assert_eq!(status["block"]["hash"], json!(head.hash), "{status}");
+    assert_eq!(status["isOver"], false);
+    scene.mine(1).await;
+    scene.until_state(hash, "confirmed").await;
+    scene.devnet.chain().mine(200);
+    scene.mine(2).await;
+    scene.until_state(hash, "final").await;
+    assert_eq!(scene.history(hash).await, ["accepted", "sent", "mined", "confirmed", "final"]);
+    assert_eq!(scene.status(hash).await["isOver"], true);
+    // Nothing follows.
+    let sends = scene.node(0).count(SEND);
+    scene.mine(5).await;
+    assert_eq!(scene.node(0).count(SEND), sends);
+    assert_eq!(scene.history(hash).await.len(), 5);
+}
+
+/// U3: another transaction of the same sender and nonce takes its place.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_nonce_another_has_used_is_replaced() {
+    let scene = Scene::start(ON).await;
+    let (first, second) = (transaction(0), signed(1, 0, 2));
+    scene.sent(0).await;
+    scene.until_state(first.1, "sent").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Forgetful);
+        scene.node(index).clear_faults();
+    }
+    // The other goes past the proxy.
+    let bytes = steadfast::domain::hex::bytes(&second.0).unwrap();
+    scene.devnet.chain().submit(bytes).unwrap();
+    scene.mine(1).await;
+    scene.until_state(first.1, "replaced").await;
+    let status = scene.status(first.1).await;
+    assert_eq!(status["replacedBy"], json!(second.1), "{status}");
+    let sends = scene.node(0).count(SEND);
+    scene.mine(6).await;
+    assert_eq!(scene.node(0).count(SEND), sends, "a replaced transaction was sent again");
+    let (code, reason, _) = error(&scene.send(&first.0).await);
+    assert_eq!((code, reason), (-32000, "nonce_used"));
+}
+
+/// U40: the deadline passes.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_no_block_takes_expires() {
+    let scene = Scene::start("[outbox]\ndeadline = \"30s\"\n").await;
+    let hash = scene.sent(0).await;
+    scene.until_state(hash, "sent").await;
+    sleep(Duration::from_secs(31)).await;
+    scene.until_state(hash, "expired").await;
+    assert_eq!(scene.history(hash).await, ["accepted", "sent", "expired"]);
+    // The client asks for it again: it begins anew.
+    scene.sent(0).await;
+    scene.mine(2).await;
+    scene.until_state(hash, "mined").await;
+}
+
+/// U41: a deadline that passes while the proxy is away is kept.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_while_the_proxy_is_away_counts() {
+    let mut scene = Scene::start("[outbox]\ndeadline = \"30s\"\n").await;
+    let hash = scene.sent(0).await;
+    scene.stop().await;
+    // The simulated wall clock of a proxy is the system's: two starts are no further apart than the
+    // test. So the deadline is what the record says.
+    scene.proxy = Some(Proxy::launch(&scene.net, &scene.settings).await);
+    assert_eq!(scene.state(hash).await, "sent");
+    sleep(Duration::from_secs(31)).await;
+    scene.until_state(hash, "expired").await;
+}

@@ -1,0 +1,122 @@
+//! How a transaction comes to nodes, and comes there again.
+
+use super::*;
+use steadfast::devnet::Fault;
+
+/// A node that returns with an empty mempool gets what no block has.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_returns_gets_what_waits() {
+    let scene = Scene::start(ON).await;
+    let hash = scene.sent(0).await;
+    scene.until_mempool(1, &[hash]).await;
+    scene.node(1).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "down", "up"]).await;
+    scene.node(1).restart().await;
+    assert!(scene.node(1).mempool().is_empty());
+    scene.until_mempool(1, &[hash]).await;
+}
+
+/// U2: a node's 'ok' ends nothing. A mempool that drops it is sent it again after `resend_blocks`.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_all_nodes_forgot_is_sent_again() {
+    let scene = Scene::start(ON).await;
+    let hash = scene.sent(0).await;
+    scene.until_mempool(2, &[hash]).await;
+    scene.until_state(hash, "sent").await;
+    // The pretend chain mines what waits at any node, so all forget before the first block.
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Forgetful);
+        scene.node(index).clear_faults();
+    }
+    assert!(scene.devnet.chain().mempool().is_empty());
+    scene.mine(4).await;
+    scene.until_state(hash, "mined").await;
+    assert!([0, 1, 2].iter().any(|index| scene.node(*index).count(SEND) > 1), "no node was sent it again");
+}
+
+/// A transaction of a chain that goes another way is sent again, and followed into its new block.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_a_reorganisation_took_out_is_mined_again() {
+    let scene = Scene::start(ON).await;
+    let hash = scene.sent(0).await;
+    scene.mine(1).await;
+    scene.until_state(hash, "mined").await;
+    let block = scene.status(hash).await["block"]["hash"].clone();
+    scene.devnet.chain().reorg(1).unwrap();
+    scene.mine(2).await;
+    scene.until_state(hash, "confirmed").await;
+    let status = scene.status(hash).await;
+    assert_ne!(status["block"]["hash"], block, "{status}");
+    let history = scene.history(hash).await;
+    let expected = ["accepted", "sent", "mined", "reorged"];
+    assert_eq!(history[..4], expected, "{history:?}");
+    assert_eq!(history.iter().filter(|state| *state == "mined").count(), 2, "{history:?}");
+}
+
+/// U32: a later nonce of a sender waits for the earlier one.
+#[tokio::test(start_paused = true)]
+async fn a_senders_transactions_come_in_the_order_of_their_nonces() {
+    let scene = Scene::start("[outbox]\nack = \"disk\"\n").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Down);
+    }
+    scene.until_verdicts(["down", "down", "down"]).await;
+    for nonce in [3, 1, 0, 2] {
+        scene.sent(nonce).await;
+    }
+    scene.node(0).clear_faults();
+    let expected: Vec<B256> = (0..4).map(hash).collect();
+    until("the node has all", async || scene.node(0).raw_transactions().len() == 4).await;
+    assert_eq!(scene.node(0).raw_transactions(), expected);
+}
+
+/// U33, U60: after a loss of power what was acknowledged is sent by the next proxy.
+#[tokio::test(start_paused = true)]
+async fn after_a_loss_of_power_all_that_was_acknowledged_is_sent() {
+    let mut scene = Scene::start("[outbox]\nack = \"disk\"\n").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Down);
+    }
+    scene.until_verdicts(["down", "down", "down"]).await;
+    let mut hashes = Vec::new();
+    for nonce in 0..5 {
+        hashes.push(scene.sent(nonce).await);
+    }
+    scene.lose_power().await;
+    scene.node(2).clear_faults();
+    scene.until_mempool(2, &hashes).await;
+    scene.mine(3).await;
+    for hash in hashes {
+        scene.until_state(hash, "mined").await;
+    }
+}
+
+/// A block that came while the proxy was away is found by asking.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_came_while_the_proxy_was_away_is_found() {
+    let mut scene = Scene::start(ON).await;
+    let hash = scene.sent(0).await;
+    scene.until_state(hash, "sent").await;
+    scene.stop().await;
+    scene.devnet.chain().mine(3);
+    scene.proxy = Some(Proxy::launch(&scene.net, &scene.settings).await);
+    scene.until_verdicts(["up", "up", "up"]).await;
+    scene.mine(2).await;
+    scene.until_state(hash, "confirmed").await;
+    assert_eq!(scene.history(hash).await, ["accepted", "sent", "mined", "confirmed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn send_to_bounds_the_nodes() {
+    for (send_to, expected) in [("all", [1, 1, 1]), ("tier", [1, 1, 0]), ("first", [1, 0, 0])] {
+        let scene = Scene::start(&format!("[outbox]\nsend_to = \"{send_to}\"\n")).await;
+        scene.sent(0).await;
+        sleep(Duration::from_secs(1)).await;
+        let counts = [0, 1, 2].map(|index| scene.node(index).count(SEND));
+        assert_eq!(counts, expected, "{send_to}");
+        let taken = expected.iter().sum::<u64>() as f64;
+        let words =
+            scene.proxy().metric("steadfast_raw_transaction_sends_total", r#"reason="outbox",word="took""#).await;
+        assert!((words - taken).abs() < 0.5, "{words}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Tenants, and the names of request and trace.
+
+use super::*;
+use crate::common::{
+    origin::{Origin, Reply, Seen},
+    proxy::nodes,
+};
+
+const TENANTS: &str = "[outbox]\ntenant_header = \"x-tenant-id\"\n";
+
+impl Scene {
+    async fn as_tenant(&self, headers: &str, body: String) -> Value {
+        let mut client = self.proxy().client().await;
+        client.send(with_headers("/", headers, body.as_bytes())).await;
+        client.response().await.json()
+    }
+}
+
+/// U19: no tenant sees another's transaction.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_sees_its_own_transactions_only() {
+    let scene = Scene::start(TENANTS).await;
+    let (raw, hash) = transaction(0);
+    let answer = scene.as_tenant("X-Tenant-Id: acme\r\n", send(&raw)).await;
+    assert_eq!(answer["result"], json!(hash), "{answer}");
+    let status = |headers: &'static str| scene.as_tenant(headers, call(2, STATUS, &format!("[\"{hash}\"]")));
+    assert_eq!(status("x-tenant-id: acme\r\n").await["result"]["hash"], json!(hash));
+    assert_eq!(status("x-tenant-id: other\r\n").await["result"], Value::Null);
+    assert_eq!(status("").await["result"], Value::Null);
+    // Both have one of their own of the same bytes.
+    let answer = scene.as_tenant("x-tenant-id: other\r\n", send(&raw)).await;
+    assert_eq!(answer["result"], json!(hash), "{answer}");
+    assert_eq!(status("x-tenant-id: other\r\n").await["result"]["hash"], json!(hash));
+    let requests = [0, 1, 2].map(|index| scene.node(index).requests());
+    let heads = requests.iter().flatten().map(|request| format!("{request:?}").to_lowercase());
+    assert!(!heads.into_iter().any(|head| head.contains("x-tenant-id")), "nodes were told of tenants");
+}
+
+/// U7: names are checked where they come in, and a name that comes twice is none.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_no_tenants_is_refused() {
+    let scene = Scene::start(TENANTS).await;
+    let (raw, _) = transaction(0);
+    for headers in ["x-tenant-id: A B\r\n", "x-tenant-id: a\r\nx-tenant-id: a\r\n", "x-tenant-id: \r\n"] {
+        let answer = scene.as_tenant(headers, send(&raw)).await;
+        let (code, reason, message) = error(&answer);
+        assert_eq!((code, reason), (-32602, "invalid_tenant"), "{answer}");
+        assert!(message.contains("x-tenant-id"), "{message}");
+    }
+    let read = scene.as_tenant("x-tenant-id: A B\r\n", call(1, "eth_blockNumber", "[]")).await;
+    assert!(read["result"].is_string(), "reads need no tenant: {read}");
+}
+
+/// Without the setting no header is looked at.
+#[tokio::test(start_paused = true)]
+async fn without_the_setting_no_header_names_a_tenant() {
+    let scene = Scene::start(ON).await;
+    let (raw, hash) = transaction(0);
+    let answer = scene.as_tenant("x-tenant-id: acme\r\n", send(&raw)).await;
+    assert_eq!(answer["result"], json!(hash), "{answer}");
+    assert_eq!(scene.status(hash).await["hash"], json!(hash));
+}
+
+/// U4: the names of request and trace go with each send, also with those of a later proxy.
+#[tokio::test(start_paused = true)]
+async fn request_and_trace_go_with_every_send() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen: &Seen| match seen.method().as_str() {
+        SEND => Reply::error(seen, -32000, "txpool is full, come again"),
+        _ => Reply::result(seen, "null"),
+    })
+    .await;
+    let settings = ["[outbox]\nack = \"disk\"\n", &nodes([origin.url()])].concat();
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let (raw, _) = transaction(0);
+    let headers = format!("x-request-id: order-7\r\ntraceparent: {TRACE}\r\n");
+    let mut client = proxy.client().await;
+    client.send(with_headers("/", &headers, send(&raw).as_bytes())).await;
+    assert!(client.response().await.json()["result"].is_string());
+    let sends = || origin.seen().into_iter().filter(|seen| seen.method() == SEND).collect::<Vec<_>>();
+    until("it was sent", async || !sends().is_empty()).await;
+    proxy.app.shutdown().await;
+    let before = sends().len();
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    until("it was sent again", async || sends().len() > before).await;
+    for seen in sends() {
+        assert_eq!(seen.header("x-request-id"), ["order-7"], "{}", seen.head);
+        assert_eq!(seen.header("traceparent"), [TRACE], "{}", seen.head);
+    }
+}

@@ -1,0 +1,87 @@
+//! Webhooks of the whole proxy: each transition of a transaction comes to the endpoint.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::*;
+use steadfast::{
+    app::{App, Source, World},
+    net::{
+        BoxFuture,
+        names::Names,
+        post::{Answer, Post, PostError},
+    },
+};
+
+type Got = Arc<Mutex<Vec<(HeaderMap, Value)>>>;
+
+/// An endpoint that takes all, or fails so many times first.
+struct Endpoint {
+    got: Got,
+    failing: Mutex<usize>,
+}
+
+impl Post for Endpoint {
+    fn post(&self, headers: HeaderMap, body: Bytes) -> BoxFuture<'_, Result<Answer, PostError>> {
+        let mut failing = self.failing.lock().unwrap();
+        let is_taken = *failing == 0;
+        *failing = failing.saturating_sub(1);
+        if is_taken {
+            self.got.lock().unwrap().push((headers, serde_json::from_slice(&body).unwrap()));
+        }
+        let status = if is_taken { StatusCode::NO_CONTENT } else { StatusCode::INTERNAL_SERVER_ERROR };
+        Box::pin(async move { Ok(Answer { status, retry_after: None }) })
+    }
+}
+
+async fn launch(net: &Net, settings: &str, got: &Got, failing: usize) -> App {
+    let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
+    let (names, open_store) = (Arc::new(Names::new(net.clone())), net.open_store());
+    let endpoint = Arc::new(Endpoint { got: got.clone(), failing: Mutex::new(failing) });
+    let connect: steadfast::outbox::webhook::Connect = Arc::new(move |_| Ok(endpoint.clone()));
+    let world = World { dial, listen, names, open_store, connect, threads: None, ..World::real(1) };
+    let settings = settings.to_owned();
+    let source: Source = Arc::new(move || Ok(crate::common::proxy::config(&settings)));
+    App::start(source().unwrap(), world, Some(source)).await.unwrap()
+}
+
+/// U34, U38, U39: at least once with one id, after the disk has the transition.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_told_of_each_transition_with_one_id() {
+    let hook = "[outbox]\nconfirmations = 2\n[[outbox.webhook]]\nname = \"billing\"\nurl = \"https://hooks.example/tx\"\n\
+        events = [\"tx.accepted\", \"tx.mined\", \"tx.confirmed\", \"tx.final\", \"node.down\"]\n\
+        secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
+    let mut scene = Scene::prepare("").await;
+    scene.stop().await;
+    scene.settings = settings(&scene.devnet, hook);
+    let got = Got::default();
+    let app = launch(&scene.net, &scene.settings, &got, 2).await;
+    scene.proxy = Some(Proxy::of(&scene.net, app));
+    scene.until_verdicts(["up", "up", "up"]).await;
+    let (raw, hash) = transaction(0);
+    let mut client = scene.proxy().client().await;
+    client.send(with_headers("/", "x-request-id: order-7\r\n", send(&raw).as_bytes())).await;
+    assert_eq!(client.response().await.json()["result"], json!(hash));
+    scene.mine(3).await;
+    scene.devnet.chain().mine(200);
+    scene.mine(2).await;
+    let kinds = || got.lock().unwrap().iter().map(|(_, body)| body["type"].clone()).collect::<Vec<_>>();
+    let all = ["tx.accepted", "tx.mined", "tx.confirmed", "tx.final"];
+    let start = Instant::now();
+    while !all.iter().all(|kind| kinds().contains(&json!(kind))) {
+        assert!(start.elapsed() < Duration::from_secs(120), "{:?}", kinds());
+        sleep(Duration::from_millis(100)).await;
+    }
+    let ids: std::collections::BTreeSet<_> =
+        got.lock().unwrap().iter().map(|(headers, _)| headers["webhook-id"].to_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 4, "an event was told under two ids, or twice");
+    for (headers, body) in got.lock().unwrap().iter() {
+        assert_eq!(body["data"]["hash"], json!(hash), "{body}");
+        assert_eq!(headers["x-request-id"], "order-7");
+    }
+    scene.node(1).set_fault(steadfast::devnet::Fault::Down);
+    scene.until_verdicts(["up", "down", "up"]).await;
+    until("the endpoint is told of the node", async || kinds().contains(&json!("node.down"))).await;
+}

@@ -1,0 +1,71 @@
+//! `steadfast outbox …` before a running proxy.
+
+use std::process::Command;
+
+use tokio::task::spawn_blocking;
+
+use super::{receiver::Receiver, *};
+
+/// The exit code of `steadfast outbox` with these words, and all that it printed.
+async fn steadfast(scene: &Scene, words: &[&str]) -> (i32, String) {
+    let admin = format!("http://{}", scene.proxy.app.admin_addr());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.arg("outbox").args(words).args(["--admin", &admin]);
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn commands_show_a_transaction_and_give_orders() {
+    let scene = Scene::new("ack = \"disk\"\n").await;
+    (0..2).for_each(|node| scene.net.el(node).set_fault(steadfast::devnet::Fault::refuse(&["eth_sendRawTransaction"])));
+    assert_eq!(steadfast(&scene, &["list"]).await, (0, "no such transaction is kept\n".to_owned()));
+    scene.send(0).await;
+    let [_, hash] = SIGNED[0];
+    let (code, list) = steadfast(&scene, &["list", "--state", "accepted,sent"]).await;
+    assert!(code == 0 && list.contains(hash) && list.contains("accepted"), "{list}");
+    let (code, json) = steadfast(&scene, &["list", "--json"]).await;
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&json).unwrap()["transactions"][0]["hash"].as_str()),
+        (0, Some(hash))
+    );
+    let (code, shown) = steadfast(&scene, &["show", hash]).await;
+    assert!(code == 0 && shown.starts_with(hash) && shown.contains("nonce 0"), "{shown}");
+    let (code, told) = steadfast(&scene, &["resend", hash]).await;
+    assert_eq!((code, told), (0, format!("{hash} (default, default) is sent to all usable nodes\n")));
+    let (code, told) = steadfast(&scene, &["drop", hash]).await;
+    assert_eq!((code, told), (1, "the transaction is accepted: cancel it first\n".to_owned()));
+    let (code, told) = steadfast(&scene, &["cancel", hash]).await;
+    assert!(code == 0 && told.contains("is cancelled\nThe proxy stops sending. Cancelling cannot unsend"), "{told}");
+    let (code, told) = steadfast(&scene, &["drop", hash, "--tenant", "default", "--network", "default"]).await;
+    assert_eq!((code, told), (0, format!("{hash} (default, default) is dropped\n")));
+    let (code, told) = steadfast(&scene, &["show", hash]).await;
+    assert_eq!((code, told), (1, format!("the outbox has no transaction {hash}\n")));
+    let (code, told) = steadfast(&scene, &["show", "0x7"]).await;
+    assert!(code == 1 && told.contains("is not a transaction's hash"), "{told}");
+}
+
+#[tokio::test]
+async fn commands_empty_the_quarantine_and_replay() {
+    let endpoint = Receiver::start(&["tx.mined"], 410).await;
+    let scene = Scene::new(&endpoint.settings).await;
+    assert_eq!(steadfast(&scene, &["quarantine"]).await, (0, "no delivery is in quarantine\n".to_owned()));
+    scene.send(0).await;
+    let from = scene.net.chain().mine(1).number.to_string();
+    until("it is given up", async || {
+        steadfast(&scene, &["quarantine"]).await.1.contains("status 410: it wants no more")
+    })
+    .await;
+    endpoint.status.store(200, std::sync::atomic::Ordering::SeqCst);
+    let (code, told) = steadfast(&scene, &["quarantine", "--retry-all"]).await;
+    assert!(code == 0 && told.contains("@billing is out of quarantine"), "{told}");
+    until("it is delivered", async || endpoint.seen().len() == 2).await;
+    let (code, told) = steadfast(&scene, &["quarantine", "--retry", "evt_0@billing"]).await;
+    assert!(code == 1 && told.contains("no such delivery is in quarantine"), "{told}");
+    let (code, told) = steadfast(&scene, &["replay", "--from", &from]).await;
+    assert!(code == 0 && told.starts_with("1 deliveries would be made") && told.contains("nothing was done"), "{told}");
+    let (code, told) = steadfast(&scene, &["replay", "--from", &from, "--endpoint", "billing", "--yes"]).await;
+    assert!(code == 0 && told.starts_with("1 deliveries to billing are made"), "{told}");
+    until("it is told once more", async || endpoint.seen().len() == 3).await;
+}

@@ -2,6 +2,7 @@
 
 import re
 import unittest
+from unittest import mock
 
 import queries
 from queries import ROOT
@@ -63,3 +64,19 @@ class Docs(unittest.TestCase):
                     # A path below the folder of the file, since the test may not write elsewhere.
                     shown = shown.replace('dir = "/var/lib/', 'dir = "')
                     starts(self, re.sub(r'\$\{\w+\}', "secret", shown))
+
+    def test_the_receivers_check_of_a_signature_is_right(self):
+        code = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "OUTBOX.md").read_text(), re.M | re.S)[1]
+        shown = {}
+        exec(code, shown)
+        secret, body = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", b'{"test": 2432232314}'
+        # The vector that the libraries of the Standard Webhooks are tested with.
+        headers = {
+            "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "webhook-timestamp": "1614265330",
+            "webhook-signature": "v1,AAAA v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        }
+        with mock.patch("time.time", return_value=1614265330):
+            self.assertTrue(shown["verify"](secret, headers, body))
+            self.assertFalse(shown["verify"](secret, headers, body + b" "))
+        self.assertFalse(shown["verify"](secret, headers, body), "it was signed long ago")

@@ -231,6 +231,7 @@ mod tests {
         assert_eq!(read("[outbox]").unwrap(), Some(Outbox::default()));
     }
 
+    /// U12: each key has its place, its unit and its bounds.
     #[test]
     fn every_setting_is_read() {
         let outbox = read(

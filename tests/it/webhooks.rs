@@ -191,6 +191,7 @@ fn waiting(store: &Store) -> usize {
     store.read().unwrap().deliveries(&TenantName::default(), None, 1000).unwrap().len()
 }
 
+/// U35: an endpoint has settings of its own.
 #[tokio::test]
 async fn a_receiver_finds_each_event_signed_and_once() {
     let (folder, receiver) = (TestFolder::new(), Receiver::start(Some(204)).await);

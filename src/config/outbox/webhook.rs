@@ -270,6 +270,7 @@ mod tests {
         assert_eq!(webhook.secrets[0].expose().len(), 24);
     }
 
+    /// U14, U36: a secret is referred to, by a file or a variable.
     #[test]
     fn a_secret_comes_from_the_file_a_variable_or_a_list() {
         assert_eq!(one("secret = \"${HOOK_SECRET}\"").secrets, one("").secrets);
@@ -292,6 +293,7 @@ mod tests {
         assert!(parse(&entry).unwrap_err().to_string().contains("cannot be read"));
     }
 
+    /// U11, U36: settings can be printed, and secrets stay hidden.
     #[test]
     fn no_secret_is_shown() {
         let webhook = one("url = \"https://user:passw0rd@hooks.example/k3y-of-mine?token=t0ken\"");

@@ -75,6 +75,7 @@ async fn a_silent_endpoint_is_a_failure_after_its_timeout() {
     assert_eq!(scene.webhooks.status()[0].last_error.as_deref(), Some("no answer in time"));
 }
 
+/// U23, U58: a delivery that is given up stays, with the reason.
 #[tokio::test(start_paused = true)]
 async fn after_the_last_attempt_a_delivery_is_in_quarantine() {
     let (store, script) = (Arc::default(), Scripted::statuses(&[500, 500, 503, 500, 200]));
@@ -135,6 +136,7 @@ async fn retry_after_holds_all_deliveries_of_the_endpoint() {
     assert_eq!(script.got().len(), 3);
 }
 
+/// U37: an endpoint that fails is spared.
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_is_asked_with_one_delivery_at_a_time() {
     let script = Scripted::new(|number, _| async move {
@@ -269,6 +271,7 @@ async fn a_delivery_that_was_not_heard_of_is_found_in_the_store() {
     assert_eq!(script.got().len(), 1);
 }
 
+/// U47: the end of the process delivers what is due.
 #[tokio::test(start_paused = true)]
 async fn shutdown_flushes_what_is_due_and_ends_in_time() {
     let (store, fast) = (Arc::<MemoryStore>::default(), Scripted::statuses(&[200]));

@@ -112,7 +112,7 @@ async fn bytes_that_no_node_can_take_are_refused_with_reasons() {
     assert_eq!(scene.node(0).count(SEND), 0);
 }
 
-/// U32: what a tenant may have is bounded.
+/// U25, U32: what a tenant may have is bounded.
 #[tokio::test(start_paused = true)]
 async fn a_full_outbox_refuses_and_names_the_bound() {
     let scene = Scene::start("[outbox]\nmax_pending = 2\n").await;

@@ -106,6 +106,7 @@ async fn a_block_that_came_while_the_proxy_was_away_is_found() {
     assert_eq!(scene.history(hash).await, ["accepted", "sent", "mined", "confirmed"]);
 }
 
+/// U30: the setting chooses the nodes of a sending.
 #[tokio::test(start_paused = true)]
 async fn send_to_bounds_the_nodes() {
     for (send_to, expected) in [("all", [1, 1, 1]), ("tier", [1, 1, 0]), ("first", [1, 0, 0])] {

@@ -61,7 +61,7 @@ async fn without_the_setting_no_header_names_a_tenant() {
     assert_eq!(scene.status(hash).await["hash"], json!(hash));
 }
 
-/// U4: the names of request and trace go with each send, also with those of a later proxy.
+/// U4, U57: the names of request and trace go with each send, also with those of a later proxy.
 #[tokio::test(start_paused = true)]
 async fn request_and_trace_go_with_every_send() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::{receiver::Receiver, *};
 
+/// U58: a delivery in quarantine can be looked at and taken out.
 #[tokio::test]
 async fn a_delivery_in_quarantine_is_delivered_when_it_is_taken_out() {
     let endpoint = Receiver::start(&["tx.accepted"], 410).await;
@@ -47,6 +48,7 @@ async fn pages_of_the_quarantine_go_on_where_the_last_ended() {
     assert_eq!((&third["deliveries"], &third["next"]), (&json!([]), &Value::Null));
 }
 
+/// U59: a replay is counted first, and keeps the ids.
 #[tokio::test]
 async fn a_replay_counts_first_and_then_tells_with_the_old_ids() {
     let endpoint = Receiver::start(&["tx.accepted", "tx.mined"], 200).await;

@@ -8,6 +8,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
     line.parse().ok()
 }
 
+/// U29, U45: depth, age, latency and lag are metrics.
 #[tokio::test]
 async fn the_outbox_is_measured() {
     let endpoint = Receiver::start(&["tx.accepted", "tx.mined"], 200).await;

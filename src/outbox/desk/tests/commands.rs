@@ -3,6 +3,7 @@
 use super::{super::*, bench::*};
 use crate::outbox::record::StateName;
 
+/// U26: cancelling stops the sending.
 #[test]
 fn a_cancelled_transaction_is_never_sent_again() {
     let mut bench = Bench::new();

@@ -69,6 +69,7 @@ impl Run {
     }
 }
 
+/// U17: a step is written whole or not at all.
 #[test]
 fn a_crash_at_any_write_leaves_whole_steps_and_all_acknowledged() {
     let mut crashes = 0;

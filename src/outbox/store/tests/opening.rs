@@ -159,6 +159,7 @@ fn golden_step() -> Step {
     step
 }
 
+/// U9: files of earlier versions are read.
 #[tokio::test]
 async fn a_file_of_format_1_is_read_by_this_version() {
     let folder = Folder::new();

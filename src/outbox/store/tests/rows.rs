@@ -10,6 +10,7 @@ fn hashes(records: &[Record]) -> Vec<u8> {
     records.iter().map(|record| record.id.hash[0]).collect()
 }
 
+/// U8, U16: record, checkpoint, delivery and schedule have a key each.
 #[test]
 fn an_accepted_transaction_is_found_by_each_key() {
     let (_disk, store) = memory();
@@ -34,6 +35,7 @@ fn an_accepted_transaction_is_found_by_each_key() {
     assert_eq!(read.raw(&tx("a", "test", 3)).unwrap(), None);
 }
 
+/// U42: rows and schedules are of a tenant.
 #[test]
 fn two_tenants_never_see_each_other() {
     let (_disk, store) = memory();
@@ -189,6 +191,7 @@ fn rows_that_were_kept_long_enough_go_in_batches() {
     assert_eq!(store.read().unwrap().sums(&"main".into()).unwrap()[&tenant("a")].over, 2);
 }
 
+/// U8: the due time comes first in a key.
 #[test]
 fn due_work_comes_in_the_order_of_its_time() {
     let (_disk, store) = memory();

@@ -143,7 +143,7 @@ impl Outbox {
         let is_too_much = |waiting: usize, limit| waiting.saturating_mul(DELIVERY_BYTES) >= limit;
         let (key, _, limit) = bounds.into_iter().find(|(_, waiting, limit)| is_too_much(*waiting, *limit))?;
         let id = TxId { tenant: tenant.clone(), network: network.clone(), hash: *hash };
-        // What is kept already makes no new record.
+        // A transaction that is kept already makes no new record.
         let is_known = self.record(&id).is_ok_and(|record| record.is_some());
         (!is_known).then_some(NotDone::Full { key, limit })
     }

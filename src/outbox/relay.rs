@@ -3,7 +3,7 @@
 //! The task hands the desk its inputs, commits the steps in order on one line of the store, and
 //! performs effects after the commit. Sends and questions run beside the task and come back as
 //! inputs. When a commit fails, the desk believes more than the disk knows: the task then makes a
-//! new desk from the store, and those who wait are told, unless the disk has their transaction.
+//! new desk from the store, and answers those who wait, unless the disk has their transaction.
 //!
 //! While the disk takes no writes, the desk rests: what it would do could not be written down.
 
@@ -363,7 +363,7 @@ impl Relay {
         }
     }
 
-    /// Answers the one who waits for the end of all that was begun, if all has ended.
+    /// Answers the order to drain, if all that was begun has ended.
     fn drained(&mut self) {
         if self.draining.is_some() && self.commits.is_empty() && self.tasks.is_empty() && self.inputs.1.is_empty() {
             let left = self.desk.total().live as u64;

@@ -62,14 +62,14 @@ pub struct Tools {
     pub seed: u64,
     /// The memory that clients may make the proxy hold: sends count there.
     pub memory: Arc<Budget>,
-    /// Told of a task that broke off, which is a bug, by its work.
+    /// Hears of a task that broke off, which is a bug, by its work.
     pub broken: Broken,
 }
 
 /// Hears of a task that broke off.
 pub type Broken = Arc<dyn Fn(&'static str) + Send + Sync>;
 
-/// Tells that its task broke off.
+/// Reports that its task broke off.
 struct Guard(Broken, &'static str);
 
 impl Drop for Guard {
@@ -80,7 +80,7 @@ impl Drop for Guard {
     }
 }
 
-/// A task that is told of if it breaks off.
+/// A task whose breaking off is reported.
 async fn guarded(broken: Broken, work: &'static str, task: impl Future<Output = ()>) {
     let _guard = Guard(broken, work);
     task.await;
@@ -206,7 +206,7 @@ impl Running {
         (Arc::new(Keeper::new(self.outbox.clone(), network)), outcome)
     }
 
-    /// Has endpoints told of the changes of these pools, which are in charge from now on.
+    /// Reports the changes of these pools to endpoints. These pools are in charge from now on.
     pub fn watch_pools<'p>(&mut self, pools: impl Iterator<Item = &'p Arc<Pool>>) {
         self.pools = JoinSet::new();
         for pool in pools {

@@ -26,8 +26,26 @@ const OVERHEAD: usize = 1024;
 pub(super) struct SendRoom {
     budget: Arc<Budget>,
     held: AtomicUsize,
-    /// Those who wait take turns.
+    /// Waiting sendings.
+    waiting: AtomicUsize,
+    /// Waiting sendings take turns.
     turn: Semaphore,
+}
+
+/// A waiting sending, in the count while it waits.
+struct Waiting<'r>(&'r AtomicUsize);
+
+impl<'r> Waiting<'r> {
+    fn new(count: &'r AtomicUsize) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 /// A place in the room, given back when dropped.
@@ -41,17 +59,20 @@ pub(super) struct Place {
 impl SendRoom {
     /// A room in the memory of `budget`.
     pub(super) fn new(budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget, held: AtomicUsize::new(0), turn: Semaphore::new(1) })
+        Arc::new(Self { budget, held: AtomicUsize::new(0), waiting: AtomicUsize::new(0), turn: Semaphore::new(1) })
     }
 
-    /// A place for a transaction of this length, where there is room and nobody waits.
+    /// A place for a transaction of this length, where there is room and none waits.
     pub(super) fn take_now(self: &Arc<Self>, length: usize) -> Option<Place> {
-        let _turn = self.turn.try_acquire().ok()?;
+        if self.waiting.load(SeqCst) > 0 {
+            return None;
+        }
         self.place(length)
     }
 
     /// A place for a transaction of this length, as soon as there is room. Cancel-safe.
     pub(super) async fn take(self: &Arc<Self>, length: usize) -> Place {
+        let _waiting = Waiting::new(&self.waiting);
         // The semaphore is never closed.
         let _turn = self.turn.acquire().await;
         loop {

@@ -143,8 +143,8 @@ impl Webhooks {
         }
     }
 
-    /// Has the schedule of the store read anew: the disk returned, and may have deliveries that were
-    /// not told of.
+    /// Has the schedule of the store read anew: a disk that returned may have deliveries that no
+    /// queue has.
     pub async fn look_again(&self) {
         // Without a supervisor nothing is delivered.
         _ = self.commands.send(Command::Scan).await;
@@ -243,7 +243,7 @@ impl Shared {
         self.table.store(Arc::new(Table::new(&webhooks)));
     }
 
-    /// Reads the schedule of the store anew, page by page: what was not heard of is added.
+    /// Reads the schedule of the store anew, page by page: deliveries that no queue has are added.
     async fn scan(&self) -> Result<(), StoreError> {
         let mut last = None;
         loop {

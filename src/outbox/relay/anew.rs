@@ -19,7 +19,7 @@ use crate::outbox::{
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Relay {
-    /// A commit failed: those who wait are told, and the desk is made anew.
+    /// A commit failed: the desk is made anew.
     pub(super) async fn fail(&mut self, error: StoreError, after: After) {
         warn!(network = %self.network, %error, "the outbox could not write a step; its desk is read from the disk again");
         let why = not_done(&error);
@@ -124,7 +124,7 @@ impl Relay {
     fn perform_written(&mut self, after: After) {
         let reader = match self.shared.store.read() {
             Ok(reader) => reader,
-            Err(error) => return warn!(%error, "transitions that were written are not told"),
+            Err(error) => return warn!(%error, "subscribers miss transitions that were written"),
         };
         let is_there = |delivery: &Delivery| {
             let found = reader.delivery(&delivery.tenant, &delivery.id);

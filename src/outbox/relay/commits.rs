@@ -67,7 +67,7 @@ impl Commits {
         self.0.next().await
     }
 
-    /// Waits for all steps behind one that failed: what followed them, in their order.
+    /// Waits for all steps behind a failed step. Returns the consequences, in their order.
     pub(super) async fn give_up(&mut self) -> Vec<After> {
         let mut undone = Vec::new();
         while let Some((_, after)) = self.next().await {
@@ -76,7 +76,7 @@ impl Commits {
         undone
     }
 
-    /// Waits for all steps: what follows those that came to the disk, and what followed the others.
+    /// Waits for all steps. Returns the consequences of those on the disk, and of the others.
     pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<After>) {
         let mut done = Vec::new();
         while let Some((outcome, after)) = self.next().await {

@@ -21,7 +21,7 @@ impl Relay {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Send { id, send, to, raw, request_id, traceparent } => {
-                // The nodes may have left the settings since. The desk is made anew with their return.
+                // The nodes may have left since; with their return the desk is made anew.
                 let Some(calls) = self.handle.calls() else { return };
                 let bytes = self.desk.record(&id).map_or(0, |record| record.bytes);
                 let mut sending = send::Sending {

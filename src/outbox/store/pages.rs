@@ -125,8 +125,7 @@ impl Reader {
         Ok(found.into_iter().collect())
     }
 
-    /// The oldest quarantine records, where there are more than `most`: so many as are too many, and
-    /// at most `limit`.
+    /// The quarantine records beyond the number `most`, the oldest first; at most `limit`.
     pub fn excess_quarantine(&self, most: usize, limit: usize) -> Result<Vec<Due>, StoreError> {
         let count = usize::try_from(self.quarantine_count()?).unwrap_or(usize::MAX);
         match count.saturating_sub(most).min(limit) {

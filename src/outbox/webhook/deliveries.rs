@@ -11,7 +11,7 @@ use crate::{
 
 /// The deliveries of the store.
 pub trait Deliveries: Send + Sync + 'static {
-    /// Rows of the schedule of deliveries, those behind `after`, in the order of their time; at most
+    /// Rows of the schedule of deliveries behind `after`, in the order of their time; at most
     /// `limit`.
     fn scheduled(&self, after: Option<&Due>, limit: usize) -> Result<Vec<Due>, StoreError>;
 

@@ -25,7 +25,7 @@ pub mod whole;
 pub mod word;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -77,6 +77,8 @@ pub struct Calls {
     remembered: Arc<Remembered>,
     /// Sends of raw transactions, which go on after their client has its answer.
     background: Background,
+    /// Sends of the outbox under way, by node.
+    outbox_sends: Arc<[AtomicUsize]>,
     /// The task that sends the remembered transactions to nodes; ended with this.
     _handover: JoinSet<()>,
     /// Answers calls about filters.
@@ -111,6 +113,7 @@ impl Calls {
             counts: metrics.clone(),
             remembered,
             background: Background::default(),
+            outbox_sends: pool.nodes.iter().map(|_| AtomicUsize::new(0)).collect(),
             _handover: running,
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),

@@ -18,6 +18,7 @@ pub mod operator;
 pub mod record;
 mod relay;
 mod running;
+mod send_room;
 pub mod status;
 pub mod step;
 pub mod store;

@@ -40,6 +40,7 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
         connect: connect.clone(),
         clock: deps.world.millis(),
         seed: (deps.world.wall)(),
+        memory: deps.memory.clone(),
         broken: Arc::new(move |consequence| {
             error!("{consequence}");
             broken.send_replace(true);
@@ -87,7 +88,9 @@ impl Runtime {
             }
             names.push(&*network.name);
         }
-        outbox.retain(&names);
+        if let Err(why) = outbox.retain(&names) {
+            outcome = Err(format!("transactions of networks that are not in the settings cannot be read: {why}"));
+        }
         outbox.watch_pools(self.networks.iter().flat_map(super::build::NetworkRuntime::pools));
         outcome
     }

@@ -48,6 +48,9 @@ use crate::{
 /// and to the others once that node has the transaction.
 const MOST_SENDS: usize = 4096;
 
+/// Sends of the outbox under way to one node, at most: a node that hangs is then left out.
+const MOST_AT_NODE: usize = 1024;
+
 /// The method by which nodes are sent raw transactions.
 pub(super) const METHOD: &str = "eth_sendRawTransaction";
 
@@ -250,6 +253,22 @@ impl Gate for SendGate {
     }
 }
 
+/// A send of the outbox, in the count of its node while under way.
+struct CountedSend(Arc<[AtomicUsize]>, usize);
+
+impl CountedSend {
+    fn new(counts: &Arc<[AtomicUsize]>, node: NodeId) -> Self {
+        counts[node.0].fetch_add(1, AcqRel);
+        Self(counts.clone(), node.0)
+    }
+}
+
+impl Drop for CountedSend {
+    fn drop(&mut self) {
+        self.0[self.1].fetch_sub(1, AcqRel);
+    }
+}
+
 /// The sends of one call that are under way.
 pub(super) struct UnderWay {
     pub(super) words: Words,
@@ -276,13 +295,19 @@ impl Calls {
         Some(sends.words)
     }
 
-    /// The usable nodes that a transaction goes to now, the active node first. Nodes that rest are
-    /// left alone.
+    /// The nodes that a transaction of the outbox goes to now, the active node first: usable ones,
+    /// or, where there is none, the node that reads go to all the same. Nodes that rest are left
+    /// alone, and so are nodes that hang, where others do not.
     pub fn send_targets(&self, to: SendTo) -> Vec<NodeId> {
         let now = Instant::now();
         let is_free = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now) == RestState::Free;
-        let is_target = |node: &NodeId| is_target(&self.pool, *node, to) && is_free(node);
-        self.active_first(is_target)
+        if self.usable_nodes().is_empty() {
+            let active = self.pool.snapshot().active.into_iter();
+            return active.filter(|node| is_free(node) && !self.pool.nodes[*node].is_out()).collect();
+        }
+        let free = self.active_first(|node| is_target(&self.pool, *node, to) && is_free(node));
+        let hangs = |node: &NodeId| self.outbox_sends[node.0].load(Acquire) >= MOST_AT_NODE;
+        if free.iter().all(hangs) { free } else { free.into_iter().filter(|node| !hangs(node)).collect() }
     }
 
     /// The usable nodes, the active node first.
@@ -323,6 +348,7 @@ impl Calls {
             }
             Sender::Outbox => (SendReason::Outbox, None),
         };
+        let is_of_outbox = sends.is_none();
         for &node in nodes {
             let open = waits.then(|| {
                 let (gate, open) = oneshot::channel();
@@ -332,7 +358,9 @@ impl Calls {
             let mut gate = SendGate { open, is_written: false, signals: signals.clone() };
             let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
             let (sends, counts) = (sends.cloned(), self.counts.clone());
+            let counted = is_of_outbox.then(|| CountedSend::new(&self.outbox_sends, node));
             tasks.spawn(async move {
+                let _counted = counted;
                 let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
                 drop(gate);
                 let word = Word::of(&mut sent);

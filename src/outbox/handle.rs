@@ -18,6 +18,7 @@ use super::{
     desk::{Answer, Command, Done, NotDone},
     record::{Millis, Network, Record, TenantName, TxId},
     relay::{Order, RelayHandle, Submitted},
+    send_room::SendRoom,
     status::Status,
     store::{self, Store, StoreError},
     told::{Hub, Told, Watch},
@@ -27,6 +28,9 @@ use crate::{
     config,
     domain::signed_transaction::{Limits, NotATransaction, SignedTransaction},
 };
+
+/// Bytes that a delivery or a quarantine record counts, on the disk and in memory.
+pub(super) const DELIVERY_BYTES: usize = 4096;
 
 /// The outbox.
 #[derive(Clone)]
@@ -44,6 +48,8 @@ pub(super) struct Shared {
     /// The relays, by network.
     pub(super) relays: Mutex<BTreeMap<Network, Arc<RelayHandle>>>,
     pub(super) hub: Arc<Hub>,
+    /// Bounds the bytes on their way to nodes.
+    pub(super) send_room: Arc<SendRoom>,
     /// Whether no further transaction is taken, because the proxy goes down.
     pub(super) is_closing: AtomicBool,
 }
@@ -105,7 +111,7 @@ impl Outbox {
         let relay = self.relay(network).ok_or(NotAccepted::GoingDown)?;
         let limits = {
             let settings = self.shared.settings.load();
-            let chain_id = relay.calls().pool().chain_id();
+            let chain_id = relay.calls().ok_or(NotAccepted::GoingDown)?.pool().chain_id();
             Limits { chain_id, bytes: settings.max_transaction, blob_bytes: settings.max_blob_transaction }
         };
         let tx = SignedTransaction::decode(&incoming.raw, &limits)?;
@@ -115,12 +121,31 @@ impl Outbox {
         if let Some(why) = not_writable(&self.shared.store.health().borrow()) {
             return Err(NotAccepted::NotDone(why));
         }
+        if let Some(full) = self.too_many_deliveries(network, &incoming.tenant, &tx.hash) {
+            return Err(NotAccepted::NotDone(full));
+        }
         let answer = relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer }))).await;
         match answer.ok_or(NotAccepted::GoingDown)? {
             Ok(Done::Hash(hash)) => Ok(hash),
             Ok(Done::Command) => Err(NotAccepted::GoingDown),
             Err(why) => Err(NotAccepted::NotDone(why)),
         }
+    }
+
+    /// Why a new transaction is not taken while deliveries wait; `None` where it is.
+    fn too_many_deliveries(&self, network: &Network, tenant: &TenantName, hash: &B256) -> Option<NotDone> {
+        let (all, of_tenant) = self.shared.webhooks.waiting(tenant);
+        let settings = self.shared.settings.load();
+        let bounds = [
+            ("outbox.max_bytes_per_tenant", of_tenant, settings.max_bytes_per_tenant),
+            ("outbox.max_bytes", all, settings.max_bytes),
+        ];
+        let is_too_much = |waiting: usize, limit| waiting.saturating_mul(DELIVERY_BYTES) >= limit;
+        let (key, _, limit) = bounds.into_iter().find(|(_, waiting, limit)| is_too_much(*waiting, *limit))?;
+        let id = TxId { tenant: tenant.clone(), network: network.clone(), hash: *hash };
+        // A transaction that is kept already makes no new record.
+        let is_known = self.record(&id).is_ok_and(|record| record.is_some());
+        (!is_known).then_some(NotDone::Full { key, limit })
     }
 
     /// The record of a transaction; `None` where the tenant has none of this hash.

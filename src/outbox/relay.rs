@@ -3,10 +3,11 @@
 //! The task hands the desk its inputs, commits the steps in order on one line of the store, and
 //! performs effects after the commit. Sends and questions run beside the task and come back as
 //! inputs. When a commit fails, the desk believes more than the disk knows: the task then makes a
-//! new desk from the store, and those who wait are told, unless the disk has their transaction.
+//! new desk from the store, and answers those who wait, unless the disk has their transaction.
 //!
 //! While the disk takes no writes, the desk rests: what it would do could not be written down.
 
+mod anew;
 mod blocks;
 mod commits;
 mod effects;
@@ -26,17 +27,15 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
-use tracing::{error, warn};
 
 use self::{blocks::Following, commits::Commits, given_up::GivenUp};
 use super::{
     desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Stored, Sum, Terms, Waiter},
-    handle::{Incoming, Shared, not_writable},
+    handle::{Incoming, Shared},
     record::{Millis, Network, TenantName, TxId},
-    step::Step,
-    store::{Health, Kind, Line, Store, StoreError},
+    store::{Kind, Line, StoreError},
 };
 use crate::{
     call::Calls,
@@ -48,8 +47,6 @@ use crate::{
 const ORDERS: usize = 1024;
 /// Inputs of sends and questions that may wait for the relay.
 const INPUTS: usize = 1024;
-/// From one look at a disk that takes nothing to the next.
-const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// Rows that are looked at for records that must go before their time.
 const MOST_EXCESS_ROWS: usize = 10_000;
 /// Records that go with one step.
@@ -58,16 +55,26 @@ const MOST_FORGOTTEN: usize = 100;
 /// A relay, for those who give it orders.
 pub(super) struct RelayHandle {
     pub(super) orders: mpsc::Sender<Order>,
-    /// The calls to the network's nodes, which a reload replaces.
-    pub(super) calls: watch::Sender<Arc<Calls>>,
+    /// The network's nodes, which a reload replaces. `None`: the network is not in the settings,
+    /// and has transactions nonetheless.
+    pub(super) nodes: watch::Sender<Option<Nodes>>,
     pub(super) totals: Totals,
 }
 
 impl RelayHandle {
-    /// The calls to the network's nodes.
-    pub(super) fn calls(&self) -> Arc<Calls> {
-        self.calls.borrow().clone()
+    /// The calls to the network's nodes; `None` for a network without nodes.
+    pub(super) fn calls(&self) -> Option<Arc<Calls>> {
+        self.nodes.borrow().as_ref().map(|nodes| nodes.calls.clone())
     }
+}
+
+/// The nodes of a network.
+#[derive(Clone)]
+pub(super) struct Nodes {
+    /// The calls to the nodes.
+    pub(super) calls: Arc<Calls>,
+    /// The interest in the chain of the nodes.
+    pub(super) interest: Arc<Interest>,
 }
 
 /// Sums of a relay's desk, for metrics.
@@ -148,19 +155,20 @@ fn open_desk(shared: &Shared, terms: Terms) -> Result<(Desk, Line, GivenUp), Sto
 }
 
 impl Relay {
-    /// The relay of a network whose calls go by `calls` and whose chain is that of `interest`.
+    /// The relay of a network with these nodes. Without nodes, the relay sends nothing: it answers
+    /// operators, ends lives by their deadline, and drops records.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub(super) fn new(
         shared: &Arc<Shared>,
         network: &Network,
-        calls: Arc<Calls>,
-        interest: Arc<Interest>,
+        nodes: Option<Nodes>,
     ) -> Result<(Arc<RelayHandle>, Self), StoreError> {
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let terms = terms(shared, network, &calls);
-        let handle = Arc::new(RelayHandle { orders, calls: watch::Sender::new(calls), totals: Totals::default() });
+        let terms = terms(shared, network, nodes.as_ref().map(|nodes| &*nodes.calls));
+        let interest = nodes.as_ref().map(|nodes| nodes.interest.clone());
+        let handle = Arc::new(RelayHandle { orders, nodes: watch::Sender::new(nodes), totals: Totals::default() });
         let (desk, line, given_up) = open_desk(shared, terms)?;
         handle.totals.set(&desk);
         let relay = Self {
@@ -185,8 +193,11 @@ impl Relay {
 
     /// Runs until the task is dropped.
     pub(super) async fn run(mut self) {
-        let mut calls_changed = self.handle.calls.subscribe();
-        let mut pool_changed = self.handle.calls().pool().subscribe();
+        let mut nodes_changed = self.handle.nodes.subscribe();
+        let mut pool = self.handle.calls().map(|calls| calls.pool().subscribe());
+        if pool.is_none() {
+            self.tell_of_no_nodes();
+        }
         self.look_at_nodes().await;
         self.input(Input::Due).await;
         loop {
@@ -205,16 +216,18 @@ impl Relay {
                     self.broke_off(&error).await;
                 },
                 blocks = self.following.next(&self.handle), if has_room => self.blocks(blocks).await,
-                changed = pool_changed.changed() => match changed {
+                Some(changed) = conditional(pool.as_mut().map(watch::Receiver::changed)) => match changed {
                     Ok(()) => self.look_at_nodes().await,
                     // The calls are replaced, and their pool with them.
-                    Err(_) => pool_changed = self.handle.calls().pool().subscribe(),
+                    Err(_) => pool = self.handle.calls().map(|calls| calls.pool().subscribe()),
                 },
-                changed = calls_changed.changed() => {
+                changed = nodes_changed.changed() => {
                     // The handle is held here, so its sender is too.
                     _ = changed;
-                    pool_changed = self.handle.calls().pool().subscribe();
-                    self.look_at_nodes().await;
+                    let calls = self.handle.calls();
+                    let have_come = pool.is_none() && calls.is_some();
+                    pool = calls.map(|calls| calls.pool().subscribe());
+                    self.nodes_changed(have_come).await;
                 }
                 order = self.orders.recv(), if has_room => match order {
                     Some(order) => self.order(order).await,
@@ -228,6 +241,11 @@ impl Relay {
         }
     }
 
+    /// The settings of the desk, as they are now.
+    fn terms(&self) -> Terms {
+        terms(&self.shared, &self.network, self.handle.calls().as_deref())
+    }
+
     fn instant(&self, at: Millis) -> Instant {
         Instant::now() + Duration::from_millis(at.since((self.shared.clock)()))
     }
@@ -238,6 +256,8 @@ impl Relay {
             self.begin_anew().await;
         }
         match order {
+            // The network has left the settings.
+            Order::Accept(_) if self.handle.calls().is_none() => {}
             Order::Accept(submitted) => {
                 let Submitted { incoming, tx, answer } = *submitted;
                 let Incoming { tenant, raw, request_id, traceparent } = incoming;
@@ -250,6 +270,10 @@ impl Relay {
                 let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known };
                 self.input(Input::Accept(Box::new(accept))).await;
                 self.make_room().await;
+            }
+            Order::Command { command: Command::Resend, answer, .. } if self.handle.calls().is_none() => {
+                // Whoever asked may be gone.
+                _ = answer.send(Err(NotDone::Unfit("its network has no execution nodes in the settings".to_owned())));
             }
             Order::Command { id, command, answer } => {
                 let known = match self.known(&id) {
@@ -266,10 +290,7 @@ impl Relay {
                 // Whoever asked may be gone.
                 _ = answer.send(sums);
             }
-            Order::Reload => {
-                let terms = terms(&self.shared, &self.network, &self.handle.calls());
-                self.desk.reload(terms, Arc::new(self.shared.webhooks.clone()));
-            }
+            Order::Reload => self.desk.reload(self.terms(), Arc::new(self.shared.webhooks.clone())),
             Order::Drain(answer) => self.draining = Some(answer),
         }
     }
@@ -323,9 +344,9 @@ impl Relay {
     /// Sees which nodes have returned since the last look: from an outage, which may have emptied
     /// their pools, and not from a lag.
     async fn look_at_nodes(&mut self) {
-        let calls = self.handle.calls();
-        let pool = calls.pool();
         let before = std::mem::take(&mut self.nodes);
+        let Some(calls) = self.handle.calls() else { return };
+        let pool = calls.pool();
         let mut returned = Vec::new();
         for (node, id) in pool.nodes.iter().zip(NodeId::all(pool.nodes.len())) {
             // A node that is new is as one that was down.
@@ -342,107 +363,7 @@ impl Relay {
         }
     }
 
-    /// A commit failed: those who wait are told, and the desk is made anew.
-    async fn fail(&mut self, error: StoreError, after: commits::After) {
-        warn!(network = %self.network, %error, "the outbox could not write a step; its desk is read from the disk again");
-        let why = not_done(&error);
-        let mut unanswered = after.waiters();
-        unanswered.extend(self.commits.give_up().await);
-        for waiter in unanswered {
-            self.answer(waiter, Err(why.clone()));
-        }
-        self.reopen(&why).await;
-    }
-
-    /// A task that sends or asks broke off, which is a bug: the desk would wait for its word for
-    /// ever.
-    async fn broke_off(&mut self, ended: &tokio::task::JoinError) {
-        error!(network = %self.network, %ended, "a task of the outbox broke off: a bug");
-        self.begin_anew().await;
-    }
-
-    /// Waits for the steps on their way, and makes the desk anew.
-    async fn begin_anew(&mut self) {
-        let (done, unanswered) = self.commits.settle().await;
-        done.into_iter().for_each(|after| self.perform_all(after));
-        for waiter in unanswered {
-            self.answer(waiter, Err(NotDone::Unwritable));
-        }
-        self.reopen(&NotDone::Unwritable).await;
-    }
-
-    /// Makes a new desk from the store, as soon as the store takes writes.
-    async fn reopen(&mut self, why: &NotDone) {
-        let terms = terms(&self.shared, &self.network, &self.handle.calls());
-        let resting = self.resting_desk();
-        let mut waiting = Some(std::mem::replace(&mut self.desk, resting).into_waiters());
-        loop {
-            let is_writable = is_writable(&self.shared.store).await;
-            match open_desk(&self.shared, terms.clone()) {
-                Ok((mut desk, line, given_up)) => {
-                    for (waiter, id, until) in waiting.take().unwrap_or_default() {
-                        let is_open = self.waiters.get(&waiter).is_some_and(|answer| !answer.is_closed());
-                        if is_open && !desk.adopt(waiter, &id, until) {
-                            self.answer(waiter, Err(why.clone()));
-                        }
-                    }
-                    (self.desk, self.line, self.given_up) = (desk, line, given_up);
-                    self.handle.totals.set(&self.desk);
-                    // A line that broke meanwhile began before rows that went.
-                    if is_writable && !self.line.is_broken() {
-                        break;
-                    }
-                    // The disk may lack rows that can be read while it takes nothing:
-                    // no client gets a hash for one of these.
-                    let resting = self.resting_desk();
-                    let mut still = std::mem::replace(&mut self.desk, resting).into_waiters();
-                    let now = (self.shared.clock)();
-                    for (waiter, ..) in still.extract_if(.., |(.., until)| *until <= now) {
-                        self.answer(waiter, Err(why.clone()));
-                    }
-                    waiting = Some(still);
-                }
-                Err(error) => warn!(network = %self.network, %error, "the outbox cannot be read"),
-            }
-            self.refuse_for(DISK_PAUSE).await;
-        }
-        self.following.missed();
-        self.input_in_box(Input::Due).await;
-    }
-
-    /// [`Relay::input`], where it would contain itself.
-    fn input_in_box(&mut self, input: Input) -> crate::net::BoxFuture<'_, ()> {
-        Box::pin(self.input(input))
-    }
-
-    fn resting_desk(&self) -> Desk {
-        let terms = terms(&self.shared, &self.network, &self.handle.calls());
-        Desk::new(terms, Arc::new(self.shared.webhooks.clone()), Stored::default(), (self.shared.clock)())
-    }
-
-    /// Refuses what comes, for a while.
-    async fn refuse_for(&mut self, pause: Duration) {
-        let end = Instant::now() + pause;
-        loop {
-            // Both arms are cancel-safe.
-            tokio::select! {
-                () = sleep(end.saturating_duration_since(Instant::now())) => return,
-                Some(order) = self.orders.recv() => {
-                    let health = self.shared.store.health().borrow().clone();
-                    let why = not_writable(&health).unwrap_or(NotDone::Unwritable);
-                    match order {
-                        Order::Accept(submitted) => drop(submitted.answer.send(Err(why))),
-                        Order::Command { answer, .. } => drop(answer.send(Err(why))),
-                        Order::Sums(answer) => drop(answer.send(Vec::new())),
-                        Order::Drain(answer) => drop(answer.send(self.handle.totals.read()[0])),
-                        Order::Forget(_) | Order::Reload => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Answers the one who waits for the end of all that was begun, if all has ended.
+    /// Answers the order to drain, if all that was begun has ended.
     fn drained(&mut self) {
         if self.draining.is_some() && self.commits.is_empty() && self.tasks.is_empty() && self.inputs.1.is_empty() {
             let left = self.desk.total().live as u64;
@@ -451,21 +372,22 @@ impl Relay {
     }
 }
 
-/// Whether the store takes writes, if only those of transactions that it has.
-async fn is_writable(store: &Store) -> bool {
-    // An empty step asks the disk.
-    let asked = store.commit(Step::new()).await;
-    asked.is_ok() && !matches!(&*store.health().borrow(), Health::Unwritable(_))
+/// The outcome of a future that may not be there. Cancel-safe where the future is.
+async fn conditional<T>(future: Option<impl Future<Output = T>>) -> Option<T> {
+    match future {
+        Some(future) => Some(future.await),
+        None => None,
+    }
 }
 
 /// The settings of a network's desk.
-fn terms(shared: &Shared, network: &Network, calls: &Calls) -> Terms {
+fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
     let settings = shared.settings.load();
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Terms {
         network: network.clone(),
         ack: settings.ack,
-        hold: millis(calls.settings().hold),
+        hold: calls.map_or(0, |calls| millis(calls.settings().hold)),
         confirmations: settings.confirmations.get().into(),
         resend_blocks: settings.resend_blocks.get().into(),
         deadline: millis(settings.deadline),
@@ -476,7 +398,8 @@ fn terms(shared: &Shared, network: &Network, calls: &Calls) -> Terms {
             bytes: settings.max_bytes,
             tenant_bytes: settings.max_bytes_per_tenant,
         },
-        in_flight: settings.max_in_flight_per_tenant.get(),
+        // Without nodes nothing is sent.
+        in_flight: calls.map_or(0, |_| settings.max_in_flight_per_tenant.get()),
     }
 }
 

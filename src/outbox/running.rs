@@ -18,10 +18,12 @@ use tracing::warn;
 
 use super::{
     calls::Keeper,
-    handle::{Outbox, Shared},
+    handle::{DELIVERY_BYTES, Outbox, Shared},
     measured,
+    operator::MOST_TENANTS,
     record::Network,
-    relay::{Order, Relay},
+    relay::{Nodes, Order, Relay},
+    send_room::SendRoom,
     step::Step,
     store::{Health, Store, StoreError},
     told::Hub,
@@ -34,6 +36,7 @@ use crate::{
     call::{Calls, outbox_calls::TransactionKeeper},
     chain::Interest,
     config,
+    memory::Budget,
     metrics::Metrics,
     pool::Pool,
 };
@@ -57,14 +60,16 @@ pub struct Tools {
     pub clock: Clock,
     /// Decides the lengths of pauses.
     pub seed: u64,
-    /// Told of a task that broke off, which is a bug, by its work.
+    /// The memory that clients may make the proxy hold: sends count there.
+    pub memory: Arc<Budget>,
+    /// Hears of a task that broke off, which is a bug, by its work.
     pub broken: Broken,
 }
 
 /// Hears of a task that broke off.
 pub type Broken = Arc<dyn Fn(&'static str) + Send + Sync>;
 
-/// Tells that its task broke off.
+/// Reports that its task broke off.
 struct Guard(Broken, &'static str);
 
 impl Drop for Guard {
@@ -75,7 +80,7 @@ impl Drop for Guard {
     }
 }
 
-/// A task that is told of if it breaks off.
+/// A task whose breaking off is reported.
 async fn guarded(broken: Broken, work: &'static str, task: impl Future<Output = ()>) {
     let _guard = Guard(broken, work);
     task.await;
@@ -99,7 +104,7 @@ impl Outbox {
     /// # Errors
     /// When the settings of an endpoint cannot be used: names the endpoint.
     pub fn start(settings: &config::Outbox, tools: Tools) -> Result<(Self, Running), String> {
-        let Tools { store, connect, clock, seed, broken } = tools;
+        let Tools { store, connect, clock, seed, memory, broken } = tools;
         let prepared = Webhooks::prepare(&connect, &settings.webhooks)?;
         let tools = webhook::Tools {
             deliveries: Arc::new(store.clone()),
@@ -116,6 +121,7 @@ impl Outbox {
             settings: ArcSwap::from_pointee(settings.clone()),
             relays: Mutex::default(),
             hub: Hub::new(),
+            send_room: SendRoom::new(memory),
             is_closing: AtomicBool::new(false),
         });
         let outbox = Self { shared: shared.clone() };
@@ -186,26 +192,21 @@ impl Running {
     ) -> (Arc<dyn TransactionKeeper>, Result<(), StoreError>) {
         let network = Network::from(network);
         let shared = &self.outbox.shared;
+        let nodes = Nodes { calls: calls.clone(), interest: interest.clone() };
         let known = shared.relays().get(&network).cloned();
         let outcome = match known {
             Some(relay) => {
-                if !Arc::ptr_eq(&relay.calls(), calls) {
-                    relay.calls.send_replace(calls.clone());
+                if !relay.calls().is_some_and(|known| Arc::ptr_eq(&known, calls)) {
+                    relay.nodes.send_replace(Some(nodes));
                 }
                 Ok(())
             }
-            None => Relay::new(shared, &network, calls.clone(), interest.clone()).map(|(handle, relay)| {
-                shared.relays().insert(network.clone(), handle);
-                let mut task = JoinSet::new();
-                let work = "the transactions of a network are no longer sent";
-                task.spawn(guarded(self.broken.clone(), work, relay.run()));
-                self.relays.insert(network.clone(), task);
-            }),
+            None => self.begin(&network, Some(nodes)),
         };
         (Arc::new(Keeper::new(self.outbox.clone(), network)), outcome)
     }
 
-    /// Has endpoints told of the changes of these pools, which are in charge from now on.
+    /// Reports the changes of these pools to endpoints. These pools are in charge from now on.
     pub fn watch_pools<'p>(&mut self, pools: impl Iterator<Item = &'p Arc<Pool>>) {
         self.pools = JoinSet::new();
         for pool in pools {
@@ -214,10 +215,41 @@ impl Running {
         }
     }
 
-    /// Ends the relays of networks other than these. Their transactions stay on the disk.
-    pub fn retain(&mut self, networks: &[&str]) {
-        self.outbox.shared.relays().retain(|network, _| networks.contains(&network.as_str()));
-        self.relays.retain(|network, _| networks.contains(&network.as_str()));
+    /// Begins the relay of a network.
+    fn begin(&mut self, network: &Network, nodes: Option<Nodes>) -> Result<(), StoreError> {
+        let shared = &self.outbox.shared;
+        let (handle, relay) = Relay::new(shared, network, nodes)?;
+        shared.relays().insert(network.clone(), handle);
+        let mut task = JoinSet::new();
+        let work = "the transactions of a network are no longer sent";
+        task.spawn(guarded(self.broken.clone(), work, relay.run()));
+        self.relays.insert(network.clone(), task);
+        Ok(())
+    }
+
+    /// Has only these networks be served. The relay of another network that has records goes on
+    /// without nodes: nothing is sent, and operators, deadlines and the end of records go on.
+    ///
+    /// # Errors
+    /// When the store cannot be read for a network without nodes.
+    pub fn retain(&mut self, networks: &[&str]) -> Result<(), StoreError> {
+        let shared = self.outbox.shared.clone();
+        let others: Vec<_> = shared.relays().iter().map(|(name, relay)| (name.clone(), relay.clone())).collect();
+        for (name, relay) in others.into_iter().filter(|(name, _)| !networks.contains(&name.as_str())) {
+            let [live, _, over, _] = relay.totals.read();
+            if live + over == 0 {
+                shared.relays().remove(&name);
+                self.relays.remove(&name);
+            } else if relay.calls().is_some() {
+                relay.nodes.send_replace(None);
+            }
+        }
+        for name in shared.store.read()?.networks(MOST_TENANTS)? {
+            if !shared.relays().contains_key(&name) {
+                self.begin(&name, None)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes nothing new, waits for what was begun, and closes the store. Tells how many
@@ -272,8 +304,17 @@ async fn swept(shared: &Shared) -> Result<bool, StoreError> {
     let keep = u64::try_from(shared.settings.load().keep.as_millis()).unwrap_or(u64::MAX);
     let relays = shared.relays().clone();
     let quarantined_until = super::record::Millis(now.0.saturating_sub(keep));
-    let overdue =
+    let most = shared.settings.load().max_bytes / DELIVERY_BYTES;
+    let mut overdue =
         shared.store.read()?.overdue(now, quarantined_until, |network| relays.contains_key(network), SWEPT)?;
+    let excess = shared.store.read()?.excess_quarantine(most, SWEPT)?;
+    if !excess.is_empty() {
+        warn!(count = excess.len(), "the oldest deliveries in quarantine are dropped: `outbox.max_bytes` is reached");
+        overdue.is_full |= excess.len() == SWEPT;
+        for row in excess {
+            overdue.step.unquarantine(row.tenant, row.work);
+        }
+    }
     if !overdue.step.is_empty() {
         shared.store.commit(overdue.step).await?;
     }
@@ -297,5 +338,9 @@ async fn watch_disk(shared: Arc<Shared>) {
         sleep(DISK_PAUSE).await;
         // The outcome changes the health.
         _ = shared.store.commit(Step::new()).await;
+        if *shared.store.health().borrow() == Health::Writable {
+            // A step whose outcome was unsure may have written deliveries.
+            shared.webhooks.look_again().await;
+        }
     }
 }

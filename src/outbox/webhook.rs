@@ -33,7 +33,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::yield_now,
+};
 
 pub use self::{
     deliveries::Deliveries,
@@ -49,12 +52,14 @@ use crate::{
     outbox::{
         record::{Delivery, Millis, TenantName, WorkId},
         step::Step,
-        store::StoreError,
+        store::{Due, StoreError},
     },
 };
 
 /// Commands that may wait for the supervisor.
 const COMMANDS: usize = 16;
+/// Rows of the schedule that are read at once.
+const SCAN_PAGE: usize = 500;
 
 /// The wall clock.
 pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
@@ -136,6 +141,22 @@ impl Webhooks {
             let key = Key { tenant: delivery.tenant.clone(), work: delivery.id.clone() };
             self.shared.state(&delivery.endpoint).add(key, delivery.due);
         }
+    }
+
+    /// Has the schedule of the store read anew: a disk that returned may have deliveries that no
+    /// queue has.
+    pub async fn look_again(&self) {
+        // Without a supervisor nothing is delivered.
+        _ = self.commands.send(Command::Scan).await;
+    }
+
+    /// How many deliveries wait, and how many of them are the tenant's.
+    pub fn waiting(&self, tenant: &TenantName) -> (usize, usize) {
+        let states = self.shared.all_states();
+        states.iter().fold((0, 0), |(all, theirs), (_, state)| {
+            let queue = state.queue();
+            (all + queue.waiting(), theirs + queue.waiting_of(tenant))
+        })
     }
 
     /// Takes up other settings. What waits for an endpoint that stays goes on to wait; what waits
@@ -222,12 +243,20 @@ impl Shared {
         self.table.store(Arc::new(Table::new(&webhooks)));
     }
 
-    /// Reads the schedule of the store anew: what was not heard of is added.
-    fn scan(&self) -> Result<(), StoreError> {
-        for (due, tenant, work) in self.tools.deliveries.scheduled()? {
-            self.state(endpoint_of(&work)).add(Key { tenant, work: work.clone() }, due);
+    /// Reads the schedule of the store anew, page by page: deliveries that no queue has are added.
+    async fn scan(&self) -> Result<(), StoreError> {
+        let mut last = None;
+        loop {
+            let rows = self.tools.deliveries.scheduled(last.as_ref(), SCAN_PAGE)?;
+            for Due { at, tenant, work, .. } in &rows {
+                self.state(endpoint_of(work)).add(Key { tenant: tenant.clone(), work: work.clone() }, *at);
+            }
+            if rows.len() < SCAN_PAGE {
+                return Ok(());
+            }
+            last = rows.into_iter().next_back();
+            yield_now().await;
         }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod accepting;
 mod asking;
 mod disk;
 mod following;
+mod left;
 mod sending;
 mod tenants;
 mod told;

@@ -127,7 +127,7 @@ impl Book {
 
     /// The next of a tenant's that is ready, while fewer than `most` are on their way.
     pub(super) fn next_ready(&mut self, tenant: &TenantName, most: usize) -> Option<Key> {
-        if self.in_flight.get(tenant).is_some_and(|&count| count >= most) {
+        if self.in_flight.get(tenant).copied().unwrap_or(0) >= most {
             return None;
         }
         loop {
@@ -230,7 +230,8 @@ impl Book {
                 self.holds.remove(&hold)
             };
         }
-        if flight.under_way.is_some() {
+        // The first word ends the place: a node that hangs holds up no other transaction.
+        if flight.under_way.as_ref().is_some_and(|under_way| !under_way.is_heard()) {
             let count = self.in_flight.entry(key.tenant.clone()).or_default();
             *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
             if *count == 0 {

@@ -84,6 +84,11 @@ impl UnderWay {
     pub(super) fn new(to: To, number: u64) -> Self {
         Self { to, number, is_outlived: false, taken: false, refused: 0, node: None, others: 0, lost: 0 }
     }
+
+    /// Whether a node gave a word.
+    pub(super) fn is_heard(&self) -> bool {
+        self.taken || self.refused > 0 || self.others > 0
+    }
 }
 
 /// Whether the nodes are asked for a transaction.

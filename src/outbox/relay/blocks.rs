@@ -36,7 +36,8 @@ const FINAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a relay follows the chain.
 pub(super) struct Following {
-    interest: Arc<Interest>,
+    /// `None` for a network without nodes.
+    interest: Option<Arc<Interest>>,
     listening: Option<Listening>,
     /// Since when the desk has had nothing to follow the chain for.
     idle: Option<Instant>,
@@ -49,7 +50,7 @@ pub(super) struct Following {
 }
 
 impl Following {
-    pub(super) fn new(interest: Arc<Interest>) -> Self {
+    pub(super) fn new(interest: Option<Arc<Interest>>) -> Self {
         Self {
             interest,
             listening: None,
@@ -58,6 +59,17 @@ impl Following {
             with_transactions: false,
             asked_final: None,
             reading: None,
+        }
+    }
+
+    /// The chain is that of this interest from now on.
+    pub(super) fn take_up(&mut self, interest: Option<Arc<Interest>>) {
+        let is_same = match (&self.interest, &interest) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        if !is_same {
+            *self = Self::new(interest);
         }
     }
 
@@ -88,7 +100,9 @@ impl Following {
             if is_time {
                 self.asked_final = Some(now);
             }
-            self.reading = Some(Box::pin(whole(handle.calls(), change, self.with_transactions, is_time)));
+            // Without nodes there is no follower either.
+            let Some(calls) = handle.calls() else { continue };
+            self.reading = Some(Box::pin(whole(calls, change, self.with_transactions, is_time)));
         }
     }
 }
@@ -100,8 +114,10 @@ impl Relay {
         following.with_transactions = !self.desk.is_idle();
         if following.with_transactions {
             following.idle = None;
-            if following.listening.is_none() {
-                following.listening = Some(following.interest.listen());
+            if following.listening.is_none()
+                && let Some(interest) = &following.interest
+            {
+                following.listening = Some(interest.listen());
                 following.is_behind = true;
             }
         } else if following.listening.is_some() {

@@ -67,24 +67,23 @@ impl Commits {
         self.0.next().await
     }
 
-    /// Those whose answers followed steps behind one that failed.
-    pub(super) async fn give_up(&mut self) -> Vec<Waiter> {
-        let mut waiters = Vec::new();
+    /// Waits for all steps behind a failed step. Returns the consequences, in their order.
+    pub(super) async fn give_up(&mut self) -> Vec<After> {
+        let mut undone = Vec::new();
         while let Some((_, after)) = self.next().await {
-            waiters.extend(after.waiters());
+            undone.push(after);
         }
-        waiters
+        undone
     }
 
-    /// Waits for all steps: what follows those that came to the disk, and those whose answers
-    /// followed the others.
-    pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<Waiter>) {
+    /// Waits for all steps. Returns the consequences of those on the disk, and of the others.
+    pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<After>) {
         let mut done = Vec::new();
         while let Some((outcome, after)) = self.next().await {
             if outcome.is_err() {
-                let mut unanswered = after.waiters();
-                unanswered.extend(self.give_up().await);
-                return (done, unanswered);
+                let mut undone = vec![after];
+                undone.extend(self.give_up().await);
+                return (done, undone);
             }
             done.push(after);
         }

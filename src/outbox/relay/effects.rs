@@ -21,9 +21,12 @@ impl Relay {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Send { id, send, to, raw, request_id, traceparent } => {
-                let sending = send::Sending {
+                // The nodes may have left since; with their return the desk is made anew.
+                let Some(calls) = self.handle.calls() else { return };
+                let bytes = self.desk.record(&id).map_or(0, |record| record.bytes);
+                let mut sending = send::Sending {
                     shared: self.shared.clone(),
-                    calls: self.handle.calls(),
+                    calls,
                     inputs: self.inputs.0.clone(),
                     id,
                     number: send,
@@ -32,12 +35,25 @@ impl Relay {
                     request_id,
                     traceparent,
                 };
-                self.tasks.spawn(sending.run());
+                let room = self.shared.send_room.clone();
+                self.tasks.spawn(async move {
+                    let place = match room.take_now(bytes) {
+                        Some(place) => place,
+                        None => {
+                            // The store has the bytes, when there is room for them.
+                            sending.raw = None;
+                            room.take(bytes).await
+                        }
+                    };
+                    sending.run().await;
+                    drop(place);
+                });
             }
             Effect::Look { id, look, hash, with_nonce } => {
+                let Some(calls) = self.handle.calls() else { return };
                 let sender = self.desk.record(&id).map(|record| record.sender).filter(|_| with_nonce);
-                let looking =
-                    look::Looking { calls: self.handle.calls(), inputs: self.inputs.0.clone(), id, look, hash, sender };
+                let inputs = self.inputs.0.clone();
+                let looking = look::Looking { calls, inputs, id, look, hash, sender };
                 self.tasks.spawn(looking.run());
             }
             Effect::Answer { waiter, answer } => self.answer(waiter, answer),

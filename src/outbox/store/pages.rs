@@ -1,16 +1,16 @@
 //! Lists for operators and tenants: a tenant's records page by page, the tenants, and their sums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::outbox::record::{Network, Record, StateName, TenantName, TxId, WorkId};
+use crate::outbox::record::{Millis, Network, Record, StateName, TenantName, TxId, WorkId};
 
 use super::{
     apply::read,
     error::StoreError,
-    reader::{Reader, tenant_of},
+    reader::{Due, Reader, tenant_of},
     tables::{DELIVERIES, Kind, LIVE, QUARANTINE, behind, key},
 };
 
@@ -105,6 +105,33 @@ impl Reader {
             found.push(tenant_of(tenant)?);
         }
         Ok(found)
+    }
+
+    /// The networks that have records, of the first `limit` tenants, in order: a look for each
+    /// network of a tenant.
+    pub fn networks(&self, limit: usize) -> Result<Vec<Network>, StoreError> {
+        let states = self.states()?;
+        let mut found = BTreeSet::new();
+        for tenant in self.tenants(None, limit)? {
+            let (tenant, end) = (tenant.as_str(), behind(tenant.as_str()));
+            let mut from = String::new();
+            while let Some(row) = states.range((tenant, &*from, &[0; 32])..(&*end, "", &[0; 32]))?.next() {
+                let (row, _) = row?;
+                let (_, network, _) = row.value();
+                from = behind(network);
+                found.insert(Network::from(network));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The quarantine records beyond the number `most`, the oldest first; at most `limit`.
+    pub fn excess_quarantine(&self, most: usize, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let count = usize::try_from(self.quarantine_count()?).unwrap_or(usize::MAX);
+        match count.saturating_sub(most).min(limit) {
+            0 => Ok(Vec::new()),
+            excess => self.due(Kind::Quarantine, Millis(u64::MAX), excess),
+        }
     }
 
     /// The tenants that have a transaction with this hash, among the first `limit` tenants: a look

@@ -115,6 +115,20 @@ impl Reader {
         .collect()
     }
 
+    /// The rows behind `after`, or from the first on, of all tenants, the earliest first; at most
+    /// `limit` rows.
+    pub fn due_behind(&self, kind: Kind, after: Option<&Due>, limit: usize) -> Result<Vec<Due>, StoreError> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let first =
+            after.map_or(Included((0, "", "")), |row| Excluded((row.at.0, row.tenant.as_str(), row.work.as_str())));
+        let rows = self.schedule(kind)?.range::<(u64, &str, &str)>((first, Unbounded))?.take(limit);
+        rows.map(|row| {
+            let (row, bytes) = row?;
+            due(row.value(), bytes.value())
+        })
+        .collect()
+    }
+
     /// The row that is due first.
     pub fn next_due(&self, kind: Kind) -> Result<Option<Due>, StoreError> {
         let rows = self.schedule(kind)?;

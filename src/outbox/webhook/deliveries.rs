@@ -3,16 +3,17 @@
 use crate::{
     net::BoxFuture,
     outbox::{
-        record::{Delivery, Millis, Quarantined, TenantName, WorkId},
+        record::{Delivery, Quarantined, TenantName, WorkId},
         step::Step,
-        store::{Kind, Store, StoreError},
+        store::{Due, Kind, Store, StoreError},
     },
 };
 
 /// The deliveries of the store.
 pub trait Deliveries: Send + Sync + 'static {
-    /// All rows of the schedule of deliveries: when, whose, which.
-    fn scheduled(&self) -> Result<Vec<(Millis, TenantName, WorkId)>, StoreError>;
+    /// Rows of the schedule of deliveries behind `after`, in the order of their time; at most
+    /// `limit`.
+    fn scheduled(&self, after: Option<&Due>, limit: usize) -> Result<Vec<Due>, StoreError>;
 
     /// A delivery, if it is there still.
     fn delivery(&self, tenant: &TenantName, work: &WorkId) -> Result<Option<Delivery>, StoreError>;
@@ -25,9 +26,8 @@ pub trait Deliveries: Send + Sync + 'static {
 }
 
 impl Deliveries for Store {
-    fn scheduled(&self) -> Result<Vec<(Millis, TenantName, WorkId)>, StoreError> {
-        let rows = self.read()?.due(Kind::Delivery, Millis(u64::MAX), usize::MAX)?;
-        Ok(rows.into_iter().map(|row| (row.at, row.tenant, row.work)).collect())
+    fn scheduled(&self, after: Option<&Due>, limit: usize) -> Result<Vec<Due>, StoreError> {
+        self.read()?.due_behind(Kind::Delivery, after, limit)
     }
 
     fn delivery(&self, tenant: &TenantName, work: &WorkId) -> Result<Option<Delivery>, StoreError> {

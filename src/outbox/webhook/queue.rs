@@ -23,6 +23,8 @@ pub(super) struct Queue {
     under_way: HashMap<Key, Millis>,
     /// The tenant whose turn was last.
     last: Option<TenantName>,
+    /// How many wait.
+    count: usize,
 }
 
 /// What waits of one tenant.
@@ -43,6 +45,8 @@ impl Queue {
         let waiting = self.tenants.entry(key.tenant).or_default();
         if let Some(old) = waiting.due.insert(key.work.clone(), due) {
             waiting.by_due.remove(&(old, key.work.clone()));
+        } else {
+            self.count += 1;
         }
         waiting.by_due.insert((due, key.work));
     }
@@ -57,6 +61,7 @@ impl Queue {
         let waiting = self.tenants.get_mut(&tenant)?;
         let (due, work) = waiting.by_due.pop_first()?;
         waiting.due.remove(&work);
+        self.count -= 1;
         waiting.under_way += 1;
         let key = Key { tenant, work };
         self.under_way.insert(key.clone(), due);
@@ -99,6 +104,7 @@ impl Queue {
         let Some(waiting) = self.tenants.get_mut(&key.tenant) else { return };
         if let Some(due) = waiting.due.remove(&key.work) {
             waiting.by_due.remove(&(due, key.work.clone()));
+            self.count -= 1;
         }
         if waiting.under_way == 0 && waiting.due.is_empty() {
             self.tenants.remove(&key.tenant);
@@ -112,7 +118,12 @@ impl Queue {
 
     /// Deliveries that wait, without those under way.
     pub(super) fn waiting(&self) -> usize {
-        self.tenants.values().map(|waiting| waiting.due.len()).sum()
+        self.count
+    }
+
+    /// Deliveries of a tenant's that wait.
+    pub(super) fn waiting_of(&self, tenant: &TenantName) -> usize {
+        self.tenants.get(tenant).map_or(0, |waiting| waiting.due.len())
     }
 
     /// Deliveries under way.

@@ -46,6 +46,8 @@ const NO_ENDPOINT: &str = "the endpoint is not in the settings any more";
 /// An order to the supervisor, and where to say that it is done.
 pub(super) enum Command {
     Apply(Prepared, oneshot::Sender<()>),
+    /// Read the schedule of the store anew.
+    Scan,
     Shutdown(Duration, oneshot::Sender<()>),
 }
 
@@ -80,7 +82,7 @@ impl Supervisor {
 
     /// Delivers, until [`Webhooks::shutdown`](super::Webhooks::shutdown) or the end of all handles.
     pub async fn run(mut self) {
-        let mut is_scanned = self.scan();
+        let mut is_scanned = self.scan().await;
         let names: Vec<_> = self.endpoints.keys().cloned().collect();
         names.iter().for_each(|name| self.start(name));
         let mut rounds = 0_u32;
@@ -95,6 +97,7 @@ impl Supervisor {
                         self.apply(prepared).await;
                         let _ = done.send(());
                     }
+                    Some(Command::Scan) => is_scanned = self.scan().await,
                     Some(Command::Shutdown(within, done)) => {
                         self.shutdown(within).await;
                         let _ = done.send(());
@@ -103,7 +106,7 @@ impl Supervisor {
                 },
                 _ = ticks.tick() => {
                     if !is_scanned || rounds.is_multiple_of(ROUNDS_TO_SCAN) && rounds > 0 {
-                        is_scanned = self.scan();
+                        is_scanned = self.scan().await;
                     }
                     rounds = rounds.wrapping_add(1);
                     self.sweep();
@@ -114,8 +117,8 @@ impl Supervisor {
         }
     }
 
-    fn scan(&self) -> bool {
-        let outcome = self.shared.scan();
+    async fn scan(&self) -> bool {
+        let outcome = self.shared.scan().await;
         if let Err(error) = &outcome {
             warn!(%error, "the deliveries of the outbox cannot be read yet");
         }

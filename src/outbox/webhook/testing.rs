@@ -22,7 +22,7 @@ use crate::{
     outbox::{
         record::{Delivery, EventKind, Millis, Quarantined, TenantName, WorkId},
         step::{Step, Write},
-        store::StoreError,
+        store::{Due, StoreError},
     },
 };
 
@@ -56,6 +56,8 @@ pub(super) struct MemoryStore {
     rows: Mutex<(Rows<Delivery>, Rows<Quarantined>)>,
     /// So many further commits fail.
     pub(super) failing: AtomicUsize,
+    /// The most rows that were asked for at once.
+    pub(super) longest_page: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,9 +92,13 @@ impl MemoryStore {
 }
 
 impl Deliveries for MemoryStore {
-    fn scheduled(&self) -> Result<Vec<(Millis, TenantName, WorkId)>, StoreError> {
-        let row = |delivery: Delivery| (delivery.due, delivery.tenant, delivery.id);
-        Ok(self.waiting().into_iter().map(row).collect())
+    fn scheduled(&self, after: Option<&Due>, limit: usize) -> Result<Vec<Due>, StoreError> {
+        self.longest_page.fetch_max(limit, SeqCst);
+        let row = |delivery: Delivery| Due { at: delivery.due, tenant: delivery.tenant, work: delivery.id, bytes: 0 };
+        let mut rows: Vec<_> = self.waiting().into_iter().map(row).collect();
+        rows.sort();
+        let behind = rows.into_iter().filter(|row| after.is_none_or(|after| row > after));
+        Ok(behind.take(limit).collect())
     }
 
     fn delivery(&self, tenant: &TenantName, work: &WorkId) -> Result<Option<Delivery>, StoreError> {

@@ -344,3 +344,18 @@ async fn an_event_of_the_pool_is_delivered_as_any_other() {
     assert_eq!(got.header("webhook-id"), "evt_pool");
     assert!(!got.headers.contains_key("x-request-id") && store.waiting().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_schedule_is_read_page_by_page_at_the_disks_return() {
+    let (store, script) = (Arc::<MemoryStore>::default(), Scripted::statuses(&[204]));
+    let scene = Scene::start(&store, &[(endpoint("a", ""), script.clone())]);
+    sleep(SECOND).await;
+    for number in 0..1200 {
+        // The rows are in the store, and no queue has them.
+        store.put(&scene.webhooks.table(), "default", &format!("{number:04}"), DAWN);
+    }
+    scene.webhooks.look_again().await;
+    sleep(5 * SECOND).await;
+    assert_eq!((script.got().len(), store.waiting().len()), (1200, 0));
+    assert!(store.longest_page.load(SeqCst) <= 500);
+}

@@ -124,3 +124,20 @@ async fn a_reload_changes_bounds_and_keeps_transactions() {
     let refused = scene.proxy().app.reload().await.unwrap_err();
     assert!(refused.contains("outbox"), "{refused}");
 }
+
+/// A reload while the disk fails holds as soon as the disk takes writes again.
+#[tokio::test(start_paused = true)]
+async fn a_reload_while_the_disk_fails_holds_afterwards() {
+    let scene = Scene::start(ON).await;
+    scene.sent(0).await;
+    scene.until_state(hash(0), "sent").await;
+    scene.net.1.fail_after(0, ErrorKind::Other, 1);
+    let answer = scene.send(&transaction(1).0).await;
+    assert_eq!(error(&answer).1, "outbox_unwritable", "{answer}");
+    sleep(Duration::from_secs(2)).await;
+    scene.proxy().reload(&scene.settings.replace(ON, "[outbox]\nconfirmations = 2\nmax_pending = 1\n")).await;
+    scene.net.1.mend();
+    sleep(Duration::from_secs(5)).await;
+    let answer = scene.send(&transaction(1).0).await;
+    assert_eq!(error(&answer).1, "outbox_full", "{answer}");
+}

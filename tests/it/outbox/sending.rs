@@ -121,3 +121,31 @@ async fn send_to_bounds_the_nodes() {
         assert!((words - taken).abs() < 0.5, "{words}");
     }
 }
+
+/// Where only a node that syncs is there, transactions go to that node, as reads do.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_syncs_gets_transactions_where_no_other_is() {
+    let scene = Scene::start(ON).await;
+    scene.node(0).set_fault(Fault::Syncing);
+    scene.node(1).set_fault(Fault::Down);
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["syncing", "down", "down"]).await;
+    let read = scene.ask("eth_blockNumber", "[]").await;
+    assert!(read["result"].is_string(), "{read}");
+    let start = Instant::now();
+    let hash = scene.sent(0).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "the client waited {:?}", start.elapsed());
+    scene.until_mempool(0, &[hash]).await;
+}
+
+/// A node that hangs on sends costs the others nothing.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hangs_does_not_slow_the_others_down() {
+    let scene = Scene::start("[outbox]\nmax_in_flight_per_tenant = 2\n").await;
+    scene.node(2).set_fault(Fault::slow_over(60_000, &[SEND]));
+    let start = Instant::now();
+    for nonce in 0..10 {
+        scene.sent(nonce).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
+}

@@ -85,3 +85,44 @@ async fn an_endpoint_is_told_of_each_transition_with_one_id() {
     scene.until_verdicts(["up", "down", "up"]).await;
     until("the endpoint is told of the node", async || kinds().contains(&json!("node.down"))).await;
 }
+
+/// A step whose sync fails may be on the disk all the same: subscribers and endpoints are told of
+/// each transition, once and in order.
+#[tokio::test(start_paused = true)]
+async fn transitions_written_by_a_failed_sync_are_told_in_order() {
+    let hook = "[outbox]\nconfirmations = 3\n[[outbox.webhook]]\nname = \"billing\"\nurl = \"https://hooks.example/tx\"\n\
+        events = [\"tx.accepted\", \"tx.mined\", \"tx.confirmed\"]\n\
+        secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
+    for seed in 0..6 {
+        let mut scene = Scene::prepare("").await;
+        scene.stop().await;
+        scene.settings = settings(&scene.devnet, hook);
+        let got = Got::default();
+        let app = launch(&scene.net, &scene.settings, &got, 0).await;
+        scene.proxy = Some(Proxy::of(&scene.net, app));
+        scene.until_verdicts(["up", "up", "up"]).await;
+        let hash = scene.sent(0).await;
+        scene.until_state(hash, "sent").await;
+        sleep(Duration::from_secs(5)).await;
+        let mut ws = scene.proxy().ws().await;
+        ws.subscribe(&format!("[\"steadfast_transaction\",\"{hash}\"]")).await;
+        scene.net.1.fail_syncs(std::io::ErrorKind::Other, seed);
+        scene.mine(1).await;
+        sleep(Duration::from_secs(3)).await;
+        scene.net.1.mend();
+        sleep(Duration::from_secs(5)).await;
+        scene.mine(4).await;
+        scene.until_state(hash, "confirmed").await;
+        let history = scene.history(hash).await;
+        let mut told = Vec::new();
+        while told.last().map(String::as_str) != Some("confirmed") {
+            let (_, step) = ws.notification().await;
+            told.push(step["state"].as_str().unwrap().to_owned());
+            assert_eq!(step["seq"], told.len(), "seed {seed}: {told:?}");
+        }
+        assert_eq!(told, history[..told.len()], "seed {seed}");
+        sleep(Duration::from_secs(5)).await;
+        let kinds: Vec<_> = got.lock().unwrap().iter().map(|(_, body)| body["type"].clone()).collect();
+        assert_eq!(kinds, ["tx.accepted", "tx.mined", "tx.confirmed"], "seed {seed}");
+    }
+}

@@ -72,9 +72,10 @@ fn a_tenant_has_only_so_many_on_their_way() {
     }
     assert_eq!(bench.desk.in_flight(), 2);
     assert_eq!(sent(&bench.accept_of("other", 9, 9, 0)), [9], "another tenant's do not wait");
-    assert_eq!(sent(&bench.word(1, "a", Word::Taken)), [] as [u8; 0]);
-    assert_eq!(sent(&bench.done(1)), [3]);
-    assert_eq!(sent(&bench.taken(2)), [4]);
+    assert_eq!(sent(&bench.word(1, "a", Word::Taken)), [3], "a node that hangs holds no place");
+    assert_eq!(sent(&bench.done(1)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.word(2, "a", Word::Lost)), [] as [u8; 0], "no word yet");
+    assert_eq!(sent(&bench.word(2, "b", Word::RefusedNow(words("txpool is full")))), [4]);
 }
 
 #[test]

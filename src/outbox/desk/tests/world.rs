@@ -61,7 +61,7 @@ struct World {
     told_events: BTreeSet<(TxId, EventId)>,
     /// Slots of which a node has said that it took one, or that the nonce is used.
     heard: BTreeSet<(Address, u64)>,
-    open: BTreeMap<TenantName, usize>,
+    open: BTreeMap<TenantName, BTreeSet<u64>>,
     /// When the desk decided on each sending, and when on the newest that was begun of each
     /// transaction: one whose step is lost never begins.
     decided_at: BTreeMap<u64, u64>,
@@ -126,13 +126,18 @@ impl World {
     /// Hands an input to the desk, and checks what may be checked at once.
     fn input(&mut self, input: Input) {
         self.trace.push(format!("{input:?}"));
-        if let Input::SendDone { id, .. } = &input {
-            *self.open.entry(id.tenant.clone()).or_default() -= 1;
+        match &input {
+            // Only lost words leave a sending in its place.
+            Input::Heard { word: Word::Lost, .. } => {}
+            Input::Heard { id, send, .. } | Input::SendDone { id, send, .. } => {
+                self.open.entry(id.tenant.clone()).or_default().remove(send);
+            }
+            _ => {}
         }
         let turn = self.desk.input(Millis(self.now), input);
         for effect in turn.at_once.iter().chain(&turn.effects) {
             if let Effect::Send { id, send, .. } = effect {
-                self.check_sending(id);
+                self.check_sending(id, *send);
                 self.decided_at.insert(*send, self.now);
             }
         }

@@ -344,3 +344,28 @@ fn indices_agree_with_records_after_random_steps() {
         }
     }
 }
+
+#[test]
+fn quarantine_beyond_its_bound_goes_from_the_oldest_on() {
+    let (_disk, store) = memory();
+    for at in [3, 1, 2] {
+        let told = delivery(&tenant("a"), EventId::from(format!("evt_{at}").as_str()), "x", 5);
+        let given_up = Quarantined { delivery: told, at: Millis(at), reason: "no".to_owned() };
+        commit(&store, Step::new().quarantine(given_up).take()).unwrap();
+    }
+    let read = store.read().unwrap();
+    let excess =
+        |most, limit| read.excess_quarantine(most, limit).unwrap().iter().map(|row| row.at.0).collect::<Vec<_>>();
+    assert_eq!((excess(3, 10), excess(1, 10), excess(0, 1)), (vec![], vec![1, 2], vec![1]));
+}
+
+#[test]
+fn networks_with_records_are_found_whatever_the_tenant() {
+    let (_disk, store) = memory();
+    for (name, network) in [("a", "main"), ("a", "test"), ("b", "main"), ("b", "other")] {
+        commit(&store, accepting(tx(name, network, 1))).unwrap();
+        commit(&store, accepting(tx(name, network, 2))).unwrap();
+    }
+    let found = store.read().unwrap().networks(10).unwrap();
+    assert_eq!(found, ["main", "other", "test"].map(Into::into));
+}

@@ -285,15 +285,26 @@ impl Calls {
         self.active_first(is_target)
     }
 
-    /// The usable nodes, the active node first.
-    pub fn usable_nodes(&self) -> Vec<NodeId> {
-        self.active_first(|node| is_target(&self.pool, *node, SendTo::All))
+    /// The usable nodes that a transaction may go to, also those that rest, the active node first.
+    pub fn allowed_nodes(&self, to: SendTo) -> Vec<NodeId> {
+        self.active_first(|node| is_target(&self.pool, *node, to))
     }
 
+    /// The usable nodes, the active node first.
+    pub fn usable_nodes(&self) -> Vec<NodeId> {
+        self.allowed_nodes(SendTo::All)
+    }
+
+    /// Those of the nodes that are wanted, the active node first. While no node is usable by the
+    /// rules, calls go to the active node, and so do transactions.
     fn active_first(&self, is_wanted: impl FnMut(&NodeId) -> bool) -> Vec<NodeId> {
         let active = self.pool.snapshot().active;
         let mut nodes: Vec<NodeId> = NodeId::all(self.pool.nodes.len()).filter(is_wanted).collect();
         nodes.sort_by_key(|node| Some(*node) != active);
+        let is_any_usable = NodeId::all(self.pool.nodes.len()).any(|node| self.pool.is_usable(node));
+        if !is_any_usable && let Some(active) = active.filter(|node| !self.pool.nodes[*node].is_out()) {
+            nodes.push(active);
+        }
         nodes
     }
 

@@ -13,6 +13,7 @@ mod effects;
 mod given_up;
 mod look;
 mod send;
+mod voices;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -6,6 +6,8 @@ mod accepting;
 mod asking;
 mod disk;
 mod following;
+mod lying;
+mod refusing;
 mod sending;
 mod tenants;
 mod told;

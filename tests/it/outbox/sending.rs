@@ -120,3 +120,17 @@ async fn send_to_bounds_the_nodes() {
         assert!((words - taken).abs() < 0.5, "{words}");
     }
 }
+
+/// While no node is usable by the rules, a transaction goes where calls go.
+#[tokio::test(start_paused = true)]
+async fn where_no_node_is_well_the_active_one_gets_it() {
+    let scene = Scene::start(ON).await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Syncing);
+    }
+    scene.until_verdicts(["syncing", "syncing", "syncing"]).await;
+    let hash = scene.sent(0).await;
+    scene.until_state(hash, "sent").await;
+    let sends: u64 = (0..3).map(|index| scene.node(index).count(SEND)).sum();
+    assert_eq!(sends, 1);
+}

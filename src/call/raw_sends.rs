@@ -295,31 +295,33 @@ impl Calls {
         Some(sends.words)
     }
 
-    /// The nodes that a transaction of the outbox goes to now, the active node first: usable ones,
-    /// or, where there is none, the node that reads go to all the same. Nodes that rest are left
-    /// alone, and so are nodes that hang, where others do not.
+    /// The nodes that a transaction of the outbox goes to now, the active node first. Nodes that
+    /// rest are left alone, and so are nodes that hang, where others do not.
     pub fn send_targets(&self, to: SendTo) -> Vec<NodeId> {
         let now = Instant::now();
         let is_free = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now) == RestState::Free;
-        if self.usable_nodes().is_empty() {
-            let active = self.pool.snapshot().active.into_iter();
-            return active.filter(|node| is_free(node) && !self.pool.nodes[*node].is_out()).collect();
-        }
-        let free = self.active_first(|node| is_target(&self.pool, *node, to) && is_free(node));
+        let free: Vec<NodeId> = self.allowed_nodes(to).into_iter().filter(is_free).collect();
         let hangs = |node: &NodeId| self.outbox_sends[node.0].load(Acquire) >= MOST_AT_NODE;
         if free.iter().all(hangs) { free } else { free.into_iter().filter(|node| !hangs(node)).collect() }
     }
 
-    /// The usable nodes, the active node first.
-    pub fn usable_nodes(&self) -> Vec<NodeId> {
-        self.active_first(|node| is_target(&self.pool, *node, SendTo::All))
-    }
-
-    fn active_first(&self, is_wanted: impl FnMut(&NodeId) -> bool) -> Vec<NodeId> {
-        let active = self.pool.snapshot().active;
-        let mut nodes: Vec<NodeId> = NodeId::all(self.pool.nodes.len()).filter(is_wanted).collect();
+    /// The nodes that a transaction may go to, also those that rest, the active node first: usable
+    /// ones, or, while there is none, the active node, to which calls go all the same.
+    pub fn allowed_nodes(&self, to: SendTo) -> Vec<NodeId> {
+        let pool = &self.pool;
+        let active = pool.snapshot().active;
+        let all = || NodeId::all(pool.nodes.len());
+        if !all().any(|node| pool.is_usable(node)) {
+            return active.into_iter().filter(|node| !pool.nodes[*node].is_out()).collect();
+        }
+        let mut nodes: Vec<NodeId> = all().filter(|node| is_target(pool, *node, to)).collect();
         nodes.sort_by_key(|node| Some(*node) != active);
         nodes
+    }
+
+    /// The usable nodes, or the active node while there is none, the active node first.
+    pub fn usable_nodes(&self) -> Vec<NodeId> {
+        self.allowed_nodes(SendTo::All)
     }
 
     /// Begins to send a transaction to these nodes at once, each once. A send ends at `limit`, or

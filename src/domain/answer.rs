@@ -288,8 +288,10 @@ impl<'a> NodeError<'a> {
         }
     }
 
-    /// Whether the node says that its pool or chain has this very transaction already.
+    /// Whether the node says that its pool or chain has this very transaction already. Words
+    /// about a nonce, or about an unknown transaction, never say so.
     pub fn is_already_known(&self) -> bool {
+        const OF_ANOTHER: [&str; 3] = ["nonce", "unknown", "not known"];
         [
             "already known",
             "known transaction",
@@ -299,10 +301,11 @@ impl<'a> NodeError<'a> {
             "already exists",
             "same hash",
             "tx already in",
-            "transaction already",
+            "transaction already in",
         ]
         .iter()
         .any(|words| self.says(words))
+            && !OF_ANOTHER.iter().any(|words| self.says(words))
     }
 
     /// Whether a node refuses a transaction for its very bytes, as every node would.
@@ -472,6 +475,14 @@ mod tests {
         let known = |message: &'static str| NodeError { code: -32000, message: message.into(), data: None };
         assert!(known("already known").is_already_known());
         assert!(known("ALREADY_EXISTS: already known").is_already_known());
+        for message in [
+            "unknown transaction type",
+            "Unknown transaction type: 0x7e",
+            "a transaction with the same nonce already exists",
+            "transaction already has a fee that is too low",
+        ] {
+            assert!(!known(message).is_already_known(), "{message}");
+        }
         assert!(known("rlp: value size exceeds available input length").is_of_the_bytes());
         assert!(!known("nonce too low: next nonce 5, tx nonce 3").is_of_the_bytes());
     }

@@ -18,9 +18,14 @@
 //!
 //! - A node returns: it is sent to that node.
 //! - `resend_blocks` blocks after the last word: the nodes are asked for it, and it is sent again
-//!   where none knows it.
+//!   where none knows it, or to the nodes that lack it.
 //! - Its block goes: it is sent at once.
-//! - No node gave a word: it is sent again after a pause that doubles.
+//! - A node gave no word, or refused for a reason of the moment: the transaction is sent again
+//!   after a pause that doubles, to all nodes while none has the transaction, else to the nodes
+//!   that lack the transaction.
+//!
+//! No sending but the first, that after a reorganisation, and those for a node that returned or an
+//! operator comes sooner than the pause of [`sending`] after the one before it.
 
 mod accept;
 mod blocks;
@@ -53,7 +58,7 @@ use self::{
 pub use self::{
     command::replay,
     effect::{Answer, Done, Effect, NotDone, To, Turn},
-    input::{Accept, Blocks, Command, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
+    input::{Accept, Blocks, Command, Final, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
     tally::{Excess, Sum},
     terms::{Bounds, Terms},
 };
@@ -198,8 +203,7 @@ impl Desk {
         self.book.iter().map(|entry| &entry.record)
     }
 
-    /// Whether no block's transactions matter, because the desk follows none. The store's records
-    /// of those that were given up are not followed then.
+    /// Whether the desk follows no transaction.
     pub fn is_idle(&self) -> bool {
         self.book.iter().next().is_none()
     }
@@ -328,7 +332,7 @@ impl Desk {
             self.book.change(&key, |entry| {
                 entry.flight.retry = None;
                 if entry.record.state.is_pending() && entry.flight.under_way.is_none() {
-                    entry.want(To::All);
+                    entry.want_owed();
                 }
             });
         }

@@ -14,6 +14,7 @@ mod effects;
 mod given_up;
 mod look;
 mod send;
+mod voices;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -7,6 +7,8 @@ mod asking;
 mod disk;
 mod following;
 mod left;
+mod lying;
+mod refusing;
 mod sending;
 mod tenants;
 mod told;

@@ -6,7 +6,7 @@ use super::{
     Desk, MOST_AT_ONCE, Source,
     effect::Turn,
     entry::{Entry, Key},
-    input::{Blocks, InBlock, NewBlock},
+    input::{Blocks, Final, InBlock, NewBlock},
 };
 use crate::outbox::{life::Event, record::BlockId};
 
@@ -19,6 +19,8 @@ pub(super) struct Chain {
     /// The newest blocks, without a gap.
     window: VecDeque<BlockId>,
     finalized: Option<u64>,
+    /// A final block that nodes told before the chain here had the block.
+    awaited: Option<BlockId>,
     /// The newest block that the records reflect.
     checkpoint: Option<BlockId>,
 }
@@ -45,6 +47,24 @@ impl Chain {
             Some(first) if block.number >= first.number => self.has(block),
             Some(_) => true,
             None => false,
+        }
+    }
+
+    /// Takes in which block is final. A block counts if the block is canonical here, or too old to
+    /// be known. A block that is newer than all is awaited, and no other is meanwhile. Reason:
+    /// where blocks are final at once, nodes always tell of a block that is not here yet.
+    fn learn_final(&mut self, told: Option<Final>) {
+        match told {
+            Some(Final::Told(block)) => _ = self.awaited.get_or_insert(block),
+            Some(Final::Deep(height)) => self.finalized = self.finalized.max(Some(height)),
+            None => {}
+        }
+        let Some((block, tip)) = self.awaited.zip(self.tip()).filter(|(block, tip)| block.number <= *tip) else {
+            return;
+        };
+        self.awaited = None;
+        if self.may_have(&block) {
+            self.finalized = self.finalized.max(Some(block.number.min(tip)));
         }
     }
 
@@ -106,7 +126,9 @@ impl Desk {
                 self.book.take(&key);
             }
         }
-        self.chain.finalized = self.chain.finalized.max(finalized);
+        // First comes the block that was awaited.
+        self.chain.learn_final(None);
+        self.chain.learn_final(finalized);
         self.advance(turn);
         self.ask_again();
         let newest = added.last().map(|block| block.id);

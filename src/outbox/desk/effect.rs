@@ -1,6 +1,6 @@
 //! What a desk wants done.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use alloy_primitives::B256;
 use bytes::Bytes;
@@ -87,8 +87,18 @@ pub enum Effect {
 pub enum To {
     /// All usable ones that `outbox.send_to` allows.
     All,
-    /// One that returned.
-    Node(Arc<str>),
+    /// These of them: each returned, or lacks the transaction.
+    Nodes(BTreeSet<Arc<str>>),
+}
+
+impl To {
+    /// Whether the transaction goes to this node.
+    pub fn has(&self, node: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Nodes(nodes) => nodes.contains(node),
+        }
+    }
 }
 
 /// The answer to a client or an operator.

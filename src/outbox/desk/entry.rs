@@ -1,6 +1,6 @@
 //! A transaction as the desk holds it: its record, and what goes on around it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use alloy_primitives::B256;
 use bytes::Bytes;
@@ -55,10 +55,15 @@ pub(super) struct Flight {
     pub(super) look: Look,
     /// The height at which the nodes are asked for it next.
     pub(super) round: u64,
-    /// When it is sent again because no node gave a word.
+    /// The nodes that lack the transaction, or may: each gave no word, refused for now, or was
+    /// found not to know the transaction.
+    pub(super) owing: BTreeSet<Arc<str>>,
+    /// When the nodes that lack the transaction are sent the transaction again.
     pub(super) retry: Option<Millis>,
-    /// Sendings in a row in which no node gave a word.
+    /// Sendings in a row after which nodes lacked the transaction.
     pub(super) in_vain: u32,
+    /// When the newest sending ended.
+    pub(super) ended: Millis,
     /// The desk saw its block become canonical, and saw every change of the chain since.
     pub(super) is_watched: bool,
 }
@@ -78,11 +83,14 @@ pub(super) struct UnderWay {
     pub(super) others: u32,
     /// Nodes that gave none.
     pub(super) lost: u32,
+    /// The nodes that gave none, and those that refused for now.
+    pub(super) owing: BTreeSet<Arc<str>>,
 }
 
 impl UnderWay {
     pub(super) fn new(to: To, number: u64) -> Self {
-        Self { to, number, is_outlived: false, taken: false, refused: 0, node: None, others: 0, lost: 0 }
+        let owing = BTreeSet::new();
+        Self { to, number, is_outlived: false, taken: false, refused: 0, node: None, others: 0, lost: 0, owing }
     }
 
     /// Whether a node gave a word.
@@ -141,12 +149,21 @@ impl Entry {
 
     /// Wants it sent to these nodes, besides those that it is to be sent to already.
     pub(super) fn want(&mut self, to: To) {
-        self.flight.retry = None;
-        self.flight.want = match self.flight.want.take() {
-            None => Some(to),
-            Some(other) if other == to => Some(to),
-            Some(_) => Some(To::All),
-        };
+        self.flight.want = Some(match (self.flight.want.take(), to) {
+            (None, to) => to,
+            (Some(To::Nodes(mut nodes)), To::Nodes(more)) => {
+                nodes.extend(more);
+                To::Nodes(nodes)
+            }
+            _ => To::All,
+        });
+    }
+
+    /// Wants a sending to the nodes that lack the transaction: to all while none has it.
+    pub(super) fn want_owed(&mut self) {
+        let nodes = &self.flight.owing;
+        let to = if self.flight.is_taken && !nodes.is_empty() { To::Nodes(nodes.clone()) } else { To::All };
+        self.want(to);
     }
 
     /// The hash that tells whether its block is still canonical.

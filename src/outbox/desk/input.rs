@@ -36,7 +36,7 @@ pub enum Input {
         id: TxId,
         /// The sending's number.
         send: u64,
-        /// Whether each usable node of the network gave a word.
+        /// Whether each node gave a word that `outbox.send_to` allows.
         is_whole: bool,
     },
     /// The nodes were asked for a transaction, as [`Effect::Look`](super::Effect::Look) wished.
@@ -130,24 +130,29 @@ pub enum Word {
     Lost,
 }
 
-/// What the nodes know of a transaction. A block's word comes before a pool's.
+/// What the nodes know of a transaction. A block's word comes before a pool's. A
+/// single node's word counts only where no other node is usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A block has it.
     InBlock {
-        /// The node that said so.
+        /// The first node that said so.
         node: Arc<str>,
         /// The block.
         block: BlockId,
     },
     /// It waits for a block.
     Waiting {
-        /// The node that said so.
+        /// The first node that said so.
         node: Arc<str>,
+        /// The nodes that are to have the transaction, and do not know it.
+        missing: Vec<Arc<str>>,
     },
-    /// Each usable node was asked, and none knows it.
+    /// No node knows the transaction.
     Unknown,
-    /// Some usable node did not answer, and no other knows it.
+    /// A node says that a block has the transaction, and too few others confirm or deny that.
+    Disputed,
+    /// Too few nodes answered.
     Unsure,
 }
 
@@ -160,10 +165,19 @@ pub struct Blocks {
     pub added: Vec<NewBlock>,
     /// Blocks before `added` were not told, or blocks went untold.
     pub skipped: bool,
-    /// The height of the newest final block, where it is known.
-    pub finalized: Option<u64>,
+    /// The newest final block, where it is known.
+    pub finalized: Option<Final>,
     /// What the store has of transactions of `added` that the desk does not hold.
     pub recalled: Vec<Record>,
+}
+
+/// The newest final block, as far as the nodes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Final {
+    /// This block, by the words of enough nodes. The block counts once the followed chain has it.
+    Told(BlockId),
+    /// No node tells one, and the block of this height is as deep as none that ever went.
+    Deep(u64),
 }
 
 /// A block that is now canonical.

@@ -2,7 +2,7 @@
 
 use super::{
     Desk, Source,
-    effect::{Effect, To, Turn},
+    effect::{Effect, Turn},
     entry::{Entry, Key, Look},
     input::Found,
 };
@@ -27,6 +27,7 @@ impl Desk {
     /// Wants the nodes asked for all that is not known for sure: at the start, and where blocks
     /// went untold.
     pub(super) fn look_at_all(&mut self) {
+        let now = self.now;
         let keys: Vec<Key> = self.book.iter().map(Entry::key).collect();
         for key in keys {
             let is_new = self.book.change(&key, |entry| {
@@ -35,8 +36,8 @@ impl Desk {
                     entry.flight.look = Look::Outdated;
                 }
                 let was_never_taken = matches!(entry.record.state, State::Accepted | State::Reorged { .. });
-                if was_never_taken && !entry.flight.is_taken && entry.flight.under_way.is_none() {
-                    entry.want(To::All);
+                if was_never_taken && !entry.flight.is_taken {
+                    entry.send_later(now);
                 }
                 was_never_taken
             });
@@ -116,22 +117,30 @@ impl Desk {
                     _ = self.happen(turn, key, &Event::Included { block }, Source { node: Some(&node), reason: None });
                 }
             }
-            Found::Waiting { node } => {
-                self.book.change(key, |entry| (entry.flight.is_taken, entry.flight.is_nonce_used) = (true, false));
+            Found::Waiting { node, missing } => {
+                let now = self.now;
+                self.book.change(key, |entry| {
+                    let flight = &mut entry.flight;
+                    (flight.is_taken, flight.is_nonce_used) = (true, false);
+                    flight.owing.extend(missing);
+                    if flight.owing.is_empty() {
+                        (flight.in_vain, flight.retry) = (0, None);
+                    } else {
+                        entry.send_later(now);
+                    }
+                });
                 _ = self.happen(turn, key, &Event::Sighted, Source { node: Some(&node), reason: None });
             }
-            Found::Unknown => {
-                let nonce = self.book.get(key).map_or(0, |entry| entry.record.nonce);
-                if final_nonces.is_some_and(|used| used > nonce) {
+            Found::Unknown | Found::Disputed => {
+                let (nonce, now) = (self.book.get(key).map_or(0, |entry| entry.record.nonce), self.now);
+                if found == Found::Unknown && final_nonces.is_some_and(|used| used > nonce) {
                     let reason = format!("nonce too low: another transaction of nonce {nonce} is final");
                     _ = self.happen(turn, key, &Event::RefusedByAll { reason }, Source::default());
                     return;
                 }
                 self.book.change(key, |entry| {
                     entry.flight.is_taken = false;
-                    if entry.flight.under_way.is_none() {
-                        entry.want(To::All);
-                    }
+                    entry.send_later(now);
                 });
             }
             Found::Unsure => {}
@@ -159,7 +168,7 @@ impl Desk {
                 _ = self.happen(turn, key, &event, Source { node: Some(&node), reason: None });
             }
             Found::Waiting { .. } | Found::Unknown => self.lose_block(turn, key, ours),
-            Found::InBlock { .. } | Found::Unsure => {}
+            Found::InBlock { .. } | Found::Disputed | Found::Unsure => {}
         }
     }
 

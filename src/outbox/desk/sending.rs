@@ -1,26 +1,52 @@
 //! Sending, and what nodes say of it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Desk, Source,
     effect::{Done, Effect, To, Turn},
-    entry::{Entry, Key, UnderWay},
+    entry::{Entry, Flight, Key, UnderWay},
     input::Word,
 };
 use crate::outbox::{
     life::Event,
-    record::{State, reason},
+    record::{Millis, State, reason},
 };
 
-/// The first pause before a transaction is sent again of which no node said a word, in
-/// milliseconds. Each such sending doubles it.
+/// The first pause before a transaction is sent again to nodes that lack it, in milliseconds. Each
+/// sending doubles the pause.
 const FIRST_PAUSE: u64 = 2_000;
 
-/// The longest such pause, in milliseconds.
+/// The longest pause while no node has the transaction, in milliseconds.
 const LONGEST_PAUSE: u64 = 60_000;
 
+/// The same while some node has it.
+const LONGEST_BESIDE: u64 = 600_000;
+
+impl Flight {
+    /// The earliest time for the next sending to nodes that lack the transaction. Example: the
+    /// first sending is at 0 s, and no node takes the transaction. The next sendings are at 2, 6,
+    /// 14, 30 and 62 s, then each minute: five in the first minute.
+    fn next_at(&self) -> Millis {
+        let longest = if self.is_taken { LONGEST_BESIDE } else { LONGEST_PAUSE };
+        self.ended.after(FIRST_PAUSE.saturating_mul(1 << self.in_vain.min(16)).min(longest))
+    }
+}
+
 impl Entry {
+    /// Has the nodes that lack the transaction sent the transaction again after the pause.
+    pub(super) fn send_later(&mut self, now: Millis) {
+        if self.flight.under_way.is_some() || self.flight.want.is_some() {
+            return;
+        }
+        let at = self.flight.next_at();
+        if at <= now {
+            self.want_owed();
+        } else {
+            self.flight.retry = Some(self.flight.retry.map_or(at, |before| before.min(at)));
+        }
+    }
+
     /// What a new state means for the sending.
     pub(super) fn arrived(&mut self) {
         match &self.record.state {
@@ -28,6 +54,8 @@ impl Entry {
                 self.flight.is_taken = false;
                 self.flight.is_nonce_used = false;
                 self.flight.is_watched = false;
+                (self.flight.in_vain, self.flight.retry) = (0, None);
+                self.flight.owing.clear();
                 if let Some(under_way) = &mut self.flight.under_way {
                     under_way.is_outlived = true;
                 }
@@ -37,6 +65,7 @@ impl Entry {
             _ => {
                 self.flight.want = None;
                 self.flight.retry = None;
+                self.flight.owing.clear();
             }
         }
     }
@@ -68,6 +97,10 @@ impl Desk {
             let to = entry.flight.want.take().unwrap_or(To::All);
             entry.flight.under_way = Some(UnderWay::new(to.clone(), number));
             entry.flight.words = None;
+            entry.flight.owing.retain(|node| !to.has(node));
+            if entry.flight.owing.is_empty() {
+                entry.flight.retry = None;
+            }
             let record = &entry.record;
             Effect::Send {
                 id: record.id.clone(),
@@ -87,11 +120,18 @@ impl Desk {
         let of_this = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
             if is_taken {
-                (flight.is_taken, flight.is_nonce_used, flight.in_vain, flight.retry) = (true, false, 0, None);
+                (flight.is_taken, flight.is_nonce_used) = (true, false);
+                flight.owing.remove(node);
+                if flight.owing.is_empty() {
+                    flight.retry = None;
+                }
             }
             let Some(under_way) = flight.under_way.as_mut().filter(|under_way| under_way.number == send) else {
                 return false;
             };
+            if matches!(word, Word::RefusedNow(_) | Word::NonceUsed(_) | Word::Lost) {
+                under_way.owing.insert(node.clone());
+            }
             match word {
                 Word::Taken => under_way.taken = true,
                 Word::RefusedForGood(words) => {
@@ -125,14 +165,15 @@ impl Desk {
         let (round, now) = (self.next_round(), self.now);
         let ended = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
-            let done = flight.under_way.take_if(|under_way| under_way.number == send)?;
-            flight.round = round;
-            if done.taken || done.refused + done.others > 0 {
+            let mut done = flight.under_way.take_if(|under_way| under_way.number == send)?;
+            (flight.round, flight.ended) = (round, now);
+            flight.owing.append(&mut done.owing);
+            let is_owed = !flight.owing.is_empty() || (done.to == To::All && !done.taken);
+            if is_owed && entry.record.state.is_pending() {
+                flight.retry = Some(flight.next_at());
+                flight.in_vain = flight.in_vain.saturating_add(1);
+            } else if done.to == To::All {
                 flight.in_vain = 0;
-            } else if entry.record.state.is_pending() && done.to == To::All {
-                let pause = FIRST_PAUSE.saturating_mul(1 << flight.in_vain.min(16)).min(LONGEST_PAUSE);
-                flight.in_vain += 1;
-                flight.retry = Some(now.after(pause));
             }
             Some(done)
         });
@@ -170,7 +211,7 @@ impl Desk {
         let pending = self.book.iter().filter(|entry| entry.record.state.is_pending());
         let keys: Vec<Key> = pending.map(Entry::key).collect();
         for key in keys {
-            self.book.change(&key, |entry| entry.want(To::Node(node.clone())));
+            self.book.change(&key, |entry| entry.want(To::Nodes(BTreeSet::from([node.clone()]))));
         }
     }
 }

@@ -82,6 +82,7 @@ mod tests {
             (-32000, "transaction type not supported"),
             (-32000, "nonce too high"),
             (-32602, "invalid params"),
+            (-32000, "unknown transaction type"),
             (-32005, "rate limit"),
         ] {
             assert!(matches!(word(code, message), Word::RefusedNow(_)), "{message}");

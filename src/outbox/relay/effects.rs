@@ -52,8 +52,15 @@ impl Relay {
             Effect::Look { id, look, hash, with_nonce } => {
                 let Some(calls) = self.handle.calls() else { return };
                 let sender = self.desk.record(&id).map(|record| record.sender).filter(|_| with_nonce);
-                let inputs = self.inputs.0.clone();
-                let looking = look::Looking { calls, inputs, id, look, hash, sender };
+                let looking = look::Looking {
+                    calls,
+                    inputs: self.inputs.0.clone(),
+                    id,
+                    look,
+                    hash,
+                    sender,
+                    send_to: self.shared.settings.load().send_to,
+                };
                 self.tasks.spawn(looking.run());
             }
             Effect::Answer { waiter, answer } => self.answer(waiter, answer),

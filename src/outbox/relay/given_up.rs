@@ -22,6 +22,10 @@ impl GivenUp {
         all
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The life of a transaction is over.
     pub(super) fn ended(&mut self, record: &Record) {
         if matches!(record.state, State::Refused { .. } | State::Expired | State::Cancelled) {

@@ -1,4 +1,5 @@
-//! One question to the nodes: whether they know a transaction.
+//! One question to the nodes: whether they know a transaction. Their answers are believed as
+//! [`voices`] says.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,8 +9,10 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::voices;
 use crate::{
     call::Calls,
+    config::SendTo,
     domain::{hex, node_id::NodeId},
     outbox::{
         desk::{Found, Input},
@@ -31,6 +34,8 @@ pub(super) struct Looking {
     pub(super) hash: B256,
     /// The sender, where its nonce at the final block is to be asked for.
     pub(super) sender: Option<Address>,
+    /// The nodes that are to have the transaction.
+    pub(super) send_to: SendTo,
 }
 
 /// What one node knows of a transaction.
@@ -46,7 +51,7 @@ impl Looking {
     pub(super) async fn run(self) {
         let nodes = self.calls.usable_nodes();
         let found = join_all(nodes.iter().map(|node| self.transaction(*node))).await;
-        let found = self.found(&nodes, &found);
+        let found = self.found(&nodes, &found).await;
         let final_nonces = match self.sender {
             Some(sender) => self.final_nonces(&nodes, sender).await,
             None => None,
@@ -56,23 +61,60 @@ impl Looking {
         _ = inputs.send(Input::Looked { id, look, found, final_nonces }).await;
     }
 
-    /// What all nodes together know. A block's word comes before a pool's, and of several blocks
-    /// the first node's.
-    fn found(&self, nodes: &[NodeId], found: &[Option<Knowledge>]) -> Found {
+    /// The knowledge of all nodes together. A block that one node names is looked up at the others.
+    async fn found(&self, nodes: &[NodeId], known: &[Option<Knowledge>]) -> Found {
         let name = |node: NodeId| self.calls.pool().nodes[node].name.clone();
-        let all = || nodes.iter().copied().zip(found);
-        let in_block = all().find_map(|(node, known)| match known {
-            Some(Knowledge::InBlock(block)) => Some(Found::InBlock { node: name(node), block: *block }),
-            _ => None,
-        });
-        let waiting = || {
-            let (node, _) = all().find(|(_, known)| **known == Some(Knowledge::Waiting))?;
-            Some(Found::Waiting { node: name(node) })
+        let those = |which: Knowledge| {
+            nodes.iter().copied().zip(known).filter(move |(_, known)| **known == Some(which)).map(|(node, _)| node)
         };
-        in_block.or_else(waiting).unwrap_or_else(|| {
-            let are_all_sure = !nodes.is_empty() && found.iter().all(Option::is_some);
-            if are_all_sure { Found::Unknown } else { Found::Unsure }
-        })
+        let mut claims: Vec<(NodeId, BlockId)> = Vec::new();
+        for (node, known) in nodes.iter().zip(known) {
+            if let Some(Knowledge::InBlock(block)) = known
+                && claims.iter().all(|(_, other)| other != block)
+            {
+                claims.push((*node, *block));
+            }
+        }
+        let mut is_disputed = false;
+        for (node, block) in claims {
+            let mut voices = those(Knowledge::InBlock(block)).count();
+            if !voices::are_enough(voices, nodes.len()) {
+                let others =
+                    nodes.iter().copied().filter(|other| those(Knowledge::InBlock(block)).all(|by| by != *other));
+                let said = join_all(others.map(|other| self.is_in(other, block))).await;
+                voices += said.iter().filter(|said| **said == Some(true)).count();
+                is_disputed |= said.iter().filter(|said| **said == Some(false)).count() < 2;
+            }
+            if voices::are_enough(voices, nodes.len()) {
+                return Found::InBlock { node: name(node), block };
+            }
+        }
+        let unknown: Vec<NodeId> = those(Knowledge::Unknown).collect();
+        let waiting = those(Knowledge::Waiting).next();
+        let absent = those(Knowledge::Waiting).count() + unknown.len();
+        match waiting {
+            _ if is_disputed => Found::Disputed,
+            _ if !voices::are_enough(absent, nodes.len()) => Found::Unsure,
+            Some(node) => {
+                let targets = self.calls.send_targets(self.send_to);
+                let missing = unknown.into_iter().filter(|node| targets.contains(node)).map(name);
+                Found::Waiting { node: name(node), missing: missing.collect() }
+            }
+            None => Found::Unknown,
+        }
+    }
+
+    /// Whether this block is the node's own at its height, and has the transaction. `None` if the
+    /// node has no block there.
+    async fn is_in(&self, node: NodeId, block: BlockId) -> Option<bool> {
+        #[derive(Deserialize)]
+        struct Hashes {
+            hash: B256,
+            transactions: Vec<B256>,
+        }
+        let answer = self.ask(node, "eth_getBlockByNumber", &format!(r#"["{:#x}",false]"#, block.number)).await?;
+        let own: Hashes = serde_json::from_slice(&answer).ok()?;
+        Some(own.hash == block.hash && own.transactions.contains(&self.hash))
     }
 
     async fn transaction(&self, node: NodeId) -> Option<Knowledge> {
@@ -80,15 +122,15 @@ impl Looking {
         read(&answer, &self.hash)
     }
 
-    /// The fewest nonces that a node has the sender use at the final block: a single node's word
-    /// must not end a transaction's life where others know better.
+    /// How many nonces the sender has used at the final block.
     async fn final_nonces(&self, nodes: &[NodeId], sender: Address) -> Option<u64> {
         let params = format!(r#"["{sender:#x}","finalized"]"#);
         let ask = async |node: &NodeId| {
             let answer = self.ask(*node, "eth_getTransactionCount", &params).await?;
             hex::quantity(serde_json::from_slice::<String>(&answer).ok()?)
         };
-        join_all(nodes.iter().map(ask)).await.into_iter().flatten().min()
+        let told = join_all(nodes.iter().map(ask)).await.into_iter().flatten().collect();
+        voices::reached(told, nodes.len())
     }
 
     async fn ask(&self, node: NodeId, method: &str, params: &str) -> Option<Bytes> {

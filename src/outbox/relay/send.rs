@@ -70,17 +70,19 @@ impl Sending {
         }
     }
 
-    /// Sends to each node once. Whether each usable node of the network gave a word.
+    /// Sends to each node once. Whether each usable node gave a word that `outbox.send_to` allows.
     async fn send(&self, raw: &[u8]) -> bool {
         let pool = self.calls.pool();
         let send_to = self.shared.settings.load().send_to;
         let mut nodes = self.calls.send_targets(send_to);
-        let all = self.calls.usable_nodes();
-        if let To::Node(name) = &self.to {
-            nodes.retain(|node| pool.nodes[*node].name == *name);
-        }
+        let is_meant = |node: &NodeId| self.to.has(&pool.nodes[*node].name);
+        nodes.retain(is_meant);
+        let mut meant = self.calls.allowed_nodes(send_to);
         let limit = Instant::now() + self.calls.settings().attempt_timeout;
         let submission = Submission::new(raw, &self.headers());
+        let is_whole = !nodes.is_empty() && meant.iter().all(|node| nodes.contains(node));
+        // Nodes that rest are sent nothing now.
+        meant.retain(|node| is_meant(node) && !nodes.contains(node));
         let mut unheard = nodes.clone();
         if let Some(mut words) = self.begin(&nodes, &submission, limit).await {
             while let Some((node, word)) = words.next().await {
@@ -88,11 +90,11 @@ impl Sending {
                 self.heard(node, word).await;
             }
         }
-        let is_whole = unheard.is_empty() && all.iter().all(|node| nodes.contains(node));
-        for node in unheard {
+        let is_whole = is_whole && unheard.is_empty();
+        for node in unheard.into_iter().chain(meant) {
             self.heard(node, word::Word::Lost).await;
         }
-        is_whole && !nodes.is_empty()
+        is_whole
     }
 
     async fn begin(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {

@@ -81,3 +81,20 @@ async fn a_deadline_that_passes_while_the_proxy_is_away_counts() {
     sleep(Duration::from_secs(31)).await;
     scene.until_state(hash, "expired").await;
 }
+
+/// A block has a transaction that was given up, and the outbox has no other.
+#[tokio::test(start_paused = true)]
+async fn a_block_with_an_expired_transaction_is_seen() {
+    let scene = Scene::start("[outbox]\ndeadline = \"30s\"\n").await;
+    let (raw, hash) = transaction(0);
+    scene.sent(0).await;
+    scene.until_state(hash, "expired").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Forgetful);
+        scene.node(index).clear_faults();
+    }
+    scene.devnet.chain().submit(steadfast::domain::hex::bytes(&raw).unwrap()).unwrap();
+    scene.mine(2).await;
+    scene.until_state(hash, "mined").await;
+    assert_eq!(scene.history(hash).await, ["accepted", "sent", "expired", "mined"]);
+}

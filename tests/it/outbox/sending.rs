@@ -149,3 +149,17 @@ async fn a_node_that_hangs_does_not_slow_the_others_down() {
     }
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
 }
+
+/// While no node is usable by the rules, a transaction goes where calls go.
+#[tokio::test(start_paused = true)]
+async fn where_no_node_is_well_the_active_one_gets_it() {
+    let scene = Scene::start(ON).await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Syncing);
+    }
+    scene.until_verdicts(["syncing", "syncing", "syncing"]).await;
+    let hash = scene.sent(0).await;
+    scene.until_state(hash, "sent").await;
+    let sends: u64 = (0..3).map(|index| scene.node(index).count(SEND)).sum();
+    assert_eq!(sends, 1);
+}

@@ -141,6 +141,8 @@ pub(super) struct Bench {
     pub(super) disk: Disk,
     pub(super) now: u64,
     pub(super) tip: u64,
+    /// The newest block of each height.
+    canonical: BTreeMap<u64, BlockId>,
     waiters: Waiter,
     /// The newest sending of each transaction, and the newest question.
     sends: BTreeMap<B256, u64>,
@@ -159,6 +161,7 @@ impl Bench {
             disk: Disk::default(),
             now: 1000,
             tip: 100,
+            canonical: BTreeMap::new(),
             waiters: 0,
             sends: BTreeMap::new(),
             looks: BTreeMap::new(),
@@ -257,15 +260,19 @@ impl Bench {
         let hashes = added.iter().flat_map(|block| &block.transactions).map(|tx| tx.hash).collect::<Vec<_>>();
         let recalled = self.disk.records.values().filter(|record| hashes.contains(&record.id.hash)).cloned();
         let recalled = recalled.collect();
+        self.canonical.extend(added.iter().map(|block| (block.id.number, block.id)));
+        let of_height = |number: u64| self.canonical.get(&number).copied().unwrap_or(block(number, 0));
+        let finalized = finalized.map(of_height).map(Final::Told);
         self.tip = added.last().map_or(self.tip, |block| block.id.number);
         let removed = removed.to_vec();
         self.input(Input::Blocks(Box::new(Blocks { removed, added, skipped: false, finalized, recalled })))
     }
 
-    /// Empty blocks come, so many.
+    /// Empty blocks come, so many, each 12 s after the one before it.
     pub(super) fn pass(&mut self, count: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         for _ in 0..count {
+            self.now += 12_000;
             let next = block(self.tip + 1, 0);
             effects.extend(self.blocks(&[], &[(next, &[])]));
         }

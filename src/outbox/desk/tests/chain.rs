@@ -20,7 +20,7 @@ fn a_transaction_is_followed_to_finality() {
     assert!(bench.desk.is_idle());
     let kinds: Vec<_> = bench.disk.deliveries.iter().map(|delivery| delivery.kind.as_str()).collect();
     assert_eq!(kinds, ["tx.accepted", "tx.mined", "tx.confirmed", "tx.final"]);
-    assert_eq!(bench.disk.records[&bench.id(1)].keep_until, Some(Millis(10_001_000)));
+    assert_eq!(bench.disk.records[&bench.id(1)].keep_until, Some(Millis(10_025_000)));
     assert_eq!(bench.disk.checkpoint, Some(block(104, 0)));
 }
 
@@ -126,15 +126,16 @@ fn after_a_restart_all_is_looked_at_again() {
     }
     bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0), (9, 2, 0)])]);
     assert_eq!((bench.state(1), bench.state(2)), (StateName::Mined, StateName::Replaced));
+    bench.now += 12_000;
     bench.restart();
     assert_eq!(bench.desk.checkpoint(), Some(block(101, 0)));
     let effects = bench.blocks(&[], &[(block(140, 0), &[])]);
     assert_eq!(asked(&effects), [1, 9, 3, 4], "of the one that was replaced, the other is asked for");
     assert_eq!(sent(&effects), [5], "no node ever took it");
     bench.looked(1, Found::InBlock { node: "a".into(), block: block(101, 0) }, None);
-    bench.looked(2, Found::Waiting { node: "a".into() }, None);
+    bench.looked(2, Found::Waiting { node: "a".into(), missing: vec![] }, None);
     bench.looked(3, Found::Unknown, None);
-    bench.looked(4, Found::Waiting { node: "a".into() }, None);
+    bench.looked(4, Found::Waiting { node: "a".into(), missing: vec![] }, None);
     assert_eq!(bench.life(1), "accepted sent mined confirmed");
     assert_eq!(bench.life(2), "accepted sent replaced reorged");
     assert_eq!((bench.life(3).as_str(), bench.life(4).as_str()), ("accepted sent", "accepted sent seen"));
@@ -172,4 +173,53 @@ fn a_height_above_the_newest_block_is_not_final() {
     assert_eq!(asked(&effects), [1]);
     bench.looked(1, Found::InBlock { node: "a".into(), block: block(103, 0) }, None);
     assert_eq!(bench.state(1), StateName::Mined);
+}
+
+#[test]
+fn a_final_block_of_another_branch_ends_no_life() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    let told = |bench: &mut Bench, told: Final| {
+        bench.input(Input::Blocks(Box::new(Blocks { finalized: Some(told), ..Blocks::default() })));
+        bench.state(1)
+    };
+    assert_eq!(told(&mut bench, Final::Told(block(101, 9))), StateName::Mined);
+    assert_eq!(told(&mut bench, Final::Told(block(90, 9))), StateName::Mined, "too old to be known, and below");
+    assert_eq!(told(&mut bench, Final::Deep(100)), StateName::Mined);
+    assert_eq!(told(&mut bench, Final::Told(block(101, 0))), StateName::Final);
+}
+
+#[test]
+fn a_final_block_that_is_told_early_is_awaited() {
+    for (fork, expected) in [(0, StateName::Final), (9, StateName::Mined)] {
+        let mut bench = Bench::new();
+        bench.accept(1, 0);
+        bench.taken(1);
+        bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+        for early in [block(102, fork), block(103, 0)] {
+            let early = Blocks { finalized: Some(Final::Told(early)), ..Blocks::default() };
+            bench.input(Input::Blocks(Box::new(early)));
+        }
+        assert_eq!(bench.state(1), StateName::Mined);
+        // Nodes go on to tell of a block that is not here yet.
+        bench.final_blocks(&[], &[(block(102, 0), &[])], Some(103));
+        assert_eq!(bench.state(1), expected);
+    }
+}
+
+#[test]
+fn a_disputed_block_neither_takes_nor_loses_a_transaction() {
+    let mut bench = Bench::new();
+    for name in 1..=2 {
+        bench.accept_of("default", name, name, 0);
+        bench.taken(name);
+    }
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    assert_eq!(asked(&skip(&mut bench, 150)), [1, 2]);
+    bench.now += 12_000;
+    assert_eq!(bench.looked(1, Found::Disputed, None), []);
+    assert_eq!(sent(&bench.looked(2, Found::Disputed, Some(9))), [2], "a sending does no harm");
+    assert_eq!((bench.state(1), bench.state(2)), (StateName::Mined, StateName::Sent));
 }

@@ -85,7 +85,7 @@ fn a_transaction_that_no_node_knows_is_sent_again() {
     bench.taken(1);
     assert_eq!(bench.pass(1), []);
     assert_eq!(asked(&bench.pass(1)), [1]);
-    bench.looked(1, Found::Waiting { node: "b".into() }, None);
+    bench.looked(1, Found::Waiting { node: "b".into(), missing: vec![] }, None);
     assert_eq!(bench.state(1), StateName::Seen);
     assert_eq!(asked(&bench.pass(2)), [1]);
     let effects = bench.looked(1, Found::Unknown, None);
@@ -97,6 +97,17 @@ fn a_transaction_that_no_node_knows_is_sent_again() {
     assert_eq!(bench.life(1), "accepted sent seen");
 }
 
+/// The sendings to some nodes alone, and these nodes.
+fn to_nodes(effects: &[Effect]) -> Vec<(u8, String)> {
+    let sent = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { id, to: To::Nodes(nodes), .. } => {
+            Some((id.hash[0], nodes.iter().map(|node| &**node).collect::<Vec<_>>().join(" ")))
+        }
+        _ => None,
+    });
+    sent.collect()
+}
+
 #[test]
 fn a_node_that_returns_gets_what_no_block_has() {
     let mut bench = Bench::new();
@@ -105,18 +116,11 @@ fn a_node_that_returns_gets_what_no_block_has() {
         bench.taken(name);
     }
     bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
-    let to_node = |effects: &[Effect]| {
-        let sent = effects.iter().filter_map(|effect| match effect {
-            Effect::Send { id, to: To::Node(node), .. } => Some((id.hash[0], node.to_string())),
-            _ => None,
-        });
-        sent.collect::<Vec<_>>()
-    };
     let effects = bench.input(Input::NodeReturned { node: "b".into() });
-    assert_eq!(to_node(&effects), [(2, "b".to_owned())], "in the order of nonces");
+    assert_eq!(to_nodes(&effects), [(2, "b".to_owned())], "in the order of nonces");
     let mut effects = bench.word(2, "b", Word::Taken);
     effects.extend(bench.done(2));
-    assert_eq!(to_node(&effects), [(3, "b".to_owned())]);
+    assert_eq!(to_nodes(&effects), [(3, "b".to_owned())]);
     bench.word(3, "b", Word::RefusedForGood(words("no")));
     bench.done(3);
     assert_eq!(bench.state(3), StateName::Sent, "one node's word is not the word of all");
@@ -133,6 +137,7 @@ fn a_nonce_that_another_has_used_for_good_ends_it() {
     assert!(look(&effects));
     bench.looked(1, Found::Unknown, Some(5));
     assert_eq!(bench.state(1), StateName::Accepted, "the block that has it may go");
+    assert_eq!(sent(&bench.pause(2000)), [1]);
     bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
     assert!(look(&bench.done(1)));
     bench.looked(1, Found::Unknown, Some(6));
@@ -186,4 +191,110 @@ fn after_a_reorganisation_the_earlier_nonce_goes_first_again() {
     assert_eq!(sent(&bench.done(1)), [] as [u8; 0]);
     assert_eq!(sent(&bench.pause(2000)), [1]);
     assert_eq!(sent(&bench.word(1, "a", Word::Taken)), [2]);
+}
+
+/// The times, in milliseconds, at which a transaction is sent within a minute on a chain with a
+/// block each 250 ms, where each node always gives this word and shows nothing.
+fn sendings_of_a_minute(word: &Word) -> Vec<u64> {
+    let mut bench = Bench::new();
+    let start = bench.now;
+    let mut waiting = bench.accept(1, 0);
+    let mut times = Vec::new();
+    while bench.now < start + 60_000 {
+        let mut rounds = 0;
+        while !waiting.is_empty() {
+            rounds += 1;
+            assert!(rounds < 10, "a loop without a pause");
+            for effect in std::mem::take(&mut waiting) {
+                match effect {
+                    Effect::Send { .. } => {
+                        times.push(bench.now - start);
+                        waiting.extend(bench.word(1, "a", word.clone()));
+                        waiting.extend(bench.word(1, "b", word.clone()));
+                        waiting.extend(bench.done(1));
+                    }
+                    Effect::Look { .. } => waiting.extend(bench.looked(1, Found::Unknown, Some(0))),
+                    _ => {}
+                }
+            }
+        }
+        bench.now += 250;
+        let next = block(bench.tip + 1, 0);
+        waiting.extend(bench.blocks(&[], &[(next, &[])]));
+        waiting.extend(bench.pause(0));
+    }
+    times
+}
+
+#[test]
+fn a_refusal_of_the_moment_makes_no_hot_loop() {
+    for word in [
+        Word::NonceUsed(words("nonce too low")),
+        Word::RefusedNow(words("transaction underpriced")),
+        Word::RefusedNow(words("nonce too high")),
+        Word::Lost,
+    ] {
+        assert_eq!(sendings_of_a_minute(&word), [0, 2_000, 6_000, 14_000, 30_000], "{word:?}");
+    }
+    let forgotten = sendings_of_a_minute(&Word::Taken);
+    assert!(forgotten.len() <= 30, "{forgotten:?}");
+    assert!(forgotten.windows(2).all(|two| two[1] - two[0] >= 2_000), "{forgotten:?}");
+}
+
+#[test]
+fn a_node_that_refused_for_now_is_sent_it_again_later() {
+    for word in [Word::RefusedNow(words("txpool is full")), Word::Lost] {
+        let mut bench = Bench::new();
+        bench.accept(1, 0);
+        bench.word(1, "a", Word::Taken);
+        bench.word(1, "b", word.clone());
+        assert_eq!(bench.done(1), []);
+        assert_eq!(bench.pause(1_999), []);
+        assert_eq!(to_nodes(&bench.pause(1)), [(1, "b".to_owned())]);
+        bench.word(1, "b", word.clone());
+        bench.done(1);
+        assert_eq!(bench.pause(3_999), [], "the pause has doubled");
+        assert_eq!(to_nodes(&bench.pause(1)), [(1, "b".to_owned())]);
+        bench.word(1, "b", Word::Taken);
+        bench.done(1);
+        assert_eq!(bench.pause(600_000), [], "each node has it");
+    }
+}
+
+#[test]
+fn a_block_ends_the_sendings_to_those_that_refused() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.word(1, "a", Word::Taken);
+    bench.word(1, "b", Word::RefusedNow(words("txpool is full")));
+    bench.done(1);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    assert_eq!(bench.pause(600_000), []);
+    assert_eq!(bench.desk.next_due(), None);
+}
+
+#[test]
+fn a_node_that_forgot_is_sent_what_another_shows() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    assert_eq!(asked(&bench.pass(2)), [1]);
+    let effects = bench.looked(1, Found::Waiting { node: "a".into(), missing: vec!["b".into(), "c".into()] }, None);
+    assert_eq!(to_nodes(&effects), [(1, "b c".to_owned())]);
+    bench.word(1, "b", Word::Taken);
+    bench.word(1, "c", Word::RefusedForGood(words("no")));
+    bench.done(1);
+    assert_eq!(bench.pause(600_000), []);
+}
+
+#[test]
+fn blocks_that_go_untold_shorten_no_pause() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.word(1, "a", Word::RefusedNow(words("nonce too high")));
+    bench.done(1);
+    let added = vec![NewBlock { id: block(150, 3), transactions: Vec::new() }];
+    let skipped = Blocks { added, skipped: true, ..Blocks::default() };
+    assert_eq!(sent(&bench.input(Input::Blocks(Box::new(skipped)))), [] as [u8; 0]);
+    assert_eq!(sent(&bench.pause(2_000)), [1]);
 }

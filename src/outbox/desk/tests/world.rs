@@ -174,7 +174,7 @@ impl World {
                 let mut usable = 0;
                 for at in 0..NODES {
                     let name: Arc<str> = format!("n{at}").into();
-                    if to != To::All && to != To::Node(name.clone()) {
+                    if !to.has(&name) {
                         continue;
                     }
                     usable += usize::from(!self.nodes[at].is_dead);
@@ -211,7 +211,16 @@ impl World {
         let recalled = self.disk.records.values().filter(|record| hashes.contains(&record.id.hash)).cloned().collect();
         let removed = if with_gap { Vec::new() } else { removed };
         self.told = self.chain.iter().map(|block| block.id).collect();
-        let blocks = Blocks { removed, added, skipped: with_gap, finalized: Some(self.finalized as u64), recalled };
+        let tip = self.chain.len() - 1;
+        // Now and then nodes of another branch tell a final block.
+        let is_strange = self.chance(10);
+        let finalized = if is_strange {
+            BlockId { number: tip as u64, hash: self.name() }
+        } else {
+            self.chain[self.finalized.min(tip)].id
+        };
+        let finalized = Some(Final::Told(finalized));
+        let blocks = Blocks { removed, added, skipped: with_gap, finalized, recalled };
         self.input(Input::Blocks(Box::new(blocks)));
     }
 

@@ -76,10 +76,15 @@ impl World {
         if let Some(block) = canonical {
             return (Found::InBlock { node, block }, Some(final_nonces));
         }
-        let is_waiting = self.nodes.iter().any(|node| !node.is_dead && node.pool.contains(&hash));
-        if is_waiting {
+        let alive = self.nodes.iter().enumerate().filter(|(_, node)| !node.is_dead);
+        let lacks = alive.filter(|(_, node)| !node.pool.contains(&hash)).map(|(at, _)| format!("n{at}").into());
+        let missing: Vec<Arc<str>> = lacks.collect();
+        if missing.len() < self.nodes.iter().filter(|node| !node.is_dead).count() {
             self.heard.insert(slot);
-            return (Found::Waiting { node }, None);
+            return (Found::Waiting { node, missing }, None);
+        }
+        if self.chance(10) {
+            return (Found::Disputed, Some(final_nonces));
         }
         (Found::Unknown, Some(final_nonces))
     }

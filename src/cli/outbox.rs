@@ -127,7 +127,7 @@ pub(super) struct Replay {
     /// Only to this endpoint.
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// As many deliveries at most [default: 10000, which is the most].
+    /// As many deliveries at most. [default: 10000, which is the most]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Deliver. Without this flag the deliveries are only counted.

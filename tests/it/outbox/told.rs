@@ -126,3 +126,29 @@ async fn transitions_written_by_a_failed_sync_are_told_in_order() {
         assert_eq!(kinds, ["tx.accepted", "tx.mined", "tx.confirmed"], "seed {seed}");
     }
 }
+
+/// Deliveries that wait have a bound: beyond, new transactions are refused.
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_wait_refuse_new_transactions() {
+    let hook = "[outbox]\nmax_bytes = \"64KiB\"\nmax_transaction = \"32KiB\"\nmax_blob_transaction = \"32KiB\"\n\
+        [[outbox.webhook]]\nname = \"billing\"\nurl = \"https://hooks.example/tx\"\n\
+        events = [\"tx.accepted\"]\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
+    let mut scene = Scene::prepare("").await;
+    scene.stop().await;
+    scene.settings = settings(&scene.devnet, hook);
+    let app = launch(&scene.net, &scene.settings, &Got::default(), usize::MAX).await;
+    scene.proxy = Some(Proxy::of(&scene.net, app));
+    scene.until_verdicts(["up", "up", "up"]).await;
+    let mut taken = 0;
+    let answer = loop {
+        let answer = scene.send(&transaction(taken).0).await;
+        if answer["error"].is_object() {
+            break answer;
+        }
+        taken += 1;
+    };
+    assert!((14..=24).contains(&taken), "{taken} were taken");
+    assert_eq!(error(&answer).1, "outbox_full", "{answer}");
+    let again = scene.send(&transaction(0).0).await;
+    assert_eq!(again["result"], json!(hash(0)), "{again}");
+}

@@ -177,7 +177,7 @@ impl MemoryStore {
         }
         let Fate { before, outcome, after } = self.memory.lock().write_fate(&self.name);
         pause(before).await;
-        let result = match (outcome, self.memory.lock().reach(&self.name)) {
+        let result = match (outcome, self.reach()) {
             (Outcome::Refused, _) | (_, Reach::Refused) => {
                 return Err(WriteError::Unavailable(REFUSED.to_owned()));
             }
@@ -194,7 +194,7 @@ impl MemoryStore {
         };
         pause(after).await;
         match result {
-            Some(result) if self.memory.lock().reach(&self.name) == Reach::Open => {
+            Some(result) if self.reach() == Reach::Open => {
                 result.map_err(|found| WriteError::Conflict { found })
             }
             _ => {
@@ -202,6 +202,10 @@ impl MemoryStore {
                 Err(WriteError::Ambiguous(NO_ANSWER.to_owned()))
             }
         }
+    }
+
+    fn reach(&self) -> Reach {
+        self.memory.lock().reach(&self.name)
     }
 
     fn apply(&self, write: Write) -> Result<Revision, Option<Revision>> {
@@ -225,7 +229,7 @@ impl MemoryStore {
         };
         pause(after).await;
         match answer {
-            Some(answer) if self.memory.lock().reach(&self.name) == Reach::Open => Ok(answer),
+            Some(answer) if self.reach() == Reach::Open => Ok(answer),
             _ => {
                 sleep(self.memory.settings.timeout).await;
                 Err(ReadError::Unavailable(NO_ANSWER.to_owned()))

@@ -138,3 +138,47 @@ pub(super) fn outcome(payload: &[u8]) -> Result<Revision, WriteError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{WriteError, outcome};
+    use crate::cluster::store::Revision;
+
+    fn refused(code: u64, text: &str) -> String {
+        format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"{text}"}},"seq":0}}"#)
+    }
+
+    #[test]
+    fn ack_gives_its_revision() {
+        let ack = br#"{"stream":"KV_steadfast-a","seq":7,"domain":"hub"}"#;
+        assert_eq!(outcome(ack), Ok(Revision::new(7)));
+    }
+
+    #[test]
+    fn another_last_revision_is_a_conflict() {
+        let found = Some(Revision::new(5));
+        for (code, text, found) in [
+            (10_071, "wrong last sequence: 5", found),
+            (10_071, "wrong last sequence: 0", None),
+            (10_164, "wrong last sequence", None),
+        ] {
+            let conflict = Err(WriteError::Conflict { found });
+            assert_eq!(outcome(refused(code, text).as_bytes()), conflict);
+        }
+    }
+
+    #[test]
+    fn known_refusal_was_not_applied() {
+        let answer = refused(10_008, "JetStream system temporarily unavailable");
+        assert!(matches!(outcome(answer.as_bytes()), Err(WriteError::Unavailable(_))));
+    }
+
+    #[test]
+    fn unknown_answer_may_have_been_applied() {
+        let unknown = refused(19_999, "of a later server");
+        for answer in [unknown.as_str(), "", "+OK", "{}", "[]", r#"{"seq":"7"}"#] {
+            let result = outcome(answer.as_bytes());
+            assert!(matches!(result, Err(WriteError::Ambiguous(_))), "{answer}: {result:?}");
+        }
+    }
+}

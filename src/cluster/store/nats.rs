@@ -36,6 +36,8 @@ pub struct Options {
     /// URLs of servers: `nats://`, or `tls://`. With three or more, here or as the servers tell,
     /// the bucket is on three.
     pub servers: Vec<String>,
+    /// Whether servers are left aside that are not in `servers`, but that those tell of.
+    pub only_named: bool,
     /// A file with a user's JWT and key, as `nsc` writes.
     pub credentials: Option<PathBuf>,
     /// Whether TLS is used where a server does not ask for TLS.
@@ -56,6 +58,7 @@ impl Options {
         Self {
             cluster,
             servers,
+            only_named: false,
             credentials: None,
             requires_tls: false,
             authorities: Vec::new(),

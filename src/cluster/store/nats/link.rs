@@ -212,6 +212,9 @@ async fn configured(
             }
             std::future::ready(())
         });
+    if options.only_named {
+        connect = connect.ignore_discovered_servers();
+    }
     if options.requires_tls {
         connect = connect.require_tls(true);
     }

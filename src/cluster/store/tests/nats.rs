@@ -96,7 +96,7 @@ impl World for OnNats<'_> {
         }
         let proxy = Proxy::start(self.servers.address(0)).await;
         let mut options = options(&self.cluster, vec![proxy.address.to_string()]);
-        options.relist = RELIST;
+        options.only_named = true;
         let store = NatsStore::open(options).await.expect("a store");
         let client = Arc::new(Client { proxy, store: store.clone() });
         self.clients.lock().expect("a lock").insert(name.to_owned(), client);

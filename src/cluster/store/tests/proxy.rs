@@ -84,7 +84,9 @@ async fn relay(client: TcpStream, server: SocketAddr, held: watch::Receiver<Held
     let mut ended = held.clone();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    // In this order, so that what is held does not pass when the life ends.
     tokio::select! {
+        biased;
         _ = ended.wait_for(|held| held.life != life) => {}
         () = pass(from_client, to_server, held.clone(), |held| held.calls) => {}
         () = pass(from_server, to_client, held, |held| held.answers) => {}

@@ -76,11 +76,7 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`WriteError::Conflict`] if the key's last revision is another, or the key has none.
-    fn compare_and_delete<'a>(
-        &'a self,
-        key: &'a Key,
-        seen: Revision,
-    ) -> BoxFuture<'a, Result<(), WriteError>>;
+    fn compare_and_delete<'a>(&'a self, key: &'a Key, seen: Revision) -> BoxFuture<'a, Result<(), WriteError>>;
 
     /// The entry under `key`, or `None`.
     ///

@@ -150,9 +150,7 @@ impl Prefix {
 
     /// Whether `key` is under the prefix.
     pub fn holds(&self, key: &Key) -> bool {
-        self.0.as_ref().is_none_or(|prefix| {
-            key.0.strip_prefix(&*prefix.0).is_some_and(|rest| rest.starts_with('.'))
-        })
+        self.0.as_ref().is_none_or(|prefix| key.0.strip_prefix(&*prefix.0).is_some_and(|rest| rest.starts_with('.')))
     }
 
     /// The escaped names, joined by dots; empty for the prefix of every key.

@@ -30,8 +30,7 @@ use self::{
     server::Server,
 };
 use super::{
-    Entry, Incarnation, Key, Listing, MAX_LISTED, MAX_VALUE, Prefix, ReadError, Revision, Store, Ttl, Watch,
-    WriteError,
+    Entry, Incarnation, Key, Listing, MAX_LISTED, MAX_VALUE, Prefix, ReadError, Revision, Store, Ttl, Watch, WriteError,
 };
 
 /// The fault of a client that knows that it is cut off.
@@ -54,12 +53,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            seed: 0,
-            timeout: Duration::from_secs(2),
-            relist: Duration::from_secs(5),
-            tells_expiry: true,
-        }
+        Self { seed: 0, timeout: Duration::from_secs(2), relist: Duration::from_secs(5), tells_expiry: true }
     }
 }
 
@@ -76,11 +70,7 @@ impl Memory {
     /// An empty bucket. Time begins here, so a call outside a tokio runtime panics.
     pub fn new(settings: Settings) -> Self {
         let server = Server::new(settings.seed, settings.tells_expiry, Instant::now());
-        Self {
-            settings: Arc::new(settings),
-            server: Arc::new(Mutex::new(server)),
-            changed: watch::Sender::new(0),
-        }
+        Self { settings: Arc::new(settings), server: Arc::new(Mutex::new(server)), changed: watch::Sender::new(0) }
     }
 
     /// A way to the server. Faults are by the client's name; two ways of one name share them.
@@ -194,9 +184,7 @@ impl MemoryStore {
         };
         pause(after).await;
         match result {
-            Some(result) if self.reach() == Reach::Open => {
-                result.map_err(|found| WriteError::Conflict { found })
-            }
+            Some(result) if self.reach() == Reach::Open => result.map_err(|found| WriteError::Conflict { found }),
             _ => {
                 sleep(self.memory.settings.timeout).await;
                 Err(WriteError::Ambiguous(NO_ANSWER.to_owned()))
@@ -258,14 +246,8 @@ impl Store for MemoryStore {
         Box::pin(self.write(Write::Set { key: key.clone(), seen, value, ttl }))
     }
 
-    fn compare_and_delete<'a>(
-        &'a self,
-        key: &'a Key,
-        seen: Revision,
-    ) -> BoxFuture<'a, Result<(), WriteError>> {
-        Box::pin(async move {
-            self.write(Write::Delete { key: key.clone(), seen }).await.map(|_| ())
-        })
+    fn compare_and_delete<'a>(&'a self, key: &'a Key, seen: Revision) -> BoxFuture<'a, Result<(), WriteError>> {
+        Box::pin(async move { self.write(Write::Delete { key: key.clone(), seen }).await.map(|_| ()) })
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>, ReadError>> {

@@ -10,6 +10,7 @@
 mod bucket;
 mod feed;
 mod link;
+mod login;
 mod read;
 mod write;
 
@@ -21,8 +22,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use self::{feed::NatsFeed, link::Link, write::Write};
 use super::{
-    ClusterName, Entry, Incarnation, Key, Listing, Prefix, ReadError, Revision, Store, Ttl, Watch,
-    WriteError,
+    ClusterName, Entry, Incarnation, Key, Listing, Prefix, ReadError, Revision, Store, Ttl, Watch, WriteError,
 };
 
 /// The oldest server that is taken, as major and minor version.
@@ -33,7 +33,8 @@ pub const OLDEST: (u32, u32) = (2, 10);
 pub struct Options {
     /// The cluster's name. Its bucket is `steadfast-<name>`.
     pub cluster: ClusterName,
-    /// URLs of servers: `nats://`, or `tls://`. With three or more, here or as the servers tell,
+    /// URLs of servers: `nats://`, or `tls://`, with user and password or a token where the servers ask
+    /// for those. With three or more, here or as the servers tell,
     /// the bucket is on three.
     pub servers: Vec<String>,
     /// Whether servers are left aside that are not in `servers`, but that those tell of.
@@ -163,11 +164,7 @@ impl Store for NatsStore {
         Box::pin(self.link.write(key, seen, Write::Entry { value, ttl }))
     }
 
-    fn compare_and_delete<'a>(
-        &'a self,
-        key: &'a Key,
-        seen: Revision,
-    ) -> BoxFuture<'a, Result<(), WriteError>> {
+    fn compare_and_delete<'a>(&'a self, key: &'a Key, seen: Revision) -> BoxFuture<'a, Result<(), WriteError>> {
         Box::pin(async move { self.link.write(key, seen, Write::Deletion).await.map(|_| ()) })
     }
 

@@ -7,6 +7,8 @@ mod keys;
 mod memory;
 mod model;
 mod nats;
+mod opening;
+mod outages;
 mod proxy;
 mod servers;
 mod world;

@@ -51,7 +51,10 @@ impl Message {
 /// The last message of a key.
 #[derive(Clone, Debug)]
 enum Row {
-    Entry { entry: Entry, expires: Option<Instant> },
+    Entry {
+        entry: Entry,
+        expires: Option<Instant>,
+    },
     /// A deletion, which holds the key's last revision as on the real server.
     Deleted(Revision),
 }
@@ -124,12 +127,7 @@ impl Bucket {
     pub(super) fn list(&self, prefix: &Prefix) -> Listing {
         let under = self.rows.iter().filter(|(key, _)| prefix.holds(key));
         let entries = under.filter_map(|(key, _)| self.read(key)).collect();
-        Listing {
-            incarnation: self.incarnation,
-            upto: self.last,
-            entries,
-            malformed: Vec::new(),
-        }
+        Listing { incarnation: self.incarnation, upto: self.last, entries, malformed: Vec::new() }
     }
 
     /// When the next entry expires.

@@ -116,8 +116,7 @@ impl Client {
     }
 
     fn chance(&self, rng: &mut Rng, is_write: bool) -> Fate {
-        let Chances { applied_ambiguous, lost_ambiguous, late_ambiguous, unavailable, .. } =
-            self.chances;
+        let Chances { applied_ambiguous, lost_ambiguous, late_ambiguous, unavailable, .. } = self.chances;
         let late = self.chances.late.mul_f64(rng.f64());
         let mut outcome = Outcome::Answered;
         let mut below = 0.0;

@@ -76,11 +76,7 @@ impl Server {
     }
 
     /// Applies a write that arrives at `moment`, and tells watches.
-    pub(super) fn apply(
-        &mut self,
-        write: Write,
-        moment: Instant,
-    ) -> Result<Revision, Option<Revision>> {
+    pub(super) fn apply(&mut self, write: Write, moment: Instant) -> Result<Revision, Option<Revision>> {
         let created = self.clock(moment);
         let message = self.bucket.apply(write, moment, created)?;
         let revision = message.revision();

@@ -42,10 +42,7 @@ impl Link {
     /// Makes the bucket if there is none, else changes the settings that a newer server or more
     /// servers allow.
     pub(super) async fn adapt(&self) -> Result<(), OpenError> {
-        let fault = |error: ReadError| OpenError::Bucket {
-            bucket: self.bucket.clone(),
-            why: error.to_string(),
-        };
+        let fault = |error: ReadError| OpenError::Bucket { bucket: self.bucket.clone(), why: error.to_string() };
         self.found_or_made().await.map_err(fault)?;
         let Some(info) = self.info().await.map_err(fault)? else { return Ok(()) };
         let mut config = info.config.clone();
@@ -72,11 +69,7 @@ impl Link {
         match self.within(self.context.get_stream(&self.stream)).await? {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(fault)
-                    if fault.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    Ok(None)
-                }
+                GetStreamErrorKind::JetStream(fault) if fault.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
                 _ => Err(ReadError::Unavailable(self.because(&error.to_string()))),
             },
         }

@@ -17,7 +17,7 @@ use futures_util::{StreamExt, future::BoxFuture};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{MissedTickBehavior, interval_at, sleep, Instant},
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
 use super::{
@@ -42,8 +42,7 @@ impl NatsFeed {
     pub(super) fn start(link: Arc<Link>, prefix: Prefix) -> Self {
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let mut task = JoinSet::new();
-        let watcher =
-            Watcher { link, prefix, events: sender, copy: Copy::default(), listed: None };
+        let watcher = Watcher { link, prefix, events: sender, copy: Copy::default(), listed: None };
         task.spawn(watcher.run());
         Self { events, _task: task }
     }
@@ -158,9 +157,7 @@ impl Watcher {
     }
 
     async fn take(&mut self, message: &Message) -> Result<(), End> {
-        let info = message.info().map_err(|error| {
-            ReadError::Malformed(format!("a message of the stream: {error}"))
-        })?;
+        let info = message.info().map_err(|error| ReadError::Malformed(format!("a message of the stream: {error}")))?;
         let stored = Stored {
             subject: message.subject.as_str(),
             headers: message.headers.as_ref(),

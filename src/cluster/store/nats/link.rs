@@ -18,7 +18,7 @@ use fastrand::Rng;
 use tokio::{sync::watch, time::timeout};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-use super::{OLDEST, OpenError, Options};
+use super::{OLDEST, OpenError, Options, login::Login};
 use crate::cluster::store::ReadError;
 
 /// The version from which on entries have a time to live.
@@ -66,16 +66,22 @@ impl Link {
         let servers = addresses(&options.servers)?;
         let said = Said::default();
         let (connected, connections) = watch::channel(0);
-        let connect = configured(&options, said.clone(), connected).await?.connect(servers);
+        let connect = configured(&options, said.clone(), connected).await?;
+        let login = Login::of(&servers)?;
+        let connect = match login {
+            Some(login) => login.apply(connect),
+            None => connect,
+        };
+        let connect = connect.connect(servers);
         // Each server has its own time, and name servers take theirs.
         let longest = options.timeout.saturating_mul(options.servers.len() as u32 + 1);
         let client = timeout(longest, connect)
             .await
             .map_err(|_| OpenError::Unreachable("no answer in time".to_owned()))?
             .map_err(|error| match error.kind() {
-                ConnectErrorKind::Authentication
-                | ConnectErrorKind::AuthorizationViolation
-                | ConnectErrorKind::Tls => OpenError::Refused(error.to_string()),
+                ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Tls => {
+                    OpenError::Refused(error.to_string())
+                }
                 ConnectErrorKind::ServerParse => OpenError::Setting(error.to_string()),
                 _ => OpenError::Unreachable(error.to_string()),
             })?;
@@ -126,9 +132,7 @@ impl Link {
     pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, ReadError> {
         self.ready().map_err(ReadError::Unavailable)?;
         let longest = self.options.timeout.saturating_add(self.options.timeout / 4);
-        timeout(longest, work)
-            .await
-            .map_err(|_| ReadError::Unavailable(self.because("no answer in time")))
+        timeout(longest, work).await.map_err(|_| ReadError::Unavailable(self.because("no answer in time")))
     }
 
     pub(super) fn can_expire(&self) -> bool {
@@ -176,18 +180,12 @@ fn addresses(servers: &[String]) -> Result<Vec<ServerAddr>, OpenError> {
     }
     // The URL is not shown: it may hold a password.
     let address = |(place, server): (usize, &String)| {
-        server.parse().map_err(|_| {
-            OpenError::Setting(format!("the URL of NATS server {} means nothing", place + 1))
-        })
+        server.parse().map_err(|_| OpenError::Setting(format!("the URL of NATS server {} means nothing", place + 1)))
     };
     servers.iter().enumerate().map(address).collect()
 }
 
-async fn configured(
-    options: &Options,
-    said: Said,
-    connected: watch::Sender<u64>,
-) -> Result<ConnectOptions, OpenError> {
+async fn configured(options: &Options, said: Said, connected: watch::Sender<u64>) -> Result<ConnectOptions, OpenError> {
     let connected = Arc::new(connected);
     let mut connect = ConnectOptions::new()
         .name("steadfast")

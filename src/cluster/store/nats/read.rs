@@ -1,6 +1,6 @@
 //! Reads, all from the stream's leader: the last message of a key, and each message under a prefix.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -11,14 +11,15 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::{bucket::store_time, link::Link};
-use crate::cluster::store::{
-    Entry, Key, Listing, MAX_LISTED, Malformed, Prefix, ReadError, Revision, StoreTime,
-};
+use crate::cluster::store::{Entry, Key, Listing, MAX_LISTED, Malformed, Prefix, ReadError, Revision, StoreTime};
 
 /// The header that tells a deletion from an entry.
 pub(super) const KV_OPERATION: &str = "KV-Operation";
+/// The longest time of a listing, each of whose entries is a call.
+const LISTING: Duration = Duration::from_secs(30);
 /// Listings that are begun anew because the bucket was.
 const ATTEMPTS: usize = 3;
 
@@ -81,14 +82,17 @@ impl Link {
         let Some(message) = self.message(request.send()).await? else { return Ok(None) };
         match self.parsed(&message) {
             Parsed::Entry(entry) if entry.key == *key => Ok(Some(Last::Entry(entry))),
-            Parsed::Deletion(found, revision) if found == *key => {
-                Ok(Some(Last::Deletion(revision)))
-            }
+            Parsed::Deletion(found, revision) if found == *key => Ok(Some(Last::Deletion(revision))),
             _ => Err(ReadError::Malformed(format!("{} for {key}", message.subject))),
         }
     }
 
     pub(super) async fn list(&self, prefix: &Prefix) -> Result<Listing, ReadError> {
+        let late = || ReadError::Unavailable(self.because("no end of the listing in time"));
+        timeout(LISTING, self.listing(prefix)).await.map_err(|_| late())?
+    }
+
+    async fn listing(&self, prefix: &Prefix) -> Result<Listing, ReadError> {
         for _ in 0..ATTEMPTS {
             let before = self.found_or_made().await?;
             let (entries, malformed) = self.scan(prefix).await?;
@@ -151,9 +155,7 @@ impl Link {
 
     async fn message(
         &self,
-        request: impl Future<
-            Output = Result<StreamMessage, async_nats::jetstream::stream::RawMessageError>,
-        >,
+        request: impl Future<Output = Result<StreamMessage, async_nats::jetstream::stream::RawMessageError>>,
     ) -> Result<Option<StreamMessage>, ReadError> {
         match self.within(request).await? {
             Ok(message) => Ok(Some(message)),

@@ -21,9 +21,7 @@ use crate::cluster::store::{Key, MAX_VALUE, Revision, Ttl, WriteError};
 const CONFLICTS: [u64; 2] = [10_071, 10_164];
 /// Codes with which the server refuses before anything is stored: no quorum, too little room, too
 /// long, no stream, JetStream off, a time to live that is not allowed.
-const REFUSALS: [u64; 11] = [
-    10_002, 10_008, 10_023, 10_028, 10_039, 10_047, 10_054, 10_059, 10_076, 10_165, 10_166,
-];
+const REFUSALS: [u64; 11] = [10_002, 10_008, 10_023, 10_028, 10_039, 10_047, 10_054, 10_059, 10_076, 10_165, 10_166];
 /// The revision of a key without any.
 const NONE: Revision = Revision::new(0);
 
@@ -52,33 +50,19 @@ struct Refusal {
 impl Link {
     /// Writes an entry where there is none. A deletion of the key holds the key's last revision, so
     /// that is replaced in a second step.
-    pub(super) async fn create(
-        &self,
-        key: &Key,
-        value: Bytes,
-        ttl: Option<Ttl>,
-    ) -> Result<Revision, WriteError> {
+    pub(super) async fn create(&self, key: &Key, value: Bytes, ttl: Option<Ttl>) -> Result<Revision, WriteError> {
         let first = self.write(key, NONE, Write::Entry { value: value.clone(), ttl }).await;
         let Err(WriteError::Conflict { .. }) = first else { return first };
         match self.last(key).await {
-            Ok(Some(Last::Deletion(seen))) => {
-                self.write(key, seen, Write::Entry { value, ttl }).await
-            }
-            Ok(Some(Last::Entry(entry))) => {
-                Err(WriteError::Conflict { found: Some(entry.revision) })
-            }
+            Ok(Some(Last::Deletion(seen))) => self.write(key, seen, Write::Entry { value, ttl }).await,
+            Ok(Some(Last::Entry(entry))) => Err(WriteError::Conflict { found: Some(entry.revision) }),
             // Gone since: another attempt would meet no conflict.
             Ok(None) => Err(WriteError::Conflict { found: None }),
             Err(error) => Err(WriteError::Unavailable(error.to_string())),
         }
     }
 
-    pub(super) async fn write(
-        &self,
-        key: &Key,
-        seen: Revision,
-        write: Write,
-    ) -> Result<Revision, WriteError> {
+    pub(super) async fn write(&self, key: &Key, seen: Revision, write: Write) -> Result<Revision, WriteError> {
         self.ready().map_err(WriteError::Unavailable)?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(seen.get()));
@@ -133,9 +117,7 @@ pub(super) fn outcome(payload: &[u8]) -> Result<Revision, WriteError> {
         Some(Refusal { err_code, description }) if REFUSALS.contains(&err_code) => {
             Err(WriteError::Unavailable(format!("{description} ({err_code})")))
         }
-        Some(Refusal { err_code, description }) => {
-            Err(WriteError::Ambiguous(format!("{description} ({err_code})")))
-        }
+        Some(Refusal { err_code, description }) => Err(WriteError::Ambiguous(format!("{description} ({err_code})"))),
     }
 }
 

@@ -11,9 +11,7 @@ use super::{
     copies::{Told, next, next_news, until_synced},
     world::{TIMEOUT, World},
 };
-use crate::cluster::store::{
-    Entry, Event, Key, MAX_VALUE, Prefix, ReadError, Revision, Store, Ttl, WriteError,
-};
+use crate::cluster::store::{Entry, Event, Key, MAX_VALUE, Prefix, ReadError, Revision, Store, Ttl, WriteError};
 
 /// Clients of a race.
 const RACERS: usize = 8;
@@ -39,9 +37,7 @@ async fn racers(world: &impl World) -> Vec<Arc<dyn Store>> {
 fn only_winner<T: Copy + std::fmt::Debug>(results: &[Result<T, WriteError>]) -> T {
     let winners: Vec<T> = results.iter().filter_map(|result| result.as_ref().ok().copied()).collect();
     assert_eq!(winners.len(), 1, "one winner: {results:?}");
-    let is_told = |result: &Result<T, WriteError>| {
-        matches!(result, Ok(_) | Err(WriteError::Conflict { .. }))
-    };
+    let is_told = |result: &Result<T, WriteError>| matches!(result, Ok(_) | Err(WriteError::Conflict { .. }));
     assert!(results.iter().all(is_told), "conflicts: {results:?}");
     winners[0]
 }
@@ -54,9 +50,10 @@ pub(super) async fn create_has_one_winner_of_many(world: &impl World) {
     let stores = racers(world).await;
     for round in 0..10 {
         let key = key(&["race", &round.to_string()]);
-        let creates = stores.iter().enumerate().map(|(racer, store)| {
-            store.create(&key, Bytes::from(vec![b'a' + racer as u8]), None)
-        });
+        let creates = stores
+            .iter()
+            .enumerate()
+            .map(|(racer, store)| store.create(&key, Bytes::from(vec![b'a' + racer as u8]), None));
         let results = join_all(creates).await;
         let revision = only_winner(&results);
         let racer = results.iter().position(Result::is_ok).expect("a winner");
@@ -70,9 +67,10 @@ pub(super) async fn compare_and_set_has_one_winner_of_many(world: &impl World) {
     let key = key(&["lease"]);
     let mut seen = stores[0].create(&key, bytes("0"), None).await.expect("created");
     for _ in 0..10 {
-        let sets = stores.iter().enumerate().map(|(racer, store)| {
-            store.compare_and_set(&key, seen, Bytes::from(vec![b'a' + racer as u8]), None)
-        });
+        let sets = stores
+            .iter()
+            .enumerate()
+            .map(|(racer, store)| store.compare_and_set(&key, seen, Bytes::from(vec![b'a' + racer as u8]), None));
         let results = join_all(sets).await;
         let revision = only_winner(&results);
         assert!(revision > seen, "{revision} follows {seen}");
@@ -254,20 +252,14 @@ pub(super) async fn watch_tells_entries_then_synced_then_changes(world: &impl Wo
     let incarnation = store.incarnation().await.expect("a bucket");
     let (first, second) = (entry(&store, &keys[0]).await, entry(&store, &keys[1]).await);
     let events = until_synced(&mut watch).await;
-    let wanted = [
-        Event::Entry(first.clone()),
-        Event::Entry(second),
-        Event::Synced { incarnation },
-    ];
+    let wanted = [Event::Entry(first.clone()), Event::Entry(second), Event::Synced { incarnation }];
     assert_eq!(events, wanted);
     let seen = first.revision;
     let revision = other.compare_and_set(&keys[0], seen, bytes("y"), None).await.expect("set");
     let Event::Entry(told) = next_news(&mut watch).await else { panic!("an entry") };
     assert_eq!((told.revision, told.value), (revision, bytes("y")));
     other.compare_and_delete(&keys[0], revision).await.expect("deleted");
-    let Event::Deleted { key, revision: deletion } = next_news(&mut watch).await else {
-        panic!("a deletion")
-    };
+    let Event::Deleted { key, revision: deletion } = next_news(&mut watch).await else { panic!("a deletion") };
     assert!(key == keys[0] && deletion > revision);
 }
 
@@ -329,9 +321,7 @@ pub(super) async fn emptied_bucket_is_told_as_deletions(world: &impl World) {
     let mut watch = store.watch(&Prefix::ALL);
     until_synced(&mut watch).await;
     world.empty().await;
-    let Event::Deleted { key: deleted, .. } = next_news(&mut watch).await else {
-        panic!("a deletion")
-    };
+    let Event::Deleted { key: deleted, .. } = next_news(&mut watch).await else { panic!("a deletion") };
     assert_eq!(deleted, key);
     assert_eq!(store.read(&key).await, Ok(None));
     let again = store.create(&key, bytes("2"), None).await.expect("created again");
@@ -426,12 +416,8 @@ pub(super) async fn every_copy_equals_the_bucket_in_the_end(world: &impl World) 
                 let key = &keys[rng.usize(..keys.len())];
                 let _ = match store.read(key).await.expect("a read") {
                     None => store.create(key, bytes("x"), None).await.map(|_| ()),
-                    Some(entry) if rng.u8(..4) == 0 => {
-                        store.compare_and_delete(key, entry.revision).await
-                    }
-                    Some(entry) => {
-                        store.compare_and_set(key, entry.revision, bytes("y"), None).await.map(|_| ())
-                    }
+                    Some(entry) if rng.u8(..4) == 0 => store.compare_and_delete(key, entry.revision).await,
+                    Some(entry) => store.compare_and_set(key, entry.revision, bytes("y"), None).await.map(|_| ()),
                 };
             }
         }

@@ -66,8 +66,7 @@ impl Told {
 
     /// Takes events until the copy equals the listing.
     pub(super) async fn until_equal(&mut self, watch: &mut Watch, listing: &Listing) {
-        let wanted: BTreeMap<_, _> =
-            listing.entries.iter().map(|entry| (entry.key.clone(), entry.revision)).collect();
+        let wanted: BTreeMap<_, _> = listing.entries.iter().map(|entry| (entry.key.clone(), entry.revision)).collect();
         let wait = async {
             while self.entries != wanted || self.synced == 0 {
                 let event = watch.next().await.expect("the watch goes on");

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::copies::Told;
-use crate::cluster::store::{
-    Entry, Event, Incarnation, Key, Listing, Malformed, Revision, StoreTime, copy::Copy,
-};
+use crate::cluster::store::{Entry, Event, Incarnation, Key, Listing, Malformed, Revision, StoreTime, copy::Copy};
 
 fn entry(name: u8, revision: u64) -> Entry {
     Entry {
@@ -65,8 +63,7 @@ fn listing_of_another_bucket_begins_with_a_reset() {
     copy.listed(listing(1, 100, vec![entry(1, 100)]));
     let events = copy.listed(listing(2, 3, vec![entry(1, 3)]));
     let incarnation = Incarnation::new(StoreTime::from_nanos(2));
-    let wanted =
-        [Event::Reset { incarnation }, Event::Entry(entry(1, 3)), Event::Synced { incarnation }];
+    let wanted = [Event::Reset { incarnation }, Event::Entry(entry(1, 3)), Event::Synced { incarnation }];
     assert_eq!(events, wanted);
     assert_eq!(copy.written(entry(1, 4)), Some(Event::Entry(entry(1, 4))));
 }

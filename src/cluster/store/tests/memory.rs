@@ -125,10 +125,7 @@ async fn lost_messages_are_found_by_the_next_listing() {
     store.compare_and_delete(&key("gone"), seen).await.expect("deleted");
     store.create(&key("new"), bytes("x"), None).await.expect("created");
     assert!(timeout(Duration::from_millis(4_999), watch.next()).await.is_err(), "before the listing");
-    assert_eq!(
-        next(&mut watch).await,
-        Event::Deleted { key: key("gone"), revision: seen }
-    );
+    assert_eq!(next(&mut watch).await, Event::Deleted { key: key("gone"), revision: seen });
     assert!(matches!(next(&mut watch).await, Event::Entry(entry) if entry.key == key("new")));
 }
 

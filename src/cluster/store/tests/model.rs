@@ -26,11 +26,7 @@ enum Step {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        Just(Fault::AppliedAmbiguous),
-        Just(Fault::LostAmbiguous),
-        Just(Fault::Unavailable),
-    ]
+    prop_oneof![Just(Fault::AppliedAmbiguous), Just(Fault::LostAmbiguous), Just(Fault::Unavailable),]
 }
 
 fn step() -> impl Strategy<Value = Step> {

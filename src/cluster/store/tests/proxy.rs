@@ -65,12 +65,7 @@ impl Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    server: SocketAddr,
-    held: watch::Receiver<Held>,
-    accepted: Arc<AtomicUsize>,
-) {
+async fn accept(listener: TcpListener, server: SocketAddr, held: watch::Receiver<Held>, accepted: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::SeqCst);

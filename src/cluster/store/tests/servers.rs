@@ -26,31 +26,39 @@ pub(super) struct Servers {
     folder: PathBuf,
     ports: Vec<u16>,
     routes: Vec<u16>,
+    more: Vec<String>,
     children: Mutex<Vec<Option<Child>>>,
 }
 
 impl Servers {
     pub(super) async fn one() -> Self {
-        let servers = Self::new(1);
+        let servers = Self::new(1, Vec::new());
         servers.start(0);
         servers.answer().await;
         servers
     }
 
+    /// One server with more arguments, which is not waited for.
+    pub(super) fn one_with(arguments: Vec<String>) -> Self {
+        let servers = Self::new(1, arguments);
+        servers.start(0);
+        servers
+    }
+
     pub(super) async fn three() -> Self {
-        let servers = Self::new(3);
+        let servers = Self::new(3, Vec::new());
         (0..3).for_each(|place| servers.start(place));
         servers.answer().await;
         servers
     }
 
-    fn new(count: usize) -> Self {
+    fn new(count: usize, more: Vec<String>) -> Self {
         let number = FOLDERS.fetch_add(1, Ordering::SeqCst);
         let name = format!("steadfast-nats-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).expect("a folder");
         let children = Mutex::new((0..count).map(|_| None).collect());
-        Self { folder, ports: free_ports(count), routes: free_ports(count), children }
+        Self { folder, ports: free_ports(count), routes: free_ports(count), more, children }
     }
 
     /// Starts a server, or starts one that was killed with the files that it had.
@@ -59,10 +67,9 @@ impl Servers {
         let folder = self.folder.join(format!("n{place}"));
         let log = File::create(self.folder.join(format!("n{place}.log"))).expect("a log");
         command.args(["-a", "127.0.0.1", "-p", &self.ports[place].to_string(), "-js", "-sd"]);
-        command.arg(folder).args(["-n", &format!("n{place}")]);
+        command.arg(folder).args(["-n", &format!("n{place}")]).args(&self.more);
         if self.ports.len() > 1 {
-            let routes: Vec<String> =
-                self.routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+            let routes: Vec<String> = self.routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
             command.args(["--cluster_name", "steadfast-test", "--routes", &routes.join(",")]);
             command.args(["--cluster", &routes[place]]);
         }
@@ -83,6 +90,15 @@ impl Servers {
     /// Removes the files of a server that was killed.
     pub(super) fn forget(&self, place: usize) {
         fs::remove_dir_all(self.folder.join(format!("n{place}"))).expect("the files");
+    }
+
+    /// Stops a server without an end of its connections, or lets it go on.
+    pub(super) fn freeze(&self, place: usize, is_frozen: bool) {
+        let children = self.children.lock().expect("a lock");
+        let id = children[place].as_ref().expect("a server that runs").id().to_string();
+        let signal = if is_frozen { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill").args([signal, &id]).status().expect("a signal");
+        assert!(status.success());
     }
 
     pub(super) fn address(&self, place: usize) -> SocketAddr {
@@ -137,7 +153,6 @@ fn binary() -> PathBuf {
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     listeners.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
 }

@@ -8,13 +8,15 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, StorageType},
 };
 
-use super::{OpenError, link::Link};
-use crate::cluster::store::{Incarnation, ReadError, Revision, StoreTime};
+use super::{OpenError, link::Link, write::Write};
+use crate::cluster::store::{Incarnation, ReadError, Revision, StoreTime, WriteError};
 
 /// The mark of a bucket that Steadfast made, and the number of its form.
 const FORM: (&str, &str) = ("steadfast-form", "1");
 /// Servers that hold a copy of the bucket, if there are so many.
 const COPIES: usize = 3;
+/// No name is escaped to this.
+const NO_KEY: &str = "=first";
 /// Deletions stay this long.
 pub(super) const DELETION_TTL: Duration = Duration::from_secs(3600);
 /// The first revision of a bucket is drawn from here. Numbers of JSON are exact up to 2^53.
@@ -36,7 +38,11 @@ impl Link {
             Some(info) => info,
             None => self.made().await?,
         };
-        self.look(&info)
+        let look = self.look(&info)?;
+        if info.config.first_sequence.is_some_and(|first| look.last.get() <= first) {
+            self.replace_first().await?;
+        }
+        Ok(look)
     }
 
     /// Makes the bucket if there is none, else changes the settings that a newer server or more
@@ -95,6 +101,20 @@ impl Link {
                 })
             }
         }
+    }
+
+    /// Writes twice under a key that is none, so that no message has the bucket's first revision:
+    /// servers before 2.11.2 that are killed forget all when that message is there. (nats-server
+    /// pull request 6753.)
+    async fn replace_first(&self) -> Result<(), ReadError> {
+        let mut seen = Revision::new(0);
+        for _ in 0..2 {
+            seen = match self.write_at(NO_KEY, seen, Write::Deletion).await {
+                Ok(revision) | Err(WriteError::Conflict { found: Some(revision) }) => revision,
+                Err(error) => return Err(ReadError::Unavailable(error.to_string())),
+            };
+        }
+        Ok(())
     }
 
     fn look(&self, info: &Info) -> Result<Look, ReadError> {

@@ -63,6 +63,11 @@ impl Link {
     }
 
     pub(super) async fn write(&self, key: &Key, seen: Revision, write: Write) -> Result<Revision, WriteError> {
+        self.write_at(key.as_str(), seen, write).await
+    }
+
+    /// Writes under `place`, which is a key or nothing that is read as one.
+    pub(super) async fn write_at(&self, place: &str, seen: Revision, write: Write) -> Result<Revision, WriteError> {
         self.ready().map_err(WriteError::Unavailable)?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(seen.get()));
@@ -82,7 +87,7 @@ impl Link {
             headers.insert(NATS_MESSAGE_TTL, HeaderValue::from(ttl.as_secs()));
         }
         let request = Request::new().headers(headers).payload(value);
-        let sent = self.client.send_request(format!("{}{key}", self.subjects), request);
+        let sent = self.client.send_request(format!("{}{place}", self.subjects), request);
         // The client's own deadline does not cover the wait for the client's queue.
         let longest = self.options.timeout.saturating_add(self.options.timeout / 4);
         let Ok(answer) = timeout(longest, sent).await else {

@@ -193,3 +193,21 @@ async fn removed_bucket_is_made_anew_by_a_watch() {
     assert_eq!(store.incarnation().await, Ok(incarnation));
     assert!(store.create(&key, bytes("1"), None).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server, which tests/install.sh brings"]
+async fn first_revision_of_a_bucket_is_taken_by_no_entry() {
+    let servers = Servers::one().await;
+    let world = OnNats::new(&servers, "first").await;
+    let stream = world.context.get_stream(world.stream()).await.expect("a stream");
+    let info = stream.cached_info();
+    assert!(info.config.first_sequence.is_some_and(|first| first < info.state.first_sequence));
+    assert!(
+        world
+            .client("a")
+            .await
+            .list(&Prefix::ALL)
+            .await
+            .is_ok_and(|listing| { listing.entries.is_empty() && listing.malformed.is_empty() })
+    );
+}

@@ -79,25 +79,26 @@ async fn relay(client: TcpStream, server: SocketAddr, held: watch::Receiver<Held
     let mut ended = held.clone();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // In this order, so that what is held does not pass when the life ends.
     tokio::select! {
-        biased;
         _ = ended.wait_for(|held| held.life != life) => {}
-        () = pass(from_client, to_server, held.clone(), |held| held.calls) => {}
-        () = pass(from_server, to_client, held, |held| held.answers) => {}
+        () = pass(from_client, to_server, life, held.clone(), |held| held.calls) => {}
+        () = pass(from_server, to_client, life, held, |held| held.answers) => {}
     }
 }
 
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    life: usize,
     mut held: watch::Receiver<Held>,
     is_held: fn(&Held) -> bool,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        if held.wait_for(|held| !is_held(held)).await.is_err() {
-            return;
+        // Both at once: what is held does not pass when the life ends.
+        match held.wait_for(|held| !is_held(held)).await {
+            Ok(held) if held.life == life => {}
+            _ => return,
         }
         if to.write_all(&bytes[..count]).await.is_err() {
             return;

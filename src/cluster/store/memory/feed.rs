@@ -53,6 +53,7 @@ impl MemoryFeed {
         }
         if queue.must_list || now >= self.next_listing {
             queue.must_list = false;
+            queue.is_deaf = false;
             self.next_listing = far;
             self.events.extend(self.copy.listed(server.bucket.list(&queue.prefix)));
         }

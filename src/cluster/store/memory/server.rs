@@ -29,6 +29,8 @@ pub(super) struct Queue {
     pub(super) messages: VecDeque<(Instant, Message)>,
     /// Messages were lost in a way that the client notices, so that a listing is due.
     pub(super) must_list: bool,
+    /// The bucket that the watch hears is gone: no message comes until the next listing.
+    pub(super) is_deaf: bool,
 }
 
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Server {
     pub(super) fn open_queue(&mut self, client: &str, prefix: Prefix) -> u64 {
         let number = self.number();
         let client = client.to_owned();
-        let queue = Queue { client, prefix, messages: VecDeque::new(), must_list: true };
+        let queue = Queue { client, prefix, messages: VecDeque::new(), must_list: true, is_deaf: false };
         self.queues.insert(number, queue);
         number
     }
@@ -133,6 +135,10 @@ impl Server {
         let incarnation = Incarnation::new(StoreTime::from_nanos(now.max(before + 1)));
         let last = Revision::new(self.rng.u64(1 << 20..1 << REVISION_BITS));
         self.bucket = Bucket::new(incarnation, last, self.tells_expiry);
+        for queue in self.queues.values_mut() {
+            queue.messages.clear();
+            queue.is_deaf = true;
+        }
     }
 
     pub(super) fn dump(&self) -> String {
@@ -142,7 +148,7 @@ impl Server {
     fn tell(&mut self, message: &Message, moment: Instant) {
         for queue in self.queues.values_mut().filter(|queue| queue.prefix.holds(message.key())) {
             let client = self.clients.entry(queue.client.clone()).or_default();
-            if client.loses_message(&mut self.rng) {
+            if client.loses_message(&mut self.rng) || queue.is_deaf {
                 continue;
             }
             let arrival = moment + client.delay(&mut self.rng);

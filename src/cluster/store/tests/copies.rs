@@ -16,12 +16,15 @@ pub(super) async fn next(watch: &mut Watch) -> Event {
 
 /// The next event that tells of more than the copy's age.
 pub(super) async fn next_news(watch: &mut Watch) -> Event {
-    loop {
-        match next(watch).await {
-            Event::Synced { .. } => {}
-            event => return event,
+    let news = async {
+        loop {
+            match next(watch).await {
+                Event::Synced { .. } => {}
+                event => return event,
+            }
         }
-    }
+    };
+    timeout(PATIENCE, news).await.expect("news in time")
 }
 
 /// Takes events up to and with the next [`Event::Synced`].

@@ -9,7 +9,7 @@
 //!   later, even after a read showed the old revision. Read again; a foreign value there is the
 //!   proof of a loss, and the next compare-and-set settles the rest.
 //! - A read may be old: a server that was replaced may answer for some seconds. A successful write
-//!   proves that the revision it named was the last one.
+//!   proves that the named revision was the last one until then.
 //! - Revisions of two incarnations of a bucket do not compare. After [`Event::Reset`] everything
 //!   that was known is void.
 

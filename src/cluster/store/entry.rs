@@ -128,7 +128,7 @@ pub struct Malformed {
 pub struct Listing {
     /// The bucket that was listed.
     pub incarnation: Incarnation,
-    /// The last revision of the bucket when the listing began. Each write up to here is in it.
+    /// The last revision of the bucket when the listing began. Each write up to here is listed.
     pub upto: Revision,
     /// The entries, in the order of their keys.
     pub entries: Vec<Entry>,

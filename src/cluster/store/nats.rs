@@ -1,8 +1,8 @@
 //! The store in NATS JetStream: a key-value bucket, over `async-nats`.
 //!
-//! The bucket can be read with `nats kv`. It is written with own requests, for the client's
-//! key-value layer takes a create whose ack was lost for 'exists already', and reads from servers
-//! that may be behind.
+//! The bucket can be read with `nats kv`. Writes are own requests, for the client's key-value layer
+//! takes a create whose ack was lost for 'exists already', and reads from servers that may be
+//! behind.
 //!
 //! The bucket's first revision is drawn by chance, so that a revision of an earlier bucket of the
 //! same name names no entry of this one.
@@ -33,9 +33,9 @@ pub const OLDEST: (u32, u32) = (2, 10);
 pub struct Options {
     /// The cluster's name. Its bucket is `steadfast-<name>`.
     pub cluster: ClusterName,
-    /// URLs of servers: `nats://`, or `tls://`, with user and password or a token where the servers ask
-    /// for those. With three or more, here or as the servers tell,
-    /// the bucket is on three.
+    /// URLs of servers: `nats://` or `tls://`, with user and password, or a token, where a server
+    /// asks for those. With three servers or more, here or in the cluster that they tell of, three
+    /// of them hold the bucket.
     pub servers: Vec<String>,
     /// Whether servers are left aside that are not in `servers`, but that those tell of.
     pub only_named: bool,
@@ -95,15 +95,15 @@ pub enum OpenError {
         OLDEST.0, OLDEST.1
     )]
     TooOld {
-        /// Its name, or its address where it has none.
+        /// The server's name, or the address where there is no name.
         server: String,
-        /// Its version.
+        /// The server's version.
         version: String,
     },
     /// The bucket is not there and cannot be made, or is not Steadfast's.
     #[error("the bucket {bucket}: {why}")]
     Bucket {
-        /// Its name.
+        /// The bucket's name.
         bucket: String,
         /// The fault.
         why: String,

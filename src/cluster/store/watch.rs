@@ -6,17 +6,17 @@ use futures_util::future::BoxFuture;
 
 use super::{Entry, Incarnation, Key, Malformed, Revision};
 
-/// One thing that a watcher is told.
+/// A message to a watcher.
 ///
-/// For one key, revisions of entries rise within an incarnation. Several writes of a key may be told
-/// as the last of them.
+/// For one key, revisions of entries rise within an incarnation. Of several writes of a key only
+/// the last may be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An entry is there, or has a new value.
     Entry(Entry),
     /// An entry that the watcher was told of is gone: deleted, or expired.
     Deleted {
-        /// Its key.
+        /// The entry's key.
         key: Key,
         /// The number of the deletion; that of the entry itself where the store tells of no
         /// deletion.
@@ -39,7 +39,7 @@ pub enum Event {
     Malformed(Malformed),
 }
 
-/// A running watch. Dropped, it ends.
+/// A running watch, which ends when this is dropped.
 pub struct Watch {
     feed: Box<dyn Feed>,
 }

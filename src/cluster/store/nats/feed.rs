@@ -32,7 +32,7 @@ const WAITING_EVENTS: usize = 256;
 /// The first and the longest pause after a session that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// The watcher's end. Dropped, it ends the task.
+/// The watcher's end of the task, which ends when this is dropped.
 pub(super) struct NatsFeed {
     events: mpsc::Receiver<Event>,
     _task: JoinSet<()>,
@@ -105,7 +105,7 @@ impl Watcher {
         let mut listings = interval_at(Instant::now() + link.options.relist, link.options.relist);
         listings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.copy.incarnation() == Some(incarnation) {
-            // All arms are cancel-safe. The clock comes before messages, of which there may be many.
+            // All arms are cancel-safe. The clock comes before messages, for those may be many.
             tokio::select! {
                 biased;
                 _ = connections.changed() => {

@@ -178,7 +178,7 @@ fn addresses(servers: &[String]) -> Result<Vec<ServerAddr>, OpenError> {
     if servers.is_empty() {
         return Err(OpenError::Setting("no NATS server is named".to_owned()));
     }
-    // The URL is not shown: it may hold a password.
+    // The URL is not shown, for a URL may hold a password.
     let address = |(place, server): (usize, &String)| {
         server.parse().map_err(|_| OpenError::Setting(format!("the URL of NATS server {} means nothing", place + 1)))
     };

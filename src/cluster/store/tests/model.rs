@@ -91,7 +91,7 @@ impl Model {
     }
 }
 
-/// What the model's outcome is called when the call met `fault`.
+/// The model's outcome as the store tells of an outcome.
 fn expected(result: Result<u64, Option<u64>>) -> Result<Revision, WriteError> {
     let conflict = |found: Option<u64>| WriteError::Conflict { found: found.map(Revision::new) };
     result.map(Revision::new).map_err(conflict)

@@ -140,8 +140,8 @@ async fn tls_needs_an_authority_that_is_trusted() {
     assert!(!matches!(refused, OpenError::Setting(_)), "{refused:?}");
 }
 
-/// A certificate for 127.0.0.1 by an authority of its own, as arguments for a server, and the folder
-/// that holds the files.
+/// A certificate for 127.0.0.1 by an own authority, as arguments for a server, and the folder that
+/// holds the files.
 fn certificates() -> (CertificateDer<'static>, Vec<String>, Folder) {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

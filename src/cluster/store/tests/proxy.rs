@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What passes.
+/// The directions that are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     /// Nothing from the client.
@@ -26,7 +26,7 @@ pub(super) struct Held {
     life: usize,
 }
 
-/// A running relay. Dropped, it ends.
+/// A running relay, which ends when this is dropped.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     held: watch::Sender<Held>,

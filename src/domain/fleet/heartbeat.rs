@@ -1,0 +1,154 @@
+//! A replica's true state, as the replica reports it at each heartbeat.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    name::{NetworkName, NodeName},
+    payload::{FORMAT, Unknown, payload},
+    revision::{Epoch, StoreRevision, Term, ViewNumber},
+    view::MemberState,
+    word::{LayerWord, Role},
+};
+
+/// Heights that a replica has shown to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Heads {
+    /// The highest latest block; for the consensus layer, the slot.
+    pub served: u64,
+    /// The highest safe block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe: Option<u64>,
+    /// The highest finalized block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finalized: Option<u64>,
+}
+
+/// The heights of one layer of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServedHead {
+    /// The network.
+    pub network: NetworkName,
+    /// The layer.
+    pub layer: LayerWord,
+    /// The heights.
+    #[serde(flatten)]
+    pub heads: Heads,
+}
+
+/// The node to which a replica sends the calls of one layer of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServingNode {
+    /// The network.
+    pub network: NetworkName,
+    /// The layer.
+    pub layer: LayerWord,
+    /// The node.
+    pub node: NodeName,
+}
+
+/// The work that waits in a replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Queues {
+    /// Calls that wait for a node.
+    #[serde(default)]
+    pub held_calls: u64,
+    /// Transactions whose life is not over.
+    #[serde(default)]
+    pub outbox: u64,
+    /// Webhooks that wait.
+    #[serde(default)]
+    pub webhooks: u64,
+}
+
+/// The newest wish at a key that a replica has tried to apply.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Applied {
+    /// The wish's revision. With an error, the revision was tried and not applied.
+    pub revision: StoreRevision,
+    /// Why the wish was not applied, redacted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// A replica's state. The first one of a life, without an epoch, is the registration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The format's number.
+    pub format: u32,
+    /// A number that no other process has, chosen at random: tells one's own registration from
+    /// another process of the same name. Never compared for order.
+    pub process: u64,
+    /// The life; none in the registration, whose own revision is the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// Counts the heartbeats of the life; 0 is the registration.
+    pub sequence: u64,
+    /// The standing, as the replica sees it.
+    pub state: MemberState,
+    /// The part in the election.
+    pub role: Role,
+    /// The term, while the replica leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
+    /// The replica is preferred, may lead, and asks the leader for the lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wants_lead: bool,
+    /// The newest view that the replica has.
+    #[serde(default)]
+    pub view: ViewNumber,
+    /// The heights that clients were shown.
+    #[serde(default)]
+    pub heads: Vec<ServedHead>,
+    /// The nodes that serve.
+    #[serde(default)]
+    pub serving: Vec<ServingNode>,
+    /// The work that waits.
+    #[serde(default)]
+    pub queues: Queues,
+    /// The wishes that were applied, by the key's text: a newer replica may have wishes of other
+    /// kinds.
+    #[serde(default)]
+    pub applied: BTreeMap<String, Applied>,
+    /// The version of the program.
+    #[serde(default)]
+    pub build: String,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub other: Unknown,
+}
+
+impl Heartbeat {
+    /// The registration of a process.
+    pub fn registration(process: u64) -> Self {
+        Self {
+            format: FORMAT,
+            process,
+            epoch: None,
+            sequence: 0,
+            state: MemberState::Joining,
+            role: Role::Watching,
+            term: None,
+            wants_lead: false,
+            view: ViewNumber::default(),
+            heads: Vec::new(),
+            serving: Vec::new(),
+            queues: Queues::default(),
+            applied: BTreeMap::new(),
+            build: String::new(),
+            other: Unknown::new(),
+        }
+    }
+
+    /// The epoch of a heartbeat that stands at `revision`.
+    pub fn epoch_at(&self, revision: StoreRevision) -> Epoch {
+        self.epoch.unwrap_or(revision.into())
+    }
+}
+
+payload!(Heartbeat, |this| {
+    let layers = this.heads.iter().map(|head| &head.layer).chain(this.serving.iter().map(|node| &node.layer));
+    let layers = layers.filter(|layer| !layer.is_known()).count();
+    layers + usize::from(!this.state.is_known()) + usize::from(!this.role.is_known())
+});

@@ -346,6 +346,9 @@ impl Leadership {
                     self.duty.rest();
                 }
                 (self.hold, self.asked, self.is_left) = (None, None, false);
+                (self.wants_read, self.has_read, self.is_claim_lost) = (false, false, false);
+                // Writes of this term confirm nothing any more, however late they land.
+                self.sent.clear();
             }
             State::Failed => {
                 (self.successes, self.has_read, self.next_beat) = (0, false, now);

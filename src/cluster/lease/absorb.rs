@@ -57,9 +57,9 @@ impl Leadership {
     fn link(&mut self, now: Moment, is_ok: bool, is_own: bool) {
         if is_ok {
             self.failures = 0;
-            self.successes = self.successes.saturating_add(1);
+            self.successes = self.successes.saturating_add(1).min(self.options.rise);
         } else {
-            self.failures = self.failures.saturating_add(1);
+            self.failures = self.failures.saturating_add(1).min(self.options.timing.fall);
             self.successes = 0;
             if is_own {
                 self.pause(now);
@@ -135,6 +135,9 @@ impl Leadership {
                 hold.revision = hold.revision.max(revision);
                 hold.stored = hold.stored.max(sent);
                 hold.echoed = hold.echoed.max(echoed);
+                // Older writes cannot prolong the lease any more.
+                let newest = hold.echoed;
+                self.sent.retain(|(_, sent)| newest.is_none_or(|newest| *sent >= newest));
             }
             None if self.state == State::Candidate => {
                 self.hold = Some(Hold { term, revision, stored: sent, echoed, is_doubted: false });

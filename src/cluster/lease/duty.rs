@@ -188,4 +188,19 @@ impl Duty {
     pub(super) fn has_begun_fence_hook(&self) -> bool {
         matches!(self.hook, Hook::Running { kind: HookKind::Fence, .. } | Hook::Ended { kind: HookKind::Fence, .. })
     }
+
+    /// The same with moments counted from `now`, for the model.
+    #[cfg(test)]
+    pub(super) fn relative_to(mut self, now: Moment) -> Self {
+        let from_now = |at: Moment| Moment(at.since(now));
+        match &mut self.work {
+            Work::Stopping { abort_at } => *abort_at = abort_at.map(from_now),
+            Work::Aborting { until } => *until = from_now(*until),
+            Work::Idle | Work::Running | Work::Stuck => {}
+        }
+        if let Hook::Running { until, .. } = &mut self.hook {
+            *until = from_now(*until);
+        }
+        self
+    }
 }

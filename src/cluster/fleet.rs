@@ -5,6 +5,10 @@
 //! known before, never by what the event says about the time before it. So the counts equal a
 //! recount after any order of events, with repeats and losses: [`Fleet::recount`] is the same sum
 //! made from scratch.
+//!
+//! A verdict counts while the view has that life of its replica as a member. So the verdicts of a
+//! replica that fails or leaves go with the view, and an entry that a dead process left in the
+//! store never counts.
 
 mod heads;
 mod wishes;
@@ -18,7 +22,9 @@ pub use self::{
     heads::{Claim, SharedHeads},
     wishes::{Report, WishEffect, WishInput, Wishes},
 };
-use crate::domain::fleet::{Change, Epoch, NodeEvent, NodeKey, NodeRef, ReplicaName, Revision, VerdictWord};
+use crate::domain::fleet::{
+    Change, Epoch, MemberState, NodeEvent, NodeKey, NodeRef, ReplicaName, Revision, VerdictWord, View,
+};
 
 /// The newest changes that are kept.
 pub const KEPT_EVENTS: usize = 256;
@@ -44,8 +50,8 @@ pub enum Recorded {
     New,
     /// A later event of that replica about that node is known, or the same one.
     Stale,
-    /// The event is of a life that the view has seen end.
-    Gone,
+    /// The event is of a life that is no member of the view: it does not count.
+    NoMember,
     /// The event is of a kind that this version does not know. The verdict before stays.
     Unknown,
 }
@@ -86,8 +92,8 @@ struct Known {
 pub struct Fleet {
     known: BTreeMap<NodeKey, Known>,
     counts: Counts,
-    /// The first life of each replica that may still speak.
-    lives: BTreeMap<ReplicaName, Epoch>,
+    /// The lives whose verdicts count.
+    members: BTreeMap<ReplicaName, Epoch>,
     recent: VecDeque<Recent>,
     unknown: u64,
 }
@@ -95,9 +101,6 @@ pub struct Fleet {
 impl Fleet {
     /// Takes an event of a replica about a node.
     pub fn record(&mut self, key: &NodeKey, event: &NodeEvent) -> Recorded {
-        if self.lives.get(&key.replica).is_some_and(|first| event.revision.epoch < *first) {
-            return Recorded::Gone;
-        }
         if let Some(known) = self.known.get_mut(key) {
             known.is_listed = true;
             if known.revision >= event.revision {
@@ -112,22 +115,60 @@ impl Fleet {
                 return Recorded::Unknown;
             }
         };
-        let fresh = Known { revision: event.revision, verdict: verdict.clone(), last_error, is_listed: true };
-        let before = self.known.insert(key.clone(), fresh).and_then(|known| known.verdict);
-        self.count(&key.node, before.as_ref(), verdict.as_ref());
+        let fresh = Known { revision: event.revision, verdict, last_error, is_listed: true };
+        let after = self.counted(key, &fresh).cloned();
+        let before = self.known.get(key).and_then(|known| self.counted(key, known)).cloned();
+        self.known.insert(key.clone(), fresh);
+        self.count(&key.node, before.as_ref(), after.as_ref());
+        if self.members.get(&key.replica) != Some(&event.revision.epoch) {
+            return Recorded::NoMember;
+        }
         let (key, change) = (key.clone(), event.change.clone());
         self.remember(Recent { key, revision: event.revision, change });
         Recorded::New
     }
 
-    /// A replica's life is over, by the view: all its verdicts go, and none of that life or an
-    /// earlier one counts again. Each verdict that goes is a change too. How many went.
-    pub fn replica_gone(&mut self, replica: &ReplicaName, epoch: Epoch) -> usize {
-        let first = self.lives.entry(replica.clone()).or_default();
-        *first = (*first).max(Epoch(epoch.0.saturating_add(1)));
-        let is_over = |(key, known): &(&NodeKey, &Known)| key.replica == *replica && known.revision.epoch <= epoch;
-        let gone: Vec<_> = self.known.iter().filter(is_over).map(|(key, _)| key.clone()).collect();
-        gone.into_iter().filter(|key| self.forget(key)).count()
+    /// The verdict of an entry, if the verdict counts.
+    fn counted<'a>(&self, key: &NodeKey, known: &'a Known) -> Option<&'a VerdictWord> {
+        let is_member = self.members.get(&key.replica) == Some(&known.revision.epoch);
+        known.verdict.as_ref().filter(|_| is_member)
+    }
+
+    /// There is a new view: verdicts of lives that are members no more leave the counts, and those
+    /// of new members enter. Each is a change too. How many verdicts left.
+    pub fn view(&mut self, view: &View) -> usize {
+        let is_member = |state: &MemberState| matches!(state, MemberState::Active | MemberState::Draining);
+        let members = view.members.iter().filter(|(_, member)| is_member(&member.state));
+        let members = members.map(|(replica, member)| (replica.clone(), member.epoch)).collect();
+        let before = std::mem::replace(&mut self.members, members);
+        let mut left = 0;
+        for (key, known) in self.known.clone() {
+            let Some(verdict) = known.verdict else { continue };
+            let was_in = before.get(&key.replica) == Some(&known.revision.epoch);
+            let is_in = self.members.get(&key.replica) == Some(&known.revision.epoch);
+            let change = match (was_in, is_in) {
+                (true, false) => {
+                    left += 1;
+                    self.count(&key.node, Some(&verdict), None);
+                    Change::Removed { from: verdict }
+                }
+                (false, true) => {
+                    self.count(&key.node, None, Some(&verdict));
+                    Change::Applied { from: None, to: verdict, last_error: known.last_error }
+                }
+                _ => continue,
+            };
+            self.remember(Recent { key, revision: known.revision, change });
+        }
+        left
+    }
+
+    /// Entries of lives that are over: a leader deletes them by compare-and-delete.
+    pub fn orphans(&self) -> impl Iterator<Item = &NodeKey> {
+        let is_over = |(key, known): &(&NodeKey, &Known)| {
+            self.members.get(&key.replica).is_some_and(|epoch| known.revision.epoch < *epoch)
+        };
+        self.known.iter().filter(is_over).map(|(key, _)| key)
     }
 
     /// The watch begins anew: entries that do not come again until [`Fleet::listed`] are gone.
@@ -148,13 +189,13 @@ impl Fleet {
 
     /// The bucket is another: all is forgotten but the newest changes.
     pub fn recreated(&mut self) {
-        (self.known, self.counts, self.lives) = (BTreeMap::new(), Counts::new(), BTreeMap::new());
+        (self.known, self.counts, self.members) = (BTreeMap::new(), Counts::new(), BTreeMap::new());
     }
 
     /// Forgets the verdict of one replica on one node. Whether there was one.
     fn forget(&mut self, key: &NodeKey) -> bool {
         let Some(known) = self.known.remove(key) else { return false };
-        let Some(from) = known.verdict else { return false };
+        let Some(from) = self.counted(key, &known).cloned() else { return false };
         self.count(&key.node, Some(&from), None);
         self.remember(Recent { key: key.clone(), revision: known.revision, change: Change::Removed { from } });
         true
@@ -194,7 +235,7 @@ impl Fleet {
     pub fn recount(&self) -> Counts {
         let mut counts = Counts::new();
         for (key, known) in &self.known {
-            if let Some(verdict) = &known.verdict {
+            if let Some(verdict) = self.counted(key, known) {
                 *counts.entry(key.node.clone()).or_default().entry(verdict.clone()).or_default() += 1;
             }
         }
@@ -211,7 +252,7 @@ impl Fleet {
     /// Each replica's verdict on a node, with the node's last error as that replica knows it.
     pub fn verdicts(&self, node: &NodeRef) -> impl Iterator<Item = (&ReplicaName, &VerdictWord, Option<&str>)> {
         let of_node = self.known.iter().filter(move |(key, _)| key.node == *node);
-        of_node.filter_map(|(key, known)| Some((&key.replica, known.verdict.as_ref()?, known.last_error.as_deref())))
+        of_node.filter_map(|(key, known)| Some((&key.replica, self.counted(key, known)?, known.last_error.as_deref())))
     }
 
     /// The nodes on which some replica has a verdict.
@@ -257,9 +298,13 @@ impl OwnVerdicts {
         }
     }
 
-    /// The replica has a new life: all verdicts are told anew.
-    pub fn registered(&mut self, epoch: Epoch) {
-        (self.epoch, self.sequence) = (Some(epoch), 0);
+    /// The replica has this life from now on, or none. In a new life all verdicts are told anew;
+    /// without one, none is.
+    pub fn life(&mut self, epoch: Option<Epoch>) {
+        if self.epoch == epoch {
+            return;
+        }
+        (self.epoch, self.sequence) = (epoch, 0);
         self.unsent.clear();
         for (node, (to, last_error)) in self.verdicts.clone() {
             self.push(&node, Change::Applied { from: None, to, last_error });
@@ -276,6 +321,21 @@ impl OwnVerdicts {
     /// The events that the store does not have, one for each node.
     pub fn unsent(&self) -> impl Iterator<Item = (&NodeRef, &NodeEvent)> {
         self.unsent.iter()
+    }
+
+    /// The store has this entry at the own key of a node; none: an entry that cannot be read. One
+    /// that is not of this life was written over the own one, and the verdict is told anew.
+    pub fn found(&mut self, node: &NodeRef, event: Option<&NodeEvent>) {
+        match event {
+            Some(event) if Some(event.revision.epoch) == self.epoch => self.sent(node, event.revision),
+            _ => {
+                if let (Some((to, last_error)), false) =
+                    (self.verdicts.get(node).cloned(), self.unsent.contains_key(node))
+                {
+                    self.push(node, Change::Applied { from: None, to, last_error });
+                }
+            }
+        }
     }
 
     /// The store has this event.

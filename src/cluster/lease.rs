@@ -66,8 +66,9 @@ struct Hold {
     term: Term,
     /// The newest own write that is known to be stored.
     revision: StoreRevision,
-    /// The sending of the newest write that is known to be stored.
+    /// The sending of the newest write that is known to be stored, and the write's number.
     stored: Moment,
+    sequence: u64,
     /// The sending of the newest write that came back on the watch.
     echoed: Option<Moment>,
     /// A write met a conflict, and the key was not read since.

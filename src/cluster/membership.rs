@@ -21,7 +21,7 @@ pub use self::{
     input::{Effect, Input, Transition, Turn, Watched},
     standing::{Illegal, MemberChange, can_become, changes, with},
 };
-use super::{lease::WriteError, moment::Moment, timing::Timing};
+use super::{lease::WriteError, moment::Moment, timing::{Timing, mix}};
 use crate::domain::fleet::{Epoch, Heartbeat, MemberState, ReplicaName, StoreRevision, View, ViewNumber};
 
 /// The heartbeats whose sending is remembered, for the watch to confirm.
@@ -42,6 +42,7 @@ struct Peer {
 #[derive(Clone, Debug)]
 pub struct Membership {
     me: ReplicaName,
+    /// Changes with each life, so that an earlier life's entry is not taken for the own one.
     process: u64,
     timing: Timing,
     state: Option<MemberState>,
@@ -201,16 +202,21 @@ impl Membership {
         if self.revision.is_some_and(|own| revision < own) {
             return;
         }
-        let Some(heartbeat) = heartbeat.filter(|heartbeat| heartbeat.process == self.process) else {
+        let Some(heartbeat) = heartbeat else {
+            // A value that speaks for no process: the next heartbeat is written over the value.
+            self.revision = Some(revision);
+            return;
+        };
+        if heartbeat.process != self.process {
             self.revision = Some(revision);
             // Before the first registration, a foreign life is the one that this process follows.
             if self.epoch.is_some_and(|epoch| epoch.0 < revision.0) && self.replaced_by.is_none() {
-                let by = heartbeat.map_or(revision.into(), |heartbeat| heartbeat.epoch_at(revision));
+                let by = heartbeat.epoch_at(revision);
                 self.replaced_by = Some(by);
                 turn.effects.push(Effect::Replaced { by });
             }
             return;
-        };
+        }
         self.revision = Some(revision);
         let epoch = heartbeat.epoch_at(revision);
         if heartbeat.sequence == 0 && self.state != Some(MemberState::Active) && self.epoch.is_none() {
@@ -271,7 +277,7 @@ impl Membership {
         turn: &mut Turn,
         now: Moment,
         number: u64,
-        outcome: Result<Option<(StoreRevision, Heartbeat)>, ()>,
+        outcome: Result<Option<(StoreRevision, Option<Heartbeat>)>, ()>,
     ) {
         if self.pending.is_none_or(|(sequence, _)| sequence != number) {
             return;
@@ -283,7 +289,7 @@ impl Membership {
             Ok(entry) => {
                 self.wants_read = false;
                 match entry {
-                    Some((revision, heartbeat)) => self.saw_own(turn, revision, Some(&heartbeat), false),
+                    Some((revision, heartbeat)) => self.saw_own(turn, revision, heartbeat.as_ref(), false),
                     None => self.revision = None,
                 }
             }
@@ -313,6 +319,7 @@ impl Membership {
         let to = match &self.state {
             None | Some(Left) if self.epoch.is_some() && !self.is_draining => Joining,
             Some(Joining) if self.epoch.is_none() || self.replaced_by.is_some() => Failed,
+            Some(Joining) if matches!(self.standing(), Some(Failed | Left)) => Failed,
             Some(Joining) if self.standing() == Some(Active) => Active,
             Some(Joining) if self.is_draining => Left,
             Some(Active | Draining) if self.epoch.is_none() || self.replaced_by.is_some() => Failed,
@@ -329,8 +336,8 @@ impl Membership {
         }
         match to {
             // A life that is over comes back by a new registration only.
-            Failed => (self.epoch, self.echoed) = (None, None),
-            Joining => self.sent.retain(|(sequence, _)| *sequence > 0),
+            // The registration before may still stand in the store and is none of the next life.
+            Failed => (self.epoch, self.echoed, self.process) = (None, None, mix(self.process)),
             _ => {}
         }
         turn.transition = Some(Transition { from: self.state.replace(to.clone()), to });

@@ -55,8 +55,9 @@ pub enum Input {
         shard: ShardKey,
         /// The number that [`Effect::Read`] had.
         sequence: u64,
-        /// The entry, none where the key is absent; an error where the store did not answer.
-        outcome: Result<Option<(StoreRevision, Ownership)>, ()>,
+        /// The entry, none where the key is absent, its value none where the value cannot be
+        /// read; an error where the store did not answer.
+        outcome: Result<Option<(StoreRevision, Option<Ownership>)>, ()>,
     },
     /// There is a new view.
     View(View),
@@ -406,7 +407,7 @@ impl Shards {
         now: Moment,
         shard: &ShardKey,
         number: u64,
-        outcome: Result<Option<(StoreRevision, Ownership)>, ()>,
+        outcome: Result<Option<(StoreRevision, Option<Ownership>)>, ()>,
     ) {
         let Some(known) = self.shards.get_mut(shard) else { return };
         if known.pending != Some((number, true)) {
@@ -419,7 +420,7 @@ impl Shards {
             Ok(entry) => {
                 known.wants_read = false;
                 if let Some((revision, ownership)) = entry {
-                    self.saw(effects, now, shard, revision, Some(ownership), true);
+                    self.saw(effects, now, shard, revision, ownership, true);
                 }
             }
         }
@@ -432,6 +433,15 @@ impl Shards {
         for shard in shards {
             let Some(known) = self.shards.get_mut(&shard) else { continue };
             let place = known.place.clone();
+            // Effects of an earlier ownership have ended before another one waits.
+            if known.part == Part::None
+                && let Some(seen) = &known.seen
+                && let Some(owner) = &seen.ownership
+                && self.epoch.is_some_and(|epoch| owner.is_of(&self.me, epoch))
+            {
+                let until = if owner.handed_over { now } else { now.after(self.timing.failover) };
+                known.part = Part::Waiting { token: seen.revision, until };
+            }
             match known.part {
                 Part::Waiting { token, until } if is_sure && now >= until => {
                     known.part = Part::Owner { token };
@@ -440,16 +450,6 @@ impl Shards {
                 Part::Owner { token } if place.as_ref().is_some_and(|place| *place != self.me) => {
                     known.part = Part::Stopping { token };
                     effects.push(Effect::Stop { shard: shard.clone() });
-                }
-                // Effects of an earlier ownership have ended before another one waits.
-                Part::None => {
-                    let seen = known.seen.as_ref().and_then(|seen| Some((seen.revision, seen.ownership.as_ref()?)));
-                    if let Some((token, owner)) = seen
-                        && self.epoch.is_some_and(|epoch| owner.is_of(&self.me, epoch))
-                    {
-                        let until = if owner.handed_over { now } else { now.after(self.timing.failover) };
-                        known.part = Part::Waiting { token, until };
-                    }
                 }
                 _ => {}
             }

@@ -111,7 +111,7 @@ impl Leadership {
                 let sent = self.sent.iter().find(|(number, _)| *number == sequence).map(|(_, sent)| *sent);
                 if let Some(sent) = sent.filter(|_| !is_late) {
                     match state {
-                        LeaseState::Held => self.stored(revision, term, sent, is_echo),
+                        LeaseState::Held => self.stored(revision, term, (sequence, sent), is_echo),
                         LeaseState::Released | LeaseState::Yielded => self.is_left = self.hold.is_some(),
                         LeaseState::Other(_) => {}
                     }
@@ -128,19 +128,20 @@ impl Leadership {
     }
 
     /// A write of this life is in the store.
-    fn stored(&mut self, revision: StoreRevision, term: Term, sent: Moment, is_echo: bool) {
+    fn stored(&mut self, revision: StoreRevision, term: Term, (sequence, sent): (u64, Moment), is_echo: bool) {
         let echoed = is_echo.then_some(sent);
         match &mut self.hold {
             Some(hold) if hold.term == term => {
                 hold.revision = hold.revision.max(revision);
                 hold.stored = hold.stored.max(sent);
+                hold.sequence = hold.sequence.max(sequence);
                 hold.echoed = hold.echoed.max(echoed);
                 // Older writes cannot prolong the lease any more.
                 let newest = hold.echoed;
                 self.sent.retain(|(_, sent)| newest.is_none_or(|newest| *sent >= newest));
             }
             None if self.state == State::Candidate => {
-                self.hold = Some(Hold { term, revision, stored: sent, echoed, is_doubted: false });
+                self.hold = Some(Hold { term, revision, stored: sent, sequence, echoed, is_doubted: false });
             }
             _ => {}
         }
@@ -165,8 +166,8 @@ impl Leadership {
         match outcome {
             Ok(_) if is_late => {}
             Ok(revision) => match (purpose, self.hold.as_ref().map(|hold| hold.term)) {
-                (Purpose::Claim, None) => self.stored(revision, revision.into(), sent, false),
-                (Purpose::Claim | Purpose::Renew, Some(term)) => self.stored(revision, term, sent, false),
+                (Purpose::Claim, None) => self.stored(revision, revision.into(), (sequence, sent), false),
+                (Purpose::Claim | Purpose::Renew, Some(term)) => self.stored(revision, term, (sequence, sent), false),
                 (Purpose::Renew, None) => {}
                 (Purpose::Leave, _) => self.is_left = self.hold.is_some(),
             },
@@ -183,7 +184,7 @@ impl Leadership {
             }
             Err(WriteError::Ambiguous) => {
                 // The watch may have confirmed the write before its answer was lost.
-                let is_stored = self.hold.as_ref().is_some_and(|hold| hold.stored >= sent);
+                let is_stored = self.hold.as_ref().is_some_and(|hold| hold.sequence >= sequence);
                 self.wants_read |= !is_stored && !self.is_left;
             }
             Err(WriteError::Unavailable) => self.is_claim_lost |= purpose == Purpose::Claim,

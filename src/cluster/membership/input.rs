@@ -19,8 +19,9 @@ pub enum Input {
     Read {
         /// The number that [`Effect::Read`] had.
         sequence: u64,
-        /// The entry, none where the key is absent; an error where the store did not answer.
-        outcome: Result<Option<(StoreRevision, Heartbeat)>, ()>,
+        /// The entry, none where the key is absent, its value none where the value cannot be
+        /// read; an error where the store did not answer.
+        outcome: Result<Option<(StoreRevision, Option<Heartbeat>)>, ()>,
     },
     /// A write of the view ended.
     WroteView {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
+
+use super::revision::Incarnation;
 
 /// The number of the format that this version writes. A payload of a higher number is read as far
 /// as this version knows the fields.
@@ -41,25 +43,40 @@ pub trait Payload: Serialize + DeserializeOwned {
     fn unknown(&self) -> usize;
 }
 
-/// The payload at `key`.
+/// A payload with the bucket that the payload was written for. A write that a client held back can
+/// come to another bucket of the same name, where its epochs and revisions mean nothing.
+#[derive(Serialize, Deserialize)]
+struct Envelope<P> {
+    #[serde(default)]
+    bucket: Incarnation,
+    #[serde(flatten)]
+    payload: P,
+}
+
+/// The payload at `key` of `bucket`.
 ///
 /// # Errors
-/// The value is not JSON, lacks a field, holds a name or number that is none, or is longer than
-/// 1 MiB.
-pub fn decode<P: Payload>(key: &str, value: &[u8]) -> Result<P, Malformed> {
+/// The value is not JSON, lacks a field, holds a name or number that is none, is longer than 1 MiB,
+/// or was written for another bucket.
+pub fn decode<P: Payload>(key: &str, value: &[u8], bucket: Incarnation) -> Result<P, Malformed> {
     if value.len() > LONGEST_PAYLOAD {
         return Err(Malformed::new(key, format!("{} bytes, {LONGEST_PAYLOAD} at most", value.len())));
     }
-    let payload: P = serde_json::from_slice(value).map_err(|error| Malformed::new(key, error.to_string()))?;
-    match payload.format() {
-        0 => Err(Malformed::new(key, "there is no format 0")),
-        _ => Ok(payload),
+    let envelope: Envelope<P> =
+        serde_json::from_slice(value).map_err(|error| Malformed::new(key, error.to_string()))?;
+    if envelope.payload.format() == 0 {
+        return Err(Malformed::new(key, "there is no format 0"));
     }
+    if envelope.bucket != bucket {
+        return Err(Malformed::new(key, format!("written for bucket {}, not {bucket}", envelope.bucket)));
+    }
+    Ok(envelope.payload)
 }
 
-/// The bytes of a payload.
-pub fn encode<P: Payload>(payload: &P) -> Vec<u8> {
-    serde_json::to_vec(payload).expect("maps of payloads have keys that are texts")
+/// The bytes of a payload for `bucket`.
+pub fn encode<P: Payload>(payload: &P, bucket: Incarnation) -> Vec<u8> {
+    let envelope = Envelope { bucket, payload };
+    serde_json::to_vec(&envelope).expect("maps of payloads have keys that are texts")
 }
 
 /// Implements [`Payload`] for a struct with the fields `format` and `other`; `also` counts what

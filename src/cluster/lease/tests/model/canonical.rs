@@ -76,6 +76,7 @@ impl Gathered {
         }
         self.sequences.extend(lead.sent.iter().map(|(sequence, _)| sequence));
         self.revisions.extend(lead.hold.iter().flat_map(|hold| [hold.term.0, hold.revision.0]));
+        self.sequences.extend(lead.hold.iter().map(|hold| hold.sequence));
     }
 }
 
@@ -227,7 +228,8 @@ impl<H: Hasher> Canon<'_, H> {
             self.past(*sent, options.timing.lease);
         }
         self.put((hold.is_some(), duty.relative_to(self.now)));
-        if let Some(Hold { term, revision, stored, echoed, is_doubted }) = hold {
+        if let Some(Hold { term, revision, stored, sequence, echoed, is_doubted }) = hold {
+            self.sequence(*sequence);
             self.revision(term.0);
             self.revision(revision.0);
             self.past(*stored, options.timing.lease);

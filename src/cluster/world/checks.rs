@@ -1,0 +1,71 @@
+//! The rules of the world.
+
+use super::World;
+use crate::{
+    cluster::{lease::State, ownership::place},
+    domain::fleet::{MemberState, ShardKey},
+};
+
+impl World {
+    /// Asks all gates, also those of replicas that are paused: a process may wake in any moment.
+    pub(super) fn check_gates(&mut self) {
+        let (now, seed) = (self.now, self.seed);
+        let running = || self.replicas.iter().filter(|replica| replica.process != 0);
+        let leaders = running().filter_map(|replica| replica.lead.may_begin(replica.clock(now)));
+        let leaders: Vec<_> = leaders.collect();
+        assert!(leaders.len() <= 1, "seed {seed} at {now}: two leaders of the terms {leaders:?}");
+        for number in (0..ShardKey::SENDERS).step_by(7) {
+            let shard = ShardKey::Senders(number);
+            let owners = running().filter_map(|replica| replica.shards.may_begin(&shard, replica.clock(now)));
+            let owners: Vec<_> = owners.collect();
+            assert!(owners.len() <= 1, "seed {seed} at {now}: two owners of {shard}: {owners:?}");
+        }
+        // Terms only grow, in one bucket: a leader that does not know of a new one has the old.
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            if !replica.runs(now) {
+                continue;
+            }
+            let clock = replica.clock(now);
+            let Some(incarnation) = replica.incarnation() else { continue };
+            if let Some(term) = replica.lead.may_begin(clock) {
+                let newest = self.terms.entry(incarnation).or_default();
+                assert!(term.0 >= *newest, "seed {seed} at {now}: term {term} after {newest}");
+                *newest = term.0;
+            }
+            for number in (0..ShardKey::SENDERS).step_by(7) {
+                let shard = ShardKey::Senders(number);
+                if let Some(token) = replica.shards.may_begin(&shard, clock) {
+                    let newest = self.tokens.entry((incarnation, shard.to_string())).or_default();
+                    assert!(token.0 >= *newest, "seed {seed} at {now}: token {token} of {shard} after {newest}");
+                    *newest = token.0;
+                }
+            }
+        }
+    }
+
+    /// All is calm, and all replicas agree.
+    pub(super) fn check_agreement(&self) {
+        let (now, seed) = (self.now, self.seed);
+        let tail = || self.trace.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n");
+        let leading = self.replicas.iter().filter(|replica| replica.lead.state() == State::Leading).count();
+        assert_eq!(leading, 1, "seed {seed}: {leading} leaders after the calm\n{}", tail());
+        let (number, view) = self.replicas[0].member.view().expect("a view");
+        let counts = self.replicas[0].fleet.counts();
+        for replica in &self.replicas {
+            let name = &replica.name;
+            assert_eq!(replica.member.state(), Some(&MemberState::Active), "seed {seed}: {name}\n{}", tail());
+            assert_eq!(replica.member.view(), Some((number, view)), "seed {seed}: {name}");
+            assert_eq!(replica.fleet.counts(), counts, "seed {seed}: {name}");
+            assert_eq!(*counts, replica.fleet.recount(), "seed {seed}: {name}");
+        }
+        for shard in ShardKey::all_senders() {
+            let acts = self.replicas.iter().filter(|replica| {
+                replica.shards.may_begin(&shard, replica.clock(now)).is_some()
+            });
+            let names: Vec<_> = acts.map(|replica| &replica.name).collect();
+            let place: Vec<_> = place(&shard, view).into_iter().collect();
+            assert_eq!(names, place, "seed {seed}: {shard}\n{}", tail());
+        }
+    }
+}

@@ -178,7 +178,8 @@ impl Fleet {
 
     /// All entries of the store have come.
     pub fn listed(&mut self) {
-        let gone: Vec<_> = self.known.iter().filter(|(_, known)| !known.is_listed).map(|(key, _)| key.clone()).collect();
+        let gone: Vec<_> =
+            self.known.iter().filter(|(_, known)| !known.is_listed).map(|(key, _)| key.clone()).collect();
         gone.iter().for_each(|key| _ = self.forget(key));
     }
 

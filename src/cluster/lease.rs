@@ -34,11 +34,11 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use self::{copy::LeaseCopy, duty::Duty};
 pub use self::{
     effect::{Effect, HookKind, Reason, State, Transition, Turn},
     input::{Input, Options, ReadError, Watched, WriteError},
 };
-use self::{copy::LeaseCopy, duty::Duty};
 use super::moment::Moment;
 use crate::domain::fleet::{Epoch, Lease, LeaseState, ReplicaName, Role, StoreRevision, Term};
 

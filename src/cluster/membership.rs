@@ -21,7 +21,11 @@ pub use self::{
     input::{Effect, Input, Transition, Turn, Watched},
     standing::{Illegal, MemberChange, can_become, changes, with},
 };
-use super::{lease::WriteError, moment::Moment, timing::{Timing, mix}};
+use super::{
+    lease::WriteError,
+    moment::Moment,
+    timing::{Timing, mix},
+};
 use crate::domain::fleet::{Epoch, Heartbeat, MemberState, ReplicaName, StoreRevision, View, ViewNumber};
 
 /// The heartbeats whose sending is remembered, for the watch to confirm.
@@ -31,7 +35,7 @@ const REMEMBERED_BEATS: usize = 8;
 #[derive(Clone, Debug)]
 struct Peer {
     revision: StoreRevision,
-    heartbeat: Option<Heartbeat>,
+    heartbeat: Option<Box<Heartbeat>>,
     /// When this replica first saw this revision.
     since: Moment,
     /// Told since the watch began.
@@ -138,7 +142,7 @@ impl Membership {
 
     /// The newest heartbeats, with the moments at which they were seen.
     pub fn heartbeats(&self) -> impl Iterator<Item = (&ReplicaName, &Heartbeat, Moment)> {
-        self.peers.iter().filter_map(|(name, peer)| Some((name, peer.heartbeat.as_ref()?, peer.since)))
+        self.peers.iter().filter_map(|(name, peer)| Some((name, peer.heartbeat.as_deref()?, peer.since)))
     }
 
     /// The later process of this name that took the place.
@@ -157,7 +161,7 @@ impl Membership {
         match watched {
             Watched::Heartbeat { replica, revision, heartbeat } => {
                 if replica == self.me {
-                    self.saw_own(turn, revision, heartbeat.as_ref(), true);
+                    self.saw_own(turn, revision, heartbeat.as_deref(), true);
                 }
                 let peer = self.peers.entry(replica);
                 let fresh = Peer { revision, heartbeat, since: now, is_listed: true };
@@ -334,11 +338,10 @@ impl Membership {
         if is_member(self.state.as_ref()) != is_member(Some(&to)) {
             turn.effects.push(Effect::Eligible(to == Active));
         }
-        match to {
-            // A life that is over comes back by a new registration only.
-            // The registration before may still stand in the store and is none of the next life.
-            Failed => (self.epoch, self.echoed, self.process) = (None, None, mix(self.process)),
-            _ => {}
+        if to == Failed {
+            // A life that is over comes back by a new registration only. The one before may still
+            // stand in the store, and is none of the next life.
+            (self.epoch, self.echoed, self.process) = (None, None, mix(self.process));
         }
         turn.transition = Some(Transition { from: self.state.replace(to.clone()), to });
     }

@@ -15,14 +15,18 @@
 //! the store took before. A move that the owner has not seen is younger than that heartbeat, and
 //! the wait after a move is longer than the lease.
 
+mod input;
 mod rendezvous;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-pub use self::rendezvous::place;
+pub use self::{
+    input::{Effect, Input, Watched},
+    rendezvous::place,
+};
 use super::{
     lease::WriteError,
     moment::Moment,
@@ -34,119 +38,6 @@ use crate::domain::fleet::{
 
 /// The most writes that wait for the store's answers.
 const MOST_WRITES: usize = 16;
-
-/// An event that changes ownership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// News from the watch.
-    Watch(Watched),
-    /// A write of a shard ended.
-    Wrote {
-        /// The shard.
-        shard: ShardKey,
-        /// The number that [`Effect::Write`] had.
-        sequence: u64,
-        /// The revision that the store gave, or the failure.
-        outcome: Result<StoreRevision, WriteError>,
-    },
-    /// A read of a shard ended.
-    Read {
-        /// The shard.
-        shard: ShardKey,
-        /// The number that [`Effect::Read`] had.
-        sequence: u64,
-        /// The entry, none where the key is absent, its value none where the value cannot be
-        /// read; an error where the store did not answer.
-        outcome: Result<Option<(StoreRevision, Option<Ownership>)>, ()>,
-    },
-    /// There is a new view.
-    View(View),
-    /// The replica has this life from now on, or none.
-    Life(Option<Epoch>),
-    /// Until when the replica is a member beyond doubt: `Membership::sure_until`.
-    Sure(Option<Moment>),
-    /// No effect of a shard that was stopped is under way.
-    Drained(ShardKey),
-    /// The queues of webhooks are these.
-    Queues(BTreeSet<ShardKey>),
-    /// The moment of [`Shards::next_due`] has come.
-    Tick,
-}
-
-/// News from the watch, in the order of the store's revisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// A shard has this owner.
-    Shard {
-        /// The shard.
-        shard: ShardKey,
-        /// The entry's revision.
-        revision: StoreRevision,
-        /// The value; none where the value cannot be read.
-        ownership: Option<Ownership>,
-    },
-    /// A shard's key was deleted.
-    Gone {
-        /// The shard.
-        shard: ShardKey,
-        /// The revision of the deletion.
-        revision: StoreRevision,
-    },
-    /// All entries that there were when the watch began have been told.
-    Synced,
-    /// The watch was lost and begins anew.
-    Reset,
-    /// The bucket is another.
-    Recreated,
-}
-
-/// An action outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Write a shard's owner.
-    Write {
-        /// The shard.
-        shard: ShardKey,
-        /// The write's number.
-        sequence: u64,
-        /// The revision that the key must have; none: the key must be absent.
-        expected: Option<StoreRevision>,
-        /// The value.
-        ownership: Ownership,
-    },
-    /// Read a shard's owner, from the store's leader and from no copy.
-    Read {
-        /// The shard.
-        shard: ShardKey,
-        /// The read's number.
-        sequence: u64,
-    },
-    /// The shard's effects may begin. Each asks [`Shards::may_begin`] first and carries the token.
-    Begin {
-        /// The shard.
-        shard: ShardKey,
-        /// The fencing token.
-        token: StoreRevision,
-    },
-    /// No effect of the shard may begin. [`Input::Drained`] comes back once none is under way.
-    Stop {
-        /// The shard.
-        shard: ShardKey,
-    },
-    /// A shard moved, as the watch tells: for status and metrics.
-    Moved {
-        /// The shard.
-        shard: ShardKey,
-        /// The owner before.
-        from: Option<ReplicaName>,
-        /// The owner from now on.
-        to: ReplicaName,
-        /// Why.
-        reason: MoveReason,
-    },
-    /// A compare-and-set was lost to another writer, for the counter.
-    CasLost,
-}
 
 /// The newest entry of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,16 +94,7 @@ impl Shards {
     /// The part of a replica that owns nothing yet.
     pub fn new(me: ReplicaName, timing: Timing) -> Self {
         let shards = ShardKey::all_senders().map(|shard| (shard, Shard::default())).collect();
-        Self {
-            me,
-            timing,
-            epoch: None,
-            sure_until: None,
-            view: View::default(),
-            is_synced: false,
-            sequence: 0,
-            shards,
-        }
+        Self { me, timing, epoch: None, sure_until: None, view: View::default(), is_synced: false, sequence: 0, shards }
     }
 
     /// Takes an input of the moment `now`.

@@ -8,11 +8,12 @@
 mod checks;
 mod replica;
 mod store;
+mod watch;
 
 use std::collections::BTreeMap;
 
 use self::{
-    replica::{Request, Replica},
+    replica::{Replica, Request},
     store::Store,
 };
 
@@ -171,8 +172,7 @@ impl World {
             (arrives, answered) = (Some(slow), slow + self.rng.u64(1..2500));
         }
         let process = self.replicas[at].process;
-        let under_way =
-            UnderWay { arrives, answered, is_lost, replica: at, process, request, answer: None };
+        let under_way = UnderWay { arrives, answered, is_lost, replica: at, process, request, answer: None };
         self.under_way.push(under_way);
     }
 

@@ -194,7 +194,8 @@ fn a_wish_is_applied_and_reported_with_its_error() {
         assert!(wishes.input(WishInput::Reported { replica: name(replica), applied }).is_empty());
     }
     let reports = wishes.reports();
-    let met: Vec<_> = reports.iter().map(|report| (report.applied.map(|revision| revision.0), report.is_met())).collect();
+    let met: Vec<_> =
+        reports.iter().map(|report| (report.applied.map(|revision| revision.0), report.is_met())).collect();
     assert_eq!(met, [(Some(9), false), (None, false)]);
 }
 

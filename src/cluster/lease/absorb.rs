@@ -155,9 +155,9 @@ impl Leadership {
         outcome: Result<StoreRevision, WriteError>,
         is_late: bool,
     ) {
-        let Some(Pending::Write { sequence, purpose, sent }) = self.pending.filter(
-            |pending| matches!(pending, Pending::Write { sequence, .. } if *sequence == number),
-        ) else {
+        let Some(Pending::Write { sequence, purpose, sent }) =
+            self.pending.filter(|pending| matches!(pending, Pending::Write { sequence, .. } if *sequence == number))
+        else {
             return;
         };
         debug_assert_eq!(sequence, number);

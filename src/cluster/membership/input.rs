@@ -50,7 +50,7 @@ pub enum Watched {
         /// The entry's revision.
         revision: StoreRevision,
         /// The value; none where the value cannot be read.
-        heartbeat: Option<Heartbeat>,
+        heartbeat: Option<Box<Heartbeat>>,
     },
     /// A replica's key was deleted.
     Gone {

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::domain::fleet::{Epoch, Member, MemberState, ReplicaName, Unknown, View};
+use crate::domain::fleet::{Epoch, Member, MemberState, ReplicaName, View};
 
 /// The most replicas that have gone and are remembered in a view; the oldest lives are forgotten.
 const MOST_GONE: usize = 64;
@@ -59,7 +59,7 @@ pub fn with(view: &View, replica: &ReplicaName, epoch: Epoch, to: MemberState) -
     if !can_become(&from, &to) {
         return Err(Illegal::Step { replica: replica.clone(), from, to });
     }
-    let other = known.map(|member| member.other.clone()).unwrap_or_else(Unknown::new);
+    let other = known.map(|member| member.other.clone()).unwrap_or_default();
     let mut view = view.clone();
     view.members.insert(replica.clone(), Member { epoch, state: to, other });
     let gone = |member: &Member| matches!(member.state, MemberState::Left | MemberState::Failed);

@@ -77,14 +77,14 @@ impl Bench {
     fn echo(&mut self, revision: u64) {
         let (.., heartbeat) = self.beat();
         self.wrote(Ok(revision));
-        let heartbeat = Some(heartbeat);
+        let heartbeat = Some(Box::new(heartbeat));
         self.watch(Watched::Heartbeat { replica: name("me"), revision: StoreRevision(revision), heartbeat });
     }
 
     fn other(&mut self, revision: u64, sequence: u64) {
         let mut heartbeat = Heartbeat::registration(99);
         (heartbeat.epoch, heartbeat.sequence) = (Some(Epoch(3)), sequence);
-        let heartbeat = Some(heartbeat);
+        let heartbeat = Some(Box::new(heartbeat));
         self.watch(Watched::Heartbeat { replica: name("other"), revision: StoreRevision(revision), heartbeat });
     }
 
@@ -282,12 +282,7 @@ fn the_newest_view_wins_after_a_partition() {
     bench.watch(Watched::Synced);
     let (number, view) = bench.member.view().unwrap();
     assert_eq!((number, view.active().count()), (ViewNumber(9), 1));
-    let change = MemberChange {
-        replica: name("other"),
-        epoch: Epoch(3),
-        from: Some(MemberState::Active),
-        to: None,
-    };
+    let change = MemberChange { replica: name("other"), epoch: Epoch(3), from: Some(MemberState::Active), to: None };
     assert!(bench.effects.contains(&Effect::View { number: ViewNumber(9), changes: vec![change] }));
 }
 

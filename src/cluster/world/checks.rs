@@ -60,9 +60,8 @@ impl World {
             assert_eq!(*counts, replica.fleet.recount(), "seed {seed}: {name}");
         }
         for shard in ShardKey::all_senders() {
-            let acts = self.replicas.iter().filter(|replica| {
-                replica.shards.may_begin(&shard, replica.clock(now)).is_some()
-            });
+            let acts =
+                self.replicas.iter().filter(|replica| replica.shards.may_begin(&shard, replica.clock(now)).is_some());
             let names: Vec<_> = acts.map(|replica| &replica.name).collect();
             let place: Vec<_> = place(&shard, view).into_iter().collect();
             assert_eq!(names, place, "seed {seed}: {shard}\n{}", tail());

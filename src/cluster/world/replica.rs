@@ -1,7 +1,5 @@
 //! One replica of the world: the cores, and the wiring between them that production has as tasks.
 
-use std::collections::VecDeque;
-
 use super::{World, store::Store};
 use crate::{
     cluster::{
@@ -13,8 +11,8 @@ use crate::{
         timing::Timing,
     },
     domain::fleet::{
-        self, Heartbeat, Key, LayerWord, Lease, MemberState, NodeEvent, NodeKey, NodeRef, Ownership, ReplicaName,
-        ShardKey, StoreRevision, VerdictWord, View,
+        self, Heartbeat, Key, LayerWord, Lease, MemberState, NodeKey, NodeRef, Ownership, ReplicaName, ShardKey,
+        StoreRevision, VerdictWord,
     },
 };
 
@@ -72,16 +70,16 @@ pub(super) struct Replica {
     pub(super) starts_at: Option<u64>,
     pub(super) paused_until: u64,
     pub(super) cut_until: u64,
-    was_cut: bool,
+    pub(super) was_cut: bool,
     /// The bucket that the watch follows, and the place in the order of its writes.
-    followed: Option<(u64, usize)>,
-    lags_until: u64,
+    pub(super) followed: Option<(u64, usize)>,
+    pub(super) lags_until: u64,
     pub(super) lead: Leadership,
     pub(super) member: Membership,
     pub(super) shards: Shards,
     pub(super) fleet: Fleet,
-    own: OwnVerdicts,
-    own_revisions: std::collections::BTreeMap<NodeRef, StoreRevision>,
+    pub(super) own: OwnVerdicts,
+    pub(super) own_revisions: std::collections::BTreeMap<NodeRef, StoreRevision>,
     verdict_under_way: bool,
     is_stopping: bool,
     endings: Vec<(u64, Ending)>,
@@ -141,7 +139,7 @@ impl Replica {
     }
 
     /// The bucket for which the replica writes.
-    fn bucket(&self) -> fleet::Incarnation {
+    pub(super) fn bucket(&self) -> fleet::Incarnation {
         fleet::Incarnation(self.incarnation().unwrap_or_default())
     }
 
@@ -415,103 +413,6 @@ impl World {
                     replica.own_revisions.insert(node, stored);
                 }
             }
-        }
-    }
-
-    /// Tells a replica the news of the watch.
-    pub(super) fn watch(&mut self, at: usize) {
-        let now = self.now;
-        if self.replicas[at].cut_until > now {
-            self.replicas[at].was_cut = true;
-            return;
-        }
-        if self.replicas[at].lags_until > now {
-            return;
-        }
-        if self.chance(5) {
-            self.replicas[at].lags_until = now + self.rng.u64(50..4500);
-        }
-        let was_cut = std::mem::take(&mut self.replicas[at].was_cut);
-        let incarnation = self.store.incarnation;
-        let entries: VecDeque<_> = match self.replicas[at].followed {
-            Some((followed, place)) if followed == incarnation && !was_cut => self.store.log[place..].to_vec().into(),
-            before => {
-                if let Some((followed, _)) = before {
-                    self.reset(at, followed != incarnation);
-                }
-                self.store.list().into()
-            }
-        };
-        let is_list = was_cut || self.replicas[at].followed.is_none_or(|(followed, _)| followed != incarnation);
-        self.replicas[at].followed = Some((incarnation, self.store.log.len()));
-        for entry in entries {
-            self.tell(at, entry);
-        }
-        if is_list {
-            self.lead(at, lease::Input::Watch(lease::Watched::Synced));
-            self.member(at, membership::Input::Watch(membership::Watched::Synced));
-            self.shards(at, ownership::Input::Watch(ownership::Watched::Synced));
-            self.replicas[at].fleet.listed();
-        }
-    }
-
-    fn reset(&mut self, at: usize, is_recreated: bool) {
-        self.replicas[at].fleet.relist();
-        self.lead(at, lease::Input::Watch(lease::Watched::Reset));
-        self.member(at, membership::Input::Watch(membership::Watched::Reset));
-        self.shards(at, ownership::Input::Watch(ownership::Watched::Reset));
-        if is_recreated {
-            self.replicas[at].fleet.recreated();
-            self.replicas[at].own_revisions.clear();
-            self.lead(at, lease::Input::Watch(lease::Watched::Recreated));
-            self.member(at, membership::Input::Watch(membership::Watched::Recreated));
-            self.shards(at, ownership::Input::Watch(ownership::Watched::Recreated));
-        }
-    }
-
-    fn tell(&mut self, at: usize, entry: super::store::Entry) {
-        let super::store::Entry { revision, key, value } = entry;
-        let text = key.to_string();
-        assert_eq!(text.parse(), Ok(key.clone()));
-        let bucket = self.replicas[at].bucket();
-        match key {
-            Key::Leader => {
-                let watched = match fleet::decode(&text, &value, bucket) {
-                    Ok(lease) => lease::Watched::Lease { revision, lease },
-                    Err(_) => lease::Watched::Malformed { revision },
-                };
-                self.lead(at, lease::Input::Watch(watched));
-            }
-            Key::View => {
-                let view: Option<View> = fleet::decode(&text, &value, bucket).ok();
-                self.member(at, membership::Input::Watch(membership::Watched::View { revision, view }));
-            }
-            Key::Replica(replica) => {
-                let heartbeat = fleet::decode(&text, &value, bucket).ok();
-                let watched = membership::Watched::Heartbeat { replica, revision, heartbeat };
-                self.member(at, membership::Input::Watch(watched));
-            }
-            Key::Shard(shard) => {
-                let ownership = fleet::decode(&text, &value, bucket).ok();
-                let watched = ownership::Watched::Shard { shard, revision, ownership };
-                self.shards(at, ownership::Input::Watch(watched));
-            }
-            Key::Node(key) => {
-                let replica = &mut self.replicas[at];
-                if key.replica == replica.name {
-                    replica.own_revisions.insert(key.node.clone(), revision);
-                }
-                let event = fleet::decode::<NodeEvent>(&text, &value, bucket).ok();
-                if key.replica == replica.name {
-                    replica.own.found(&key.node, event.as_ref());
-                }
-                match event {
-                    Some(event) => _ = replica.fleet.record(&key, &event),
-                    None => replica.fleet.deleted(&key),
-                }
-                assert_eq!(*replica.fleet.counts(), replica.fleet.recount(), "seed {}", self.seed);
-            }
-            Key::Wish(_) => {}
         }
     }
 }

@@ -36,7 +36,8 @@ fn payloads_of_format_1_are_read_and_written() {
 /// C14: a newer version's fields, words and kinds are kept, counted and written back.
 #[test]
 fn unknown_fields_and_words_come_back_unchanged() {
-    let lease = r#"{"bucket":7,"format":2,"holder":"a","stamp":{"epoch":1,"sequence":2},"state":"resting","zone":{"a":[1]}}"#;
+    let lease =
+        r#"{"bucket":7,"format":2,"holder":"a","stamp":{"epoch":1,"sequence":2},"state":"resting","zone":{"a":[1]}}"#;
     let read: Lease = decode("leader", lease.as_bytes(), BUCKET).unwrap();
     assert_eq!((read.unknown(), read.format), (2, 2));
     assert_eq!(String::from_utf8(encode(&read, BUCKET)).unwrap(), lease);
@@ -105,9 +106,19 @@ fn keys_are_read_back_and_others_are_refused() {
         assert_eq!(key.to_string(), text);
         assert_eq!(text.parse(), Ok(key));
     }
-    for bad in ["", "leader.x", "replica.", "replica.a=2", "replica.a=zz", "replica.=61", "shard.senders.64",
-        "shard.senders.+1", "wish.x", "node.a.b", "replica.a=20b"]
-    {
+    for bad in [
+        "",
+        "leader.x",
+        "replica.",
+        "replica.a=2",
+        "replica.a=zz",
+        "replica.=61",
+        "shard.senders.64",
+        "shard.senders.+1",
+        "wish.x",
+        "node.a.b",
+        "replica.a=20b",
+    ] {
         assert!(bad.parse::<Key>().is_err(), "{bad}");
     }
     assert_eq!(ShardKey::of_sender(&[255; 20]), ShardKey::Senders(63));

@@ -117,7 +117,11 @@ impl World {
         let has_led = self.replicas.get(at).is_some_and(|before| before.has_led);
         let (request, answer, stopping) = (None, None, false);
         let replica = Replica { lead, request, answer, late, untold, stopping, has_led };
-        if at < self.replicas.len() { self.replicas[at] = replica } else { self.replicas.push(replica) }
+        if at < self.replicas.len() {
+            self.replicas[at] = replica
+        } else {
+            self.replicas.push(replica)
+        }
         self.input(at, Input::Registered(Epoch(self.revision)));
         self.input(at, Input::Eligible(true));
         while let Some((revision, lease)) = self.replicas[at].untold.pop_front() {

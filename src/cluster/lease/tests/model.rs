@@ -12,7 +12,7 @@
 //! | `LoseRequest`, `Land` | the same, and the write is made later or never |
 //! | `Tell` | [`Input::Watch`]; later than other actions is a watch that lags |
 //! | `Drain` | [`Effect::StopWork`], [`Input::Drained`] |
-//! | in all that run one | [`Effect::RunHook`], [`Input::HookDone`] |
+//! | in each action that runs one | [`Effect::RunHook`], [`Input::HookDone`] |
 //! | `Crash` | [`Leadership::new`] with the life before, [`Input::Registered`] |
 //! | `Ask` | [`Input::Asked`] |
 //! | `Stop` | [`Input::Stop`] |
@@ -154,12 +154,6 @@ impl World {
                 Effect::CasLost | Effect::Left | Effect::Exit => {}
             }
         }
-        // A request comes at once where no loss is left; a slow one is a lost one that lands.
-        if self.losses == 0
-            && let Some(request) = self.replicas[at].request.take()
-        {
-            self.replicas[at].answer = Some(self.apply(request));
-        }
         // A hook ends at once: the tests of hooks are tables.
         for hook in hooks {
             self.input(at, Input::HookDone { hook, is_ok: true });
@@ -222,16 +216,21 @@ impl Model for Bounds {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        // A request comes to the store at once or is lost: a slow one is a lost one that lands.
+        let asks = |replica: &Replica| replica.request.is_some();
+        if let Some(at) = world.replicas.iter().position(asks) {
+            let replica = &world.replicas[at];
+            actions.push(Action::Apply(at));
+            let is_write = replica.request.as_ref().and_then(ambiguous).is_some();
+            if world.losses > 0 && replica.late.is_none() && is_write {
+                actions.push(Action::LoseRequest(at));
+            }
+            return;
+        }
         actions.push(Action::Advance);
         for (at, replica) in world.replicas.iter().enumerate() {
             if replica.lead.next_due().is_some_and(|due| due <= world.now) {
                 actions.push(Action::Wake(at));
-            }
-            if let Some(request) = &replica.request {
-                actions.push(Action::Apply(at));
-                if world.losses > 0 && replica.late.is_none() && ambiguous(request).is_some() {
-                    actions.push(Action::LoseRequest(at));
-                }
             }
             if let Some(answer) = &replica.answer {
                 actions.push(Action::Answer(at));

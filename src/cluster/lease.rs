@@ -75,7 +75,7 @@ struct Hold {
     is_doubted: bool,
 }
 
-/// One replica's part in the election.
+/// The part of a replica in the election.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     me: ReplicaName,
@@ -199,13 +199,13 @@ impl Leadership {
         Some(hold.stored.min(hold.echoed?).after(self.options.timing.lease))
     }
 
-    /// The newest lease that the watch told, with its revision, for status.
+    /// The newest lease of the watch, with its revision, for status.
     pub fn leader(&self) -> Option<(StoreRevision, &Lease)> {
         let seen = self.copy.entry.as_ref()?;
         Some((seen.revision, seen.lease.as_ref()?))
     }
 
-    /// Whether this replica asks for the lease: to be told in the heartbeat.
+    /// Whether this replica asks for the lease: the heartbeat carries the answer.
     pub fn wants_lead(&self) -> bool {
         let is_other = |lease: &Lease| lease.state == LeaseState::Held && lease.holder != self.me;
         self.options.preferred
@@ -214,7 +214,7 @@ impl Leadership {
             && self.leader().is_some_and(|(_, lease)| is_other(lease))
     }
 
-    /// Whether a process that was told to stop may end.
+    /// Whether a process that is stopping may end.
     pub fn is_done(&self) -> bool {
         self.is_stopping && self.state == State::Watching && self.pending.is_none() && self.duty.is_idle()
     }

@@ -1,9 +1,9 @@
-//! Who is in the cluster: one replica's membership as a plain value. No I/O and no clock.
+//! Membership in the cluster: a replica's own part as a plain value. No I/O and no clock.
 //!
 //! A replica joins in two steps. The first is the registration: a write of the own key, whose
-//! revision is the [`Epoch`]. The second follows when the replica has read all copies: the view gets
-//! the replica as active. The view is one key under compare-and-set, so its revision numbers it, and
-//! a replica that was cut off takes the newest number with the next news.
+//! revision is the [`Epoch`]. The second follows when the replica has read all copies: the view
+//! gets the replica as active. The view is one key under compare-and-set, so the revision is the
+//! view's number, and a replica that was cut off takes the newest number with the next news.
 //!
 //! A replica is failed by any active other that has not heard of it for the failover timeout. To
 //! judge others a replica must hear itself: the own heartbeat came back on the watch within the
@@ -42,7 +42,7 @@ struct Peer {
     is_listed: bool,
 }
 
-/// One replica's membership.
+/// The membership of a replica.
 #[derive(Clone, Debug)]
 pub struct Membership {
     me: ReplicaName,

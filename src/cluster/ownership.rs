@@ -1,4 +1,4 @@
-//! Who owns which shard of work: one replica's part as a plain value. No I/O and no clock.
+//! Owners of the shards of work: a replica's own part as a plain value. No I/O and no clock.
 //!
 //! A shard belongs to the active replica that rendezvous hashing names, so a replica that comes or
 //! goes moves only its own shards. A move is one compare-and-set of the shard's key:
@@ -10,10 +10,10 @@
 //!
 //! # Why a shard never has two active owners
 //!
-//! One watch tells all keys in the order of revisions. An owner acts only while a heartbeat that
-//! was sent within the lease has come back on that watch, so the owner has then seen each move that
-//! the store took before. A move that the owner has not seen is younger than that heartbeat, and
-//! the wait after a move is longer than the lease.
+//! A single watch tells all keys in the order of revisions. An owner acts only while a heartbeat
+//! that was sent within the lease has come back on that watch, so the owner has then seen each move
+//! that the store took before. A move that the owner has not seen is younger than that heartbeat,
+//! and the wait after a move is longer than the lease.
 
 mod input;
 mod rendezvous;
@@ -77,7 +77,7 @@ struct Shard {
     place: Option<ReplicaName>,
 }
 
-/// One replica's part in the ownership of all shards.
+/// The part of a replica in the ownership of all shards.
 #[derive(Clone, Debug)]
 pub struct Shards {
     me: ReplicaName,

@@ -70,7 +70,7 @@ pub enum WishEffect {
     },
 }
 
-/// One replica's state with a wish, for status and alerts.
+/// The state of a replica with a wish, for status and alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The replica.

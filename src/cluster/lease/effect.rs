@@ -17,7 +17,7 @@ pub struct Turn {
 /// An action outside the state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Write the key `leader`. One [`Input::Wrote`](super::Input::Wrote) comes back.
+    /// Write the key `leader`. The outcome is an [`Input::Wrote`](super::Input::Wrote).
     Write {
         /// The write's number.
         sequence: u64,
@@ -44,8 +44,8 @@ pub enum Effect {
         /// Effects under way are aborted: they had their time.
         abort: bool,
     },
-    /// Run a hook, whether or not one is set. One [`Input::HookDone`](super::Input::HookDone) comes
-    /// back, unless the hook is aborted.
+    /// Run a hook, whether or not the settings have one. The outcome is an
+    /// [`Input::HookDone`](super::Input::HookDone), unless the hook is aborted.
     RunHook {
         /// The run's number.
         hook: u64,

@@ -117,7 +117,7 @@ pub enum Effect {
         /// The differences to the view before.
         changes: Vec<MemberChange>,
     },
-    /// One number had two views: the store is broken.
+    /// Two views had the same number: the store is broken.
     Violation {
         /// The number.
         number: ViewNumber,

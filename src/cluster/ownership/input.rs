@@ -91,7 +91,8 @@ pub enum Effect {
         /// The read's number.
         sequence: u64,
     },
-    /// The shard's effects may begin. Each asks [`Shards::may_begin`](super::Shards::may_begin) first and carries the token.
+    /// The shard's effects may begin. Each asks [`Shards::may_begin`](super::Shards::may_begin)
+    /// first and carries the token.
     Begin {
         /// The shard.
         shard: ShardKey,

@@ -25,7 +25,7 @@ fn placed() -> (ReplicaName, ReplicaName) {
     if *place(&SHARD, &both).unwrap() == name("a") { (name("a"), name("b")) } else { (name("b"), name("a")) }
 }
 
-/// One replica.
+/// A replica.
 struct Bench {
     shards: Shards,
     now: u64,

@@ -1,4 +1,4 @@
-//! One replica of the world: the cores, and the wiring between them that production has as tasks.
+//! A replica of the world: the cores, and the wiring between them that production has as tasks.
 
 use super::{World, store::Store};
 use crate::{
@@ -192,7 +192,7 @@ impl World {
                 Ending::Shard(shard) => self.shards(at, ownership::Input::Drained(shard)),
             }
         }
-        // One tick makes one transition; another may be due at once, and no more than a few.
+        // A tick makes one transition; another may be due at once, and no more than a few.
         for ticks in 0.. {
             if self.replicas[at].lead.next_due().is_none_or(|due| due > clock) {
                 break;

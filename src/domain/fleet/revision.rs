@@ -28,12 +28,12 @@ numbers! {
     /// A bucket's moment of creation by the store's clock, in nanoseconds. Another incarnation is
     /// another bucket, whose revisions begin anew.
     Incarnation;
-    /// One life of a replica: the revision of the registration.
+    /// A life of a replica: the revision of the registration.
     Epoch;
-    /// One leader's time in office: the revision of the write that won the lease. The fencing token
+    /// A leader's time in office: the revision of the write that won the lease. The fencing token
     /// of each effect that only a leader may begin.
     Term;
-    /// The number of a view: the revision of its key. One number has one set of members.
+    /// The number of a view: the revision of its key. Each number has one set of members.
     ViewNumber;
 }
 

@@ -1,11 +1,11 @@
-//! A model of lease and takeover, checked to the end: every order of events of two replicas over one
-//! store, without a bound on time; losses, crashes and orders of the operator are a few. Each event goes through [`Leadership::input`], the transition
-//! function of production.
+//! A model of lease and takeover, checked to the end: every order of events of two replicas over
+//! one store, without a bound on time; writes, losses, crashes and orders of the operator are few.
+//! Each event goes through [`Leadership::input`], the transition function of production.
 //!
 //! | action | method or effect of production |
 //! |---|---|
-//! | `Advance` | the clock that makes the `now` of [`Leadership::input`] and [`Leadership::may_begin`] |
-//! | `Wake` | [`Input::Tick`] at or after [`Leadership::next_due`]; later is a pause of the process |
+//! | `Advance` | the `now` of [`Leadership::input`] and [`Leadership::may_begin`] |
+//! | `Wake` | [`Input::Tick`] at [`Leadership::next_due`], or later after a pause |
 //! | `Apply` | [`Effect::Write`], [`Effect::Read`]: the store does the request |
 //! | `Answer` | [`Input::Wrote`], [`Input::Read`] |
 //! | `LoseAnswer` | [`Input::Wrote`] with [`WriteError::Ambiguous`], though the write was made |

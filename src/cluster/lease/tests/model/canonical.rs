@@ -3,7 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::{super::super::*, Replica, Request, World, options};
+use super::{super::super::*, Replica, Request, World};
 use crate::domain::fleet::{Lease, StoreRevision};
 
 /// Numbers by their order.
@@ -169,7 +169,7 @@ impl<H: Hasher> Canon<'_, H> {
         // Every field is named, so that a new one is not forgotten.
         let Leadership {
             me,
-            options: _,
+            options,
             epoch,
             previous,
             is_eligible,
@@ -196,7 +196,6 @@ impl<H: Hasher> Canon<'_, H> {
             next_try,
             next_beat,
         } = lead;
-        let options = options();
         let failover = options.timing.failover;
         self.put((me, is_eligible, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
         self.put((wants_read, has_read, asked, failures, successes, epoch.is_some(), previous.is_some()));
@@ -248,7 +247,7 @@ impl<H: Hasher> Canon<'_, H> {
 impl Hash for World {
     fn hash<H: Hasher>(&self, to: &mut H) {
         let mut gathered = Gathered::default();
-        let Self { now, revision, writes: _, entry, replicas, losses, crashes, asks, stops, .. } = self;
+        let Self { now, revision, writes: _, timing: _, entry, replicas, losses, crashes, asks, stops, .. } = self;
         let Self { has_fenced, has_resumed, has_yielded, .. } = self;
         entry.iter().for_each(|entry| gathered.entry(entry));
         for replica in replicas {

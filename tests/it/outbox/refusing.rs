@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use super::*;
 use crate::common::origin::{self, Origin, Reply, Seen};
 
+/// A node's answer to a transaction.
+type Script = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
+
 /// Nodes that answer a transaction by these scripts and know none, the last one a backup; and a
 /// proxy before them.
-async fn before<const N: usize>(
-    more: &str,
-    scripts: [Box<dyn Fn(&Seen) -> Reply + Send + Sync>; N],
-) -> (Proxy, Vec<Origin>) {
+async fn before<const N: usize>(more: &str, scripts: [Script; N]) -> (Proxy, Vec<Origin>) {
     let net = Net::default();
     let mut origins = Vec::new();
     for script in scripts {
@@ -31,7 +31,7 @@ async fn before<const N: usize>(
     (proxy, origins)
 }
 
-fn saying(message: &'static str) -> Box<dyn Fn(&Seen) -> Reply + Send + Sync> {
+fn saying(message: &'static str) -> Script {
     Box::new(move |seen| Reply::error(seen, -32000, message))
 }
 

@@ -107,13 +107,16 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             };
             format!("the pretend network cannot listen: {error} (its control server: {}, --control){hint}", dev.control)
         })?;
-        let kept = Folder::new().map_err(|error| format!("no folder for the outbox can be made: {error}"))?;
-        let settings = settings(dev, &devnet, &kept);
+        // An image on a file system that takes no writes has no place for a folder.
+        let kept = Folder::new()
+            .inspect_err(|error| tracing::warn!(%error, "no folder for an outbox can be made: there is no outbox"))
+            .ok();
+        let settings = settings(dev, &devnet, kept.as_ref());
         let config = Config::parse(&settings, &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());
         let world = World { descriptors: descriptors::raise(), faults: Some(faults(&devnet)), ..World::real(threads) };
         let app = App::start(config, world, None).await.map_err(|error| error.to_string())?;
-        introduce(&devnet, &app, dev.validators);
+        introduce(&devnet, &app, kept.is_some(), dev.validators);
         let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &app)));
         signals.until_told(&app).await;
         let code = signals.see_down(app).await;
@@ -145,12 +148,14 @@ impl Drop for Folder {
 
 /// The proxy's settings as a file would have them: the first node of each kind is the primary, the
 /// others are backups.
-fn settings(dev: &Dev, devnet: &Devnet, kept: &Folder) -> String {
+fn settings(dev: &Dev, devnet: &Devnet, kept: Option<&Folder>) -> String {
     let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
     // Nothing here is worth anything, and wallets and pages that are being written have an origin.
     text.push_str("[cors]\norigins = [\"*\"]\n[ws]\nallow_origins = [\"*\"]\n");
-    // Single quotes of TOML take a path as the path is.
-    text.push_str(&format!("[outbox]\ndir = '{}'\nconfirmations = 3\n", kept.0.display()));
+    if let Some(Folder(path)) = kept {
+        // Single quotes of TOML take a path as the path is.
+        text.push_str(&format!("[outbox]\ndir = '{}'\nconfirmations = 3\n", path.display()));
+    }
     for node in devnet.nodes() {
         let (name, url) = (node.name(), node.http_url());
         let tier = if name.ends_with("-1") { "primary" } else { "backup" };
@@ -195,7 +200,7 @@ fn validators(dev: &Dev, app: &App) -> ValidatorClient {
     }
 }
 
-fn introduce(devnet: &Devnet, app: &App, validators: u64) {
+fn introduce(devnet: &Devnet, app: &App, keeps: bool, validators: u64) {
     let control = devnet.control_addr().map_or_else(String::new, |addr| format!("http://{addr}"));
     let chain = devnet.chain().id();
     let (addr, admin) = (app.addr(), app.admin_addr());
@@ -220,9 +225,10 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
   mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
 "
     );
-    let [raw, hash] = SIGNED;
-    println!(
-        "The proxy keeps a transaction on disk, and sends the transaction until a block has it:
+    if keeps {
+        let [raw, hash] = SIGNED;
+        println!(
+            "The proxy keeps a transaction on disk, and sends the transaction until a block has it:
 
   let every node refuse           for n in {nodes}; do curl -X POST {control}/nodes/$n/refuse/eth_sendRawTransaction; done
   send                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_sendRawTransaction\",\"params\":[\"{raw}\"]}}'
@@ -231,7 +237,8 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
   reorganise out                  curl -X POST {control}/reorg-out/{hash}
   its life so far                 {program} outbox show {hash} --admin http://{admin}
 "
-    );
+        );
+    }
     if validators > 0 {
         println!(
             "A validator client with {validators} of {VALIDATORS} validators votes through the proxy, and proposes their blocks.

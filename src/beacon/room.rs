@@ -9,12 +9,9 @@
 //! 64 MiB. An address sends bodies without end: 56 MiB are kept, the next ones pass as they come,
 //! and 8 MiB are left for other addresses, 4 MiB of these for small bodies only.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::domain::client::Peer;
+use crate::domain::client::{Amounts, Peer};
 
 /// The bodies of an address may take 7 times the bytes that are left free.
 const TIMES_FREE: usize = 7;
@@ -26,12 +23,7 @@ const RESERVE_DIVISOR: usize = 16;
 /// The room for kept bodies.
 pub(super) struct Room {
     size: usize,
-    state: Mutex<State>,
-}
-
-struct State {
-    free: usize,
-    by_client: BTreeMap<Option<Peer>, usize>,
+    taken: Mutex<Amounts<Option<Peer>>>,
 }
 
 /// The bytes of one body, given back on drop.
@@ -45,7 +37,7 @@ pub(super) struct Share {
 impl Room {
     /// A room of so many bytes.
     pub(super) fn new(size: usize) -> Arc<Self> {
-        Arc::new(Self { size, state: Mutex::new(State { free: size, by_client: BTreeMap::new() }) })
+        Arc::new(Self { size, taken: Mutex::default() })
     }
 
     /// The share, empty yet, of a client's next request.
@@ -60,31 +52,29 @@ impl Room {
         share
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn taken(&self) -> MutexGuard<'_, Amounts<Option<Peer>>> {
         // Every change is complete before the lock is given up.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
-        self.state().free
+        self.size - self.taken().sum()
     }
 }
 
 impl Share {
     /// Takes so many bytes more, if there is room and the client's share allows that.
     pub(super) fn grow(&mut self, more: usize) -> bool {
-        let mut state = self.room.state();
-        let Some(left) = state.free.checked_sub(more) else { return false };
+        let mut taken = self.room.taken();
+        let Some(left) = self.room.size.checked_sub(taken.sum() + more) else { return false };
         let is_small = !self.is_answer && self.bytes + more <= SMALL;
         if !is_small && left < self.room.size / RESERVE_DIVISOR {
             return false;
         }
-        let share = state.by_client.get(&self.client).copied().unwrap_or(0) + more;
-        let fits = share <= left.saturating_mul(TIMES_FREE);
+        let fits = taken.of(&self.client) + more <= left.saturating_mul(TIMES_FREE);
         if fits {
-            state.free = left;
-            state.by_client.insert(self.client, share);
+            taken.add(self.client, more);
             self.bytes += more;
         }
         fits
@@ -93,13 +83,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut state = self.room.state();
-        state.free += self.bytes;
-        let Some(share) = state.by_client.get_mut(&self.client) else { return };
-        *share -= self.bytes;
-        if *share == 0 {
-            state.by_client.remove(&self.client);
-        }
+        self.room.taken().give_back(&self.client, self.bytes);
     }
 }
 
@@ -137,7 +121,7 @@ mod tests {
         assert_eq!(other.bytes, 4 * MIB, "the rest is for small bodies");
         assert_eq!((take(1, 4096).bytes, take(3, SMALL).bytes), (0, SMALL));
         drop((alone, more, other));
-        assert!(room.state().by_client.is_empty() && room.free() == 64 * MIB);
+        assert!(room.taken().is_empty() && room.free() == 64 * MIB);
     }
 
     #[test]

@@ -6,12 +6,9 @@
 //! out the signed messages of others. Example: there are 200 places. An address sends 260 messages
 //! over which the nodes hang, and leaves: 175 are taken, and 25 places are left for others.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::domain::client::Peer;
+use crate::domain::client::{Amounts, Peer};
 
 /// The messages of an address may be 7 times as many as the places that are left free.
 const TIMES_FREE: usize = 7;
@@ -19,13 +16,7 @@ const TIMES_FREE: usize = 7;
 /// Places for so many messages, or sendings of messages.
 pub(super) struct UnderWay {
     limit: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    taken: usize,
-    by_client: BTreeMap<Option<Peer>, usize>,
+    taken: Mutex<Amounts<Option<Peer>>>,
 }
 
 /// A place, given back on drop.
@@ -36,52 +27,39 @@ pub(super) struct Place {
 
 impl UnderWay {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default() })
+        Arc::new(Self { limit, taken: Mutex::default() })
     }
 
     /// So many places for a client, if its share allows that.
     pub(super) fn admit(self: &Arc<Self>, client: Option<Peer>, count: usize) -> Option<Vec<Place>> {
         let client = client.map(Peer::block);
-        let mut state = self.state();
-        let left = self.limit.checked_sub(state.taken + count)?;
-        let own = state.by_client.get(&client).copied().unwrap_or(0);
+        let mut taken = self.taken();
+        let left = self.limit.checked_sub(taken.sum() + count)?;
+        let own = taken.of(&client);
         if own > 0 && own + count > left.saturating_mul(TIMES_FREE) {
             return None;
         }
-        state.take(client, count);
-        drop(state);
+        taken.add(client, count);
+        drop(taken);
         Some((0..count).map(|_| Place { of: self.clone(), client }).collect())
     }
 
     /// A place for a client, also where none is left.
     pub(super) fn place(self: &Arc<Self>, client: Option<Peer>) -> Place {
         let client = client.map(Peer::block);
-        self.state().take(client, 1);
+        self.taken().add(client, 1);
         Place { of: self.clone(), client }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn taken(&self) -> MutexGuard<'_, Amounts<Option<Peer>>> {
         // Every change is complete before the lock is given up.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn take(&mut self, client: Option<Peer>, count: usize) {
-        self.taken += count;
-        *self.by_client.entry(client).or_default() += count;
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.of.state();
-        state.taken -= 1;
-        let Some(own) = state.by_client.get_mut(&self.client) else { return };
-        *own -= 1;
-        if *own == 0 {
-            state.by_client.remove(&self.client);
-        }
+        self.of.taken().give_back(&self.client, 1);
     }
 }
 
@@ -100,7 +78,7 @@ mod tests {
         assert!(all.admit(peer(3), 6).is_none() && all.admit(peer(3), 5).is_some() && all.admit(peer(1), 1).is_none());
         let forced = all.place(peer(1));
         drop((first, second, forced));
-        assert!(all.state().by_client.is_empty() && all.state().taken == 0);
+        assert!(all.taken().is_empty() && all.taken().sum() == 0);
         let one = UnderWay::new(1);
         let place = one.admit(peer(1), 1);
         assert!(place.is_some() && one.admit(peer(1), 1).is_none() && one.admit(peer(2), 1).is_none());

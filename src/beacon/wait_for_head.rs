@@ -53,11 +53,14 @@ impl Requests {
             #[serde(borrow, alias = "beacon_block_root")]
             root: &'a str,
         }
+        if answer.status != 200 || !answer.is_json() {
+            return;
+        }
         let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
         let names_a_slot = steps[..] == ["beacon", "headers", "head"];
         let names_a_root =
             matches!(steps[..], ["beacon", "blocks", "head", "root"] | ["validator", "attestation_data"]);
-        if answer.status != 200 || !(names_a_slot || names_a_root) || !answer.is_json() {
+        if !(names_a_slot || names_a_root) {
             return;
         }
         let Some(body) = answer.in_memory() else { return };
@@ -69,7 +72,9 @@ impl Requests {
             let head = snapshot.nodes[node].head.as_ref();
             head.filter(|head| told.is_some_and(|told| told.data.root == head.hash)).map(|head| head.number)
         };
-        slot.into_iter().for_each(|slot| self.pool.shown(node, slot));
+        if let Some(slot) = slot {
+            self.pool.shown(node, slot);
+        }
     }
 
     /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if

@@ -55,6 +55,13 @@ pub(super) struct List {
     /// Only in these states.
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<String>,
+    #[command(flatten)]
+    page: Page,
+}
+
+/// A page of a list.
+#[derive(Args)]
+struct Page {
     /// As many at most.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
@@ -99,17 +106,8 @@ pub(super) struct Quarantine {
     /// Take all of the list out of quarantine.
     #[arg(long)]
     retry_all: bool,
-    /// As many at most.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
-    /// Behind this place, which the last line of the page before names.
-    #[arg(long, value_name = "PLACE")]
-    after: Option<String>,
-    /// Print everything that is known as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    admin: Admin,
+    page: Page,
 }
 
 /// Events that are delivered once more.
@@ -180,7 +178,8 @@ fn read(answer: Result<Answer, String>) -> Result<(Value, String), String> {
     if answer.status.is_success() { Ok((answer.json(), answer.body)) } else { Err(refusal(&answer)) }
 }
 
-async fn list_of(List { network, tenant, state, limit, after, json, admin }: &List) -> Result<String, String> {
+async fn list_of(List { network, tenant, state, page }: &List) -> Result<String, String> {
+    let Page { limit, after, json, admin } = page;
     let (states, limit) = (state.join(","), limit.to_string());
     let path = path(
         "/outbox",
@@ -218,7 +217,7 @@ async fn order(one: &One, command: &str) -> Result<String, String> {
 }
 
 async fn quarantine(of: &Quarantine) -> Result<String, String> {
-    let Quarantine { tenant, retry, retry_all, limit, after, json, admin } = of;
+    let Quarantine { tenant, retry, retry_all, page: Page { limit, after, json, admin } } = of;
     if let Some(delivery) = retry {
         return retry_one(admin, delivery, tenant.as_deref()).await;
     }

@@ -1,6 +1,7 @@
 //! Clients by where they are.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr},
 };
@@ -33,6 +34,56 @@ impl Peer {
             Self::Ip(address) => Self::Ip(address.to_canonical()),
             Self::User(_) => self,
         }
+    }
+}
+
+/// The amounts that clients have of one supply, and their sum.
+#[derive(Debug)]
+pub struct Amounts<C> {
+    sum: usize,
+    /// No amount is 0, so that clients which have left take no memory.
+    by_client: BTreeMap<C, usize>,
+}
+
+impl<C> Default for Amounts<C> {
+    fn default() -> Self {
+        Self { sum: 0, by_client: BTreeMap::new() }
+    }
+}
+
+impl<C: Ord> Amounts<C> {
+    /// The sum over all clients.
+    pub fn sum(&self) -> usize {
+        self.sum
+    }
+
+    /// The amount of one client.
+    pub fn of(&self, client: &C) -> usize {
+        self.by_client.get(client).copied().unwrap_or(0)
+    }
+
+    /// A client has so much more.
+    pub fn add(&mut self, client: C, more: usize) {
+        if more > 0 {
+            self.sum += more;
+            *self.by_client.entry(client).or_default() += more;
+        }
+    }
+
+    /// A client gives back so much, at most the client's amount.
+    pub fn give_back(&mut self, client: &C, amount: usize) {
+        let Some(own) = self.by_client.get_mut(client) else { return };
+        let amount = amount.min(*own);
+        *own -= amount;
+        self.sum -= amount;
+        if *own == 0 {
+            self.by_client.remove(client);
+        }
+    }
+
+    /// Whether no client has anything.
+    pub fn is_empty(&self) -> bool {
+        self.by_client.is_empty()
     }
 }
 

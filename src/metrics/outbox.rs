@@ -143,7 +143,11 @@ impl OutboxFacts {
                  own; `other` is all further ones.",
                 &["network", "tenant"],
             ),
-            pending_bytes: gauge("outbox_pending_bytes", "Length of their raw bytes.", &["network", "tenant"]),
+            pending_bytes: gauge(
+                "outbox_pending_bytes",
+                "Raw bytes of the transactions of the outbox whose life is not over.",
+                &["network", "tenant"],
+            ),
             kept: gauge(
                 "outbox_kept",
                 "Records that the outbox keeps though the life of the transaction is over.",
@@ -155,7 +159,11 @@ impl OutboxFacts {
                 "Age of the oldest transaction whose life is not over; 0 where there is none.",
                 &["network"],
             ),
-            writable: gauge("outbox_writable", "Whether the outbox takes transactions: 1 or 0.", &[]),
+            writable: gauge(
+                "outbox_writable",
+                "Whether the disk of the outbox takes transactions: 1 or 0. The bounds of the settings are not counted.",
+                &[],
+            ),
             late_seconds: gauge(
                 "outbox_late_seconds",
                 "How late the work is that is due first: `deadline` of a transaction, `delivery` to an endpoint.",

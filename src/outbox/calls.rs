@@ -28,8 +28,6 @@ use crate::{
 
 /// Transitions that may wait for one subscriber's client.
 const SUBSCRIBER_BACKLOG: usize = 16;
-/// The longest `x-request-id` or `traceparent` that is kept.
-const LONGEST_NAME: usize = 256;
 
 /// Keeps the transactions of one network's clients.
 pub(super) struct Keeper {
@@ -66,10 +64,8 @@ impl Keeper {
         let mut claim = asker.memory.incoming();
         claim.resize(text.len() / 2)?;
         let raw = hex::bytes(&text).ok_or_else(|| Refusal::Params("invalid argument 0: no hex string".into()))?;
-        let name = |name: &str| {
-            let value = value_of(asker.headers, name).filter(|value| value.len() <= LONGEST_NAME)?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        };
+        // The door lets no longer value pass than `MAX_TRACE`.
+        let name = |name: &str| value_of(asker.headers, name).map(|value| String::from_utf8_lossy(value).into_owned());
         let incoming = Incoming {
             tenant,
             raw: Bytes::from(raw),
@@ -79,11 +75,10 @@ impl Keeper {
         match self.outbox.accept(&self.network, incoming).await {
             Ok(hash) => Ok(Answer::made(&format!("\"{hash}\""))),
             Err(NotAccepted::GoingDown) => Err(Refusal::ShuttingDown),
-            Err(why) => Err(Refusal::NotKept {
-                code: i32::try_from(why.code()).unwrap_or(-32000),
-                message: why.to_string(),
-                reason: why.reason(),
-            }),
+            Err(NotAccepted::NotDone(why)) => Err(not_done(&why)),
+            Err(NotAccepted::NotATransaction(why)) => {
+                Err(Refusal::NotKept { code: why.code(), message: why.to_string(), reason: why.reason() })
+            }
         }
     }
 }

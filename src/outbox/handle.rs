@@ -12,7 +12,7 @@ use std::{
 use alloy_primitives::B256;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     desk::{Answer, Command, Done, NotDone},
@@ -79,26 +79,6 @@ pub enum NotAccepted {
     /// The proxy goes down, or the network was taken out of the settings.
     #[error("the outbox of this network is going down")]
     GoingDown,
-}
-
-impl NotAccepted {
-    /// The JSON-RPC error code.
-    pub fn code(&self) -> i64 {
-        match self {
-            Self::NotATransaction(why) => why.code().into(),
-            Self::NotDone(why) => why.code(),
-            Self::GoingDown => -32002,
-        }
-    }
-
-    /// The word for programs, in `data.reason` of the error.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NotATransaction(why) => why.reason(),
-            Self::NotDone(why) => why.reason(),
-            Self::GoingDown => "shutting_down",
-        }
-    }
 }
 
 impl Outbox {
@@ -231,12 +211,8 @@ impl RelayHandle {
     /// Hands an order in and waits for the answer; `None` where the relay has ended.
     pub(super) async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.orders().send(order(answer)).await.ok()?;
+        self.orders.send(order(answer)).await.ok()?;
         answered.await.ok()
-    }
-
-    fn orders(&self) -> &mpsc::Sender<Order> {
-        &self.orders
     }
 }
 

@@ -30,6 +30,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tracing::warn;
 
 use self::{blocks::Following, commits::Commits, given_up::GivenUp};
 use super::{
@@ -108,8 +109,8 @@ pub(super) enum Order {
     Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
     /// Take up the settings of the outbox anew.
     Reload,
-    /// Begin nothing new; answer when all that was begun is written, with the number of
-    /// transactions whose life goes on.
+    /// Answer at a moment at which nothing is under way, with the number of transactions whose life
+    /// goes on.
     Drain(oneshot::Sender<u64>),
 }
 
@@ -282,7 +283,6 @@ impl Relay {
                     Err(why) => return drop(answer.send(Err(why))),
                 };
                 let waiter = self.waiter(answer);
-                tracing::info!(network = %self.network, tenant = %id.tenant, hash = %id.hash, ?command, "an operator's command");
                 self.input(Input::Command { waiter, id, known, command }).await;
             }
             Order::Forget(records) => self.input(Input::Forget(records)).await,
@@ -325,9 +325,11 @@ impl Relay {
     /// Has records go before their time, where the bounds want that.
     async fn make_room(&mut self) {
         let Some(excess) = self.desk.excess() else { return };
-        let Ok(reader) = self.shared.store.read() else { return };
-        let rows = reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS).unwrap_or_default();
-        drop(reader);
+        let read = self.shared.store.read();
+        let rows = match read.and_then(|reader| reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS)) {
+            Ok(rows) => rows,
+            Err(error) => return warn!(network = %self.network, %error, "records beyond the bounds cannot be read"),
+        };
         let is_meant = |id: &TxId| {
             let is_theirs = match &excess {
                 desk::Excess::All => true,

@@ -211,7 +211,8 @@ impl Running {
         self.pools = JoinSet::new();
         for pool in pools {
             let (memory, webhooks) = (self.memory.clone(), self.outbox.webhooks().clone());
-            self.pools.spawn(nodes::watch(pool.clone(), memory, webhooks));
+            let watching = nodes::watch(pool.clone(), memory, webhooks);
+            self.pools.spawn(guarded(self.broken.clone(), "webhooks no longer hear of changes of nodes", watching));
         }
     }
 
@@ -271,7 +272,9 @@ impl Running {
         self.relays.clear();
         self.pools.shutdown().await;
         self.background.shutdown().await;
-        shared.store.clone().close().await;
+        if timeout(within / 2, shared.store.clone().close()).await.is_err() {
+            warn!("the outbox's file is not closed: its disk hangs, and the next start looks the file over");
+        }
         (live, deliveries)
     }
 }
@@ -301,13 +304,16 @@ async fn sweep(shared: Arc<Shared>) {
 /// Drops a batch of what was kept long enough. Whether there may be more.
 async fn swept(shared: &Shared) -> Result<bool, StoreError> {
     let now = (shared.clock)();
-    let keep = u64::try_from(shared.settings.load().keep.as_millis()).unwrap_or(u64::MAX);
+    let settings = shared.settings.load();
+    let keep = u64::try_from(settings.keep.as_millis()).unwrap_or(u64::MAX);
     let relays = shared.relays().clone();
     let quarantined_until = super::record::Millis(now.0.saturating_sub(keep));
-    let most = shared.settings.load().max_bytes / DELIVERY_BYTES;
-    let mut overdue =
-        shared.store.read()?.overdue(now, quarantined_until, |network| relays.contains_key(network), SWEPT)?;
-    let excess = shared.store.read()?.excess_quarantine(most, SWEPT)?;
+    let most = settings.max_bytes / DELIVERY_BYTES;
+    drop(settings);
+    let reader = shared.store.read()?;
+    let mut overdue = reader.overdue(now, quarantined_until, |network| relays.contains_key(network), SWEPT)?;
+    let excess = reader.excess_quarantine(most, SWEPT)?;
+    drop(reader);
     if !excess.is_empty() {
         warn!(count = excess.len(), "the oldest deliveries in quarantine are dropped: `outbox.max_bytes` is reached");
         overdue.is_full |= excess.len() == SWEPT;

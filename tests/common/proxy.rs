@@ -1,11 +1,12 @@
 //! A proxy as the binary builds it, in the test's own process.
 
-use std::net::SocketAddr;
+use std::{fmt::Write, net::SocketAddr};
 
 use serde_json::Value;
 use steadfast::{
     app::{App, World},
     config::Config,
+    devnet::Devnet,
 };
 use tokio::net::TcpSocket;
 
@@ -105,6 +106,17 @@ pub fn nodes<'a>(urls: impl IntoIterator<Item = &'a str>) -> String {
         .enumerate()
         .map(|(i, url)| format!("[[el.primary]]\nname = \"el-{}\"\nhttp = \"{url}\"\n", i + 1))
         .collect()
+}
+
+/// Settings of the primaries `el-1` and `el-2` and the backup `el-3`, behind `more`.
+pub fn two_primaries_and_a_backup(devnet: &Devnet, more: &str) -> String {
+    let mut settings = more.to_owned();
+    for (tier, index) in [("primary", 0), ("primary", 1), ("backup", 2)] {
+        let node = devnet.el(index);
+        let (name, url) = (node.name(), node.http_url());
+        writeln!(settings, "[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"").unwrap();
+    }
+    settings
 }
 
 /// The settings with free ports. Settings that begin with `listen` keep that.

@@ -13,7 +13,7 @@ mod sending;
 mod tenants;
 mod told;
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::{
     client::{Response, call, with_headers},
+    proxy::two_primaries_and_a_backup,
     signed,
     sim::{Net, Proxy},
     until,
@@ -50,17 +51,6 @@ fn send(raw: &str) -> String {
     call(1, SEND, &format!("[\"{raw}\"]"))
 }
 
-/// Two primaries, `el-1` and `el-2`, and the backup `el-3`; `more` stands before them.
-fn settings(devnet: &Devnet, more: &str) -> String {
-    let mut settings = more.to_owned();
-    for (tier, index) in [("primary", 0), ("primary", 1), ("backup", 2)] {
-        let node = devnet.el(index);
-        let (name, url) = (node.name(), node.http_url());
-        writeln!(settings, "[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"").unwrap();
-    }
-    settings
-}
-
 /// Three nodes, and a proxy with an outbox before them.
 struct Scene {
     net: Net,
@@ -80,7 +70,7 @@ impl Scene {
         let net = Net::default();
         let options = Options { execution: 3, own_mempools: true, ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-        let settings = settings(&devnet, more);
+        let settings = two_primaries_and_a_backup(&devnet, more);
         let proxy = Some(Proxy::launch(&net, &settings).await);
         Self { net, devnet, proxy, settings }
     }

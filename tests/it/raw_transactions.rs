@@ -4,12 +4,13 @@
 mod returning;
 mod sending;
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 use alloy_primitives::keccak256;
 
 use crate::common::{
     client::{Response, call},
+    proxy::two_primaries_and_a_backup,
     sim::{Net, Proxy},
     until,
 };
@@ -42,17 +43,6 @@ fn send(number: u16) -> String {
     call(number, SEND, &format!("[\"{}\"]", transaction(number).0))
 }
 
-/// Two primaries, `el-1` and `el-2`, and the backup `el-3`.
-fn settings(devnet: &Devnet, more: &str) -> String {
-    let mut settings = more.to_owned();
-    for (tier, index) in [("primary", 0), ("primary", 1), ("backup", 2)] {
-        let node = devnet.el(index);
-        let (name, url) = (node.name(), node.http_url());
-        writeln!(settings, "[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"").unwrap();
-    }
-    settings
-}
-
 /// Three nodes, and a proxy before them.
 struct Scene {
     devnet: Devnet,
@@ -64,7 +54,7 @@ impl Scene {
         let net = Net::default();
         let options = Options { execution: 3, own_mempools: true, ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-        let proxy = Proxy::launch(&net, &settings(&devnet, more)).await;
+        let proxy = Proxy::launch(&net, &two_primaries_and_a_backup(&devnet, more)).await;
         let scene = Self { devnet, proxy };
         scene.until_verdicts(["up", "up", "up"]).await;
         scene

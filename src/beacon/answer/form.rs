@@ -42,7 +42,7 @@ impl Answer {
     fn held(&self) -> Cow<'_, [u8]> {
         match self.pieces.front() {
             Some(first) if self.pieces.len() == 1 || self.held_bytes() as u64 > HELD_BACK => Cow::Borrowed(first),
-            _ => Cow::Owned(self.pieces.iter().flat_map(|piece| piece.iter().copied()).collect()),
+            _ => Cow::Owned(self.pieces.iter().map(|piece| &piece[..]).collect::<Vec<_>>().concat()),
         }
     }
 

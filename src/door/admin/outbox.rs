@@ -49,7 +49,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// Answers a request for `path`, which begins with `/outbox`.
+/// Answers a request for `path`, which is `/outbox`, or a place below.
 pub(super) async fn answer(
     outbox: Option<&Outbox>,
     method: &Method,
@@ -59,7 +59,7 @@ pub(super) async fn answer(
     let Some(outbox) = outbox else {
         return failure(StatusCode::NOT_FOUND, "this proxy keeps no transactions: its settings have no [outbox]");
     };
-    let parts: Vec<&str> = path.trim_start_matches("/outbox").split('/').skip(1).collect();
+    let parts: Vec<&str> = path.split('/').skip(2).collect();
     let is_read = method != Method::POST;
     let outcome = match (is_read, &parts[..]) {
         (true, []) => list(outbox, query),

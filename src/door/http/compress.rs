@@ -13,10 +13,7 @@
 mod encoder;
 mod wanted;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
@@ -25,7 +22,7 @@ pub(super) use self::{
     wanted::{Wanted, may_compress},
 };
 use super::streamed::Streamed;
-use crate::config::Compression;
+use crate::{config::Compression, domain::client::Amounts};
 
 /// Answers that are compressed at once.
 const ENCODERS: usize = 64;
@@ -37,13 +34,8 @@ const SHARE: usize = 16;
 #[derive(Clone, Default)]
 pub(super) struct Encoders(Arc<Mutex<InUse>>);
 
-/// The encoders that answers have.
-#[derive(Default)]
-struct InUse {
-    all: usize,
-    /// By the number of the client's address; no count is 0.
-    by_client: BTreeMap<u64, usize>,
-}
+/// The encoders that answers have, by the number of the client's address.
+type InUse = Amounts<u64>;
 
 /// An answer's right to an encoder, given up on drop.
 pub(super) struct Permit {
@@ -56,12 +48,10 @@ impl Encoders {
     /// share, or all encoders are in use.
     fn permit(&self, client: u64) -> Option<Permit> {
         let mut in_use = self.lock();
-        let of_client = in_use.by_client.get(&client).copied().unwrap_or(0);
-        if in_use.all >= ENCODERS || of_client >= SHARE {
+        if in_use.sum() >= ENCODERS || in_use.of(&client) >= SHARE {
             return None;
         }
-        in_use.all += 1;
-        in_use.by_client.insert(client, of_client + 1);
+        in_use.add(client, 1);
         Some(Permit { encoders: self.clone(), client })
     }
 
@@ -105,12 +95,7 @@ impl Encoders {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut in_use = self.encoders.lock();
-        in_use.all -= 1;
-        match in_use.by_client.get_mut(&self.client) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => _ = in_use.by_client.remove(&self.client),
-        }
+        self.encoders.lock().give_back(&self.client, 1);
     }
 }
 
@@ -150,6 +135,6 @@ mod tests {
         assert!(encoders.permit(5).is_some());
         drop(of_clients);
         let in_use = encoders.lock();
-        assert_eq!((in_use.all, in_use.by_client.len()), (0, 0));
+        assert!(in_use.is_empty() && in_use.sum() == 0);
     }
 }

@@ -112,7 +112,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Gives the client the hash, now or with the first node's word.
+    /// Gives the client the hash, now or when the first node has the transaction.
     fn acknowledge(&mut self, turn: &mut Turn, key: &Key, waiter: Waiter) {
         let Some(entry) = self.book.get(key) else { return };
         let is_decided = !entry.record.state.is_pending() || entry.flight.is_taken;

@@ -34,7 +34,7 @@ pub(super) struct Book {
     pub(super) rounds: Index<u64>,
     /// Those that no block has, by their deadline.
     pub(super) deadlines: Index<Millis>,
-    /// Those to be sent again because no node gave a word.
+    /// Those that are sent again to nodes that lack them, by the time of that.
     pub(super) retries: Index<Millis>,
     /// Clients that wait for a node's word.
     holds: BTreeSet<(Millis, Waiter, Key)>,

@@ -36,7 +36,7 @@ pub enum Input {
         id: TxId,
         /// The sending's number.
         send: u64,
-        /// Whether each node gave a word that `outbox.send_to` allows.
+        /// Whether each node that `outbox.send_to` allows gave a word.
         is_whole: bool,
     },
     /// The nodes were asked for a transaction, as [`Effect::Look`](super::Effect::Look) wished.
@@ -148,7 +148,7 @@ pub enum Found {
         /// The nodes that are to have the transaction, and do not know it.
         missing: Vec<Arc<str>>,
     },
-    /// No node knows the transaction.
+    /// Enough nodes do not know the transaction.
     Unknown,
     /// A node says that a block has the transaction, and too few others confirm or deny that.
     Disputed,
@@ -176,7 +176,7 @@ pub struct Blocks {
 pub enum Final {
     /// This block, by the words of enough nodes. The block counts once the followed chain has it.
     Told(BlockId),
-    /// No node tells one, and the block of this height is as deep as none that ever went.
+    /// No two nodes agree on one, and the block of this height is as deep as none that ever went.
     Deep(u64),
 }
 

@@ -21,7 +21,7 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 impl Relay {
     /// A commit failed: the desk is made anew.
     pub(super) async fn fail(&mut self, error: StoreError, after: After) {
-        warn!(network = %self.network, %error, "the outbox could not write a step; its desk is read from the disk again");
+        warn!(network = %self.network, %error, "a write of the outbox failed: the network's transactions are read from the disk again");
         let why = not_done(&error);
         let mut undone = vec![after];
         undone.extend(self.commits.give_up().await);
@@ -124,7 +124,9 @@ impl Relay {
     fn perform_written(&mut self, after: After) {
         let reader = match self.shared.store.read() {
             Ok(reader) => reader,
-            Err(error) => return warn!(%error, "subscribers miss transitions that were written"),
+            Err(error) => {
+                return warn!(%error, "the store cannot be read: subscribers are not told of some changes of state");
+            }
         };
         let is_there = |delivery: &Delivery| {
             let found = reader.delivery(&delivery.tenant, &delivery.id);

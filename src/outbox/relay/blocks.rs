@@ -10,7 +10,7 @@ use futures_util::{
 };
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Relay, RelayHandle, voices};
 use crate::{
@@ -148,7 +148,12 @@ impl Relay {
         for hash in hashes {
             for id in self.given_up.of(&self.network, &hash) {
                 let read = self.shared.store.read().and_then(|reader| reader.record(&id));
-                recalled.extend(read.ok().flatten());
+                match read {
+                    Ok(found) => recalled.extend(found),
+                    Err(error) => {
+                        warn!(hash = %id.hash, %error, "a record that a block concerns cannot be read");
+                    }
+                }
             }
         }
         blocks.recalled = recalled;
@@ -220,7 +225,7 @@ async fn transactions(calls: &Calls, block: &Block) -> Option<Vec<InBlock>> {
             asked.extend(next.map(|node| transactions_of(calls, node, block, end)));
         }
         if told.len() >= usable.len() || Instant::now() >= end {
-            debug!(block = block.number, nodes = told.len(), "no two nodes give the same block");
+            debug!(block = block.number, nodes = told.len(), "too few nodes returned this block with its transactions");
             return None;
         }
         sleep(pauses.pause()).await;
@@ -250,7 +255,7 @@ async fn transactions_of(calls: &Calls, node: NodeId, block: &Block, end: Instan
         Ok(Some(whole)) if whole.hash == block.hash && hex::quantity(&whole.number) == Some(block.number) => whole,
         Ok(_) => return (node, None),
         Err(error) => {
-            debug!(node = &*calls.pool().nodes[node].name, %error, "no block with its transactions");
+            debug!(node = &*calls.pool().nodes[node].name, %error, "a node's block cannot be parsed");
             return (node, None);
         }
     };

@@ -83,7 +83,8 @@ impl Looking {
                     nodes.iter().copied().filter(|other| those(Knowledge::InBlock(block)).all(|by| by != *other));
                 let said = join_all(others.map(|other| self.is_in(other, block))).await;
                 voices += said.iter().filter(|said| **said == Some(true)).count();
-                is_disputed |= said.iter().filter(|said| **said == Some(false)).count() < 2;
+                let denials = said.iter().filter(|said| **said == Some(false)).count();
+                is_disputed |= !voices::are_enough(denials, nodes.len());
             }
             if voices::are_enough(voices, nodes.len()) {
                 return Found::InBlock { node: name(node), block };

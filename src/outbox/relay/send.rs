@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
-use tracing::{error, trace};
+use tracing::{error, trace, warn};
 
 use crate::{
     call::{
@@ -64,13 +64,13 @@ impl Sending {
                 None
             }
             Err(error) => {
-                trace!(hash = %self.id.hash, %error, "a transaction cannot be read");
+                warn!(hash = %self.id.hash, %error, "a transaction cannot be read, and is not sent now");
                 None
             }
         }
     }
 
-    /// Sends to each node once. Whether each usable node gave a word that `outbox.send_to` allows.
+    /// Sends to each node once. Whether each node that `outbox.send_to` allows gave a word.
     async fn send(&self, raw: &[u8]) -> bool {
         let pool = self.calls.pool();
         let send_to = self.shared.settings.load().send_to;

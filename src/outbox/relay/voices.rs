@@ -19,7 +19,8 @@
 //! - n2 gives block 41 with a transaction that takes the nonce of ours. n0 and n1 give block 41
 //!   without: the word of these two counts.
 //! - The final blocks are 36, 35, and, by n2, 1,000,000: two nodes have reached 36.
-//! - n0 and n1 are out, and n2 alone is usable: its word counts, as for all calls.
+//! - n0 and n1 are out, and n2 alone is usable: its word counts, as for all calls. Where none is
+//!   usable, the node that calls go to all the same has the only word.
 
 /// Whether so many nodes that say the same are enough.
 pub(super) fn are_enough(voices: usize, usable: usize) -> bool {

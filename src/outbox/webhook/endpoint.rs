@@ -54,6 +54,8 @@ impl Endpoint {
         orders: watch::Receiver<Order>,
         mut rng: fastrand::Rng,
     ) -> Self {
+        // An earlier task of the endpoint may have left it so.
+        state.is_failing.store(false, Relaxed);
         Self {
             sender: Arc::new(sender),
             state,
@@ -167,12 +169,12 @@ impl Endpoint {
                 later()
             }
         };
+        self.state.is_failing.store(self.breaker.is_open(), Relaxed);
         self.state.queue().ended(&key, again);
     }
 
     fn answered(&mut self) {
         if self.breaker.answered() {
-            self.state.is_failing.store(false, Relaxed);
             info!(endpoint = &*self.sender.webhook.name, "the endpoint answers again");
         }
     }
@@ -186,7 +188,6 @@ impl Endpoint {
         if !failure.blames_endpoint {
             self.answered();
         } else if self.breaker.failed(now) {
-            self.state.is_failing.store(true, Relaxed);
             let (endpoint, why) = (&*self.sender.webhook.name, &*failure.why);
             warn!(endpoint, why, "the endpoint fails: deliveries to it wait");
         }

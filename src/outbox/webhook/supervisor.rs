@@ -112,7 +112,9 @@ impl Supervisor {
                     self.sweep();
                 }
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
-                Some(_) = self.sweep.join_next() => {}
+                Some(ended) = self.sweep.join_next() => if let Err(error) = ended {
+                    error!(%error, "the quarantine of deliveries without an endpoint broke off: a bug");
+                },
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Nodes that refuse: how often they are asked again, and whose refusal ends a transaction.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+};
 
 use super::*;
 use crate::common::origin::{self, Origin, Reply, Seen};

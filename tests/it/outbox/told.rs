@@ -55,7 +55,7 @@ async fn an_endpoint_is_told_of_each_transition_with_one_id() {
         secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
     let mut scene = Scene::prepare("").await;
     scene.stop().await;
-    scene.settings = settings(&scene.devnet, hook);
+    scene.settings = two_primaries_and_a_backup(&scene.devnet, hook);
     let got = Got::default();
     let app = launch(&scene.net, &scene.settings, &got, 2).await;
     scene.proxy = Some(Proxy::of(&scene.net, app));
@@ -96,7 +96,7 @@ async fn transitions_written_by_a_failed_sync_are_told_in_order() {
     for seed in 0..6 {
         let mut scene = Scene::prepare("").await;
         scene.stop().await;
-        scene.settings = settings(&scene.devnet, hook);
+        scene.settings = two_primaries_and_a_backup(&scene.devnet, hook);
         let got = Got::default();
         let app = launch(&scene.net, &scene.settings, &got, 0).await;
         scene.proxy = Some(Proxy::of(&scene.net, app));
@@ -135,7 +135,7 @@ async fn deliveries_that_wait_refuse_new_transactions() {
         events = [\"tx.accepted\"]\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
     let mut scene = Scene::prepare("").await;
     scene.stop().await;
-    scene.settings = settings(&scene.devnet, hook);
+    scene.settings = two_primaries_and_a_backup(&scene.devnet, hook);
     let app = launch(&scene.net, &scene.settings, &Got::default(), usize::MAX).await;
     scene.proxy = Some(Proxy::of(&scene.net, app));
     scene.until_verdicts(["up", "up", "up"]).await;

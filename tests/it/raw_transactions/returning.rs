@@ -134,7 +134,8 @@ async fn transactions_are_remembered_over_a_reload() {
     for number in 1..=5 {
         scene.sent(number).await;
     }
-    scene.proxy.reload(&settings(&scene.devnet, &format!("{FIRST}calls.hold = \"9s\"\n"))).await;
+    let more = format!("{FIRST}calls.hold = \"9s\"\n");
+    scene.proxy.reload(&two_primaries_and_a_backup(&scene.devnet, &more)).await;
     sleep(Duration::from_secs(5)).await;
     assert_eq!(scene.counts(), [5, 0, 0], "the reload is no reason to send");
     scene.node(0).set_fault(Fault::Down);

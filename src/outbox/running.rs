@@ -304,12 +304,13 @@ async fn sweep(shared: Arc<Shared>) {
 /// Drops a batch of what was kept long enough. Whether there may be more.
 async fn swept(shared: &Shared) -> Result<bool, StoreError> {
     let now = (shared.clock)();
-    let settings = shared.settings.load();
-    let keep = u64::try_from(settings.keep.as_millis()).unwrap_or(u64::MAX);
-    let relays = shared.relays().clone();
+    let (keep, most) = {
+        let settings = shared.settings.load();
+        (settings.keep, settings.max_bytes / DELIVERY_BYTES)
+    };
+    let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
     let quarantined_until = super::record::Millis(now.0.saturating_sub(keep));
-    let most = settings.max_bytes / DELIVERY_BYTES;
-    drop(settings);
+    let relays = shared.relays().clone();
     let reader = shared.store.read()?;
     let mut overdue = reader.overdue(now, quarantined_until, |network| relays.contains_key(network), SWEPT)?;
     let excess = reader.excess_quarantine(most, SWEPT)?;

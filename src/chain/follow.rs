@@ -284,7 +284,7 @@ impl Follow {
             return;
         }
         if self.is_behind(&head, tip) {
-            let until = self.abreast + self.patience(&head, tip);
+            let until = self.abreast + self.time_limit(&head, tip);
             if now < until {
                 self.wake_by(until);
                 self.moved();
@@ -309,7 +309,7 @@ impl Follow {
             PathToHead::Missing(_) => (self.is_far(head.number, tip), TOO_MANY),
         };
         if let Some((missing, since)) = self.stuck {
-            let until = since + self.settings.patience(self.block_time());
+            let until = since + self.settings.data_timeout(self.block_time());
             if now >= until {
                 return self.leave_out(node, head, missing.number, tip, now);
             }
@@ -355,7 +355,7 @@ impl Follow {
     }
 
     /// For how long a head that is behind the tip is lag.
-    fn patience(&self, head: &Head, tip: u64) -> Duration {
+    fn time_limit(&self, head: &Head, tip: u64) -> Duration {
         match self.others {
             Others::Hold => LAG_TIMEOUT,
             Others::Away => {

@@ -38,13 +38,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(960);
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// For how long calls wait for a node that is a little behind, at most.
-pub(super) fn patience(block_time: Duration) -> Duration {
+pub(super) fn longest_wait(block_time: Duration) -> Duration {
     (2 * block_time).min(LONGEST)
 }
 
 /// A better node that is usable, and not quite where clients have seen the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Late {
+pub(super) struct LateNode {
     pub(super) node: NodeId,
     /// By how many blocks.
     pub(super) below: u64,
@@ -54,7 +54,7 @@ pub(super) struct Late {
 
 /// Calls wait for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Awaited {
+pub(super) struct NodeWait {
     pub(super) node: NodeId,
     pub(super) since: Instant,
     pub(super) longest: Duration,
@@ -62,7 +62,7 @@ pub(super) struct Awaited {
 
 /// When the late node should have the block that it lacks. A block that is long overdue is given
 /// up, and the next one is due in its time.
-fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Instant {
+fn due(late: LateNode, block_time: Duration, longest: Duration, now: Instant) -> Instant {
     let blocks = |count: u64| block_time.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).min(1 << 16));
     let due = late.moved + blocks(late.below);
     let overdue = now.saturating_duration_since(due + longest).as_nanos();
@@ -71,10 +71,10 @@ fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Ins
 
 /// The state of a return to a better node.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct LatePrimary {
     /// The late node, and when it became late.
     late: Option<(NodeId, Instant)>,
-    awaited: Option<Awaited>,
+    awaited: Option<NodeWait>,
     /// No wait begins before.
     not_before: Option<Instant>,
     pause: Duration,
@@ -84,22 +84,22 @@ pub(super) struct Home {
     wake_at: Option<Instant>,
 }
 
-impl Default for Home {
+impl Default for LatePrimary {
     fn default() -> Self {
         Self { late: None, awaited: None, not_before: None, pause: PAUSE, settling: None, wake_at: None }
     }
 }
 
-impl Home {
+impl LatePrimary {
     /// The node that calls wait for now, if any. `best` is the node that would serve by rank alone,
     /// `late` a better one.
     pub(super) fn step(
         &mut self,
         best: Option<NodeId>,
-        late: Option<Late>,
+        late: Option<LateNode>,
         block_time: Option<Duration>,
         now: Instant,
-    ) -> Option<Awaited> {
+    ) -> Option<NodeWait> {
         self.wake_at = None;
         if let Some(awaited) = self.awaited {
             let until = awaited.since + awaited.longest;
@@ -121,7 +121,7 @@ impl Home {
         let since = self.late.filter(|(node, _)| *node == late.node).map_or(now, |(_, since)| since);
         self.late = Some((late.node, since));
         // When its next block is due is not known before the chain's pace is.
-        let longest = patience(block_time?);
+        let longest = longest_wait(block_time?);
         let settles = self.settling.take().is_some_and(|until| now < until);
         if !settles {
             let due = due(late, block_time?, longest, now);
@@ -132,7 +132,7 @@ impl Home {
                 return None;
             }
         }
-        self.awaited = Some(Awaited { node: late.node, since: now, longest });
+        self.awaited = Some(NodeWait { node: late.node, since: now, longest });
         self.wake_at = Some(now + longest);
         self.awaited
     }

@@ -155,9 +155,9 @@ impl Content {
     }
 
     /// The next piece, within a time if a node sends the piece. The calls of a batch have deadlines
-    /// of their own, and another door's body has a rate of its own. `write_pace` is kept from poll to
-    /// poll. For a client that `has_left` the last byte comes after [`PARTING`], if receipts wait
-    /// for the end.
+    /// of their own, and another door's body has a rate of its own. `write_pace` is kept from poll
+    /// to poll. For a client that `has_left` the last byte comes after [`PARTING`], if receipts
+    /// wait for the end.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,

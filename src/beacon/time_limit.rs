@@ -1,12 +1,12 @@
 //! How long each kind of request may take before another node is asked.
 //!
 //! Rule: a request for which a validator waits has a part of the slot; after that another node is
-//! asked beside the first. The same goes for reads of states, blocks and blobs, though a node may
-//! work on these as long as the node is alive. Whole states, and proofs of distributed validators,
-//! are limited only by the node's life. Every other request has the time of an attempt. Reason: a
-//! late attestation is worth little, while a state that takes minutes to build is worth waiting
-//! for. Example: slots take 12 s. For attestation data a second node is asked after 2.4 s, for
-//! duties after 4 s.
+//! asked beside the first. The same goes for other reads, though a node may work on states, blocks
+//! and blobs as long as the node is alive. Whole states, proofs of distributed validators, and
+//! requests that are no reads are limited only by the node's life. Questions about the node itself,
+//! and messages for all nodes, have the time of an attempt. Reason: a late attestation is worth
+//! little, while a state that takes minutes to build is worth waiting for. Example: slots take
+//! 12 s. For attestation data a second node is asked after 2.4 s, for duties after 4 s.
 
 use std::time::Duration;
 

@@ -5,19 +5,21 @@
 //! it, so one that is steadily later than the node that serves would never be chosen again. The
 //! rule, in one place:
 //!
-//! 1. A usable node that comes before the serving one, in the order of tiers and of the
-//!    configuration, and is below that block, but within the lag limit, is *late*. The late node is
-//!    asked for its head several times per block, so that the pool sees at once when the node
-//!    reaches the block. Then calls are home.
-//! 2. When a node has been late for [`GRACE`], calls wait for the node, and the highest block stays
-//!    the same: for two block times, and not longer than [`LONGEST`]. The wait begins only if the
-//!    node's next block is due in that time, by its last block and the chain's pace. If the node
-//!    reaches the block, calls are home; if not, they go on where they were. Example with 12 s
-//!    blocks: the node is a block behind, and its next is due in 1.5 s: calls wait, for 2 s at
-//!    most.
-//! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just
-//!    after calls have come home, an answer that was on its way elsewhere may show a higher block
-//!    still; calls then wait once more, at the better node.
+//! 1. A usable node is *late* if it comes before the serving node in the order of tiers and of the
+//!    configuration, and is below that block by the lag limit at most. Unless the late node pushes
+//!    its heads, the pool probes the node a third of a block time apart, and a sixth while calls
+//!    wait, but 50 to 500 ms apart in any case. So the pool sees at once when the node reaches the
+//!    block. Then calls are home.
+//! 2. Calls wait only for a late node of a better tier than the serving node's, once the node has
+//!    been late for [`GRACE`], and the highest block stays the same meanwhile: for two block times,
+//!    but never longer than [`LONGEST`]. The wait begins only if the node's next block is due in
+//!    that time, by its last block and the chain's pace. If the node reaches the block, calls are
+//!    home; if not, they go on where they were. Example with 12 s blocks: the node is a block
+//!    behind, and its next is due in 1.5 s: calls wait, for 2 s at most.
+//! 3. The next wait begins [`PAUSE`] after the last one at the earliest. Each further wait in vain
+//!    doubles that time, up to 480 s. But just after calls have come home, an answer that was on
+//!    its way elsewhere may show a higher block still; calls then wait once more, at the better
+//!    node.
 //!
 //! A node that is later than two block times stays late: the chain would have to go backwards for
 //! such a node.
@@ -31,8 +33,9 @@ use tokio::time::Instant;
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// The longest that calls wait for a node.
 pub(super) const LONGEST: Duration = Duration::from_secs(2);
-/// Between two waits.
+/// From the end of a wait to the beginning of the next, at least, after the first wait.
 const PAUSE: Duration = Duration::from_secs(30);
+/// Twice the longest such time: after a wait in vain, half of the doubled pause is kept.
 const LONGEST_PAUSE: Duration = Duration::from_secs(960);
 /// How long after their return calls may wait once more.
 const SETTLING: Duration = Duration::from_secs(2);

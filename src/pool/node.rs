@@ -84,7 +84,8 @@ pub struct Node {
     pub pair: Option<Arc<str>>,
     /// Notified when the node goes out.
     pub(super) out: Notify,
-    /// Whether the node is out: set before `out` is notified.
+    /// Whether `Verdict::answers` of the node has become false, and not true again since: set
+    /// before `out` is notified.
     pub(super) is_out: AtomicBool,
     /// Notified to have the node probed now.
     pub(super) probe_now: Notify,

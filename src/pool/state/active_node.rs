@@ -123,8 +123,8 @@ impl PoolState {
         bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
     }
 
-    /// The usable node before `best`, in the order of tiers and of the configuration, that is a
-    /// little below the highest block that clients were shown.
+    /// The first usable node before `best`, in the order of tiers and of the configuration, that is
+    /// below the highest block that clients were shown, by the lag limit at most.
     fn late(&self, preferences: &[Option<Preference>], best: (Preference, NodeId)) -> Option<LateNode> {
         if best.0.badness != 0 {
             return None;
@@ -141,11 +141,10 @@ impl PoolState {
         Some(LateNode { node, below: preference.below_served, moved: self.known[node].report?.moved })
     }
 
-    /// After an outage of all nodes: calls wait for the highest block that clients were shown,
-    /// while a node may return that is nearer to that block than the best one: a node whose last
-    /// known head is higher, or that was not asked yet. If the best node is a little below the
-    /// block, calls wait no longer than for a better node; if it is far below, as long as calls are
-    /// held at all.
+    /// After an outage of all nodes, calls wait for the served head while a node is down that may
+    /// have reached that head: one that stood higher than the best node, or one never probed. The
+    /// wait is [`late_primary::longest_wait`] if the best node is within the lag limit, else as
+    /// long as calls are held (`calls.hold`).
     fn recover(
         &mut self,
         preferences: &[Option<Preference>],

@@ -41,13 +41,13 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
         clock: deps.world.millis(),
         seed: (deps.world.wall)(),
         memory: deps.memory.clone(),
+        metrics: deps.metrics.clone(),
         broken: Arc::new(move |consequence| {
             error!("{consequence}");
             broken.send_replace(true);
         }),
     };
-    let (_, mut running) = outbox::Outbox::start(settings, tools)?;
-    running.measure(deps.metrics.clone());
+    let (_, running) = outbox::Outbox::start(settings, tools)?;
     info!(dir = %settings.dir.display(), "the outbox is open");
     Ok(Some(Arc::new(Mutex::new(Some(running)))))
 }

@@ -45,7 +45,7 @@ mod word;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -53,7 +53,7 @@ use self::{
     blocks::Chain,
     book::Book,
     entry::{Entry, Key},
-    looking::LookAnswer,
+    looking::{LookAnswer, LookQueue},
 };
 pub use self::{
     command::replay,
@@ -88,7 +88,7 @@ pub struct Desk {
     book: Book,
     chain: Chain,
     /// Transactions that the nodes are to be asked for.
-    looks: VecDeque<Key>,
+    looks: LookQueue,
     /// The questions that the nodes are asked now, and up to where the chain was final when they
     /// were: an answer about a block means as much and no more.
     looking: BTreeMap<u64, Option<u64>>,
@@ -97,6 +97,10 @@ pub struct Desk {
     now: Millis,
     /// More transitions follow from the newest blocks.
     has_more: bool,
+    /// The proxy goes down: nothing begins.
+    is_draining: bool,
+    /// Records that are being removed. The store may have such a record still, and soon will not.
+    leaving: BTreeSet<Key>,
 }
 
 /// What a desk is made from.
@@ -133,11 +137,13 @@ impl Desk {
             endpoints,
             book,
             chain: Chain::new(checkpoint),
-            looks: VecDeque::new(),
+            looks: LookQueue::default(),
             looking: BTreeMap::new(),
             numbers: now.0 << NUMBERS_PER_MILLI,
             now,
             has_more: false,
+            is_draining: false,
+            leaving: BTreeSet::new(),
         };
         desk.look_at_all();
         desk
@@ -160,6 +166,7 @@ impl Desk {
             Input::Blocks(blocks) => self.blocks(&mut turn, *blocks),
             Input::NodeReturned { node } => self.node_returned(&node),
             Input::Due => self.due(&mut turn),
+            Input::Drain => self.drain(&mut turn),
             Input::Command { waiter, id, known, command } => {
                 self.command(&mut turn, waiter, &id, known.as_deref(), command);
             }
@@ -186,6 +193,11 @@ impl Desk {
         if is_idle == Some(true) {
             self.book.take(&key);
         }
+    }
+
+    /// A record was removed, and the store knows.
+    pub fn forgotten(&mut self, id: &TxId) {
+        self.leaving.remove(&Key::from(id));
     }
 
     /// The desk's settings and endpoints from now on.
@@ -319,6 +331,7 @@ impl Desk {
             block: state.block(),
             node: source.node.map(|node| node.to_string()),
             reason: why,
+            refusals: if matches!(state, State::Refused { .. }) { record.refusals.clone() } else { Vec::new() },
         }
     }
 

@@ -180,7 +180,7 @@ impl Outbox {
         answer.unwrap_or(Err(NotDone::Unwritable)).map(|_| ())
     }
 
-    /// The wall clock of the outbox.
+    /// The clock of the outbox, which a wall clock that jumps moves slowly.
     pub fn now(&self) -> Millis {
         (self.shared.clock)()
     }

@@ -11,6 +11,8 @@ mod anew;
 mod blocks;
 mod commits;
 mod effects;
+mod finality;
+mod full_block;
 mod given_up;
 mod look;
 mod send;
@@ -37,7 +39,7 @@ use super::{
     desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Stored, Sum, Terms, Waiter},
     handle::{Incoming, Shared},
     record::{Millis, Network, TenantName, TxId},
-    store::{Kind, Line, StoreError},
+    store::{Kind, Line, Reader, StoreError},
 };
 use crate::{
     call::Calls,
@@ -109,8 +111,8 @@ pub(super) enum Order {
     Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
     /// Take up the settings of the outbox anew.
     Reload,
-    /// Answer at a moment at which nothing is under way, with the number of transactions whose life
-    /// goes on.
+    /// Begin no sending and no question any more, and answer when nothing is under way, with the
+    /// number of transactions whose life goes on.
     Drain(oneshot::Sender<u64>),
 }
 
@@ -139,21 +141,18 @@ pub(super) struct Relay {
     /// The nodes, and whether each has been down since it was usable last.
     nodes: BTreeMap<Arc<str>, bool>,
     given_up: GivenUp,
+    /// The proxy goes down: nothing begins.
+    is_draining: bool,
     /// Who waits for the end of all that was begun.
     draining: Option<oneshot::Sender<u64>>,
 }
 
-/// The desk of a network, made from the store, with a line that begins before the rows are read.
-fn open_desk(shared: &Shared, terms: Terms) -> Result<(Desk, Line, GivenUp), StoreError> {
-    let network = terms.network.clone();
-    let line = shared.store.line();
-    let reader = shared.store.read()?;
-    let live = reader.live(&network)?.collect::<Result<Vec<_>, _>>()?;
-    let sums = reader.sums(&network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
-    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(&network)? };
-    let given_up = GivenUp::new(reader.given_up(&network)?);
-    let desk = Desk::new(terms, Arc::new(shared.webhooks.clone()), stored, (shared.clock)());
-    Ok((desk, line, given_up))
+/// The rows of a network: those that a desk is made from, and the transactions that were given up.
+fn network_rows(reader: &Reader, network: &Network) -> Result<(Stored, GivenUp), StoreError> {
+    let live = reader.live(network)?.collect::<Result<Vec<_>, _>>()?;
+    let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
+    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(network)? };
+    Ok((stored, GivenUp::new(reader.given_up(network)?)))
 }
 
 impl Relay {
@@ -171,7 +170,10 @@ impl Relay {
         let terms = terms(shared, network, nodes.as_ref().map(|nodes| &*nodes.calls));
         let interest = nodes.as_ref().map(|nodes| nodes.interest.clone());
         let handle = Arc::new(RelayHandle { orders, nodes: watch::Sender::new(nodes), totals: Totals::default() });
-        let (desk, line, given_up) = open_desk(shared, terms)?;
+        // The line begins before the rows are read.
+        let line = shared.store.line();
+        let (stored, given_up) = network_rows(&shared.store.read()?, network)?;
+        let desk = Desk::new(terms, Arc::new(shared.webhooks.clone()), stored, (shared.clock)());
         handle.totals.set(&desk);
         let relay = Self {
             shared: shared.clone(),
@@ -188,6 +190,7 @@ impl Relay {
             following: Following::new(interest),
             nodes: BTreeMap::new(),
             given_up,
+            is_draining: false,
             draining: None,
         };
         Ok((handle, relay))
@@ -264,12 +267,12 @@ impl Relay {
                 let Submitted { incoming, tx, answer } = *submitted;
                 let Incoming { tenant, raw, request_id, traceparent } = incoming;
                 let id = TxId { tenant: tenant.clone(), network: self.network.clone(), hash: tx.hash };
-                let known = match self.known(&id) {
+                let (known, is_other_form) = match self.known_with_form(&id, &raw) {
                     Ok(known) => known,
                     Err(why) => return drop(answer.send(Err(why))),
                 };
                 let waiter = self.waiter(answer);
-                let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known };
+                let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known, is_other_form };
                 self.input(Input::Accept(Box::new(accept))).await;
                 self.make_room().await;
             }
@@ -292,7 +295,10 @@ impl Relay {
                 _ = answer.send(sums);
             }
             Order::Reload => self.desk.reload(self.terms(), Arc::new(self.shared.webhooks.clone())),
-            Order::Drain(answer) => self.draining = Some(answer),
+            Order::Drain(answer) => {
+                (self.is_draining, self.draining) = (true, Some(answer));
+                self.input(Input::Drain).await;
+            }
         }
     }
 
@@ -303,6 +309,23 @@ impl Relay {
         }
         let read = self.shared.store.read().and_then(|reader| reader.record(id));
         read.map(|found| found.map(Box::new)).map_err(|error| not_done(&error))
+    }
+
+    /// [`Relay::known`], and whether the store has other bytes than `raw` of the transaction.
+    fn known_with_form(&self, id: &TxId, raw: &[u8]) -> Result<(Option<Box<super::record::Record>>, bool), NotDone> {
+        let known = self.known(id)?;
+        if known.is_none() && self.desk.record(id).is_none() {
+            return Ok((None, false));
+        }
+        let is_other = || {
+            let reader = self.shared.store.read()?;
+            match reader.raw(id)? {
+                Some(kept) => Ok(kept != raw),
+                // A record whose step is on its way has no row yet.
+                None => Ok(reader.record(id)?.is_some()),
+            }
+        };
+        Ok((known, is_other().map_err(|error| not_done(&error))?))
     }
 
     fn waiter(&mut self, answer: oneshot::Sender<Answer>) -> Waiter {
@@ -325,8 +348,8 @@ impl Relay {
     /// Has records go before their time, where the bounds want that.
     async fn make_room(&mut self) {
         let Some(excess) = self.desk.excess() else { return };
-        let read = self.shared.store.read();
-        let rows = match read.and_then(|reader| reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS)) {
+        let rows = |reader: &Reader| reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS);
+        let rows = match self.shared.store.read_long(rows).await {
             Ok(rows) => rows,
             Err(error) => return warn!(network = %self.network, %error, "records beyond the bounds cannot be read"),
         };
@@ -410,6 +433,7 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
 fn not_done(error: &StoreError) -> NotDone {
     match error {
         StoreError::Full(_) => NotDone::DiskFull,
+        StoreError::Unsure(_) => NotDone::OutcomeUnknown,
         _ => NotDone::Unwritable,
     }
 }

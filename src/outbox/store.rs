@@ -159,6 +159,27 @@ impl Store {
         self.shared.reader()
     }
 
+    /// Reads many rows, on a thread that may wait for the disk: a thread that serves clients must
+    /// not. In a simulation at once, since its order of events must not depend on threads.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read_long<T: Send + 'static>(
+        &self,
+        rows: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if matches!(self.way, Way::Inline(_)) {
+            return rows(&self.read()?);
+        }
+        let store = self.clone();
+        let read = tokio::task::spawn_blocking(move || rows(&store.read()?)).await;
+        read.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Err(StoreError::Closed),
+        })
+    }
+
     /// Whether the store takes steps, and each change of that.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()

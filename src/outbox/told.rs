@@ -125,7 +125,15 @@ mod tests {
     use crate::outbox::record::{StateName, TenantName};
 
     fn transition(seq: u64) -> Transition {
-        Transition { seq, at: Millis(seq), to: StateName::Sent, block: None, node: None, reason: None }
+        Transition {
+            seq,
+            at: Millis(seq),
+            to: StateName::Sent,
+            block: None,
+            node: None,
+            reason: None,
+            refusals: Vec::new(),
+        }
     }
 
     fn id() -> TxId {

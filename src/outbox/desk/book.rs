@@ -81,10 +81,11 @@ impl Book {
     /// Changes an entry and the indices with it. `None` where there is no such entry.
     pub(super) fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let mut entry = self.pull(key)?;
-        let was_over = entry.record.state.is_over();
+        let before = (entry.record.state.is_over(), entry.record.bytes);
         let changed = change(&mut entry);
-        if entry.record.state.is_over() != was_over {
-            self.tally.remove(&key.tenant, entry.record.bytes, was_over);
+        if before != (entry.record.state.is_over(), entry.record.bytes) {
+            let (was_over, length) = before;
+            self.tally.remove(&key.tenant, length, was_over);
             self.tally.add(&entry.record);
         }
         let slot = (entry.record.sender, entry.record.nonce);

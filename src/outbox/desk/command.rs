@@ -21,6 +21,7 @@ impl Desk {
         command: Command,
     ) {
         let key = Key::from(id);
+        let known = known.filter(|_| !self.leaving.contains(&key));
         let answer = match self.book.get(&key).map(|entry| &entry.record).or(known).cloned() {
             Some(record) if record.id == *id => self.carry_out(turn, &key, &record, command),
             _ => Err(NotDone::Unknown),
@@ -64,8 +65,12 @@ impl Desk {
                 Some(_) => _ = self.book.take(&key),
                 None => {}
             }
-            self.book.tally.remove(&id.tenant, bytes, true);
-            turn.step.remove(id);
+            // A removal that is on its way already counts once.
+            if self.leaving.insert(key) {
+                self.book.tally.remove(&id.tenant, bytes, true);
+                turn.step.remove(id.clone());
+                turn.effects.push(Effect::Forgotten { id });
+            }
         }
     }
 }

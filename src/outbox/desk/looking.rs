@@ -1,4 +1,10 @@
 //! Asking the nodes whether they know a transaction, and what follows from their answer.
+//!
+//! A block lets [`PER_BLOCK`] questions begin, and no more than that in [`REFILL`]: with 100,000
+//! transactions pending, a node is asked for 256 of them at each block, in turn. Transactions of
+//! which something new is known go first, and every fourth place is for the others.
+
+use std::collections::VecDeque;
 
 use super::{
     Desk, Source,
@@ -8,11 +14,52 @@ use super::{
 };
 use crate::outbox::{
     life::Event,
-    record::{BlockId, State},
+    record::{BlockId, Millis, State},
 };
 
 /// The most transactions that nodes are asked for at once.
 const MAX_LOOKS: usize = 64;
+
+/// The most transactions that nodes are asked for between two blocks.
+const PER_BLOCK: usize = 256;
+/// Blocks that follow each other faster, in milliseconds, share one such number.
+const REFILL: u64 = 1000;
+/// One place in so many is for transactions of which nothing new is known.
+const TURNS: usize = 4;
+
+/// The transactions that the nodes are to be asked for.
+#[derive(Debug, Default)]
+pub(super) struct LookQueue {
+    /// Of these something new is known: a node's claim, a used nonce, a block that may be gone.
+    soon: VecDeque<Key>,
+    /// These are asked for in turn.
+    usual: VecDeque<Key>,
+    /// Questions that may begin before the next block.
+    left: usize,
+    refilled: Option<Millis>,
+    turn: usize,
+}
+
+impl LookQueue {
+    /// Lets more questions begin, since a block has come.
+    pub(super) fn refill(&mut self, now: Millis) {
+        if self.refilled.is_none_or(|at| now.since(at) >= REFILL) {
+            (self.left, self.refilled) = (PER_BLOCK, Some(now));
+        }
+    }
+
+    /// The next transaction and its mark, if a question may begin. One without the mark is passed
+    /// over: the nodes are asked for it already.
+    fn next(&mut self) -> Option<(Key, Look)> {
+        if self.left == 0 {
+            return None;
+        }
+        self.turn = (self.turn + 1) % TURNS;
+        let is_usual = (self.turn == 0 || self.soon.is_empty()) && !self.usual.is_empty();
+        let (queue, look) = if is_usual { (&mut self.usual, Look::Wanted) } else { (&mut self.soon, Look::WantedSoon) };
+        queue.pop_front().map(|key| (key, look))
+    }
+}
 
 /// What came of a question.
 #[derive(Debug)]
@@ -47,27 +94,40 @@ impl Desk {
         }
     }
 
-    /// Wants the nodes asked for a transaction.
+    /// Wants the nodes asked for a transaction, in its turn.
     pub(super) fn want_look(&mut self, key: &Key) {
-        let is_new = self.book.change(key, |entry| {
-            let is_new = entry.flight.look == Look::No && !entry.record.state.is_over();
-            if is_new {
-                entry.flight.look = Look::Wanted;
-            }
-            is_new
-        });
-        if is_new == Some(true) {
-            self.looks.push_back(key.clone());
+        if self.raise_look(key, Look::Wanted) {
+            self.looks.usual.push_back(key.clone());
         }
+    }
+
+    /// Wants the nodes asked for a transaction of which something new is known.
+    pub(super) fn want_look_soon(&mut self, key: &Key) {
+        if self.raise_look(key, Look::WantedSoon) {
+            self.looks.soon.push_back(key.clone());
+        }
+    }
+
+    /// Notes that the nodes are to be asked. Whether they were not, or not so soon.
+    fn raise_look(&mut self, key: &Key, to: Look) -> bool {
+        let is_raised = self.book.change(key, |entry| {
+            let is_less = entry.flight.look == Look::No || (entry.flight.look, to) == (Look::Wanted, Look::WantedSoon);
+            let is_raised = is_less && !entry.record.state.is_over();
+            if is_raised {
+                entry.flight.look = to;
+            }
+            is_raised
+        });
+        is_raised == Some(true)
     }
 
     /// Begins to ask, once it is known where the chain is.
     pub(super) fn start_looks(&mut self, turn: &mut Turn) {
-        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() {
-            let Some(key) = self.looks.pop_front() else { return };
+        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() && !self.is_draining {
+            let Some((key, mark)) = self.looks.next() else { return };
             let number = self.number();
             let look = self.book.change(&key, |entry| {
-                if entry.flight.look != Look::Wanted {
+                if entry.flight.look != mark {
                     return None;
                 }
                 if entry.record.state.is_over() {
@@ -80,6 +140,7 @@ impl Desk {
                 Some(Effect::Look { id, look: number, hash, with_nonce })
             });
             if let Some(look) = look.flatten() {
+                self.looks.left -= 1;
                 self.looking.insert(number, self.chain.finalized());
                 turn.effects.push(look);
             }
@@ -96,7 +157,7 @@ impl Desk {
             std::mem::take(&mut entry.flight.look)
         });
         if before == Some(Look::Outdated) {
-            self.want_look(key);
+            self.want_look_soon(key);
             return;
         }
         let Some(entry) = self.book.get(key) else { return };

@@ -65,6 +65,7 @@ impl Relay {
             }
             Effect::Answer { waiter, answer } => self.answer(waiter, answer),
             Effect::Tell { id, transition } => self.tell(id, transition),
+            Effect::Forgotten { id } => self.desk.forgotten(&id),
             Effect::Settled { id, seq } => {
                 if let Some(record) = self.desk.record(&id) {
                     self.given_up.ended(record);

@@ -8,7 +8,10 @@ use std::sync::{
 use tokio::sync::Notify;
 
 use super::queue::{Key, Queue};
-use crate::outbox::record::Millis;
+use crate::{
+    metrics::{DeliveryOutcome, Metrics},
+    outbox::record::Millis,
+};
 
 /// An endpoint's state, which outlives its task: a reload begins another task with it.
 #[derive(Debug, Default)]
@@ -16,9 +19,9 @@ pub(super) struct EndpointState {
     queue: Mutex<Queue>,
     /// Notified when the queue has something new.
     pub(super) news: Notify,
-    pub(super) delivered: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) quarantined: AtomicU64,
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    quarantined: AtomicU64,
     pub(super) is_failing: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
@@ -57,6 +60,17 @@ impl EndpointState {
     pub(super) fn add(&self, key: Key, due: Millis) {
         self.queue().add(key, due);
         self.news.notify_one();
+    }
+
+    /// Counts so many deliveries to this endpoint, of this name.
+    pub(super) fn count(&self, metrics: &Metrics, name: &str, outcome: DeliveryOutcome, count: u64) {
+        let counted = match outcome {
+            DeliveryOutcome::Delivered => &self.delivered,
+            DeliveryOutcome::Failed => &self.failed,
+            DeliveryOutcome::GivenUp => &self.quarantined,
+        };
+        counted.fetch_add(count, Relaxed);
+        metrics.webhook(name, outcome, count);
     }
 
     pub(super) fn note_error(&self, why: &str) {

@@ -31,6 +31,7 @@ fn a_client_that_needs_no_node_waits_for_the_disk_alone() {
         request_id: None,
         traceparent: None,
         known: None,
+        is_other_form: false,
     };
     let turn = bench.desk.input(Millis(1), Input::Accept(Box::new(accept)));
     assert!(turn.at_once.is_empty(), "no answer and no sending before the sync");

@@ -242,6 +242,25 @@ fn a_refusal_of_the_moment_makes_no_hot_loop() {
 }
 
 #[test]
+fn what_all_nodes_refuse_is_sent_ever_more_seldom() {
+    for (word, most) in [(Word::RefusedNow(words("insufficient funds")), 16), (Word::Lost, 64)] {
+        let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
+        let mut sendings = 0;
+        let mut effects = bench.accept(1, 0);
+        for _ in 0..3600 {
+            if !sent(&effects).is_empty() {
+                sendings += 1;
+                bench.word(1, "a", word.clone());
+                bench.done(1);
+            }
+            bench.now += 1000;
+            effects = bench.pause(0);
+        }
+        assert!((most / 2..=most).contains(&sendings), "{sendings} in an hour: {word:?}");
+    }
+}
+
+#[test]
 fn a_node_that_refused_for_now_is_sent_it_again_later() {
     for word in [Word::RefusedNow(words("txpool is full")), Word::Lost] {
         let mut bench = Bench::new();

@@ -52,6 +52,14 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
     Ok(Some(Arc::new(Mutex::new(Some(running)))))
 }
 
+/// Has the outbox begin nothing any more, and answer clients that wait for a node.
+pub(super) async fn drain(outbox: Option<&SharedOutbox>) {
+    let outbox = outbox.and_then(|outbox| lock(outbox).as_ref().map(|running| running.outbox().clone()));
+    if let Some(outbox) = outbox {
+        outbox.drain().await;
+    }
+}
+
 /// Ends the outbox, if there is one, and logs how much stays on the disk.
 pub(super) async fn shut(outbox: Option<SharedOutbox>, within: Duration) {
     let running = outbox.and_then(|outbox| lock(&outbox).take());

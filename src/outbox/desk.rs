@@ -167,6 +167,7 @@ impl Desk {
             Input::NodeReturned { node } => self.node_returned(&node),
             Input::Due => self.due(&mut turn),
             Input::Drain => self.drain(&mut turn),
+            Input::Recall(records) => self.recall(records),
             Input::Command { waiter, id, known, command } => {
                 self.command(&mut turn, waiter, &id, known.as_deref(), command);
             }

@@ -213,6 +213,7 @@ impl Outbox {
             let mut step = Step::new();
             some.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
             self.shared.store.commit(step).await?;
+            self.shared.webhooks.urge(some);
             self.shared.webhooks.added(some);
         }
         Ok(())

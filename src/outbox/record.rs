@@ -207,6 +207,11 @@ impl State {
         matches!(self, Self::Mined { .. } | Self::Confirmed { .. } | Self::Replaced { is_final: false, .. })
     }
 
+    /// Whether it was given up, without a block that has decided.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Expired | Self::Cancelled)
+    }
+
     /// Whether its life is over: the record is kept for a while and then dropped. A block may still
     /// bring one that is over without being final.
     pub fn is_over(&self) -> bool {

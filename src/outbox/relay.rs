@@ -51,8 +51,10 @@ use crate::{
 const ORDERS: usize = 1024;
 /// Inputs of sends and questions that may wait for the relay.
 const INPUTS: usize = 1024;
-/// Rows that are looked at for records that must go before their time.
-const MOST_EXCESS_ROWS: usize = 10_000;
+/// Rows that are read at once for records that must go before their time.
+const EXCESS_PAGE: usize = 10_000;
+/// Pages of these rows: those of other tenants and networks are passed over.
+const MOST_EXCESS_PAGES: usize = 100;
 /// Records that go with one step.
 const MOST_FORGOTTEN: usize = 100;
 
@@ -153,6 +155,29 @@ fn network_rows(reader: &Reader, network: &Network) -> Result<(Stored, GivenUp),
     let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
     let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(network)? };
     Ok((stored, GivenUp::new(reader.given_up(network)?)))
+}
+
+/// The oldest records of a network that must go, with the length of their raw bytes.
+fn leaving(reader: &Reader, network: &Network, mut excess: desk::Excess) -> Result<Vec<(TxId, usize)>, StoreError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    for _ in 0..MOST_EXCESS_PAGES {
+        let rows = reader.due_behind(Kind::Retention, after.as_ref(), EXCESS_PAGE)?;
+        for row in &rows {
+            let Some(id) = row.transaction().filter(|id| id.network == *network) else { continue };
+            if excess.of.as_ref().is_none_or(|of| id.tenant == *of) {
+                let length = usize::try_from(row.bytes).unwrap_or(usize::MAX);
+                found.push((id, length));
+                if !excess.shrink(length) || found.len() >= MOST_FORGOTTEN {
+                    return Ok(found);
+                }
+            }
+        }
+        if rows.len() < EXCESS_PAGE {
+            break;
+        }
+        after = rows.into_iter().next_back();
+    }
+    Ok(found)
 }
 
 impl Relay {
@@ -345,25 +370,18 @@ impl Relay {
         }
     }
 
-    /// Has records go before their time, where the bounds want that.
+    /// Has records go before their time, where the bounds want that: as few as that takes.
     async fn make_room(&mut self) {
         let Some(excess) = self.desk.excess() else { return };
-        let rows = |reader: &Reader| reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS);
-        let rows = match self.shared.store.read_long(rows).await {
-            Ok(rows) => rows,
-            Err(error) => return warn!(network = %self.network, %error, "records beyond the bounds cannot be read"),
-        };
-        let is_meant = |id: &TxId| {
-            let is_theirs = match &excess {
-                desk::Excess::All => true,
-                desk::Excess::Of(tenant) => id.tenant == *tenant,
-            };
-            is_theirs && id.network == self.network
-        };
-        let found = rows.into_iter().filter_map(|row| Some((row.transaction()?, usize::try_from(row.bytes).ok()?)));
-        let records: Vec<_> = found.filter(|(id, _)| is_meant(id)).take(MOST_FORGOTTEN).collect();
-        if !records.is_empty() {
-            self.input(Input::Forget(records)).await;
+        let (network, of) = (self.network.clone(), excess.of.clone());
+        let rows = move |reader: &Reader| leaving(reader, &network, excess);
+        match self.shared.store.read_long(rows).await {
+            Ok(records) if !records.is_empty() => self.input(Input::Forget(records)).await,
+            Ok(_) => {}
+            Err(error) => {
+                let tenant = of.as_ref().map(TenantName::as_str);
+                warn!(network = %self.network, tenant, %error, "records beyond the bounds cannot be read");
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -170,6 +171,19 @@ impl Outbox {
         for relay in relays {
             // A relay that has ended needs no settings.
             _ = relay.orders.send(Order::Reload).await;
+        }
+    }
+}
+
+impl Outbox {
+    /// Takes nothing new, and has nothing begin any more. Each client that waits for a node gets
+    /// its hash.
+    pub async fn drain(&self) {
+        self.shared.is_closing.store(true, SeqCst);
+        let relays: Vec<_> = self.shared.relays().values().cloned().collect();
+        for relay in relays {
+            // Nobody waits for the end here.
+            _ = relay.orders.send(Order::Drain(oneshot::channel().0)).await;
         }
     }
 }

@@ -94,6 +94,7 @@ impl Health {
     fn of(error: &StoreError) -> Self {
         match error {
             StoreError::Full(text) => Self::Full(text.clone()),
+            StoreError::Unwritable(text) | StoreError::Unsure(text) => Self::Unwritable(text.clone()),
             error => Self::Unwritable(error.to_string()),
         }
     }
@@ -306,6 +307,7 @@ impl Shared {
 
 /// Whether a disk that fails so may work again without an operator's change of the configuration.
 fn is_passing(error: &std::io::Error) -> bool {
+    use ErrorKind::{InvalidData, IsADirectory, NotFound, PermissionDenied};
     use std::io::ErrorKind;
-    !matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::IsADirectory)
+    !matches!(error.kind(), PermissionDenied | NotFound | IsADirectory | InvalidData)
 }

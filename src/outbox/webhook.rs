@@ -196,8 +196,14 @@ impl Webhooks {
         }
         (delivery.attempt, delivery.due) = (0, (tools.clock)());
         tools.deliveries.commit(Step::new().deliver(delivery.clone()).take()).await?;
+        self.shared.state(&delivery.endpoint).urge();
         self.added(&[delivery]);
         Ok(())
+    }
+
+    /// Has these deliveries' endpoints asked with one attempt now, for an operator.
+    pub fn urge(&self, deliveries: &[Delivery]) {
+        deliveries.iter().for_each(|delivery| self.shared.state(&delivery.endpoint).urge());
     }
 
     /// How each endpoint of the settings fares, in their order, and then those that are gone and

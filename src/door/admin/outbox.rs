@@ -158,7 +158,8 @@ async fn quarantine(outbox: &Outbox, query: Option<&str>) -> Outcome {
 
 async fn retry(outbox: &Outbox, work: &str, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["tenant"])?;
-    let (tenant, work) = (query.tenant()?.unwrap_or_default(), WorkId::from(work));
+    // Libraries for URLs like to escape this one.
+    let (tenant, work) = (query.tenant()?.unwrap_or_default(), WorkId::from(work.replace("%40", "@")));
     outbox.retry(&tenant, &work).await.map_err(|error| {
         let status = match error {
             RetryError::NotThere => StatusCode::NOT_FOUND,

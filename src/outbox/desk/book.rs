@@ -158,8 +158,11 @@ impl Book {
     /// Decides whether later nonces wait for this slot, and readies what goes first now.
     fn settle(&mut self, slot: Slot) {
         let (mut is_on_its_way, mut is_pending, mut is_through) = (false, false, false);
-        for entry in self.of_slot(slot).iter().filter_map(|key| self.get(key)) {
-            is_on_its_way |= entry.is_on_its_way();
+        let entries: Vec<&Entry> = self.of_slot(slot).iter().filter_map(|key| self.get(key)).collect();
+        for entry in &entries {
+            // A tenant's copy of what a node has from another tenant holds up nobody.
+            let is_copy = |other: &&Entry| other.record.id.tenant != entry.record.id.tenant && other.is_through();
+            is_on_its_way |= entry.is_on_its_way() && !entries.iter().any(is_copy);
             is_pending |= entry.record.state.is_pending();
             is_through |= entry.is_through();
         }

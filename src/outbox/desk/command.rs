@@ -37,7 +37,7 @@ impl Desk {
                 self.book.change(key, |entry| entry.want(To::All));
                 Ok(Done::Command)
             }
-            Command::Resend => unfit("only one that no block has can be sent again"),
+            Command::Resend => unfit("only one that waits for a block can be sent again"),
             Command::Cancel => match record.after(&Event::Cancelled) {
                 Ok(_) => {
                     let source = Source { node: None, reason: Some("an operator cancelled it") };

@@ -139,6 +139,11 @@ impl Entry {
         is_known && self.flight.under_way.is_none()
     }
 
+    /// Whether the nodes' answer can change anything: a block may have one that was given up.
+    pub(super) fn may_be_asked(&self) -> bool {
+        !self.record.state.is_over() || self.record.state.is_given_up()
+    }
+
     pub(super) fn key(&self) -> Key {
         Key::from(&self.record.id)
     }

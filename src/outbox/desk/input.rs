@@ -59,6 +59,9 @@ pub enum Input {
     },
     /// Time went on, at least to [`Desk::next_due`](super::Desk::next_due).
     Due,
+    /// The nodes are to be asked for these transactions that were given up: a block may have come
+    /// untold that has one.
+    Recall(Vec<Record>),
     /// The proxy goes down: no sending and no question begins from now on.
     Drain,
     /// An operator's command.

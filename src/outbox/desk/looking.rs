@@ -14,7 +14,7 @@ use super::{
 };
 use crate::outbox::{
     life::Event,
-    record::{BlockId, Millis, State},
+    record::{BlockId, Millis, Record, State},
 };
 
 /// The most transactions that nodes are asked for at once.
@@ -94,6 +94,18 @@ impl Desk {
         }
     }
 
+    /// Wants the nodes asked for transactions that were given up.
+    pub(super) fn recall(&mut self, records: Vec<Record>) {
+        for record in records.into_iter().filter(|record| record.state.is_given_up()) {
+            let key = Key::from(&record.id);
+            let is_ours = record.id.network == self.terms.network && !self.leaving.contains(&key);
+            if is_ours && self.book.get(&key).is_none() {
+                self.book.add(Entry::stored(record), true);
+                self.want_look(&key);
+            }
+        }
+    }
+
     /// Wants the nodes asked for a transaction, in its turn.
     pub(super) fn want_look(&mut self, key: &Key) {
         if self.raise_look(key, Look::Wanted) {
@@ -112,7 +124,7 @@ impl Desk {
     fn raise_look(&mut self, key: &Key, to: Look) -> bool {
         let is_raised = self.book.change(key, |entry| {
             let is_less = entry.flight.look == Look::No || (entry.flight.look, to) == (Look::Wanted, Look::WantedSoon);
-            let is_raised = is_less && !entry.record.state.is_over();
+            let is_raised = is_less && entry.may_be_asked();
             if is_raised {
                 entry.flight.look = to;
             }
@@ -130,7 +142,7 @@ impl Desk {
                 if entry.flight.look != mark {
                     return None;
                 }
-                if entry.record.state.is_over() {
+                if !entry.may_be_asked() {
                     entry.flight.look = Look::No;
                     return None;
                 }
@@ -165,6 +177,24 @@ impl Desk {
             self.looked_for_pending(turn, key, found, final_nonces);
         } else if entry.record.state.is_in_block() && !entry.flight.is_watched {
             self.looked_for_block(turn, key, found, finalized);
+        } else if entry.record.state.is_given_up() {
+            self.looked_for_given_up(turn, key, found);
+        }
+    }
+
+    /// A block makes one mined that was given up. Otherwise the desk need not hold the record.
+    fn looked_for_given_up(&mut self, turn: &mut Turn, key: &Key, found: Found) {
+        match found {
+            Found::InBlock { node, block } if self.chain.may_have(&block) => {
+                let is_watched = self.chain.has(&block);
+                self.book.change(key, |entry| entry.flight.is_watched = is_watched);
+                // A block can have what was given up.
+                _ = self.happen(turn, key, &Event::Included { block }, Source { node: Some(&node), reason: None });
+            }
+            _ => {
+                let Some(entry) = self.book.get(key) else { return };
+                turn.effects.push(Effect::Settled { id: self.id_of(key), seq: entry.record.seq });
+            }
         }
     }
 

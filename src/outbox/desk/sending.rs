@@ -225,17 +225,17 @@ impl Desk {
         if self.book.get(key).is_some_and(|entry| entry.flight.is_nonce_used) {
             self.want_look_soon(key);
         }
-        if refused + others > 0 || self.is_draining {
-            // No node takes it now, or none is asked any more. It is kept and will be sent again.
+        if refused + others > 0 {
+            // Nodes were reached, and none takes it now. It is kept and will be sent again.
             self.answer_waiters(&mut turn.effects, key, &Ok(Done::Hash(key.hash)));
         }
     }
 
-    /// The proxy goes down: what is under way ends, and nothing begins. A client whose transaction
-    /// is not under way gets the hash: the transaction is kept, and sent after the next start.
+    /// The proxy goes down: what is under way ends, and nothing begins. Each client that waits gets
+    /// the hash: the transaction is kept, and sent after the next start.
     pub(super) fn drain(&mut self, turn: &mut Turn) {
         self.is_draining = true;
-        let waits = |entry: &&Entry| !entry.waiters.is_empty() && entry.flight.under_way.is_none();
+        let waits = |entry: &&Entry| !entry.waiters.is_empty();
         let keys: Vec<Key> = self.book.iter().filter(waits).map(Entry::key).collect();
         for key in keys {
             self.answer_waiters(&mut turn.effects, &key, &Ok(Done::Hash(key.hash)));

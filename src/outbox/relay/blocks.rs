@@ -17,7 +17,8 @@ use crate::{
     net::BoxFuture,
     outbox::{
         desk::{Blocks, Input, NewBlock},
-        record::BlockId,
+        record::{BlockId, TxId},
+        store::Reader,
     },
 };
 
@@ -141,7 +142,23 @@ impl Relay {
             }
         }
         blocks.recalled = recalled;
+        if blocks.skipped || blocks.is_unread {
+            self.given_up.ask_for_all();
+        }
         self.input(Input::Blocks(Box::new(blocks))).await;
+        let hashes = self.given_up.next_asked();
+        let ids: Vec<TxId> = hashes.iter().flat_map(|hash| self.given_up.of(&self.network, hash)).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let rows = move |reader: &Reader| {
+            let records = ids.iter().map(|id| reader.record(id));
+            records.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
+        };
+        match self.shared.store.read_long(rows).await {
+            Ok(records) => self.input(Input::Recall(records)).await,
+            Err(error) => warn!(network = %self.network, %error, "records that were given up cannot be read"),
+        }
     }
 }
 

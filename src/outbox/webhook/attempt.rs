@@ -65,7 +65,10 @@ impl Sender {
         let now = (self.clock)();
         let outcome = match judge(self.redacted(answer), (self.wall)()) {
             Judgement::Delivered => self.delivered(&delivery, seed).await,
-            Judgement::Gone => self.give_up(delivery, now, "status 410: it wants no more", None, seed).await,
+            Judgement::Gone => {
+                let delivery = Delivery { attempt: delivery.attempt.saturating_add(1), ..delivery };
+                self.give_up(delivery, now, "status 410: it wants no more", None, seed).await
+            }
             Judgement::Failed(failure) => self.failed(delivery, now, failure, seed).await,
         };
         outcome.unwrap_or_else(Outcome::Lost)

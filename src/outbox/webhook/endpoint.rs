@@ -100,6 +100,12 @@ impl Endpoint {
     /// Begins as many attempts as may be, and tells when there may be more without news.
     fn begin(&mut self) -> Instant {
         let now = Instant::now();
+        if self.state.is_urged.swap(false, Relaxed) {
+            self.breaker.urge(now);
+        }
+        let wall = (self.sender.clock)();
+        let held = self.breaker.held_until(now).map(|until| wall.after(super::attempt::millis(until - now)));
+        self.state.held_until.store(held.map_or(0, |until| until.0), Relaxed);
         loop {
             let longest = now + LONGEST_SLEEP;
             if self.attempts.len() >= CONCURRENCY {

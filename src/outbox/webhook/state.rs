@@ -23,6 +23,10 @@ pub(super) struct EndpointState {
     failed: AtomicU64,
     quarantined: AtomicU64,
     pub(super) is_failing: AtomicBool,
+    /// An operator wants an attempt now.
+    pub(super) is_urged: AtomicBool,
+    /// Until when the endpoint asked to be left alone; 0: it did not ask.
+    pub(super) held_until: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -45,6 +49,8 @@ pub struct EndpointStatus {
     pub quarantined: u64,
     /// Whether it is left alone between single attempts.
     pub is_failing: bool,
+    /// Until when the endpoint asked to be left alone, by `Retry-After`.
+    pub held_until: Option<Millis>,
     /// The last failure, without secrets.
     pub last_error: Option<String>,
 }
@@ -59,6 +65,12 @@ impl EndpointState {
     /// Adds a delivery, and wakes the endpoint's task.
     pub(super) fn add(&self, key: Key, due: Millis) {
         self.queue().add(key, due);
+        self.news.notify_one();
+    }
+
+    /// Has the endpoint asked with one attempt now, whatever it asked for.
+    pub(super) fn urge(&self) {
+        self.is_urged.store(true, Relaxed);
         self.news.notify_one();
     }
 
@@ -91,6 +103,7 @@ impl EndpointState {
             failed: self.failed.load(Relaxed),
             quarantined: self.quarantined.load(Relaxed),
             is_failing: self.is_failing.load(Relaxed),
+            held_until: Some(Millis(self.held_until.load(Relaxed))).filter(|until| until.0 > 0),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }

@@ -28,6 +28,25 @@ async fn no_sending_begins_while_the_proxy_goes_down() {
     scene.until_mempool(0, &[hash(0), hash(1), hash(2)]).await;
 }
 
+/// A client that waits for nodes that are silent gets the hash before the proxy is gone.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_at_the_end_gets_the_hash() {
+    use steadfast::devnet::Fault;
+    let scene = Scene::prepare("shutdown_grace = \"3s\"\n[outbox]\n").await;
+    scene.until_verdicts(["up", "up", "up"]).await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::slow_over(60_000, &[SEND]));
+    }
+    let mut client = scene.proxy().client().await;
+    client.send(crate::common::client::post("/", send(&transaction(0).0).as_bytes())).await;
+    sleep(Duration::from_secs(1)).await;
+    let Scene { proxy, .. } = scene;
+    let end = tokio::spawn(proxy.unwrap().app.shutdown());
+    let answer = client.response().await.json();
+    assert_eq!(answer["result"], json!(hash(0)), "{answer}");
+    end.await.unwrap();
+}
+
 /// A network whose node is slow does not leave another network sending.
 #[tokio::test(start_paused = true)]
 async fn all_networks_are_drained_at_once() {

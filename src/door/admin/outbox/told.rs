@@ -119,7 +119,8 @@ pub(in crate::door::admin) async fn status(outbox: &Outbox) -> Value {
     let endpoints = endpoints.iter().map(|of| {
         json!({
             "name": of.name, "waiting": of.waiting, "under_way": of.under_way, "delivered": of.delivered,
-            "failed": of.failed, "given_up": of.quarantined, "failing": of.is_failing, "last_error": of.last_error,
+            "failed": of.failed, "given_up": of.quarantined, "failing": of.is_failing,
+            "held_until": of.held_until.filter(|until| *until > now).map(|until| until.to_string()), "last_error": of.last_error,
             "late_seconds": of.next_due.map_or(0, |due| seconds(due, now)),
         })
     });

@@ -68,6 +68,39 @@ fn commands_and_blocks_pass_over_a_record_on_its_way_out() {
     assert!(turn.step.writes().iter().all(|write| !matches!(write, crate::outbox::step::Write::Record(_))));
 }
 
+/// A client's transaction that was cancelled, with no word of the desk left.
+fn cancelled(bench: &mut Bench) -> Record {
+    bench.accept(1, 0);
+    bench.taken(1);
+    assert_eq!(bench.command(1, Command::Cancel), Ok(Done::Command));
+    assert!(bench.desk.is_idle());
+    bench.disk.records[&bench.id(1)].clone()
+}
+
+#[test]
+fn what_was_given_up_is_found_in_a_block_that_came_untold() {
+    let mut bench = Bench::new();
+    let record = cancelled(&mut bench);
+    assert_eq!(asked(&bench.input(Input::Recall(vec![record]))), [1]);
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(100, 0) }, None);
+    assert_eq!(bench.life(1), "accepted sent cancelled mined");
+    assert_eq!((bench.desk.total().live, bench.desk.total().over), (1, 0));
+    bench.pass(3);
+    assert_eq!(bench.life(1), "accepted sent cancelled mined confirmed");
+}
+
+#[test]
+fn what_was_given_up_and_is_in_no_block_leaves_the_desk() {
+    for found in [Found::Unknown, Found::Unsure, Found::Waiting { node: "a".into(), missing: vec![] }] {
+        let mut bench = Bench::new();
+        let record = cancelled(&mut bench);
+        assert_eq!(asked(&bench.input(Input::Recall(vec![record]))), [1]);
+        assert_eq!(sent(&bench.looked(1, found, None)), [] as [u8; 0]);
+        assert!(bench.desk.is_idle());
+        assert_eq!((bench.life(1).as_str(), bench.desk.total().over), ("accepted sent cancelled", 1));
+    }
+}
+
 #[test]
 fn a_new_life_has_its_bytes_with_it() {
     let mut bench = Bench::new();

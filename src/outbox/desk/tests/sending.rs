@@ -79,6 +79,17 @@ fn a_tenant_has_only_so_many_on_their_way() {
 }
 
 #[test]
+fn another_tenants_copy_holds_up_no_nonce() {
+    let mut bench = Bench::with(Terms { in_flight: 1, ..terms() });
+    bench.accept(1, 0);
+    bench.taken(1);
+    // The other tenant's copy waits behind a slow one of its own.
+    bench.accept_of("other", 9, 9, 0);
+    assert_eq!(sent(&bench.accept_of("other", 1, 1, 0)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.accept(2, 1)), [2]);
+}
+
+#[test]
 fn a_transaction_that_no_node_knows_is_sent_again() {
     let mut bench = Bench::new();
     bench.accept(1, 0);

@@ -182,7 +182,7 @@ impl Outbox {
         self.shared.is_closing.store(true, SeqCst);
         let relays: Vec<_> = self.shared.relays().values().cloned().collect();
         for relay in relays {
-            // Nobody waits for the end here.
+            // The end is not waited for here.
             _ = relay.orders.send(Order::Drain(oneshot::channel().0)).await;
         }
     }

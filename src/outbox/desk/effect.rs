@@ -133,8 +133,8 @@ pub enum NotDone {
     DiskFull,
     /// The disk takes no writes.
     Unwritable,
-    /// The disk failed in the middle of a write: the transaction may be kept, and sent when the disk
-    /// is back.
+    /// The disk failed in the middle of a write: the transaction may be kept, and sent when the
+    /// disk is back.
     OutcomeUnknown,
     /// Each node refuses the transaction for good: the words of one.
     OfNodes(NodeWords),

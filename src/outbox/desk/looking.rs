@@ -24,7 +24,7 @@ const MAX_LOOKS: usize = 64;
 const PER_BLOCK: usize = 256;
 /// Blocks that follow each other faster, in milliseconds, share one such number.
 const REFILL: u64 = 1000;
-/// One place in so many is for transactions of which nothing new is known.
+/// Of so many places in a row, the last is for transactions of which nothing new is known.
 const TURNS: usize = 4;
 
 /// The transactions that the nodes are to be asked for.
@@ -48,8 +48,8 @@ impl LookQueue {
         }
     }
 
-    /// The next transaction and its mark, if a question may begin. One without the mark is passed
-    /// over: the nodes are asked for it already.
+    /// The next transaction and its mark, if a question may begin. The caller passes over a
+    /// transaction without the mark: the nodes are asked for that one already.
     fn next(&mut self) -> Option<(Key, Look)> {
         if self.left == 0 {
             return None;

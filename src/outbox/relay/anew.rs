@@ -64,7 +64,7 @@ impl Relay {
                 Ok((stored, given_up)) => {
                     // A reload may have changed the terms meanwhile.
                     let mut desk = self.desk_of(stored);
-                    // What cannot be read while the disk fails may be on the disk all the same.
+                    // A row that cannot be read while the disk fails may be on the disk.
                     let lacking = if is_unsure && !is_writable { &NotDone::OutcomeUnknown } else { &why };
                     for (waiter, id, until) in waiting.take().unwrap_or_default() {
                         let is_open = self.waiters.get(&waiter).is_some_and(|answer| !answer.is_closed());

@@ -35,7 +35,7 @@ const DEEP_ENOUGH: u64 = 1024;
 /// parameters, the general error of many nodes, and an unknown block.
 const NO_FINAL_BLOCK: [i64; 3] = [-32602, -32000, -39001];
 
-/// One node's answer to the question for the final block.
+/// A node's answer to the question for the final block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FinalAnswer {
     /// This block is final.

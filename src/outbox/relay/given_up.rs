@@ -18,7 +18,7 @@ const ASKED_PER_BLOCK: usize = 32;
 /// The transactions that were given up.
 #[derive(Debug, Default)]
 pub(super) struct GivenUp {
-    /// Who has given up a transaction of this hash.
+    /// The tenants that have given up a transaction of this hash.
     of: BTreeMap<B256, Vec<TenantName>>,
     /// Blocks came untold: so many hashes are still to be asked for, those behind `after` first.
     unasked: usize,

@@ -78,7 +78,7 @@ fn cancelled(bench: &mut Bench) -> Record {
 }
 
 #[test]
-fn what_was_given_up_is_found_in_a_block_that_came_untold() {
+fn a_given_up_life_is_found_in_a_block_that_came_untold() {
     let mut bench = Bench::new();
     let record = cancelled(&mut bench);
     assert_eq!(asked(&bench.input(Input::Recall(vec![record]))), [1]);
@@ -90,7 +90,7 @@ fn what_was_given_up_is_found_in_a_block_that_came_untold() {
 }
 
 #[test]
-fn what_was_given_up_and_is_in_no_block_leaves_the_desk() {
+fn a_given_up_life_in_no_block_leaves_the_desk() {
     for found in [Found::Unknown, Found::Unsure, Found::Waiting { node: "a".into(), missing: vec![] }] {
         let mut bench = Bench::new();
         let record = cancelled(&mut bench);

@@ -77,7 +77,7 @@ fn blocks_in_quick_succession_share_their_questions() {
 }
 
 #[test]
-fn what_a_node_claims_is_asked_for_first() {
+fn the_claims_of_a_node_are_asked_for_first() {
     let mut bench = with_many(1000);
     let claimed: Vec<B256> = (990..1000).map(of_nonce).collect();
     let effects = next_block(&mut bench, &claimed, true);

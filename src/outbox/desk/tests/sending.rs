@@ -253,7 +253,7 @@ fn a_refusal_of_the_moment_makes_no_hot_loop() {
 }
 
 #[test]
-fn what_all_nodes_refuse_is_sent_ever_more_seldom() {
+fn refusals_by_all_nodes_lengthen_the_pauses() {
     for (word, most) in [(Word::RefusedNow(words("insufficient funds")), 16), (Word::Lost, 64)] {
         let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
         let mut sendings = 0;

@@ -49,6 +49,8 @@ use std::{
     sync::Arc,
 };
 
+use alloy_primitives::Address;
+
 use self::{
     blocks::Chain,
     book::Book,
@@ -214,6 +216,17 @@ impl Desk {
     /// The records that the desk holds.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.book.iter().map(|entry| &entry.record)
+    }
+
+    /// The first nonce from `count` on for which the tenant has no transaction of this sender that
+    /// waits or is in a block.
+    pub fn next_nonce(&self, tenant: &TenantName, sender: Address, count: u64) -> u64 {
+        let is_theirs = |key: &Key| {
+            let entry = self.book.get(key).filter(|_| key.tenant == *tenant);
+            entry.is_some_and(|entry| entry.record.state.is_pending() || entry.record.state.is_in_block())
+        };
+        let is_used = |nonce: &u64| self.book.of_slot((sender, *nonce)).iter().any(is_theirs);
+        (count..u64::MAX).find(|nonce| !is_used(nonce)).unwrap_or(count)
     }
 
     /// Whether the desk follows no transaction.

@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Address;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -111,6 +112,8 @@ pub(super) enum Order {
     Forget(Vec<(TxId, usize)>),
     /// Tell what each tenant has.
     Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
+    /// Tell the first nonce from `count` on that a tenant's sender can use.
+    NextNonce { tenant: TenantName, sender: Address, count: u64, answer: oneshot::Sender<u64> },
     /// Take up the settings of the outbox anew.
     Reload,
     /// Begin no sending and no question any more, and answer when nothing is under way, with the
@@ -318,6 +321,10 @@ impl Relay {
                 let sums = self.desk.sums().map(|(tenant, sum)| (tenant.clone(), *sum)).collect();
                 // Whoever asked may be gone.
                 _ = answer.send(sums);
+            }
+            Order::NextNonce { tenant, sender, count, answer } => {
+                // The client may be gone.
+                _ = answer.send(self.desk.next_nonce(&tenant, sender, count));
             }
             Order::Reload => self.desk.reload(self.terms(), Arc::new(self.shared.webhooks.clone())),
             Order::Drain(answer) => {

@@ -25,7 +25,10 @@ pub(super) enum Outbox {
     List(List),
     /// Show all that is known of a transaction: its states with times, nodes and blocks.
     Show(One),
-    /// Send a transaction to all usable nodes now.
+    /// Send a transaction now, to the nodes of `outbox.send_to` that do not rest.
+    ///
+    /// Only a transaction that no block has can be sent again. The next sendings follow as without
+    /// this command.
     Resend(One),
     /// Stop sending a transaction. This cannot unsend the transaction.
     ///
@@ -219,7 +222,8 @@ async fn order(one: &One, command: &str) -> Result<String, String> {
 async fn quarantine(of: &Quarantine) -> Result<String, String> {
     let Quarantine { tenant, retry, retry_all, page: Page { limit, after, json, admin } } = of;
     if let Some(delivery) = retry {
-        return retry_one(admin, delivery, tenant.as_deref()).await;
+        let (done, text) = retry_one(admin, delivery, tenant.as_deref()).await?;
+        return Ok(if *json { text } else { shown::retried(&done) });
     }
     let limit = limit.to_string();
     let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*limit))];
@@ -227,24 +231,24 @@ async fn quarantine(of: &Quarantine) -> Result<String, String> {
     if !retry_all {
         return Ok(if *json { text } else { shown::quarantine(&list) });
     }
-    let mut told = String::new();
+    let mut retried = Vec::new();
     for delivery in list["deliveries"].as_array().into_iter().flatten() {
         let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
         match retry_one(admin, id, tenant).await {
-            Ok(line) => told.push_str(&line),
+            Ok((done, _)) => retried.push(done),
             // The deliveries before are under way, and the operator must know.
-            Err(why) => return Err(format!("{told}{why}")),
+            Err(why) => return Err(format!("{}{why}", shown::all_retried(retried, *json))),
         }
     }
-    Ok(if told.is_empty() { "no delivery is in quarantine\n".to_owned() } else { told })
+    Ok(shown::all_retried(retried, *json))
 }
 
-async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Result<String, String> {
+/// The answer as JSON, with its text.
+async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Result<(Value, String), String> {
     // The delivery is a part of the path, and as plain as a parameter.
     path("", &[("delivery", Some(delivery))])?;
     let path = path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])?;
-    let (done, _) = read(admin.post(&path, PATIENCE).await)?;
-    Ok(format!("{} is out of quarantine, and tried at once\n", done["retried"].as_str().unwrap_or("?")))
+    read(admin.post(&path, PATIENCE).await)
 }
 
 async fn replay_of(replay: &Replay) -> Result<String, String> {

@@ -15,6 +15,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ring::hmac;
 use steadfast::{
     config::{Config, Webhook},
+    metrics::Metrics,
     net::{
         post::{HttpPost, Post, Server},
         system,
@@ -165,7 +166,9 @@ fn start(store: &Store, webhooks: &[Webhook]) -> (Webhooks, JoinHandle<()>) {
         Ok(Arc::new(HttpPost::new(server, system::names())?) as Arc<dyn Post>)
     });
     let prepared = Webhooks::prepare(&connect, webhooks).unwrap();
-    let tools = Tools { deliveries: Arc::new(store.clone()), connect, clock: Arc::new(now), seed: 1 };
+    let (clock, metrics) = (Arc::new(now), Arc::new(Metrics::new()));
+    let tools =
+        Tools { deliveries: Arc::new(store.clone()), connect, clock: clock.clone(), wall: clock, seed: 1, metrics };
     let (webhooks, supervisor) = Webhooks::new(tools, prepared);
     (webhooks, tokio::spawn(supervisor.run()))
 }

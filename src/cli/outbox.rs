@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How long the proxy may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a replay may take: all records are read, and each delivery is written.
 const REPLAY: Duration = Duration::from_secs(300);
 
@@ -194,7 +194,7 @@ async fn list_of(List { network, tenant, state, page }: &List) -> Result<String,
             ("limit", Some(&limit)),
         ],
     )?;
-    let (list, text) = read(admin.get(&path, PATIENCE).await)?;
+    let (list, text) = read(admin.get(&path, TIMEOUT).await)?;
     Ok(if *json { text } else { shown::list(&list) })
 }
 
@@ -209,13 +209,13 @@ fn path_of(One { hash, network, tenant, .. }: &One, behind: &str) -> Result<Stri
 }
 
 async fn show(one: &One) -> Result<String, String> {
-    let (found, text) = read(one.admin.get(&path_of(one, "")?, PATIENCE).await)?;
+    let (found, text) = read(one.admin.get(&path_of(one, "")?, TIMEOUT).await)?;
     Ok(if one.json { text } else { shown::transactions(&found) })
 }
 
 async fn order(one: &One, command: &str) -> Result<String, String> {
     let path = path_of(one, &format!("/{command}"))?;
-    let (done, text) = read(one.admin.post(&path, PATIENCE).await)?;
+    let (done, text) = read(one.admin.post(&path, TIMEOUT).await)?;
     Ok(if one.json { text } else { shown::done(&done) })
 }
 
@@ -227,7 +227,7 @@ async fn quarantine(of: &Quarantine) -> Result<String, String> {
     }
     let limit = limit.to_string();
     let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*limit))];
-    let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, PATIENCE).await)?;
+    let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await)?;
     if !retry_all {
         return Ok(if *json { text } else { shown::quarantine(&list) });
     }
@@ -248,7 +248,7 @@ async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Resul
     // The delivery is a part of the path, and as plain as a parameter.
     path("", &[("delivery", Some(delivery))])?;
     let path = path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])?;
-    read(admin.post(&path, PATIENCE).await)
+    read(admin.post(&path, TIMEOUT).await)
 }
 
 async fn replay_of(replay: &Replay) -> Result<String, String> {

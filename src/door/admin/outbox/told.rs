@@ -154,12 +154,12 @@ pub(in crate::door::admin) struct Gathered {
 }
 
 /// How long the networks may take to count the transactions of tenants.
-const PATIENCE: Duration = Duration::from_secs(1);
+const COUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gathered {
     pub(in crate::door::admin) async fn of(outbox: &Outbox) -> Self {
         let mut tenants = BTreeMap::<_, Vec<_>>::new();
-        for (network, tenant, sum) in timeout(PATIENCE, outbox.tenants()).await.unwrap_or_default() {
+        for (network, tenant, sum) in timeout(COUNT_TIMEOUT, outbox.tenants()).await.unwrap_or_default() {
             let counts = [sum.live, sum.live_bytes, sum.over].map(|count| count as u64);
             tenants.entry(network).or_default().push((tenant.to_string(), counts));
         }

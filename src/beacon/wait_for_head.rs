@@ -18,14 +18,18 @@ use crate::domain::{beacon_route::Class, chain::Number, node_id::NodeId};
 /// The time between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whether a request refers to the head: all requests of validators do, and those that name the
-/// head.
+/// Whether a request refers to the head: what validators sign does, and requests that name the
+/// head. Duties are those of an epoch, and the block of a moment ago decides nothing about them.
 pub(super) fn is_of_the_head(request: &Request) -> bool {
-    let names_the_head = || {
-        let path = request.target.path();
-        path.split('/').any(|step| step == "head") || path.trim_end_matches('/').ends_with("/beacon/headers")
-    };
-    request.route.class == Class::Read && (request.route.is_duty || names_the_head())
+    if request.route.class != Class::Read {
+        return false;
+    }
+    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+    match steps[..] {
+        ["validator", "duties" | "liveness" | "beacon_committee_selections" | "sync_committee_selections", ..] => false,
+        ["validator", ..] | ["beacon", "headers"] => true,
+        _ => steps.contains(&"head"),
+    }
 }
 
 impl Requests {
@@ -83,7 +87,7 @@ impl Requests {
         if !is_of_the_head(request) || !self.pool.owes_head(node) {
             return;
         }
-        self.catches_up(&mut vec![(node, Instant::now() + self.pool.slot() / 6)]).await;
+        self.catches_up(&mut vec![(node, Instant::now() + self.pool.longest_wait_for_head())]).await;
     }
 
     /// Waits until one of these nodes knows the head that clients have seen, for each until its

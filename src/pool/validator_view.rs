@@ -100,6 +100,12 @@ impl Pool {
         Chain::slot(self.snapshot().chain.as_ref())
     }
 
+    /// How long a request that refers to the head waits for a node to know the head: a sixth of a
+    /// slot.
+    pub fn longest_wait_for_head(&self) -> Duration {
+        self.slot() / 6
+    }
+
     /// An epoch of the consensus nodes' chain.
     pub fn epoch(&self) -> Duration {
         Chain::epoch(self.snapshot().chain.as_ref())

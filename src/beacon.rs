@@ -38,7 +38,7 @@ use self::{
     attempt::{Sent, attempt_holding, kind},
     maker::{Makers, makes_a_block},
     room::Room,
-    time_limit::has_a_deadline,
+    time_limit::{has_a_deadline, may_be_compressed},
     told_messages::ToldMessages,
     under_way::UnderWay,
     upload::{Kept, Upload},
@@ -179,6 +179,8 @@ impl Requests {
         arrived: Instant,
     ) -> Result<Answer, Failure> {
         let mut ending = Ending { requests: self, request, arrived, outcome: CallOutcome::Gone };
+        let readable = (!may_be_compressed(request)).then(|| request.readable());
+        let request = readable.as_ref().unwrap_or(request);
         let exchange = self.exchange(request, upload);
         let outcome = match has_a_deadline(request) {
             true => timeout_at(arrived + self.settings.timeout, exchange).await,
@@ -463,7 +465,12 @@ impl<'a> RequestRun<'a> {
     /// request, which the client can fulfil, before other errors.
     fn keeps(&mut self, answer: Answer, form: Form) {
         match answer.status {
-            ..300 if form == Form::Empty => self.empty = self.empty.take().or(Some(answer)),
+            ..300 if form == Form::Empty => {
+                let is_better = |earlier: &Answer| !earlier.is_unproven() && answer.is_unproven();
+                if self.empty.as_ref().is_none_or(is_better) {
+                    self.empty = Some(answer);
+                }
+            }
             ..400 => self.foreign = Some(answer.status),
             status => {
                 let is_foreign = form != Form::Node;

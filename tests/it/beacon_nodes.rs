@@ -6,6 +6,7 @@ mod duties;
 mod foreign;
 mod forms;
 mod guard;
+mod judged;
 mod makers;
 mod own;
 mod passing;

@@ -19,6 +19,7 @@ mod publish;
 mod race_reads;
 mod returning;
 mod room;
+mod shown_head;
 mod time_limit;
 mod told_messages;
 mod under_way;
@@ -38,6 +39,7 @@ use self::{
     attempt::{Sent, attempt_holding, kind},
     maker::{Makers, makes_a_block},
     room::Room,
+    shown_head::Awaited,
     time_limit::{has_a_deadline, may_be_compressed},
     told_messages::ToldMessages,
     under_way::UnderWay,
@@ -75,6 +77,7 @@ pub struct Requests {
     /// The requests that all nodes were told lately.
     told: Arc<ToldMessages>,
     makers: Makers,
+    awaited: Awaited,
     queue: Queue<Requests>,
     /// Room for the bodies that are kept, of all clients.
     room: Arc<Room>,
@@ -120,6 +123,7 @@ impl Requests {
             publish_to,
             told,
             makers: Makers::default(),
+            awaited: Awaited::default(),
             counts: metrics.clone(),
             failures: Failures::default(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),

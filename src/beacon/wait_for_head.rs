@@ -9,11 +9,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Request, Requests, answer::Answer};
-use crate::domain::{beacon_route::Class, chain::Number, node_id::NodeId};
+use super::{Request, Requests};
+use crate::domain::{beacon_route::Class, node_id::NodeId};
 
 /// The time between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,54 +32,6 @@ pub(super) fn is_of_the_head(request: &Request) -> bool {
 }
 
 impl Requests {
-    /// Notes the head that an answer of `node` names: by its slot, or by a root that the pool knows
-    /// as the head of that node.
-    pub(super) fn shows_head(&self, request: &Request, node: NodeId, answer: &Answer) {
-        #[derive(Deserialize)]
-        struct Told<T> {
-            data: T,
-        }
-        #[derive(Deserialize)]
-        struct Header {
-            header: Signed,
-        }
-        #[derive(Deserialize)]
-        struct Signed {
-            message: Message,
-        }
-        #[derive(Deserialize)]
-        struct Message {
-            slot: Number,
-        }
-        #[derive(Deserialize)]
-        struct Head<'a> {
-            #[serde(borrow, alias = "beacon_block_root")]
-            root: &'a str,
-        }
-        if answer.status != 200 || !answer.is_json() {
-            return;
-        }
-        let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
-        let names_a_slot = steps[..] == ["beacon", "headers", "head"];
-        let names_a_root =
-            matches!(steps[..], ["beacon", "blocks", "head", "root"] | ["validator", "attestation_data"]);
-        if !(names_a_slot || names_a_root) {
-            return;
-        }
-        let Some(body) = answer.in_memory() else { return };
-        let slot = if names_a_slot {
-            serde_json::from_slice::<Told<Header>>(&body).ok().and_then(|told| told.data.header.message.slot.0)
-        } else {
-            let told = serde_json::from_slice::<Told<Head<'_>>>(&body).ok();
-            let snapshot = self.pool.snapshot();
-            let head = snapshot.nodes[node].head.as_ref();
-            head.filter(|head| told.is_some_and(|told| told.data.root == head.hash)).map(|head| head.number)
-        };
-        if let Some(slot) = slot {
-            self.pool.shown(node, slot);
-        }
-    }
-
     /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if
     /// the request refers to the head.
     pub(super) async fn wait_for_head(&self, request: &Request, node: NodeId) {

@@ -8,6 +8,7 @@
 
 pub mod answer;
 mod attempt;
+mod best_answer;
 mod blobs;
 mod broadcast;
 mod choice;
@@ -16,6 +17,7 @@ mod idle;
 mod maker;
 mod missing_data;
 mod publish;
+mod publish_unkept;
 mod race_reads;
 mod returning;
 mod room;
@@ -52,7 +54,7 @@ use crate::{
     exchange::{
         background::Background,
         failures::Failures,
-        next_node::{Choice, rest_ends, seconds_to, unserved},
+        next_node::Choice,
         queue::{Exit, HeadPermit, Queue, Ticket},
         tries::{Begun, Tries},
     },
@@ -219,7 +221,7 @@ impl Requests {
                 (Class::Everywhere, Kept::NoRoom) => {
                     return Err(Refusal::Limit { name: "max_held_bytes", limit: self.settings.max_held_bytes }.into());
                 }
-                // The body is passed on as the client sends, and sent once.
+                // The body is passed on as the client sends, and sent once; a signed message to all.
                 (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
             }
         }
@@ -245,7 +247,11 @@ impl Requests {
                 return Ok(answer);
             }
             let mut run = RequestRun::new(requests, request, begun);
-            match run.run(upload).await {
+            let outcome = match request.route.class {
+                Class::Publish => run.publish_unkept(upload).await,
+                _ => run.run(upload).await,
+            };
+            match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => {
                     self.failures.note(&requests.pool, &run.tries);
@@ -454,52 +460,6 @@ impl<'a> RequestRun<'a> {
             {
                 return Ok(None);
             }
-        }
-    }
-
-    /// Whether the best answer so far blames the request.
-    fn is_at_fault(&self) -> bool {
-        !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status == 400)
-    }
-
-    /// Keeps an answer of this form for the client, if no node has a better one. A success that
-    /// does not come from a node is never passed on: the client would think that the request was
-    /// done. An empty one may be all that the route has to say, and goes before errors of nodes; an
-    /// error of a node goes before one in another form, and a demand for another form of the
-    /// request, which the client can fulfil, before other errors.
-    fn keeps(&mut self, answer: Answer, form: Form) {
-        match answer.status {
-            ..300 if form == Form::Empty => {
-                let is_better = |earlier: &Answer| !earlier.is_unproven() && answer.is_unproven();
-                if self.empty.as_ref().is_none_or(is_better) {
-                    self.empty = Some(answer);
-                }
-            }
-            ..400 => self.foreign = Some(answer.status),
-            status => {
-                let is_foreign = form != Form::Node;
-                let worth = |is_foreign, status: u16| (is_foreign, !matches!(status, 406 | 415));
-                let is_better = self
-                    .best
-                    .as_ref()
-                    .is_none_or(|best| worth(is_foreign, status) < worth(self.is_best_foreign, best.status));
-                if is_better {
-                    (self.best, self.is_best_foreign) = (Some(answer), is_foreign);
-                }
-            }
-        }
-    }
-
-    fn give_up(&mut self) -> Result<Answer, Failure> {
-        let rests = || rest_ends(&self.requests.pool, kind(self.request));
-        let is_of_the_request = !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status < 500);
-        let empty = self.empty.take().filter(|_| !is_of_the_request);
-        match empty.or_else(|| self.best.take()).or_else(|| self.refused.take()) {
-            Some(best) => Ok(best),
-            None if let Some(status) = self.foreign => Err(Refusal::Rejected(status).into()),
-            None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
-            None if self.was_late => Err(Refusal::Deadline.into()),
-            None => Err(Refusal::Unserved(unserved(&self.requests.pool, self.tries.failure)).into()),
         }
     }
 }

@@ -15,6 +15,7 @@ mod publishing_beside;
 mod publishing_doubts;
 mod publishing_lists;
 mod publishing_losses;
+mod publishing_unkept;
 mod quotas;
 mod races;
 mod reading;

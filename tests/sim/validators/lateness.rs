@@ -113,3 +113,25 @@ fn a_node_without_the_head_is_asked_in_the_end() {
         });
     }
 }
+
+#[test]
+fn a_node_that_imports_no_more_costs_one_slots_votes() {
+    let (votes, active) = run_simulated(7, async {
+        let setup = Setup::start(Before::Proxy, [0, 500]).await;
+        let app = setup.app.as_ref().unwrap();
+        // The blocks are those of others.
+        let validator = setup.validator(Before::Proxy, &Vec::from_iter(40..64));
+        setup.at(3, SLOT / 2).await;
+        setup.devnet.cl(0).set_fault(Fault::Freeze);
+        setup.at(9, Duration::from_secs(1)).await;
+        let mut admin = Client::over(setup.net.connect(app.admin_addr().port()).await.unwrap());
+        admin.send("GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        let active = admin.response().await.json()["networks"][0]["cl"]["active"].take();
+        let earned = validator.earned();
+        setup.end().await;
+        (earned.votes, active)
+    });
+    assert_eq!(active, "cl-2");
+    // Three of the twenty-four vote in each slot.
+    assert!(votes.failed() <= 3 && votes.right >= 6 * 3, "{votes:?}");
+}

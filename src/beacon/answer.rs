@@ -40,8 +40,8 @@ const HELD_BACK: u64 = 256 * 1024;
 const HELD_WHOLE: u64 = 48 << 20;
 /// How long the rest of a node's word on a message is waited for.
 const WORD: Duration = Duration::from_secs(1);
-/// How long an answer of unknown length is waited for behind its first piece, because such an answer
-/// may be long.
+/// How long an answer of unknown length is waited for behind its first piece, because the answer may
+/// be long.
 const UNKNOWN_LENGTH_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// An error of up to this many bytes is read: for its meaning if it is about a signed message, and
@@ -158,7 +158,7 @@ impl Answer {
             answer.hold_back(limit, is_wanted_whole).await?;
         }
         if hold == Hold::Whole && status < 300 && ends_with_connection && !answer.is_provably_whole() {
-            // Half a text in JSON is known as such, and a body that is not here may yet be cut.
+            // Half a text in JSON is known by its form, and a body that is not here may yet be cut.
             if answer.is_json || answer.rest.is_some() {
                 let error = io::ErrorKind::UnexpectedEof.into();
                 return Err(Broken::Lost { error, started: true });

@@ -1,12 +1,12 @@
-//! Gives a signed message that cannot be kept, as there is no room or the message is too long, to all
-//! usable nodes at once, as the message comes.
+//! Gives a signed message that cannot be kept, as there is no room or the message is too long, to
+//! all usable nodes at once, while the message comes.
 //!
 //! Rule: each node gets the pieces when the client sends them. A node that takes none for a quarter
 //! of a slot is given up while another takes them. The first success goes to the client; a refusal
-//! when all have answered, or a quarter of a slot after a node has judged the message. Where no node
-//! answers, the client hears so when `calls.timeout` is over since the last piece. Reason: nobody
-//! can send the message again, so one node that dies or hangs must not be the only one to have it.
-//! Example: all room is taken, node A hangs over a block, and B takes the block at once: the client
+//! when all have answered, or a quarter of a slot after a node has judged the message. Where no
+//! node answers, the client hears so when `calls.timeout` is over since the last piece. Reason: the
+//! message cannot be sent again, so no node that dies or hangs may be the only one to have the
+//! message. Example: all room is taken, node A hangs over a block, and B takes the block at once: the client
 //! has the success of B, and A is waited for in the background.
 
 use std::{io, sync::Arc, time::Duration};
@@ -77,7 +77,7 @@ impl RequestRun<'_> {
     }
 }
 
-/// One message on its way to nodes.
+/// A message on its way to nodes.
 struct Spread {
     pool: Arc<Pool>,
     request: Request,
@@ -97,9 +97,9 @@ struct Heard {
     word: Option<Answer>,
     /// A node knows a message of this validator.
     repeated: Option<Answer>,
-    /// Another answer of a node, or of what stands before the node.
+    /// Another answer of a node, or of a gateway.
     other: Option<Answer>,
-    /// A node may have the message although it has not said so.
+    /// A node may have the message without having said so.
     may_have_it: bool,
     /// Why a node could not be reached.
     fault: Option<Fault>,
@@ -158,7 +158,7 @@ impl Spread {
                     if self.told.is_none() {
                         return;
                     }
-                    // The nodes that are silent may have it.
+                    // The nodes that are silent may have the message.
                     self.heard.may_have_it = true;
                     self.ends();
                     end = Some(Instant::now() + self.limit);
@@ -224,7 +224,7 @@ impl Spread {
         false
     }
 
-    /// Gives the client the best of what was heard, if it has no answer yet.
+    /// Gives the client the best answer that was heard, if the client has none yet.
     fn ends(&mut self) {
         let heard = std::mem::take(&mut self.heard);
         let success = heard.repeated.as_ref().filter(|_| heard.may_have_it && heard.word.is_none());
@@ -238,7 +238,7 @@ impl Spread {
     }
 }
 
-/// The meaning of a node's words on all that it was given: of a list the worst.
+/// The meaning of a node's words on the whole message: of a list the worst.
 fn said(problem: &Problem) -> PublishVerdict {
     let is = |said| !problem.failures.is_empty() && problem.failures.values().all(|failure| failure.said() == said);
     match problem.failures.is_empty() {
@@ -261,8 +261,8 @@ async fn next_piece(
     }
 }
 
-/// Passes the message on to all that take it. A node that takes nothing for `late` is given up,
-/// while another takes the message.
+/// Passes the message on to all takers. A node that takes nothing for `late` is given up, while
+/// another takes the message.
 async fn pass_on(mut upload: Upload, mut takers: Vec<mpsc::Sender<Piece>>, late: Duration) -> io::Result<()> {
     loop {
         let piece = upload.next().await.transpose()?;

@@ -13,7 +13,7 @@
 //! slot from the moment at which its turn came, if the request refers to the head, and is asked all
 //! the same then. Reason: an answer for an earlier head is worth little, but more than none.
 //! Example: A hangs over attestation data, and B has not seen the block of the slot. B is asked
-//! 2.4 s later if it has the block by then, and 4.4 s later in any case.
+//! 2.4 s later if B has the block by then, and 4.4 s later in any case.
 //!
 //! Rule: when a node has said in the API's form that the request is at fault, or that the data is
 //! not there, the nodes at work have that time once more to do better. Reason: a client that asks

@@ -1,11 +1,11 @@
 //! The heads that answers name. Clients know a head when an answer has named it, as they do when an
 //! event has.
 //!
-//! Rule: an answer counts by the slot that it names, or by the root of its head. Of a root that the
+//! Rule: an answer counts by the named slot, or by the root of its head. Of a root that the
 //! pool does not know yet, the node is asked for its head at once, and the head counts when the
 //! node names that root. Reason: a client that polls hears of a block up to a second before the
-//! pool's own questions do. Example: a client polls the root of the head 0.2 s into slot 100. Node A
-//! is asked for its head, and 2 ms later slot 100 counts as told: when A is lost, votes wait for
+//! pool's own questions do. Example: a client polls the root of the head 0.2 s into slot 100. Node
+//! A is asked for its head, and 2 ms later slot 100 counts as told: when A is lost, votes wait for
 //! node B to get there.
 
 use std::{
@@ -31,7 +31,7 @@ const BLOCK: usize = 100;
 const ROOT: std::ops::Range<usize> = 16..48;
 const ATTESTATION_DATA: usize = 128;
 
-/// A head, as an answer names it.
+/// A head as named in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Slot(u64),

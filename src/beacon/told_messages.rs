@@ -146,7 +146,7 @@ fn hashes(request: &Request, body: &[u8]) -> (u64, u64) {
     (form, hasher.finish())
 }
 
-/// What is due for a node.
+/// The requests that are due for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Open {
     /// The node has confirmed all requests in its present life.
@@ -305,7 +305,7 @@ impl ToldMessages {
         self.state().pauses[node][kind].is_some_and(|until| Instant::now() < until)
     }
 
-    /// What is due for the node now.
+    /// The requests that are due for the node now.
     pub(super) fn open(&self, node: NodeId) -> Open {
         let (state, now) = (self.state(), Instant::now());
         let life = state.lives[node];

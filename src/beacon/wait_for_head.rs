@@ -17,7 +17,7 @@ use crate::domain::{beacon_route::Class, node_id::NodeId};
 /// The time between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whether a request refers to the head: what validators sign does, and requests that name the
+/// Whether a request refers to the head: data to be signed does, and requests that name the
 /// head. Duties are those of an epoch, and the block of a moment ago decides nothing about them.
 pub(super) fn is_of_the_head(request: &Request) -> bool {
     if request.route.class != Class::Read {

@@ -417,7 +417,7 @@ mod tests {
             ([66, 70], 39, 0),
             ([67, 70], 40, 1),
             ([67, 71], 52, 1),
-            // It has all blocks again, and is gone home to as a node is that was out.
+            // With all blocks again, the node is gone home to as a node is that was out.
             ([71, 71], 53, 1),
             // Heads beyond the clock are no proof.
             ([71, 101], 53, 1),

@@ -25,7 +25,7 @@ impl Answer {
             () => Body::Begin(&held),
         };
         match Form::of(&Reply { status: self.status, kind: self.kind(), body }, wanted) {
-            // Half of it may be missing: another node may have the whole.
+            // Half of the body may be missing: another node may have the whole.
             Form::Node if self.is_unproven => Form::Empty,
             form => form,
         }

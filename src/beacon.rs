@@ -221,7 +221,7 @@ impl Requests {
                 (Class::Everywhere, Kept::NoRoom) => {
                     return Err(Refusal::Limit { name: "max_held_bytes", limit: self.settings.max_held_bytes }.into());
                 }
-                // The body is passed on as the client sends, and sent once; a signed message to all.
+                // The body is passed on piece by piece, and sent once; a signed message to all.
                 (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
             }
         }

@@ -40,8 +40,8 @@ const HELD_BACK: u64 = 256 * 1024;
 const HELD_WHOLE: u64 = 48 << 20;
 /// How long the rest of a node's word on a message is waited for.
 const WORD: Duration = Duration::from_secs(1);
-/// How long an answer of unknown length is waited for behind its first piece, because the answer may
-/// be long.
+/// How long an answer of unknown length is waited for behind its first piece: the answer may be
+/// long.
 const UNKNOWN_LENGTH_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// An error of up to this many bytes is read: for its meaning if it is about a signed message, and

@@ -6,8 +6,8 @@
 //! when all have answered, or a quarter of a slot after a node has judged the message. Where no
 //! node answers, the client hears so when `calls.timeout` is over since the last piece. Reason: the
 //! message cannot be sent again, so no node that dies or hangs may be the only one to have the
-//! message. Example: all room is taken, node A hangs over a block, and B takes the block at once: the client
-//! has the success of B, and A is waited for in the background.
+//! message. Example: all room is taken, node A hangs over a block, and B takes the block at once:
+//! the client has the success of B, and A is waited for in the background.
 
 use std::{io, sync::Arc, time::Duration};
 

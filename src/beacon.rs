@@ -358,7 +358,9 @@ impl<'a> RequestRun<'a> {
                 if answer.status < 300 && makes_a_block(self.request) {
                     self.requests.has_made_a_block(node);
                 }
-                self.requests.shows_head(self.request, node, &answer);
+                if let Some(head) = shown_head::told(self.request, &answer) {
+                    self.requests.shows_head(node, head).await;
+                }
                 return Ok(answer);
             }
             if !upload.is_there() {

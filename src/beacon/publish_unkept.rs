@@ -41,6 +41,8 @@ use crate::{
 
 /// Pieces that may wait for a node.
 const AHEAD: usize = 4;
+/// The longest piece. A node that takes some of a longer one would seem to take nothing.
+const LONGEST: usize = 64 << 10;
 
 /// A piece of the message; `None` is its end. A node that gets no end has not got all.
 type Piece = Option<Bytes>;
@@ -264,8 +266,14 @@ async fn next_piece(
 /// Passes the message on to all takers. A node that takes nothing for `late` is given up, while
 /// another takes the message.
 async fn pass_on(mut upload: Upload, mut takers: Vec<mpsc::Sender<Piece>>, late: Duration) -> io::Result<()> {
+    let mut rest = Bytes::new();
     loop {
-        let piece = upload.next().await.transpose()?;
+        while rest.is_empty()
+            && let Some(more) = upload.next().await.transpose()?
+        {
+            rest = more;
+        }
+        let piece = Some(rest.split_to(rest.len().min(LONGEST))).filter(|piece| !piece.is_empty());
         let is_end = piece.is_none();
         let end = Instant::now() + late;
         let (mut left, mut slow) = (Vec::with_capacity(takers.len()), Vec::new());

@@ -1,12 +1,12 @@
 //! The heads that answers name. Clients know a head when an answer has named it, as they do when an
 //! event has.
 //!
-//! Rule: an answer counts by the named slot, or by the root of its head. Of a root that the
-//! pool does not know yet, the node is asked for its head at once, and the head counts when the
-//! node names that root. Reason: a client that polls hears of a block up to a second before the
-//! pool's own questions do. Example: a client polls the root of the head 0.2 s into slot 100. Node
-//! A is asked for its head, and 2 ms later slot 100 counts as told: when A is lost, votes wait for
-//! node B to get there.
+//! Rule: an answer counts by the named slot, or by the root of its head. Of a root that the pool
+//! does not know yet, the node is asked for its head at once, and the head counts when the node
+//! names that root; the answer waits for that, for [`SHORTLY`] at most. Reason: a client that polls
+//! hears of a block up to a second before the pool's own questions do. Example: a client polls the
+//! root of the head 0.2 s into slot 100. Node A is asked for its head, and 2 ms later slot 100
+//! counts as told: when A is lost, votes wait for node B to get there.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a node is waited for that names a head of an unknown slot.
 const NAMING: Duration = Duration::from_secs(1);
+/// How long the client's answer waits for that.
+const SHORTLY: Duration = Duration::from_millis(50);
 
 /// The place of the message in a signed block in SSZ: behind its offset and the signature.
 const BLOCK: usize = 100;
@@ -33,7 +35,7 @@ const ATTESTATION_DATA: usize = 128;
 
 /// A head as named in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Slot(u64),
     Root(String),
 }
@@ -72,15 +74,15 @@ fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The head that an answer names.
+pub(super) fn told(request: &Request, answer: &Answer) -> Option<Told> {
+    let read = reader(request.target.path(), request.target.query()).filter(|_| answer.status == 200)?;
+    read(&answer.in_memory()?, answer.is_json())
+}
+
 impl Requests {
     /// Notes the head that an answer of `node` names.
-    pub(super) fn shows_head(&self, request: &Request, node: NodeId, answer: &Answer) {
-        if answer.status != 200 {
-            return;
-        }
-        let path = request.target.path();
-        let Some(read) = reader(path, request.target.query()) else { return };
-        let Some(told) = answer.in_memory().and_then(|body| read(&body, answer.is_json())) else { return };
+    pub(super) async fn shows_head(&self, node: NodeId, told: Told) {
         let slot = match &told {
             Told::Slot(slot) => Some(*slot),
             Told::Root(root) => named(&self.pool, node, root),
@@ -88,6 +90,10 @@ impl Requests {
         match (slot, told) {
             (Some(slot), _) => self.pool.shown(node, slot),
             (None, Told::Root(root)) => {
+                if let Ok(slot) = timeout(SHORTLY, names(&self.pool, node, &root)).await {
+                    self.pool.shown(node, slot);
+                    return;
+                }
                 let Some(entry) = self.awaited.enter(node, &root) else { return };
                 let pool = self.pool.clone();
                 self.background.tasks().spawn(async move {

@@ -184,7 +184,7 @@ const BAD: [&str; 3] = ["bad", "asbad", "tobebad"];
 /// The same anywhere behind them.
 const INVALID: [&str; 2] = ["invalid", "notvalid"];
 /// Texts by which the known message may be another than this one.
-const OF_TWO: [&str; 5] = ["another", "different", "otherroot", "otherblock", "conflict"];
+const OF_TWO: [&str; 6] = ["another", "different", "otherroot", "otherblock", "sameslot", "conflict"];
 
 /// The kinds of words, in the order of [`LISTS`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -446,6 +446,7 @@ mod tests {
             ("credentials already changed: another change already in the pool", PublishVerdict::Repeated),
             ("Sidecar already known, but block is invalid", PublishVerdict::Other),
             ("already seen; the signature is not valid", PublishVerdict::Other),
+            ("a block with the same slot already exists", PublishVerdict::Repeated),
             ("block has already been imported", PublishVerdict::Known),
             ("block had already been received", PublishVerdict::Known),
             ("attestation was already seen", PublishVerdict::Known),

@@ -133,7 +133,7 @@ impl Admin {
             }
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
-                "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally())),
+                "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally()).await),
                 "/metrics" => self.metrics().await,
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
                 "/livez" => text(StatusCode::OK, "ok\n"),
@@ -175,8 +175,12 @@ impl Admin {
         }
     }
 
-    fn status(&self, tally: &Tally) -> serde_json::Value {
-        let site = self.site.load();
+    async fn status(&self, tally: &Tally) -> serde_json::Value {
+        let site = self.site.load_full();
+        let outbox = match &site.outbox {
+            Some(outbox) => Some(outbox::status(outbox).await),
+            None => None,
+        };
         let networks: Vec<_> = site.networks.iter().map(status::network).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -188,7 +192,7 @@ impl Admin {
                 "subscriptions": tally.subscriptions.values().sum::<u64>(),
             },
             "networks": networks,
-            "outbox": site.outbox.as_ref().map(outbox::status),
+            "outbox": outbox,
         })
     }
 
@@ -200,7 +204,7 @@ impl Admin {
         };
         let body = self.metrics.render(|facts| {
             site.networks.iter().flat_map(Served::pools).for_each(|pool| fill(facts, pool));
-            outbox.iter().for_each(|outbox| outbox.fill(&self.metrics, &facts.outbox));
+            outbox.iter().for_each(|outbox| outbox.fill(&facts.outbox));
         });
         let mut response = Response::new(Full::new(body.into()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

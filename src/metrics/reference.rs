@@ -44,7 +44,7 @@ fn all() -> Vec<MetricFamily> {
     metrics.link(of);
     metrics.outbox_transition(of.network, "default", "sent", &["sent"]);
     metrics.outbox_dispatched(of.network, 0.1);
-    metrics.webhook("billing", [0; 3]);
+    metrics.webhook_known("billing");
     let facts = metrics.facts.lock().unwrap();
     for gauge in facts.all() {
         let labels = gauge.desc()[0].variable_labels.len();

@@ -39,6 +39,7 @@ mod looking;
 mod sending;
 mod tally;
 mod terms;
+mod untaken;
 mod word;
 
 #[cfg(test)]
@@ -365,7 +366,10 @@ impl Desk {
         }
         for (waiter, key) in self.book.held_until(self.now) {
             // The transaction is kept and will be sent: the client has waited long enough.
-            self.book.change(&key, |entry| entry.waiters.retain(|(other, _)| *other != waiter));
+            self.book.change(&key, |entry| {
+                entry.waiters.retain(|(other, _)| *other != waiter);
+                entry.flight.is_new = false;
+            });
             turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });
         }
         if self.has_more {

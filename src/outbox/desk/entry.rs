@@ -40,6 +40,9 @@ pub(super) struct Entry {
 /// How the nodes stand to a transaction, as far as is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight {
+    /// It was accepted since the desk was made, and no client has its hash from this life yet:
+    /// nothing is promised.
+    pub(super) is_new: bool,
     /// The nodes that it is to be sent to.
     pub(super) want: Option<To>,
     /// It stands among those that became ready to be sent.
@@ -50,7 +53,8 @@ pub(super) struct Flight {
     pub(super) is_taken: bool,
     /// Each node that gave a word in the newest sending refused it, and each gave one.
     pub(super) is_refused: bool,
-    /// The words of the first node that refused it for good, in the newest sending.
+    /// The words of the first node that refused it for good, or for want of funds, in the newest
+    /// sending.
     pub(super) words: Option<NodeWords>,
     /// A node said that the sender has used the nonce.
     pub(super) is_nonce_used: bool,
@@ -78,11 +82,14 @@ pub(super) struct UnderWay {
     /// The transaction began to wait anew meanwhile: the sending rests on a step that is older.
     pub(super) is_outlived: bool,
     pub(super) taken: bool,
-    /// Nodes that refused it for good, and the first of these.
+    /// Nodes that refused it for good.
     pub(super) refused: u32,
+    /// The first of these, and of those that refused it for want of funds.
     pub(super) node: Option<Arc<str>>,
     /// Nodes that gave another word.
     pub(super) others: u32,
+    /// Of these, the nodes that refused it for want of funds.
+    pub(super) unfunded: u32,
     /// Nodes that gave none.
     pub(super) lost: u32,
     /// The nodes that gave none, and those that refused for now.
@@ -101,6 +108,7 @@ impl UnderWay {
             refused: 0,
             node: None,
             others: 0,
+            unfunded: 0,
             lost: 0,
             owing: BTreeSet::new(),
             words: Vec::new(),

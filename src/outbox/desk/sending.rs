@@ -139,12 +139,15 @@ impl Desk {
             let Some(under_way) = flight.under_way.as_mut().filter(|under_way| under_way.number == send) else {
                 return false;
             };
-            if matches!(word, Word::RefusedNow(_) | Word::NonceUsed(_) | Word::Lost) {
+            if matches!(word, Word::Unfunded(_) | Word::RefusedNow(_) | Word::NonceUsed(_) | Word::Lost) {
                 under_way.owing.insert(node.clone());
             }
             let words = match &word {
-                Word::RefusedForGood(words) | Word::RefusedNow(words) | Word::NonceUsed(words) => Some(words.clone()),
                 Word::Taken | Word::Lost => None,
+                Word::RefusedForGood(words)
+                | Word::Unfunded(words)
+                | Word::RefusedNow(words)
+                | Word::NonceUsed(words) => Some(words.clone()),
             };
             if word != Word::Lost {
                 under_way.words.push((node.clone(), words));
@@ -153,6 +156,11 @@ impl Desk {
                 Word::Taken => under_way.taken = true,
                 Word::RefusedForGood(words) => {
                     under_way.refused += 1;
+                    under_way.node.get_or_insert_with(|| node.clone());
+                    flight.words.get_or_insert(words);
+                }
+                Word::Unfunded(words) => {
+                    (under_way.others, under_way.unfunded) = (under_way.others + 1, under_way.unfunded + 1);
                     under_way.node.get_or_insert_with(|| node.clone());
                     flight.words.get_or_insert(words);
                 }
@@ -205,13 +213,17 @@ impl Desk {
         if self.book.get(key).is_some_and(Entry::is_settled) {
             self.book.take(key);
         }
-        let Some(UnderWay { to, is_outlived, taken, refused, others, lost, node, .. }) = ended.flatten() else {
+        let Some(UnderWay { to, is_outlived, taken, refused, others, unfunded, lost, node, .. }) = ended.flatten()
+        else {
             return;
         };
         if taken || is_outlived {
             return;
         }
-        if is_whole && to == To::All && refused > 0 && others + lost == 0 {
+        // While no client has its hash, a want of funds ends it: nodes alone would have said no.
+        let is_new = self.book.get(key).is_some_and(|entry| entry.flight.is_new);
+        let for_good = if is_new { refused + unfunded } else { refused };
+        if is_whole && to == To::All && for_good > 0 && refused + others + lost == for_good {
             let words = self.book.get(key).and_then(|entry| entry.flight.words.clone());
             let why = words.map(|words| reason(&words.message)).unwrap_or_default();
             _ = self.happen(
@@ -224,6 +236,16 @@ impl Desk {
         }
         if self.book.get(key).is_some_and(|entry| entry.flight.is_nonce_used) {
             self.want_look_soon(key);
+        }
+        if is_new
+            && refused + others > 0
+            && lost == 0
+            && let Some(full) = self.one_too_many()
+        {
+            let why = full.to_string();
+            self.answer_waiters(&mut turn.effects, key, &Err(full));
+            _ = self.happen(turn, key, &Event::RefusedByAll { reason: why }, Source::default());
+            return;
         }
         if refused + others > 0 {
             // Nodes were reached, and none takes it now. It is kept and will be sent again.

@@ -9,4 +9,5 @@ mod draining;
 mod looking;
 mod refusals;
 mod sending;
+mod untaken;
 mod world;

@@ -74,6 +74,9 @@ use super::{
 /// next.
 const MOST_AT_ONCE: usize = 1000;
 
+/// Memory that a pending transaction takes, in bytes: its entry, and its places in the indices.
+pub const ENTRY_BYTES: usize = 3072;
+
 /// Numbers that a desk may use in each millisecond of its life, as a power of two, before they meet
 /// those of a desk that is made anew.
 const NUMBERS_PER_MILLI: u32 = 10;

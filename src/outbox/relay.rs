@@ -444,8 +444,8 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
         deadline: millis(settings.deadline),
         keep: millis(settings.keep),
         bounds: desk::Bounds {
-            pending: settings.max_pending.get(),
-            tenant_pending: settings.max_pending_per_tenant.get(),
+            pending: settings.max_pending.get().min(shared.most_pending),
+            tenant_pending: settings.max_pending_per_tenant.get().min(shared.most_pending),
             bytes: settings.max_bytes,
             tenant_bytes: settings.max_bytes_per_tenant,
         },

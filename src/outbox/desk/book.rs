@@ -61,7 +61,7 @@ impl Book {
             self.tally.add(&entry.record);
         }
         let slot = (entry.record.sender, entry.record.nonce);
-        self.slots.entry(slot).or_default().push(entry.key());
+        push_alone(self.slots.entry(slot).or_default(), entry.key());
         self.put(entry);
         self.settle(slot);
     }
@@ -203,7 +203,7 @@ impl Book {
 
     fn put(&mut self, entry: Entry) {
         self.index(&entry, true);
-        self.entries.entry(entry.record.id.hash).or_default().push(entry);
+        push_alone(self.entries.entry(entry.record.id.hash).or_default(), entry);
     }
 
     /// Adds the entry to all indices but that of the slots, or takes it out.
@@ -223,7 +223,7 @@ impl Book {
         if record.state.is_pending() {
             set(&mut self.deadlines, record.deadline, &key, is_added);
             let is_quiet = flight.under_way.is_none() && flight.want.is_none() && flight.look == Look::No;
-            // What no node took is sent again, and a node that has it says so then.
+            // A refused one is sent again, and a node that has the transaction says so then.
             if is_quiet && !entry.is_unwanted() {
                 set(&mut self.rounds, flight.round, &key, is_added);
             }
@@ -248,4 +248,10 @@ impl Book {
             }
         }
     }
+}
+
+/// Adds one to a list that hardly ever has more. A list that grows by itself takes room for four.
+fn push_alone<T>(list: &mut Vec<T>, one: T) {
+    list.reserve_exact(1);
+    list.push(one);
 }

@@ -18,6 +18,13 @@ pub(super) struct Key {
     pub(super) tenant: TenantName,
 }
 
+impl Key {
+    /// Before the keys of all transactions: none has this hash.
+    pub(super) fn first() -> Self {
+        Self { hash: B256::ZERO, tenant: TenantName::default() }
+    }
+}
+
 impl From<&TxId> for Key {
     fn from(id: &TxId) -> Self {
         Self { hash: id.hash, tenant: id.tenant.clone() }
@@ -48,7 +55,7 @@ pub(super) struct Flight {
     /// It stands among those that became ready to be sent.
     pub(super) is_queued: bool,
     /// The sending that is under way.
-    pub(super) under_way: Option<UnderWay>,
+    pub(super) under_way: Option<Box<UnderWay>>,
     /// Some node has it, and was not found to have forgotten it since.
     pub(super) is_taken: bool,
     /// Each node that gave a word in the newest sending refused it, and each gave one.
@@ -136,7 +143,9 @@ pub(super) enum Look {
 
 impl Entry {
     /// The entry of a record that the store has.
-    pub(super) fn stored(record: Record) -> Self {
+    pub(super) fn stored(mut record: Record) -> Self {
+        record.history.shrink_to_fit();
+        record.refusals.shrink_to_fit();
         Self { record, raw: None, waiters: Vec::new(), settled: None, flight: Flight::default() }
     }
 
@@ -205,6 +214,7 @@ impl Entry {
             Some(Refusal { node: node.to_string(), code: *code, message: reason(message) })
         };
         let mut refusals: Vec<Refusal> = words.iter().filter_map(refusal).chain(earlier).take(MAX_REFUSALS).collect();
+        refusals.shrink_to_fit();
         refusals.sort_by(|one, other| one.node.cmp(&other.node));
         let is_changed = refusals != self.record.refusals;
         self.record.refusals = refusals;

@@ -105,7 +105,7 @@ impl Desk {
         let number = self.number();
         let sent = self.book.change(key, |entry| {
             let to = entry.flight.want.take().unwrap_or(To::All);
-            entry.flight.under_way = Some(UnderWay::new(to.clone(), number));
+            entry.flight.under_way = Some(Box::new(UnderWay::new(to.clone(), number)));
             entry.flight.words = None;
             entry.flight.owing.retain(|node| !to.has(node));
             if entry.flight.owing.is_empty() {
@@ -213,10 +213,8 @@ impl Desk {
         if self.book.get(key).is_some_and(Entry::is_settled) {
             self.book.take(key);
         }
-        let Some(UnderWay { to, is_outlived, taken, refused, others, unfunded, lost, node, .. }) = ended.flatten()
-        else {
-            return;
-        };
+        let Some(done) = ended.flatten() else { return };
+        let UnderWay { to, is_outlived, taken, refused, others, unfunded, lost, node, .. } = *done;
         if taken || is_outlived {
             return;
         }
@@ -249,6 +247,7 @@ impl Desk {
         }
         if refused + others > 0 {
             // Nodes were reached, and none takes it now. It is kept and will be sent again.
+            self.book.change(key, |entry| entry.flight.words = None);
             self.answer_waiters(&mut turn.effects, key, &Ok(Done::Hash(key.hash)));
         }
     }

@@ -1,4 +1,5 @@
-//! What no node takes: want of funds ends it while nobody has the hash, and the rest is bounded.
+//! Transactions that no node takes: want of funds ends those whose hash nobody has, and the rest is
+//! bounded.
 
 use super::{super::*, bench::*};
 use crate::{config::Ack, outbox::record::StateName};
@@ -151,11 +152,11 @@ fn beyond_the_bound_in_all_a_refused_one_is_not_kept() {
         };
         refused(&mut bench, 65);
         assert_eq!(answers(&bench.accept_of("default", 66, 1, 1)), [in_all()], "one behind a refused one");
-        // One that a node takes has its place.
+        // A transaction that a node takes has its place.
         bench.accept_of("default", 67, 67, 0);
         assert_eq!(answers(&bench.word(67, "a", Word::Taken)), [Ok(Done::Hash(hash(67)))]);
         bench.done(67);
-        // One that a node may have is kept, since the client must not pay anew.
+        // A transaction that a node may have is kept: the client must not pay anew.
         bench.accept_of("default", 68, 68, 0);
         bench.word(68, "a", underpriced());
         bench.word(68, "b", Word::Lost);
@@ -163,7 +164,7 @@ fn beyond_the_bound_in_all_a_refused_one_is_not_kept() {
         bench.command(68, Command::Cancel).unwrap();
         bench.desk = Desk::new(small(ack), Arc::new(WantsAll), bench.disk.stored(), Millis(bench.now));
         refused(&mut bench, 70);
-        // One ends, which makes room for one.
+        // The end of one makes room for another.
         bench.command(1, Command::Cancel).unwrap();
         bench.accept_of("default", 71, 71, 0);
         both(&mut bench, 71, &underpriced());

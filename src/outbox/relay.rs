@@ -438,7 +438,11 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
     Terms {
         network: network.clone(),
         ack: settings.ack,
-        hold: calls.map_or(0, |calls| millis(calls.settings().hold)),
+        // The hash is to come before the call ends at its `timeout`.
+        hold: calls.map_or(0, |calls| {
+            let settings = calls.settings();
+            millis(settings.hold.min(settings.timeout - settings.timeout / 10))
+        }),
         confirmations: settings.confirmations.get().into(),
         resend_blocks: settings.resend_blocks.get().into(),
         deadline: millis(settings.deadline),

@@ -214,3 +214,14 @@ async fn without_an_outbox_nodes_judge_the_bytes() {
     assert_eq!(error(&scene.ask(STATUS, &format!("[\"{}\"]", hash(0))).await).0, -32601);
     assert_eq!(scene.net.1.changes(), 0, "a disk was used");
 }
+
+/// The call's end and that of `calls.hold` are the same, and the client hears the hash.
+#[tokio::test(start_paused = true)]
+async fn the_hash_comes_before_the_call_ends() {
+    use steadfast::devnet::Fault;
+    let scene = Scene::start("[calls]\ntimeout = \"10s\"\nhold = \"10s\"\n[outbox]\n").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::slow_over(60_000, &[SEND]));
+    }
+    assert_eq!(scene.sent(0).await, hash(0));
+}

@@ -1,0 +1,122 @@
+//! The replica in its place: started with the networks, told of reloads, and left at the end.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::watch, time::Instant};
+use tracing::error;
+
+use super::{StartError, World};
+use crate::{
+    cluster::{
+        FirstAttempt, Local, Prepared, Running, Tools,
+        moment::{Clock, Moment, boot_time},
+    },
+    config::Config,
+    domain::fleet::{LayerWord, ServedHead, ServingNode},
+    door::site::{Served, Site},
+    metrics::Metrics,
+    pool::Pool,
+};
+
+/// How long the start waits for the first word of the store, while clients are served already.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+/// The longest time that the end of the proxy waits for the store and the hook.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A replica that runs, and the store's first word.
+pub(super) struct Started {
+    running: Arc<Running>,
+    first: FirstAttempt,
+}
+
+impl Started {
+    pub(super) fn running(&self) -> Arc<Running> {
+        self.running.clone()
+    }
+}
+
+/// Starts the replica that the settings ask for.
+///
+/// # Errors
+/// A hook or the folder cannot be used: names the key.
+pub(super) fn start(
+    config: &Config,
+    world: &World,
+    site: &Arc<ArcSwap<Site>>,
+    metrics: &Arc<Metrics>,
+    must_end: &Arc<watch::Sender<bool>>,
+) -> Result<Option<Started>, StartError> {
+    let Some(settings) = &config.cluster else { return Ok(None) };
+    let (site, must_end) = (site.clone(), must_end.clone());
+    let tools = Tools {
+        open: world.open_cluster.clone(),
+        clock: clock(world),
+        seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+        local: Arc::new(move || local(&site.load())),
+        metrics: metrics.clone(),
+        exit: Arc::new(move |why| {
+            error!("{why}");
+            must_end.send_replace(true);
+        }),
+    };
+    let (running, first) = Running::start(settings, tools).map_err(StartError::Cluster)?;
+    Ok(Some(Started { running: Arc::new(running), first }))
+}
+
+/// Waits a moment for the store's first word.
+///
+/// # Errors
+/// The store is reached, and refuses.
+pub(super) async fn heard(started: Option<Started>) -> Result<(), StartError> {
+    match started {
+        Some(Started { first, .. }) => first.outcome(FIRST_WORD).await.map_err(StartError::Cluster),
+        None => Ok(()),
+    }
+}
+
+/// Leaves the cluster, as far as the store lets it.
+pub(super) async fn leave(running: Option<&Running>) {
+    if let Some(running) = running {
+        running.leave(LEAVE_TIMEOUT).await;
+    }
+}
+
+/// Prepares the settings that a reload brings.
+///
+/// # Errors
+/// A hook cannot be used: names the key.
+pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, String> {
+    config.cluster.as_ref().map(Running::prepare).transpose()
+}
+
+/// The clock of leases; in a simulation the simulated one.
+fn clock(world: &World) -> Clock {
+    if world.threads.is_some() {
+        return Arc::new(boot_time);
+    }
+    let start = Instant::now();
+    Arc::new(move || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The part of a heartbeat that the pools know.
+fn local(site: &Site) -> Local {
+    let mut local = Local::default();
+    for pool in site.networks.iter().flat_map(Served::pools) {
+        // A network's name in the settings is a name in the cluster too: it is shorter and plainer.
+        let Ok(network) = pool.network.parse() else { continue };
+        let layer = LayerWord::from(pool.layer.as_str());
+        if let Some(node) = serving(pool) {
+            local.serving.push(ServingNode { network, layer: layer.clone(), node });
+        }
+        if let (Ok(network), served @ 1..) = (pool.network.parse(), pool.served()) {
+            local.heads.push(ServedHead { network, layer, served });
+        }
+    }
+    local
+}
+
+fn serving(pool: &Pool) -> Option<crate::domain::fleet::NodeName> {
+    let active = pool.snapshot().active?;
+    pool.nodes[active].name.parse().ok()
+}

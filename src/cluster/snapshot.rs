@@ -1,0 +1,128 @@
+//! The cluster as one replica knows it, for status and metrics.
+
+use super::{
+    lease::{Leadership, Reason},
+    membership::Membership,
+    moment::Moment,
+};
+use crate::{
+    config,
+    domain::fleet::{
+        ClusterName, Epoch, Heartbeat, LeaseState, MemberState, ReplicaName, Role, StoreRevision, Term, View,
+        ViewNumber,
+    },
+};
+
+/// A replica as another knows it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The replica.
+    pub name: ReplicaName,
+    /// The newest heartbeat.
+    pub heartbeat: Heartbeat,
+    /// When this replica saw the heartbeat.
+    pub seen: Moment,
+}
+
+/// The newest lease.
+#[derive(Clone, Debug)]
+pub struct Leader {
+    /// The holder.
+    pub replica: ReplicaName,
+    /// The holder's life.
+    pub epoch: Epoch,
+    /// The term.
+    pub term: Term,
+    /// The standing of the lease.
+    pub state: LeaseState,
+    /// The lease's revision.
+    pub revision: StoreRevision,
+}
+
+/// The knowledge of one replica at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// This replica's name.
+    pub replica: ReplicaName,
+    /// This replica's standing; none before the first registration.
+    pub state: Option<MemberState>,
+    /// This replica's part in the election.
+    pub role: Role,
+    /// This replica's life.
+    pub epoch: Option<Epoch>,
+    /// The term and the lease's end, while this replica leads and may begin work.
+    pub lease: Option<(Term, Moment)>,
+    /// The later process of this name that took the place.
+    pub replaced_by: Option<Epoch>,
+    /// The view.
+    pub view: Option<(ViewNumber, View)>,
+    /// The newest lease, whoever holds the lease.
+    pub leader: Option<Leader>,
+    /// The replicas that were heard of, this one included, in the order of their names.
+    pub peers: Vec<Peer>,
+    /// When the store last told anything; none before the first time.
+    pub heard: Option<Moment>,
+    /// Why there is no connection to the store.
+    pub fault: Option<String>,
+    /// The last fence of this process: when, and why.
+    pub last_fence: Option<(Moment, String)>,
+    /// When this process started.
+    pub started: Moment,
+}
+
+impl Snapshot {
+    /// The knowledge before the store was reached.
+    pub(super) fn new(settings: &config::Cluster, now: Moment) -> Self {
+        Self {
+            cluster: settings.name.clone(),
+            replica: settings.replica.clone(),
+            state: None,
+            role: Role::Watching,
+            epoch: None,
+            lease: None,
+            replaced_by: None,
+            view: None,
+            leader: None,
+            peers: Vec::new(),
+            heard: None,
+            fault: None,
+            last_fence: None,
+            started: now,
+        }
+    }
+
+    /// Takes up what the rules know.
+    pub(super) fn update(&mut self, now: Moment, lead: &Leadership, member: &Membership) {
+        self.state = member.state().cloned();
+        self.epoch = member.epoch();
+        self.replaced_by = member.replaced_by();
+        self.view = member.view().map(|(number, view)| (number, view.clone()));
+        self.role = lead.role();
+        self.lease = lead.may_begin(now).zip(lead.lease_end());
+        self.leader = lead.leader().map(|(revision, lease)| Leader {
+            replica: lease.holder.clone(),
+            epoch: lease.stamp.epoch,
+            term: lease.term_at(revision),
+            state: lease.state.clone(),
+            revision,
+        });
+        let peer = |(name, heartbeat, seen): (&ReplicaName, &Heartbeat, Moment)| Peer {
+            name: name.clone(),
+            heartbeat: heartbeat.clone(),
+            seen,
+        };
+        self.peers = member.heartbeats().map(peer).collect();
+    }
+
+    /// Notes a fence.
+    pub(super) fn fenced(&mut self, now: Moment, reason: &Reason) {
+        self.last_fence = Some((now, reason.to_string()));
+    }
+
+    /// Milliseconds since the store last told anything: the age of this knowledge.
+    pub fn age(&self, now: Moment) -> u64 {
+        now.since(self.heard.unwrap_or(self.started))
+    }
+}

@@ -104,10 +104,13 @@ impl Connecting {
                     return Some((Connected { plan, tools, snapshot, commands, store, bucket }, epoch_file));
                 }
                 Err(error) => {
-                    let told = if error.may_pass() { Ok(()) } else { Err(format!("cluster: {error}")) };
-                    self.tell_first(told);
                     self.tools.metrics.cluster_store_failed();
-                    self.note(Some(error.to_string()));
+                    let told = if error.may_pass() { Ok(()) } else { Err(format!("cluster: {error}")) };
+                    let is_refused = told.is_err();
+                    // A start that is refused says why by itself.
+                    if !(self.tell_first(told) && is_refused) {
+                        self.note(Some(error.to_string()));
+                    }
                 }
             }
             let pause = pauses.pause();
@@ -115,11 +118,9 @@ impl Connecting {
         }
     }
 
-    fn tell_first(&mut self, outcome: Result<(), String>) {
-        if let Some(first) = self.first.take() {
-            // Nobody may be waiting any more.
-            let _ = first.send(outcome);
-        }
+    /// Tells the start the outcome of the first attempt. Whether the start still waits for it.
+    fn tell_first(&mut self, outcome: Result<(), String>) -> bool {
+        self.first.take().is_some_and(|first| first.send(outcome).is_ok())
     }
 
     /// Notes why there is no connection. A fault that goes on is logged once.

@@ -1,28 +1,37 @@
 //! Three processes as replicas over a real NATS server.
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use steadfast::devnet::{Devnet, Options};
 use tokio::{
     net::TcpStream,
+    task::JoinSet,
     time::{Instant, sleep},
 };
 
 use crate::{
-    common::{SOON, binary::ADDRESSES, binary::Binary, devnet, until},
-    harness::{Process, honest_call},
+    common::{
+        SOON,
+        binary::{ADDRESSES, Binary},
+        client::{Client, call},
+        devnet, until,
+    },
+    harness::Process,
 };
 
 /// Names the binary of the server. Without, that of `tests/install.sh` is taken.
 const SERVER: &str = "STEADFAST_NATS_SERVER";
 /// The lease has room for a busy machine.
-const TIMES: &str =
-    "heartbeat = \"500ms\"\nfailure_threshold = 6\nsafety_margin = \"1s\"\nfailover_timeout = \"6s\"\n";
+const TIMES: &str = "heartbeat = \"500ms\"\nfailure_threshold = 6\nsafety_margin = \"1s\"\nfailover_timeout = \"6s\"\n";
 const FAILOVER: Duration = Duration::from_secs(6);
 /// For a machine that has other things to do.
 const SLACK: Duration = Duration::from_secs(20);
@@ -88,6 +97,19 @@ async fn leaders(processes: &[Option<Process>]) -> Vec<usize> {
     leaders
 }
 
+/// Calls again and again, each of which must be answered with a result, until told to stop. How
+/// many calls there were.
+async fn call_on(addr: SocketAddr, stop: Arc<AtomicBool>) -> usize {
+    let mut calls = 0;
+    while !stop.load(SeqCst) {
+        let answer = Client::connect(addr).await.post(call(1, "eth_chainId", "[]")).await.json();
+        assert!(answer["result"].is_string(), "{answer}");
+        calls += 1;
+        sleep(Duration::from_millis(20)).await;
+    }
+    calls
+}
+
 async fn leader_within(processes: &[Option<Process>], patience: Duration) -> usize {
     let start = Instant::now();
     loop {
@@ -110,8 +132,11 @@ async fn a_killed_leader_and_a_killed_store_cost_no_call() {
         processes.push(Some(Process::start(&nats.settings(place, &node, ""), &[]).await));
     }
     let leader = leader_within(&processes, FAILOVER + SLACK).await;
-    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
-    let watches: Vec<_> = others.iter().map(|place| processes[*place].as_ref().unwrap().watch()).collect();
+    let others = (0..3).filter(|place| *place != leader);
+    let (mut callers, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+    for place in others {
+        callers.spawn(call_on(processes[place].as_ref().unwrap().clients(), stop.clone()));
+    }
     // Dropped, the process gets SIGKILL.
     drop(processes[leader].take());
     let killed = Instant::now();
@@ -126,9 +151,10 @@ async fn a_killed_leader_and_a_killed_store_cost_no_call() {
     sleep(Duration::from_secs(2)).await;
     nats.run();
     leader_within(&processes, FAILOVER + SLACK).await;
-    for watch in watches {
-        let seen = watch.end().await;
-        assert!(seen.failed.is_empty() && seen.unseen.is_empty() && seen.calls > 20, "{seen:?}");
+    stop.store(true, SeqCst);
+    while let Some(calls) = callers.join_next().await {
+        let calls = calls.unwrap();
+        assert!(calls > 20, "only {calls} calls");
     }
     for process in processes.iter_mut().flatten() {
         assert!(process.terminate(), "{}", process.log());

@@ -342,6 +342,10 @@ impl App {
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
         let file = shared.world.file.clone();
         let written = reload::Written { config, dns, source, file };
+        if let Some(replica) = &shared.cluster {
+            let reloaded = shared.reloaded.subscribe();
+            background.spawn(cluster::share_heights(replica.clone(), shared.site.clone(), reloaded));
+        }
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let (alive, ends) = (shared.clone(), closing.subscribe());
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs, ends).await });
@@ -397,8 +401,8 @@ impl App {
         outcome.await.map_err(|_| gone())?
     }
 
-    /// Waits until the process must end at once, since it cannot be sure that it does no more than it
-    /// may. For ever, where all is well.
+    /// Waits until the process must end at once: this replica led, and cannot be sure that all work
+    /// of a leader has ended. For ever, where all is well.
     pub fn must_end(&self) -> impl Future<Output = ()> + use<> {
         let mut must_end = self.must_end.subscribe();
         async move {

@@ -1,12 +1,12 @@
-//! Several replicas as one: who is there, and who leads, agreed through a store that all share.
+//! Several replicas as a whole: members and leader, agreed through a store that all share.
 //!
 //! Calls never ask this module. A replica that cannot reach the store serves its clients as before,
-//! and stops what only a leader may do before another replica begins.
+//! and stops the work of a leader before another replica begins.
 //!
 //! - [`store`]: entries under keys, written by compare-and-set alone, in NATS or in memory.
 //! - [`membership`] and [`lease`]: the rules, as values without I/O and without a clock.
-//! - `driver`: the one task that feeds the rules with what the store tells, and does what the rules
-//!   ask for. One watch over the whole bucket feeds all rules, in the order of its revisions.
+//! - `driver`: a single task that feeds the rules with the news of the store, and carries out the
+//!   effects. A single watch over the whole bucket feeds all rules, in the order of revisions.
 //!
 //! The payloads are those of [`domain::fleet`](crate::domain::fleet). `docs/CLUSTER.md` has the
 //! promises and the settings.
@@ -27,7 +27,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -41,7 +41,7 @@ use self::{
 };
 pub use self::{
     connect::{OpenStore, open_nats},
-    snapshot::{Leader, Peer, Snapshot},
+    snapshot::{Heights, Leader, Peer, Snapshot},
 };
 use crate::{
     config,
@@ -74,7 +74,7 @@ pub struct Tools {
     pub local: Arc<dyn Fn() -> Local + Send + Sync>,
     /// The instruments.
     pub metrics: Arc<Metrics>,
-    /// Called when the process must end, since it cannot stop its work otherwise.
+    /// Called when the process must end, since the work cannot be stopped otherwise.
     pub exit: Arc<dyn Fn(&'static str) + Send + Sync>,
 }
 
@@ -82,6 +82,7 @@ pub struct Tools {
 #[derive(Clone)]
 pub struct Cluster {
     snapshot: Arc<ArcSwap<Snapshot>>,
+    heights: watch::Receiver<Heights>,
     clock: Clock,
 }
 
@@ -96,6 +97,11 @@ impl Cluster {
     pub fn leads(&self) -> Option<Term> {
         let (term, until) = self.snapshot.load().lease?;
         (self.now() < until).then_some(term)
+    }
+
+    /// The heights that clients of other replicas were shown, and every change of them.
+    pub fn heights(&self) -> watch::Receiver<Heights> {
+        self.heights.clone()
     }
 
     /// This moment, by the clock of the snapshot's moments.
@@ -147,10 +153,11 @@ impl Running {
         tools.metrics.begin_cluster();
         let now = (tools.clock)();
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(settings, now)));
-        let cluster = Cluster { snapshot: snapshot.clone(), clock: tools.clock.clone() };
+        let (tell_heights, heights) = watch::channel(Heights::new());
+        let cluster = Cluster { snapshot: snapshot.clone(), heights, clock: tools.clock.clone() };
         let (commands, received) = mpsc::channel(COMMANDS);
         let (tell_first, first) = oneshot::channel();
-        let connecting = Connecting::new(*plan, tools, snapshot, received, tell_first);
+        let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights), received, tell_first);
         let mut task = JoinSet::new();
         task.spawn(async move {
             if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
@@ -172,6 +179,12 @@ impl Running {
     pub fn prepare(settings: &config::Cluster) -> Result<Prepared, String> {
         let hooks = Hooks::new(settings)?;
         Ok(Prepared(Box::new(Plan { settings: settings.clone(), hooks })))
+    }
+
+    /// Clients were shown a higher block: the next heartbeat goes out sooner.
+    pub fn beat(&self) {
+        // With the channel full, a heartbeat is due anyhow.
+        let _ = self.commands.try_send(Command::Beat);
     }
 
     /// Takes up other times, hooks and wishes for the lease.

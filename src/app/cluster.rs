@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::error;
 
 use super::{StartError, World};
@@ -75,7 +75,7 @@ pub(super) async fn heard(started: Option<Started>) -> Result<(), StartError> {
     }
 }
 
-/// Leaves the cluster, as far as the store lets it.
+/// Leaves the cluster, as far as the store lets a replica.
 pub(super) async fn leave(running: Option<&Running>) {
     if let Some(running) = running {
         running.leave(LEAVE_TIMEOUT).await;
@@ -88,6 +88,38 @@ pub(super) async fn leave(running: Option<&Running>) {
 /// A hook cannot be used: names the key.
 pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, String> {
     config.cluster.as_ref().map(Running::prepare).transpose()
+}
+
+/// Shares the heights that clients are shown with the other replicas, for as long as the networks
+/// of `site` stay; a reload begins anew.
+pub(super) async fn share_heights(running: Arc<Running>, site: Arc<ArcSwap<Site>>, mut reloaded: watch::Receiver<u64>) {
+    loop {
+        let mut sharing = JoinSet::new();
+        for pool in site.load().networks.iter().flat_map(Served::pools) {
+            sharing.spawn(share(pool.clone(), running.clone()));
+        }
+        if reloaded.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Shares the heights of one pool. The heights of others are taken over as far as the pool believes
+/// them, now or once its own nodes have come near.
+async fn share(pool: Arc<Pool>, running: Arc<Running>) {
+    let (mut heights, mut changes) = (running.cluster().heights(), pool.subscribe());
+    let place = (pool.network.to_string(), pool.layer.as_str().to_owned());
+    loop {
+        if let Some(height) = heights.borrow_and_update().get(&place) {
+            pool.shown_elsewhere(*height);
+        }
+        // All arms are cancel-safe.
+        tokio::select! {
+            () = pool.shown_higher() => running.beat(),
+            changed = heights.changed() => if changed.is_err() { return },
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// The clock of leases; in a simulation the simulated one.
@@ -103,7 +135,7 @@ fn clock(world: &World) -> Clock {
 fn local(site: &Site) -> Local {
     let mut local = Local::default();
     for pool in site.networks.iter().flat_map(Served::pools) {
-        // A network's name in the settings is a name in the cluster too: it is shorter and plainer.
+        // Each network's name in the settings is a name in the cluster too, shorter and plainer.
         let Ok(network) = pool.network.parse() else { continue };
         let layer = LayerWord::from(pool.layer.as_str());
         if let Some(node) = serving(pool) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::sleep,
 };
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use super::{
     driver::Command,
     epoch_file::EpochFile,
     hook::Hooks,
-    snapshot::Snapshot,
+    snapshot::{Heights, Snapshot},
     store::{
         Store,
         nats::{NatsStore, OpenError, Options},
@@ -63,6 +63,7 @@ pub(super) struct Connected {
     pub(super) plan: Plan,
     pub(super) tools: Tools,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) heights: watch::Sender<Heights>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) store: Arc<dyn Store>,
     pub(super) bucket: Incarnation,
@@ -73,6 +74,7 @@ pub(super) struct Connecting {
     plan: Plan,
     tools: Tools,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    heights: watch::Sender<Heights>,
     commands: mpsc::Receiver<Command>,
     first: Option<oneshot::Sender<Result<(), String>>>,
 }
@@ -81,11 +83,11 @@ impl Connecting {
     pub(super) fn new(
         plan: Plan,
         tools: Tools,
-        snapshot: Arc<ArcSwap<Snapshot>>,
+        (snapshot, heights): (Arc<ArcSwap<Snapshot>>, watch::Sender<Heights>),
         commands: mpsc::Receiver<Command>,
         first: oneshot::Sender<Result<(), String>>,
     ) -> Self {
-        Self { plan, tools, snapshot, commands, first: Some(first) }
+        Self { plan, tools, snapshot, heights, commands, first: Some(first) }
     }
 
     /// Waits until the store is reached; `None` if the proxy ends before.
@@ -93,15 +95,15 @@ impl Connecting {
         let mut pauses = Backoff::jittered(PAUSES.0, PAUSES.1, self.tools.seed);
         loop {
             let opening = open((self.tools.open)(&self.plan.settings));
-            let Some(outcome) = self.beside_commands(opening).await else { return None };
+            let outcome = self.beside_commands(opening).await?;
             match outcome {
                 Ok((store, bucket)) => {
                     self.tell_first(Ok(()));
                     self.note(None);
-                    let Self { plan, tools, snapshot, commands, .. } = self;
+                    let Self { plan, tools, snapshot, heights, commands, .. } = self;
                     let settings = &plan.settings;
                     info!(cluster = %settings.name, replica = %settings.replica, "the cluster's store is open");
-                    return Some((Connected { plan, tools, snapshot, commands, store, bucket }, epoch_file));
+                    return Some((Connected { plan, tools, snapshot, heights, commands, store, bucket }, epoch_file));
                 }
                 Err(error) => {
                     self.tools.metrics.cluster_store_failed();
@@ -118,7 +120,7 @@ impl Connecting {
         }
     }
 
-    /// Tells the start the outcome of the first attempt. Whether the start still waits for it.
+    /// Tells the start the outcome of the first attempt. Whether the start still waits.
     fn tell_first(&mut self, outcome: Result<(), String>) -> bool {
         self.first.take().is_some_and(|first| first.send(outcome).is_ok())
     }
@@ -132,7 +134,7 @@ impl Connecting {
         self.snapshot.store(Arc::new(Snapshot { fault, ..Snapshot::clone(&before) }));
     }
 
-    /// Does `work`, and what is asked for meanwhile; `None` when the proxy ends.
+    /// Does `work`, and obeys commands meanwhile; `None` when the proxy ends.
     async fn beside_commands<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
         loop {
@@ -141,6 +143,7 @@ impl Connecting {
                 biased;
                 command = self.commands.recv() => match command? {
                     Command::Reload(plan) => self.plan = *plan,
+                    Command::Beat => {}
                     Command::Leave(left) => {
                         let _ = left.send(());
                         return None;

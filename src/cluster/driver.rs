@@ -1,4 +1,4 @@
-//! The task of a replica that has reached the store: feeds the rules, and does what they ask for.
+//! The task of a replica that has reached the store: feeds the rules, and carries out the effects.
 //!
 //! Inputs come one at a time, each with its moment. The consequences of one are done before the
 //! next comes in. Each request to the store has a deadline and exactly one answer, and carries the
@@ -16,7 +16,7 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::sleep,
 };
 
@@ -27,7 +27,7 @@ use super::{
     lease::{self, Leadership},
     membership::{self, Membership},
     moment::Moment,
-    snapshot::Snapshot,
+    snapshot::{Heights, Snapshot},
     store::{Prefix, Store, Watch},
 };
 use crate::{
@@ -48,6 +48,8 @@ const RISE: u32 = 2;
 pub(super) enum Command {
     /// Other settings count.
     Reload(Box<Plan>),
+    /// Clients were shown a higher block.
+    Beat,
     /// Leave the cluster, and tell when that is done.
     Leave(oneshot::Sender<()>),
 }
@@ -65,13 +67,14 @@ pub(super) struct Driver {
     plan: Plan,
     tools: Tools,
     published: Arc<ArcSwap<Snapshot>>,
+    heights: watch::Sender<Heights>,
     commands: mpsc::Receiver<Command>,
     store: Arc<dyn Store>,
     bucket: Incarnation,
     watch: Watch,
-    /// The watch has told all entries.
+    /// The watch has listed all entries.
     is_synced: bool,
-    /// When the store last told anything.
+    /// When the store last sent any news.
     heard: Option<Moment>,
     lead: Leadership,
     member: Membership,
@@ -79,14 +82,14 @@ pub(super) struct Driver {
     requests: FuturesUnordered<BoxFuture<'static, Feed>>,
     hook: Option<RunningHook>,
     epoch_file: Option<EpochFile>,
-    /// Where the end of the leave is told.
+    /// Hears of the end of the leave.
     leaving: Option<oneshot::Sender<()>>,
     snapshot: Snapshot,
 }
 
 impl Driver {
     pub(super) fn new(connected: Connected, epoch_file: Option<EpochFile>) -> Self {
-        let Connected { plan, tools, snapshot: published, commands, store, bucket } = connected;
+        let Connected { plan, tools, snapshot: published, heights, commands, store, bucket } = connected;
         let now = (tools.clock)();
         let me = plan.settings.replica.clone();
         let previous = epoch_file.as_ref().and_then(|file| file.previous(bucket));
@@ -102,6 +105,7 @@ impl Driver {
             plan,
             tools,
             published,
+            heights,
             commands,
             store,
             bucket,
@@ -200,6 +204,12 @@ impl Driver {
         self.snapshot.update(now, &self.lead, &self.member);
         self.snapshot.heard = self.heard;
         self.published.store(Arc::new(self.snapshot.clone()));
+        self.heights.send_if_modified(|known| {
+            let heights = self.snapshot.heights_of_others();
+            let is_new = *known != heights;
+            *known = heights;
+            is_new
+        });
     }
 
     fn obey(&mut self, command: Command) {
@@ -209,6 +219,7 @@ impl Driver {
                 self.member.reload(self.plan.settings.timing);
                 self.inputs.push_back(Feed::Lead(lease::Input::Reload(options(&self.plan.settings))));
             }
+            Command::Beat => self.inputs.push_back(Feed::Member(membership::Input::Beat)),
             Command::Leave(left) => {
                 self.leaving = Some(left);
                 self.inputs.push_back(Feed::Lead(lease::Input::Stop));
@@ -219,7 +230,7 @@ impl Driver {
         }
     }
 
-    /// Whether the replica was asked to leave, and has left as far as the store lets it.
+    /// Whether the replica was asked to leave, and has left as far as the store allows.
     fn has_left(&self) -> bool {
         let is_out = matches!(self.member.state(), None | Some(MemberState::Left | MemberState::Failed));
         let now = self.now();

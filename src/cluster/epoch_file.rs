@@ -1,8 +1,8 @@
-//! The file by which a process knows that the process before it, of the same replica, is dead.
+//! The file by which a process knows that the process before, of the same replica, is dead.
 //!
 //! The file holds the last life's bucket and epoch. The process that holds the file's lock wrote
 //! them, or follows a process that has ended: the system drops the lock with the process, and a
-//! process that is frozen keeps it.
+//! process that is frozen keeps the lock.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

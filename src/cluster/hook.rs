@@ -1,5 +1,5 @@
-//! The operator's hooks: a command that is run, or a URL that gets a POST, when this replica becomes
-//! the leader and when it ceases to be the leader.
+//! The operator's hooks: a command that is run, or a URL that gets a POST, when this replica
+//! becomes the leader, and when this replica ceases to be the leader.
 
 use std::{process::Stdio, sync::Arc};
 

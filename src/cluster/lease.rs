@@ -10,7 +10,7 @@
 //!   the store has taken and that came back on the leader's own watch. An answer that comes after
 //!   the lease has run out does not prolong the lease.
 //! - A follower claims `failover_timeout` after it **saw** the leader's newest heartbeat. The rule
-//!   of [`timing`](crate::domain::fleet::timing) makes that later than the end of the leader's lease.
+//!   of [`timing`](crate::domain::fleet::timing) makes that later than the end of the lease.
 //! - Each effect asks [`Leadership::may_begin`] first, also after a pause of the whole process, and
 //!   carries the term.
 //! - A claim without that wait follows only where the holder said that the work has ended, or where

@@ -30,6 +30,9 @@ use crate::domain::fleet::{
 /// The heartbeats whose sending is remembered, for the watch to confirm.
 const REMEMBERED_BEATS: usize = 8;
 
+/// The least time between two heartbeats, in milliseconds.
+const BEAT_GAP: u64 = 50;
+
 /// The newest heartbeat of a replica.
 #[derive(Clone, Debug)]
 struct Peer {
@@ -111,6 +114,10 @@ impl Membership {
             Input::WroteView { sequence, outcome } => self.wrote_view(&mut turn, now, sequence, outcome),
             Input::Tick => {}
             Input::Ready => self.is_ready = true,
+            Input::Beat => {
+                let last = Moment(self.next_beat.0.saturating_sub(self.timing.heartbeat));
+                self.next_beat = self.next_beat.min(now.max(last.after(BEAT_GAP)));
+            }
             Input::Drain => self.is_draining = true,
             Input::Emptied => self.is_empty = true,
         }

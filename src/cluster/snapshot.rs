@@ -1,4 +1,6 @@
-//! The cluster as one replica knows it, for status and metrics.
+//! The cluster as a replica knows the cluster, for status and metrics.
+
+use std::collections::BTreeMap;
 
 use super::{
     lease::{Leadership, Reason},
@@ -39,6 +41,10 @@ pub struct Leader {
     pub revision: StoreRevision,
 }
 
+/// For each layer of each network, by their names, the highest block that another replica's clients
+/// were shown.
+pub type Heights = BTreeMap<(String, String), u64>;
+
 /// The knowledge of one replica at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -62,7 +68,7 @@ pub struct Snapshot {
     pub leader: Option<Leader>,
     /// The replicas that were heard of, this one included, in the order of their names.
     pub peers: Vec<Peer>,
-    /// When the store last told anything; none before the first time.
+    /// When the store last sent any news; none before the first news.
     pub heard: Option<Moment>,
     /// Why there is no connection to the store.
     pub fault: Option<String>,
@@ -93,7 +99,7 @@ impl Snapshot {
         }
     }
 
-    /// Takes up what the rules know.
+    /// Takes up the knowledge of the rules.
     pub(super) fn update(&mut self, now: Moment, lead: &Leadership, member: &Membership) {
         self.state = member.state().cloned();
         self.epoch = member.epoch();
@@ -121,7 +127,21 @@ impl Snapshot {
         self.last_fence = Some((now, reason.to_string()));
     }
 
-    /// Milliseconds since the store last told anything: the age of this knowledge.
+    /// The heights that clients of other replicas were shown. The heights of a replica that is gone
+    /// count too: its clients are not gone.
+    pub(super) fn heights_of_others(&self) -> Heights {
+        let mut heights = Heights::new();
+        for peer in self.peers.iter().filter(|peer| peer.name != self.replica) {
+            for head in &peer.heartbeat.heads {
+                let place = (head.network.as_str().to_owned(), head.layer.as_str().to_owned());
+                let height = heights.entry(place).or_default();
+                *height = head.served.max(*height);
+            }
+        }
+        heights
+    }
+
+    /// Milliseconds since the last news of the store: the age of this knowledge.
     pub fn age(&self, now: Moment) -> u64 {
         now.since(self.heard.unwrap_or(self.started))
     }

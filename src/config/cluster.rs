@@ -58,7 +58,7 @@ pub struct Cluster {
     pub on_hook_timeout: Duration,
 }
 
-/// The URL of a server of NATS. `Display` and `Debug` leave out the user, who may be a token.
+/// The URL of a server of NATS. `Display` and `Debug` leave out the user, which may be a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NatsUrl(Secret<String>);
 

@@ -67,8 +67,8 @@ impl LogFilter {
 
     /// The filter that `tracing` wants.
     pub fn to_env_filter(&self) -> EnvFilter {
-        // The client of NATS tells each attempt to connect; the cluster tells what matters of them.
-        // A directive that the operator writes stands in the place of this one.
+        // The client of NATS logs each attempt to connect, and the cluster logs the outcome. A
+        // directive of the operator stands in the place of this default.
         EnvFilter::builder().parse_lossy(format!("async_nats=error,{}", self.0))
     }
 }

@@ -1,6 +1,8 @@
 //! Several proxies as replicas over one store in memory, each as the binary builds it. In simulated
 //! time.
 
+mod shared_heights;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -49,8 +51,13 @@ struct Fleet {
 
 impl Fleet {
     async fn new() -> Self {
+        Self::before(1).await
+    }
+
+    /// A fleet without replicas yet, and a network of so many nodes.
+    async fn before(nodes: usize) -> Self {
         let net = Net::default();
-        let options = Options { execution: 1, now_unix: Some(START_UNIX), ..Options::default() };
+        let options = Options { execution: nodes, now_unix: Some(START_UNIX), ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let (store, opens) = (Memory::new(Settings::default()), Arc::new(AtomicBool::new(true)));
         let (replicas, settings) = (Vec::new(), Vec::new());
@@ -68,8 +75,11 @@ impl Fleet {
         (fleet, leader)
     }
 
+    /// The settings of a replica before all nodes, its own one first.
     fn text(&self, place: usize, more: &str) -> String {
-        let nodes = proxy::nodes([&*self.devnet.el(0).http_url()]);
+        let count = self.devnet.nodes().count();
+        let urls: Vec<String> = (0..count).map(|at| self.devnet.el((place + at) % count).http_url()).collect();
+        let nodes = proxy::nodes(urls.iter().map(String::as_str));
         format!("{nodes}[cluster]\nname = \"eu\"\nreplica = \"r{place}\"\nnats = \"nats://unused\"\n{more}")
     }
 

@@ -24,7 +24,7 @@ use crate::{
 const KEPT_HEARTBEAT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Driver {
-    /// Does what the election asks for.
+    /// Carries out the effects of the election.
     pub(super) fn led(&mut self, now: Moment, turn: lease::Turn) {
         if let Some(transition) = &turn.transition {
             self.noted(now, transition);
@@ -84,7 +84,7 @@ impl Driver {
         }
     }
 
-    /// Does what membership asks for.
+    /// Carries out the effects of membership.
     pub(super) fn belonged(&mut self, now: Moment, turn: membership::Turn) {
         if let Some(membership::Transition { from, to }) = &turn.transition {
             let from = from.as_ref().map_or("none", |from| from.as_str());
@@ -147,7 +147,7 @@ impl Driver {
         }
     }
 
-    /// Adds to a heartbeat what only the rest of the proxy knows.
+    /// Adds to a heartbeat the parts that only the rest of the proxy knows.
     fn complete(&self, now: Moment, heartbeat: &mut Heartbeat) {
         let local = (self.tools.local)();
         heartbeat.role = self.lead.role();

@@ -39,7 +39,7 @@ impl Driver {
         }
     }
 
-    /// After a silence of the store, others are judged by what comes from now on: their heartbeats
+    /// After a silence of the store, others are judged by the news from now on: their heartbeats
     /// may have met the same silence.
     fn notice_silence(&mut self) {
         let now = self.now();
@@ -51,7 +51,7 @@ impl Driver {
     }
 
     fn synced(&mut self) {
-        // The rules take the event as the end of a first listing, and the watch repeats it.
+        // The rules take the event as the end of a first listing, and the watch repeats that event.
         if !self.is_synced {
             self.is_synced = true;
             self.lead_sees(lease::Watched::Synced);

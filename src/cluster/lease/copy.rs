@@ -19,9 +19,9 @@ pub(super) struct LeaseCopy {
     pub(super) entry: Option<Seen>,
     /// Since when the key is known to be absent.
     pub(super) absent_since: Option<Moment>,
-    /// All entries that there were when the watch began have been told.
+    /// The watch has listed all entries that there were when the watch began.
     pub(super) is_synced: bool,
-    /// The entry was told since the watch began.
+    /// The entry was listed since the watch began.
     is_listed: bool,
 }
 
@@ -53,7 +53,7 @@ impl LeaseCopy {
         (self.is_synced, self.is_listed) = (false, false);
     }
 
-    /// The watch has told all entries: an entry that was not among them is gone.
+    /// The watch has listed all entries: any other entry is gone.
     pub(super) fn synced(&mut self, now: Moment) {
         self.is_synced = true;
         if !self.is_listed {

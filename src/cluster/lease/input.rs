@@ -77,7 +77,7 @@ pub enum Watched {
         /// The revision of the deletion.
         revision: StoreRevision,
     },
-    /// All entries that there were when the watch began have been told.
+    /// The watch has listed all entries that there were when the watch began.
     Synced,
     /// The watch was lost and begins anew: entries come again, and deletions may go untold.
     Reset,

@@ -34,6 +34,8 @@ pub enum Input {
     Tick,
     /// The copies of the cluster's state and of the outbox are read: the second step of joining.
     Ready,
+    /// The next heartbeat has news, and is sent sooner.
+    Beat,
     /// The replica is to leave.
     Drain,
     /// A draining replica owns no shard any more.
@@ -71,7 +73,7 @@ pub enum Watched {
         /// The revision of the deletion.
         revision: StoreRevision,
     },
-    /// All entries that there were when the watch began have been told.
+    /// The watch has listed all entries that there were when the watch began.
     Synced,
     /// The watch was lost and begins anew.
     Reset,

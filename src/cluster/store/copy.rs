@@ -1,4 +1,4 @@
-//! What a watcher was told: turns messages and listings into events, each change told once.
+//! The copy of a watcher: turns messages and listings into events, each change told once.
 
 use std::collections::BTreeMap;
 

@@ -45,7 +45,7 @@ pub struct Heartbeat {
     pub epoch: Option<Epoch>,
     /// Counts the heartbeats of the life; 0 is the registration.
     pub sequence: u64,
-    /// The standing, as the replica sees it.
+    /// The standing, as the replica sees that.
     pub state: MemberState,
     /// The part in the election.
     pub role: Role,

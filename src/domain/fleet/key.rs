@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::name::{NotAName, ReplicaName};
 
-/// A key that cannot be read. Such a key is counted, and is no reason to stop a watch.
+/// A key that cannot be read, which is no reason to stop a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum NotAKey {
     /// The key is of no shape that this version knows.

@@ -26,7 +26,7 @@ words! {
 pub struct Lease {
     /// The format's number.
     pub format: u32,
-    /// The replica that holds the lease, or held it last.
+    /// The replica that holds the lease, or was the last to hold the lease.
     pub holder: ReplicaName,
     /// The holder's life and the count of this write: tells one's own write from a foreign one.
     pub stamp: Revision,

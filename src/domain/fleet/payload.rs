@@ -15,7 +15,7 @@ pub const FORMAT: u32 = 1;
 /// The longest payload that is read, in bytes.
 const LONGEST_PAYLOAD: usize = 1024 * 1024;
 
-/// Fields that this version does not know, by name. They are written back unchanged.
+/// Fields that this version does not know, by name, which are written back unchanged.
 pub type Unknown = BTreeMap<String, Value>;
 
 /// A value that cannot be read as the payload of its key.

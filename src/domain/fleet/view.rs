@@ -1,4 +1,4 @@
-//! The payload of the key `view`: who is in the cluster.
+//! The payload of the key `view`: the members of the cluster.
 
 use std::collections::BTreeMap;
 

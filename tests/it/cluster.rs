@@ -330,6 +330,28 @@ fn a_bucket_that_is_another_is_joined_anew() {
     });
 }
 
+/// R6, R13: an outage of the store that is longer than the failover timeout fails no replica, though
+/// one is back sooner than the others.
+#[test]
+fn an_outage_of_the_store_fails_no_replica() {
+    run_simulated(13, async {
+        let (fleet, _) = Fleet::of_three().await;
+        let before = fleet.cluster(0).await["view"].take();
+        (0..3).for_each(|place| fleet.store.refuse(&format!("r{place}")));
+        sleep(2 * FAILOVER).await;
+        assert!(fleet.leaders().await.is_empty());
+        fleet.store.heal("r0");
+        sleep(Duration::from_secs(3)).await;
+        fleet.store.heal("r1");
+        fleet.store.heal("r2");
+        fleet.leader_within(FAILOVER + LEASE).await;
+        sleep(FAILOVER).await;
+        for place in 0..3 {
+            assert_eq!(fleet.cluster(place).await["view"], before, "r{place}");
+        }
+    });
+}
+
 /// A4, A5: a lost answer fences nobody.
 #[test]
 fn a_lost_answer_fences_nobody() {
@@ -337,7 +359,10 @@ fn a_lost_answer_fences_nobody() {
     run_simulated(8, async {
         let (fleet, leader) = Fleet::of_three().await;
         for _ in 0..4 {
-            fleet.store.inject(&format!("r{leader}"), Fault::AppliedAmbiguous);
+            // The next two writes are a heartbeat and a renewal of the lease.
+            for _ in 0..2 {
+                fleet.store.inject(&format!("r{leader}"), Fault::AppliedAmbiguous);
+            }
             sleep(Duration::from_secs(4)).await;
             assert_eq!(fleet.leaders().await, [leader]);
         }

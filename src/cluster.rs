@@ -14,6 +14,7 @@
 mod connect;
 mod driver;
 mod epoch_file;
+mod fleet;
 mod hook;
 pub mod lease;
 pub mod membership;
@@ -41,11 +42,12 @@ use self::{
 };
 pub use self::{
     connect::{OpenStore, open_nats},
+    fleet::{Change, Fleet, Seen, Verdicts, counts},
     snapshot::{Heights, Leader, Peer, Snapshot},
 };
 use crate::{
     config,
-    domain::fleet::{ServedHead, ServingNode, Term},
+    domain::fleet::{NodeVerdict, ServedHead, ServingNode, Term},
     metrics::Metrics,
 };
 
@@ -59,6 +61,8 @@ pub struct Local {
     pub heads: Vec<ServedHead>,
     /// The nodes that serve.
     pub serving: Vec<ServingNode>,
+    /// The verdicts on all nodes.
+    pub verdicts: Vec<NodeVerdict>,
 }
 
 /// The means of a replica.

@@ -13,10 +13,10 @@ use crate::{
         moment::{Clock, Moment, boot_time},
     },
     config::Config,
-    domain::fleet::{LayerWord, ServedHead, ServingNode},
+    domain::fleet::{LayerWord, NodeRef, NodeVerdict, ServedHead, ServingNode},
     door::site::{Served, Site},
     metrics::Metrics,
-    pool::Pool,
+    pool::{Pool, node::Node, snapshot::Facts},
 };
 
 /// How long the start waits for the first word of the store, while clients are served already.
@@ -109,6 +109,8 @@ pub(super) async fn share_heights(running: Arc<Running>, site: Arc<ArcSwap<Site>
 async fn share(pool: Arc<Pool>, running: Arc<Running>) {
     let (mut heights, mut changes) = (running.cluster().heights(), pool.subscribe());
     let place = (pool.network.to_string(), pool.layer.as_str().to_owned());
+    let words = || pool.snapshot().nodes.iter().map(|known| known.verdict.as_str()).collect::<Vec<_>>();
+    let mut seen = words();
     loop {
         if let Some(height) = heights.borrow_and_update().get(&place) {
             pool.shown_elsewhere(*height);
@@ -117,7 +119,17 @@ async fn share(pool: Arc<Pool>, running: Arc<Running>) {
         tokio::select! {
             () = pool.shown_higher() => running.beat(),
             changed = heights.changed() => if changed.is_err() { return },
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // A verdict is news.
+                let now = words();
+                if now != seen {
+                    running.beat();
+                }
+                seen = now;
+            }
         }
     }
 }
@@ -138,6 +150,7 @@ fn local(site: &Site) -> Local {
         // Each network's name in the settings is a name in the cluster too, shorter and plainer.
         let Ok(network) = pool.network.parse() else { continue };
         let layer = LayerWord::from(pool.layer.as_str());
+        local.verdicts.extend(verdicts(pool));
         if let Some(node) = serving(pool) {
             local.serving.push(ServingNode { network, layer: layer.clone(), node });
         }
@@ -146,6 +159,19 @@ fn local(site: &Site) -> Local {
         }
     }
     local
+}
+
+/// The verdicts on the nodes of a pool. The errors are clean: the pool keeps no other.
+fn verdicts(pool: &Pool) -> Vec<NodeVerdict> {
+    let (snapshot, layer) = (pool.snapshot(), LayerWord::from(pool.layer.as_str()));
+    let verdict = |(node, known): (&Node, &Facts)| {
+        let (network, name) = (pool.network.parse().ok()?, node.name.parse().ok()?);
+        let node = NodeRef { network, layer: layer.clone(), node: name };
+        let last_error = known.last_error.as_ref().filter(|_| !known.verdict.is_usable());
+        let last_error = last_error.map(|(text, _)| text.clone());
+        Some(NodeVerdict { node, verdict: known.verdict.as_str().into(), last_error })
+    };
+    pool.nodes.iter().zip(&snapshot.nodes).filter_map(verdict).collect()
 }
 
 fn serving(pool: &Pool) -> Option<crate::domain::fleet::NodeName> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    fleet::{self, Fleet},
     lease::{Leadership, Reason},
     membership::Membership,
     moment::Moment,
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub heard: Option<Moment>,
     /// Why there is no connection to the store.
     pub fault: Option<String>,
+    /// The nodes as all replicas see them.
+    pub fleet: Fleet,
     /// The last fence of this process: when, and why.
     pub last_fence: Option<(Moment, String)>,
     /// When this process started.
@@ -94,6 +97,7 @@ impl Snapshot {
             peers: Vec::new(),
             heard: None,
             fault: None,
+            fleet: Fleet::default(),
             last_fence: None,
             started: now,
         }
@@ -120,6 +124,8 @@ impl Snapshot {
             seen,
         };
         self.peers = member.heartbeats().map(peer).collect();
+        let verdicts = fleet::verdicts(self);
+        self.fleet.update(now, verdicts);
     }
 
     /// Notes a fence.

@@ -34,12 +34,12 @@ mod word;
 mod tests;
 
 pub use self::{
-    heartbeat::{Heartbeat, ServedHead, ServingNode},
+    heartbeat::{Heartbeat, NodeRef, NodeVerdict, ServedHead, ServingNode},
     key::{Key, KeyToken, NotAKey},
     lease::{Lease, LeaseState},
     name::{ClusterName, NetworkName, NodeName, NotAName, ReplicaName},
     payload::{FORMAT, Malformed, Payload, Unknown, decode, encode},
     revision::{Epoch, Incarnation, Revision, StoreRevision, Term, ViewNumber},
     view::{Member, MemberState, View},
-    word::{LayerWord, Role},
+    word::{LayerWord, Role, VerdictWord},
 };

@@ -132,6 +132,8 @@ pub struct ClusterFacts {
     pub copy_age: IntGaugeVec,
     /// The replicas of the view.
     pub replicas: IntGaugeVec,
+    /// Replicas by their verdict on a node.
+    pub verdicts: IntGaugeVec,
 }
 
 impl ClusterFacts {
@@ -157,11 +159,16 @@ impl ClusterFacts {
                 "Replicas in the view, by standing: `active`, `draining`, `left`, `failed`.",
                 &["state"],
             ),
+            verdicts: gauge(
+                "cluster_node_verdicts",
+                "Replicas that hold this verdict on the node; the words are those of `node.verdict` in STATUS.md.",
+                &["network", "node", "layer", "verdict"],
+            ),
         }
     }
 
-    pub(super) fn all(&self) -> [&IntGaugeVec; 7] {
-        let Self { role, leading, epoch, term, view, copy_age, replicas } = self;
-        [role, leading, epoch, term, view, copy_age, replicas]
+    pub(super) fn all(&self) -> [&IntGaugeVec; 8] {
+        let Self { role, leading, epoch, term, view, copy_age, replicas, verdicts } = self;
+        [role, leading, epoch, term, view, copy_age, replicas, verdicts]
     }
 }

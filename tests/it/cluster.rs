@@ -2,6 +2,7 @@
 //! time.
 
 mod shared_heights;
+mod shared_verdicts;
 
 use std::{
     sync::{

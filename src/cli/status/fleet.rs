@@ -1,5 +1,7 @@
 //! `steadfast status --fleet`: the replicas of the cluster, as the proxy that is asked knows them.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::cli::table::table;
@@ -15,6 +17,24 @@ pub(super) struct Fleet {
     leader: Option<Leader>,
     view: Option<View>,
     replicas: Vec<Replica>,
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    network: String,
+    layer: String,
+    node: String,
+    verdicts: BTreeMap<String, usize>,
+    of: usize,
+    replicas: Vec<Verdict>,
+}
+
+#[derive(Deserialize)]
+struct Verdict {
+    replica: String,
+    verdict: String,
+    last_error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +132,25 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
         row.resize(head.len(), "-".to_owned());
         rows.push(row);
     }
-    text + &format!("view {}\n\n", view.number) + &table(&rows)
+    text += &format!("view {}\n\n{}", view.number, table(&rows));
+    fleet.nodes.iter().for_each(|node| text += &doubts(node));
+    text
+}
+
+/// A line for each verdict but `up` that some replica holds on a node, with the last error.
+fn doubts(node: &Node) -> String {
+    let mut text = String::new();
+    for (word, count) in node.verdicts.iter().filter(|(word, _)| *word != "up") {
+        let who = node.replicas.iter().filter(|of| of.verdict == *word);
+        let errors = who.map(|of| match &of.last_error {
+            Some(error) => format!("{}: {error}", of.replica),
+            None => of.replica.clone(),
+        });
+        let Node { network, layer, node, of, .. } = node;
+        let errors = errors.collect::<Vec<_>>().join("; ");
+        text += &format!("{count} of {of} replicas see {network} {layer} {node} {word} ({errors})\n");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -133,12 +171,20 @@ mod tests {
                 "heads": [{ "network": "default", "layer": "el", "served": 77 }],
                 "serving": [{ "network": "default", "layer": "el", "node": "geth-1" }],
             }],
+            "nodes": [{
+                "network": "default", "layer": "el", "node": "geth-2", "verdicts": { "down": 1, "up": 2 }, "of": 3,
+                "replicas": [
+                    { "replica": "r1", "verdict": "down", "last_error": "refused" },
+                    { "replica": "r2", "verdict": "up", "last_error": null },
+                ],
+            }],
         });
         let text = render(Some(&serde_json::from_value(told).unwrap()));
         assert!(text.starts_with("cluster eu: asked r1, which is watching\nlease: held by r2, term 9\n"), "{text}");
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert!(row("r1").contains("default el 77") && row("r1").ends_with("default el geth-1"), "{text}");
         assert!(row("r3").contains("failed"), "{text}");
+        assert!(text.ends_with("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");
         assert!(render(None).contains("in no cluster"));
     }
 }

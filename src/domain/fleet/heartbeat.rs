@@ -7,7 +7,7 @@ use super::{
     payload::{FORMAT, Unknown, payload},
     revision::{Epoch, StoreRevision, Term, ViewNumber},
     view::MemberState,
-    word::{LayerWord, Role},
+    word::{LayerWord, Role, VerdictWord},
 };
 
 /// The highest block, or slot, that a replica has shown to clients of one layer of one network.
@@ -30,6 +30,30 @@ pub struct ServingNode {
     pub layer: LayerWord,
     /// The node.
     pub node: NodeName,
+}
+
+/// A node, whichever replica looks at the node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// The network.
+    pub network: NetworkName,
+    /// The layer: the two layers of a network may use the same name.
+    pub layer: LayerWord,
+    /// The node.
+    pub node: NodeName,
+}
+
+/// A replica's verdict on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeVerdict {
+    /// The node.
+    #[serde(flatten)]
+    pub node: NodeRef,
+    /// The verdict.
+    pub verdict: VerdictWord,
+    /// The node's last error, redacted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// A replica's state. The first one of a life, without an epoch, is the registration.
@@ -64,6 +88,9 @@ pub struct Heartbeat {
     /// The nodes that serve.
     #[serde(default)]
     pub serving: Vec<ServingNode>,
+    /// The verdicts on all nodes.
+    #[serde(default)]
+    pub verdicts: Vec<NodeVerdict>,
     /// The version of the program.
     #[serde(default)]
     pub build: String,
@@ -87,6 +114,7 @@ impl Heartbeat {
             view: ViewNumber::default(),
             heads: Vec::new(),
             serving: Vec::new(),
+            verdicts: Vec::new(),
             build: String::new(),
             other: Unknown::new(),
         }
@@ -101,5 +129,6 @@ impl Heartbeat {
 payload!(Heartbeat, |this| {
     let layers = this.heads.iter().map(|head| &head.layer).chain(this.serving.iter().map(|node| &node.layer));
     let layers = layers.filter(|layer| !layer.is_known()).count();
-    layers + usize::from(!this.state.is_known()) + usize::from(!this.role.is_known())
+    let verdicts = this.verdicts.iter().filter(|of| !of.verdict.is_known() || !of.node.layer.is_known()).count();
+    layers + verdicts + usize::from(!this.state.is_known()) + usize::from(!this.role.is_known())
 });

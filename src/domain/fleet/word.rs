@@ -87,3 +87,29 @@ words! {
         Cl = "cl",
     }
 }
+
+words! {
+    /// The verdict on a node: the words of the pool's verdicts.
+    VerdictWord {
+        /// Usable.
+        Up = "up",
+        /// Behind the pool's head.
+        Lagging = "lagging",
+        /// The head stands still.
+        Stalled = "stalled",
+        /// The head is not verified.
+        Optimistic = "optimistic",
+        /// The execution node is lost.
+        ElOffline = "el_offline",
+        /// Syncing.
+        Syncing = "syncing",
+        /// Left alone for quota.
+        Resting = "resting",
+        /// The head is implausible.
+        Suspect = "suspect",
+        /// Serves another chain.
+        WrongChain = "wrong_chain",
+        /// Does not answer.
+        Down = "down",
+    }
+}

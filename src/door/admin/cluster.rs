@@ -1,5 +1,7 @@
 //! The cluster in `/status`, `/leader` and the metrics.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -7,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{failure, json_reply};
 use crate::{
-    cluster::{Cluster, Leader, Peer, Snapshot, moment::Moment},
-    domain::fleet::{MemberState, Role},
+    cluster::{Change, Cluster, Leader, Peer, Seen, Snapshot, counts, moment::Moment},
+    domain::fleet::{MemberState, NodeRef, ReplicaName, Role, VerdictWord},
     metrics::ClusterFacts,
 };
 
@@ -44,6 +46,7 @@ pub(super) fn status(cluster: &Cluster) -> Value {
         peers,
         heard: _,
         fault,
+        fleet,
         last_fence,
         started: _,
     } = &*snapshot;
@@ -75,6 +78,8 @@ pub(super) fn status(cluster: &Cluster) -> Value {
         "leader": leader,
         "view": members,
         "last_fence": last_fence,
+        "nodes": fleet.verdicts().iter().map(|(node, seen)| node_told(node, seen)).collect::<Vec<_>>(),
+        "changes": fleet.changes().map(|change| change_told(change, now)).collect::<Vec<_>>(),
         "replicas": peers.iter().map(|peer| told(peer, &snapshot, now)).collect::<Vec<_>>(),
     })
 }
@@ -105,6 +110,29 @@ fn told(peer: &Peer, snapshot: &Snapshot, now: Moment) -> Value {
     })
 }
 
+/// A node, as the replicas see it.
+fn node_told(node: &NodeRef, seen: &BTreeMap<ReplicaName, Seen>) -> Value {
+    let counts: serde_json::Map<_, _> =
+        counts(seen).into_iter().map(|(word, count)| (word.as_str().to_owned(), json!(count))).collect();
+    let replicas = seen.iter().map(|(replica, Seen { verdict, last_error })| {
+        json!({ "replica": replica.as_str(), "verdict": verdict.as_str(), "last_error": last_error })
+    });
+    json!({
+        "network": node.network.as_str(), "layer": node.layer.as_str(), "node": node.node.as_str(),
+        "verdicts": counts, "of": seen.len(), "replicas": replicas.collect::<Vec<_>>(),
+    })
+}
+
+fn change_told(change: &Change, now: Moment) -> Value {
+    let Change { at, node, replica, from, to, last_error } = change;
+    let word = |word: &Option<VerdictWord>| word.as_ref().map(|word| word.as_str().to_owned());
+    json!({
+        "seconds_ago": now.since(*at) / 1000, "replica": replica.as_str(), "network": node.network.as_str(),
+        "layer": node.layer.as_str(), "node": node.node.as_str(), "from": word(from), "to": word(to),
+        "last_error": last_error,
+    })
+}
+
 /// Writes the gauges of the cluster.
 pub(super) fn fill(cluster: &Cluster, facts: &ClusterFacts) {
     let (snapshot, now) = (cluster.snapshot(), cluster.now());
@@ -117,6 +145,13 @@ pub(super) fn fill(cluster: &Cluster, facts: &ClusterFacts) {
     facts.epoch.with_label_values(none).set(snapshot.epoch.map_or(0, |epoch| number(epoch.0)));
     facts.term.with_label_values(none).set(snapshot.leader.as_ref().map_or(0, |leader| number(leader.term.0)));
     facts.copy_age.with_label_values(none).set(number(snapshot.age(now) / 1000));
+    for (node, seen) in snapshot.fleet.verdicts() {
+        let (network, name, layer) = (node.network.as_str(), node.node.as_str(), node.layer.as_str());
+        for (word, count) in counts(seen) {
+            let labels = [network, name, layer, word.as_str()];
+            facts.verdicts.with_label_values(&labels).set(number(count as u64));
+        }
+    }
     let Some((view, members)) = &snapshot.view else { return };
     facts.view.with_label_values(none).set(number(view.0));
     for state in [MemberState::Active, MemberState::Draining, MemberState::Left, MemberState::Failed] {

@@ -334,11 +334,11 @@ impl<'a> RequestRun<'a> {
             self.requests.wait_for_head(self.request, node).await;
             let began = Instant::now();
             let (node, sent) = match (self.requests.time_before_second_node(self.request), upload.in_memory()) {
-                (Some(patience), Some(body)) => self.race(node, &body, patience).await,
+                (Some(time_limit), Some(body)) => self.race(node, &body, time_limit).await,
                 _ => {
                     let Requests { pool, settings, room, .. } = self.requests;
-                    let patience = settings.attempt_timeout;
-                    (node, attempt_holding(pool, node, self.request, upload, patience, Some(room)).await)
+                    let time_limit = settings.attempt_timeout;
+                    (node, attempt_holding(pool, node, self.request, upload, time_limit, Some(room)).await)
                 }
             };
             self.notes_wait(&sent, began);

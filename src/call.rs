@@ -104,7 +104,7 @@ impl Calls {
             pool: pool.clone(),
             remembered: remembered.clone(),
             send_to: settings.send_to,
-            patience: settings.attempt_timeout,
+            time_limit: settings.attempt_timeout,
             metrics: metrics.clone(),
         };
         let mut running = JoinSet::new();

@@ -23,9 +23,9 @@ pub struct Load {
 
 /// The best node for a call, leaving out those in `tried`; `None` when there is none left.
 ///
-/// Usable before unusable (the least bad first), those that have reached `served`, the highest
-/// block that clients were shown, before those that have not, primary before backup; then `policy`.
-/// Calls that mean something only on one node always take the first.
+/// Nodes are ordered by the badness of the verdict (0 is usable), then by the blocks below
+/// `served`, the highest block that clients were shown, then by tier, then by `policy`, then by the
+/// configuration. Calls of the class [`Class::NodeLocal`] ignore `policy`.
 pub fn next(
     snapshot: &Snapshot,
     load: impl Fn(NodeId) -> Load,

@@ -118,10 +118,10 @@ impl NetworkRuntime {
                 return Ok(None);
             }
             let old = earlier.into_iter().flat_map(Self::pools).find(|pool| pool.layer == layer);
-            let patience = (nodes.len() > 1).then_some(FULL);
+            let wait_limit = (nodes.len() > 1).then_some(FULL);
             let build = |node: &config::Node| {
                 let connect = CONNECT.min(config.calls.attempt_timeout);
-                let reach = Reach { connect, max_connections: max_connections(node, config, limits), patience };
+                let reach = Reach { connect, max_connections: max_connections(node, config, limits), wait_limit };
                 if layer == Layer::Cl && reach.max_connections == 1 && old.is_none() {
                     let node = node.name.as_str();
                     warn!(
@@ -156,14 +156,14 @@ impl NetworkRuntime {
         self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|requests| requests.pool()))
     }
 
-    /// Waits until a node of each side may serve, but no longer than `patience`.
-    pub(super) async fn settle(&self, patience: Duration) {
+    /// Waits until a node of each side may serve, but no longer than `time_limit`.
+    pub(super) async fn settle(&self, time_limit: Duration) {
         let served = join_all(self.pools().map(|pool| async {
             let mut changes = pool.subscribe();
             while !pool.snapshot().serves() && changes.changed().await.is_ok() {}
         }));
         // A node that is down now may come up later, as at any start.
-        let _ = timeout(patience, served).await;
+        let _ = timeout(time_limit, served).await;
     }
 
     /// Whether a call or request of an earlier configuration is still under way.

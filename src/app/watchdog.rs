@@ -38,8 +38,8 @@ pub(super) async fn beat(supervisor: &Supervisor, worker_jobs: &WorkerJobs, mut 
     }
 }
 
-/// Whether every worker does a job within `patience`.
-async fn all_answer(worker_jobs: &WorkerJobs, patience: Duration) -> bool {
+/// Whether every worker does a job within `time_limit`.
+async fn all_answer(worker_jobs: &WorkerJobs, time_limit: Duration) -> bool {
     let asked = async {
         let mut answers = Vec::new();
         for worker in 0..worker_jobs.count() {
@@ -55,7 +55,7 @@ async fn all_answer(worker_jobs: &WorkerJobs, patience: Duration) -> bool {
         }
         true
     };
-    timeout(patience, asked).await.unwrap_or(false)
+    timeout(time_limit, asked).await.unwrap_or(false)
 }
 
 #[cfg(test)]

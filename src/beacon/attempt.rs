@@ -124,15 +124,15 @@ impl Sent {
 /// Sends `request` to one node of `pool`, and has the pool note how the node did.
 ///
 /// A request whose work is not long, and that may go to another node, must be answered within
-/// `patience`.
+/// `time_limit`.
 pub(super) async fn attempt(
     pool: &Arc<Pool>,
     index: NodeId,
     request: &Request,
     upload: &mut Upload,
-    patience: Duration,
+    time_limit: Duration,
 ) -> Sent {
-    attempt_holding(pool, index, request, upload, patience, None).await
+    attempt_holding(pool, index, request, upload, time_limit, None).await
 }
 
 /// [`attempt`], with `room` for an answer that is useless unless whole, and for long words.
@@ -141,7 +141,7 @@ pub(super) async fn attempt_holding(
     index: NodeId,
     request: &Request,
     upload: &mut Upload,
-    patience: Duration,
+    time_limit: Duration,
     room: Option<&Arc<Room>>,
 ) -> Sent {
     let node = &pool.nodes[index];
@@ -168,7 +168,7 @@ pub(super) async fn attempt_holding(
     // Both arms are cancel-safe: an exchange given up closes its connection.
     let sent = tokio::select! {
         biased;
-        sent = exchange(pool, index, request, headers.as_ref(), upload, patience, room) => {
+        sent = exchange(pool, index, request, headers.as_ref(), upload, time_limit, room) => {
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
                 Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
@@ -204,13 +204,13 @@ async fn exchange(
     request: &Request,
     headers: Option<&HeaderMap>,
     upload: &mut Upload,
-    patience: Duration,
+    time_limit: Duration,
     room: Option<&Arc<Room>>,
 ) -> Sent {
     let node = &pool.nodes[index];
     let began = Instant::now();
     let is_endless = matches!(TimeLimit::of(request), TimeLimit::Long | TimeLimit::Work);
-    let limit = if is_endless { HEAD } else { patience };
+    let limit = if is_endless { HEAD } else { time_limit };
     let late = || {
         let text = format!("no answer to a request within {limit:?}");
         Sent::Late(Trouble { fault: Fault::Silent, text })

@@ -1,10 +1,12 @@
 //! The node that a request goes to next.
 //!
-//! Rule: a request goes to the node of all clients' view, unless that node fails such requests or
-//! rests; a request for data that the chain settled long ago may go to any. Where all nodes rest,
-//! a request for which a validator waits is tried all the same, once at each node. Reason: a duty
-//! that is refused is lost for certain. Example: both nodes refuse duties for 30 s, and the next
-//! attestation data are asked for 6 s later. The request goes to the first node, which answers.
+//! Rule: a signed block or envelope goes to the node that made the block first. Any other request
+//! goes to the active node, unless that node rests or keeps failing such requests; then the best
+//! other node gets the request. With `policy = "spread"` a read of data that the chain settled long
+//! ago goes to the least busy of the best nodes. Where all nodes rest, a request for which a
+//! validator waits is tried all the same, once at each node. Reason: a duty that is refused is lost
+//! for certain. Example: both nodes refuse duties for 30 s, and the next attestation data are asked
+//! for 6 s later. The request goes to the first node, which answers.
 
 use tokio::time::Instant;
 

@@ -73,8 +73,8 @@ struct Left {
 enum Aim {
     /// Give the message to another node, for this reason; to the first node for none.
     Another(&'static str),
-    /// Wait for the nodes that have the message. At this moment another node has the message,
-    /// unless a node has judged the message by then: then that judgement counts.
+    /// Wait until this moment for the nodes that have the message. Then another node gets the
+    /// message, or, if a node has judged the message for good, the client gets that judgement.
     Wait(Instant),
     /// Give the client the judgement of a node: each usable node has had its time.
     End,
@@ -119,8 +119,8 @@ struct Giving<'a> {
     retry: Option<Instant>,
     /// The pauses before these nodes are asked again.
     pauses: Backoff,
-    /// At this moment a refusal in words that are not known goes to the client, unless there is a
-    /// usable node that has not had the message.
+    /// At this moment the client gets a refusal in words that are not known. Each node that gets
+    /// the message for the first time postpones the moment, also one that gets the message then.
     doubt: Option<Instant>,
     began: Instant,
     /// Whether the first node to have the message shares the message with all other usable ones.

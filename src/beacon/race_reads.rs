@@ -34,10 +34,10 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(100);
 
 impl RequestRun<'_> {
-    /// Asks `first`, and each time that `patience` has passed without an answer, or a node has
+    /// Asks `first`, and each time that `time_limit` has passed without an answer, or a node has
     /// failed, another usable node beside those that were asked. Returns the first good answer and
     /// its node; if there is none, the outcome at the last node.
-    pub(super) async fn race(&mut self, first: NodeId, body: &Whole, patience: Duration) -> (NodeId, Sent) {
+    pub(super) async fn race(&mut self, first: NodeId, body: &Whole, time_limit: Duration) -> (NodeId, Sent) {
         let (requests, request) = (self.requests, self.request);
         let one = |node: NodeId| {
             let mut upload = body.upload();
@@ -50,7 +50,7 @@ impl RequestRun<'_> {
         running.push(one(first));
         let (mut under_way, mut scouts) = (vec![first], Vec::new());
         let began = Instant::now();
-        let mut due = began + patience;
+        let mut due = began + time_limit;
         // When the best word of a node so far goes to the client.
         let mut end: Option<(Instant, NodeId)> = None;
         let most = requests.settings.attempts.get().saturating_sub(self.tries.attempts);
@@ -70,25 +70,25 @@ impl RequestRun<'_> {
                     let now = Instant::now();
                     let shut: Vec<NodeId> = self.tries.tried.iter().chain(&under_way).copied().collect();
                     if u32::try_from(under_way.len()).is_ok_and(|count| count >= most) {
-                        due = now + patience;
+                        due = now + time_limit;
                         continue;
                     }
                     due = match requests.choose(request, &shut, self.tries.again) {
-                        Choice::Node(node, _) if !requests.pool.is_usable(node) => now + self.new_round(patience),
+                        Choice::Node(node, _) if !requests.pool.is_usable(node) => now + self.new_round(time_limit),
                         // The node would only answer for an earlier head.
                         Choice::Node(node, _) if is_of_the_head(request) && requests.pool.owes_head(node) => {
-                            now + LOOK.min(patience)
+                            now + LOOK.min(time_limit)
                         }
                         Choice::Node(node, scout) => {
                             self.passing.retain(|other| *other != node);
                             under_way.push(node);
                             scouts.push(scout);
                             running.push(one(node));
-                            end = end.map(|(at, node)| (at.max(now + patience), node));
-                            now + patience
+                            end = end.map(|(at, node)| (at.max(now + time_limit), node));
+                            now + time_limit
                         }
-                        Choice::Rest(Some(end)) if self.passing.is_empty() => end.max(now + LOOK).min(now + patience),
-                        Choice::Rest(_) | Choice::Nowhere => now + self.new_round(patience),
+                        Choice::Rest(Some(end)) if self.passing.is_empty() => end.max(now + LOOK).min(now + time_limit),
+                        Choice::Rest(_) | Choice::Nowhere => now + self.new_round(time_limit),
                     };
                     continue;
                 }
@@ -99,7 +99,7 @@ impl RequestRun<'_> {
             if is_good || running.is_empty() {
                 if is_good {
                     // The nodes that were asked before this one are silent still.
-                    let text = format!("no answer to a request within {patience:?}, which another node answered");
+                    let text = format!("no answer to a request within {time_limit:?}, which another node answered");
                     let silent = || Trouble { fault: Fault::Silent, text: text.clone() };
                     let slow =
                         under_way[..before].iter().filter(|node| !requests.pool.nodes[**node].keeps_calls_waiting());
@@ -112,7 +112,7 @@ impl RequestRun<'_> {
             // The time of a node that has failed is over.
             due = due.min(Instant::now());
             if sent.blames_the_request() && requests.pool.is_usable(node) {
-                end = Some((Instant::now() + patience, node));
+                end = Some((Instant::now() + time_limit, node));
             }
             match sent {
                 // Nodes that are still at work may do better.
@@ -132,13 +132,13 @@ impl RequestRun<'_> {
     /// Begins a new round, if all other usable nodes were tried and some failed for a passing
     /// reason: these may be asked again, while exchanges are held. Returns the time until another
     /// node is chosen.
-    fn new_round(&mut self, patience: Duration) -> Duration {
+    fn new_round(&mut self, time_limit: Duration) -> Duration {
         if self.passing.is_empty() || Instant::now() >= self.tries.until(&self.requests.queue) {
-            return patience;
+            return time_limit;
         }
         let passing = std::mem::take(&mut self.passing);
         self.tries.tried.retain(|node| !passing.contains(node));
         self.tries.again = true;
-        self.tries.pauses.pause().min(patience)
+        self.tries.pauses.pause().min(time_limit)
     }
 }

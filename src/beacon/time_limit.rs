@@ -1,12 +1,12 @@
 //! How long each kind of request may take before another node is asked.
 //!
 //! Rule: a request for which a validator waits has a part of the slot; after that another node is
-//! asked beside the first. The same goes for reads of states, blocks and blobs, though a node may
-//! work on these as long as the node is alive. Whole states, and proofs of distributed validators,
-//! are limited only by the node's life. Every other request has the time of an attempt. Reason: a
-//! late attestation is worth little, while a state that takes minutes to build is worth waiting
-//! for. Example: slots take 12 s. For attestation data a second node is asked after 2.4 s, for
-//! duties after 4 s.
+//! asked beside the first. The same goes for other reads, though a node may work on states, blocks
+//! and blobs as long as the node is alive. Whole states, proofs of distributed validators, and
+//! requests that are no reads are limited only by the node's life. Questions about the node itself,
+//! and messages for all nodes, have the time of an attempt. Reason: a late attestation is worth
+//! little, while a state that takes minutes to build is worth waiting for. Example: slots take
+//! 12 s. For attestation data a second node is asked after 2.4 s, for duties after 4 s.
 
 use std::time::Duration;
 
@@ -65,9 +65,9 @@ pub(super) fn is_urgent(request: &Request) -> bool {
 
 /// Whether the answer must begin within `calls.timeout`.
 pub(super) fn has_a_deadline(request: &Request) -> bool {
-    let patience = TimeLimit::of(request);
+    let time_limit = TimeLimit::of(request);
     matches!(request.route.class, Class::Read | Class::Everywhere)
-        && matches!(patience, TimeLimit::Due | TimeLimit::Soon | TimeLimit::Usual)
+        && matches!(time_limit, TimeLimit::Due | TimeLimit::Soon | TimeLimit::Usual)
 }
 
 /// Whether half of an answer is useless, so that the answer is waited for whole: data to be signed,
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_request_has_its_time_limit() {
-        for (method, path, patience, whole) in [
+        for (method, path, time_limit, whole) in [
             ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", TimeLimit::Due, true),
             ("GET", "/eth/v1/validator/attestation_data?slot=1", TimeLimit::Due, true),
             ("GET", "/eth/v2/validator/aggregate_attestation?slot=1", TimeLimit::Due, true),
@@ -127,7 +127,7 @@ mod tests {
                 client: None,
                 trace: None,
             };
-            assert_eq!((TimeLimit::of(&request), is_wanted_whole(&request)), (patience, whole), "{method} {path}");
+            assert_eq!((TimeLimit::of(&request), is_wanted_whole(&request)), (time_limit, whole), "{method} {path}");
         }
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Attempt<'a> {
     /// Whether every node is full, so that the call waits in line at this one.
     pub(super) in_line: bool,
     /// The time before which no second attempt is begun.
-    pub(super) patience: Instant,
+    pub(super) second_attempt_from: Instant,
     /// The deadline of the call.
     pub(super) limit: Instant,
 }
@@ -195,7 +195,7 @@ impl Attempt<'_> {
                 biased;
                 sent = exchange.as_mut() => Some(End::Sent(sent)),
                 () = goes_out.as_mut(), if self.is_repeatable => Some(End::WentOut),
-                () = alarm.at(self.patience) => None,
+                () = alarm.at(self.second_attempt_from) => None,
             };
             match soon {
                 Some(end) => end,

@@ -59,7 +59,7 @@ pub(super) struct Handover {
     pub(super) remembered: Arc<Remembered>,
     pub(super) send_to: SendTo,
     /// The time of one attempt.
-    pub(super) patience: Duration,
+    pub(super) time_limit: Duration,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -115,7 +115,7 @@ impl Handover {
 
     /// Sends the node the transactions that are due there. Returns the node.
     async fn send_due(self, node: NodeId) -> NodeId {
-        let Self { pool, remembered, send_to, patience, metrics } = &self;
+        let Self { pool, remembered, send_to, time_limit, metrics } = &self;
         let mut pauses = BUSY;
         while is_target(pool, node, *send_to) {
             // Calls of clients with raw transactions pass the node over now, and so do these.
@@ -125,7 +125,7 @@ impl Handover {
             }
             let Some(due) = remembered.next(node) else { break };
             let submission = Submission::new(&due.transaction.raw, &[]);
-            let mut sent = submission.send(&pool.nodes[node], Instant::now() + *patience, &mut ()).await;
+            let mut sent = submission.send(&pool.nodes[node], Instant::now() + *time_limit, &mut ()).await;
             let word = Word::of(&mut sent);
             count(metrics, pool, SendReason::Again, &word);
             if let Word::Busy { wait } = word {

@@ -114,7 +114,7 @@ impl Submission {
             caller: self.caller.as_ref(),
             in_line: false,
             trace: None,
-            patience: limit,
+            second_attempt_from: limit,
             limit,
         };
         attempt.behind(gate).await

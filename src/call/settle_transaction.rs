@@ -57,7 +57,7 @@ impl CallRun<'_> {
             in_line: false,
             id: Some(&ask.as_bytes()[ID]),
             is_repeatable: true,
-            patience: self.deadline,
+            second_attempt_from: self.deadline,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };
         match attempt.alone().await {

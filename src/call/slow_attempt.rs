@@ -71,7 +71,7 @@ impl<'a> SlowAttempt<'a, '_> {
             in_line: self.in_line,
             id: self.request.id,
             is_repeatable: self.method.is_repeatable(),
-            patience: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),
+            second_attempt_from: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),
             limit: self.deadline,
         }
     }

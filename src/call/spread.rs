@@ -151,7 +151,7 @@ impl<'a> CallRun<'a> {
         alarm: &mut Alarm,
     ) -> Spread {
         let (attempts, lost) = (self.tries.attempts, self.lost);
-        let patience = Instant::now() + self.calls.settings.attempt_timeout;
+        let time_limit = Instant::now() + self.calls.settings.attempt_timeout;
         let leaving = Leaving::new(self.terms, self.method);
         let signals = under_way.signals.clone();
         let (mut judgements, mut until) = (Judgements::default(), self.deadline);
@@ -194,7 +194,7 @@ impl<'a> CallRun<'a> {
                             self.calls.pool.call_answered(node, self.tries.kind);
                             judgements.add(node, place, answer, for_good);
                             let now = Instant::now();
-                            until = until.min(if for_good { now + OTHER_JUDGES } else { patience.max(now) });
+                            until = until.min(if for_good { now + OTHER_JUDGES } else { time_limit.max(now) });
                         }
                         sent => self.record_failed_attempt(node, sent),
                     }

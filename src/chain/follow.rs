@@ -12,12 +12,14 @@
 //! - The head of a node that has just become active is taken for lag until the node has reported
 //!   the tip or a greater height. So are heads below the window. Reason: a node that takes over is
 //!   often some blocks behind, and clients must not see the chain go back. The other nodes decide
-//!   how long this lasts: a minute while one of them has the tip; [`RETURN_TIMEOUT`], or the time
-//!   to catch up, while some are away and may have the tip; no time when none has the tip, because
-//!   then the chain was reset; [`SECOND_LOOK`] in that case if the node itself was at the tip
-//!   before. Example: the tip is 100, and the new active node reports 98, unknown to the window.
-//!   While a third node has 100, the follower waits up to 60 s for the active node to report the
-//!   tip or a higher block; then 98 becomes the tip.
+//!   how long this lasts: [`LAG_TIMEOUT`] while one of them has the tip, or the active node reports
+//!   itself as syncing. While some are down and may have the tip: the time that the chain takes for
+//!   the blocks which the node lacks, if that is between [`RETURN_TIMEOUT`] and [`LAG_TIMEOUT`];
+//!   else [`RETURN_TIMEOUT`]. No time when none has the tip, because then the chain was reset;
+//!   [`SECOND_LOOK`] in that case if the node itself was at the tip before. Example: the tip is
+//!   100, and the new active node reports 98, unknown to the window. While a third node has 100,
+//!   the follower waits up to 60 s for the active node to report the tip or a higher block; then 98
+//!   becomes the tip.
 //! - The follower walks to a single goal at a time, from the goal's head by hash. Meanwhile the
 //!   blocks above the tip are fetched by their heights, several at once, and reported as they join
 //!   the tip. Fetched headers are kept, so that a walk to the next node's head starts where this
@@ -56,10 +58,10 @@ use crate::{
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
 /// has the tip.
 const LAG_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same while other nodes are away. A node that can catch up within [`LAG_TIMEOUT`] has the
-/// time to.
+/// The same while other nodes are down. If the chain takes longer than this for the blocks that the
+/// node lacks, and [`LAG_TIMEOUT`] at most, the node has that time.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same while no other node is away, or has the tip, of a node that was at the tip: a second
+/// The same while no other node is down, or has the tip, of a node that was at the tip: a second
 /// look.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Headers that are fetched at once.
@@ -284,7 +286,7 @@ impl Follow {
             return;
         }
         if self.is_behind(&head, tip) {
-            let until = self.abreast + self.patience(&head, tip);
+            let until = self.abreast + self.time_limit(&head, tip);
             if now < until {
                 self.wake_by(until);
                 self.moved();
@@ -309,7 +311,7 @@ impl Follow {
             PathToHead::Missing(_) => (self.is_far(head.number, tip), TOO_MANY),
         };
         if let Some((missing, since)) = self.stuck {
-            let until = since + self.settings.patience(self.block_time());
+            let until = since + self.settings.data_timeout(self.block_time());
             if now >= until {
                 return self.leave_out(node, head, missing.number, tip, now);
             }
@@ -355,7 +357,7 @@ impl Follow {
     }
 
     /// For how long a head that is behind the tip is lag.
-    fn patience(&self, head: &Head, tip: u64) -> Duration {
+    fn time_limit(&self, head: &Head, tip: u64) -> Duration {
         match self.others {
             Others::Hold => LAG_TIMEOUT,
             Others::Away => {

@@ -54,16 +54,16 @@ impl Admin {
     }
 
     /// Sends a GET for `path`.
-    pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, String> {
-        self.ask(Method::GET, path, patience).await
+    pub(super) async fn get(&self, path: &str, time_limit: Duration) -> Result<Answer, String> {
+        self.ask(Method::GET, path, time_limit).await
     }
 
     /// Sends a POST to `path`, which has the proxy act.
-    pub(super) async fn post(&self, path: &str, patience: Duration) -> Result<Answer, String> {
-        self.ask(Method::POST, path, patience).await
+    pub(super) async fn post(&self, path: &str, time_limit: Duration) -> Result<Answer, String> {
+        self.ask(Method::POST, path, time_limit).await
     }
 
-    async fn ask(&self, method: Method, path: &str, patience: Duration) -> Result<Answer, String> {
+    async fn ask(&self, method: Method, path: &str, time_limit: Duration) -> Result<Answer, String> {
         let admin = self.url();
         let unreachable = |error: reqwest::Error| {
             let error = error.without_url();
@@ -74,7 +74,7 @@ impl Admin {
                  is the proxy running, and is this its admin.listen? --admin names another"
             )
         };
-        let client = crate::net::post::plain().timeout(patience).build().map_err(unreachable)?;
+        let client = crate::net::post::plain().timeout(time_limit).build().map_err(unreachable)?;
         let response = client.request(method, admin.with(path)).send().await.map_err(unreachable)?;
         let status = response.status();
         Ok(Answer { status, body: response.text().await.map_err(unreachable)? })

@@ -37,7 +37,7 @@ pub(super) struct Status {
 }
 
 /// How long the proxy may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two questions of `--watch`.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -103,7 +103,7 @@ struct LastError {
 pub(super) fn run(status: &Status) -> ExitCode {
     let shown = block_on(async {
         if status.live {
-            let answer = status.admin.get("/livez", PATIENCE).await;
+            let answer = status.admin.get("/livez", TIMEOUT).await;
             return answer.is_ok_and(|answer| answer.status.is_success());
         }
         if status.watch {
@@ -130,7 +130,7 @@ pub(super) fn run(status: &Status) -> ExitCode {
 
 /// The proxy's report, and its text.
 async fn fetch(admin: &Admin) -> Result<(Report, String), String> {
-    let answer = admin.get("/status", PATIENCE).await?;
+    let answer = admin.get("/status", TIMEOUT).await?;
     let read = || serde_json::from_str(&answer.body).ok().filter(|_| answer.status.is_success());
     match read() {
         Some(report) => Ok((report, answer.body)),

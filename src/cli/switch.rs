@@ -11,7 +11,7 @@ use super::{
 };
 
 /// How long a switch may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// A reload waits for new nodes for as long as a probe may take, which is a minute at most.
 const RELOAD: Duration = Duration::from_secs(90);
 
@@ -40,7 +40,7 @@ pub(super) fn cordon(Node { name, admin }: &Node, cordoned: bool) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let path = format!("/nodes/{name}/{}", if cordoned { "cordon" } else { "uncordon" });
-    switch(admin, &path, PATIENCE, |done| {
+    switch(admin, &path, TIMEOUT, |done| {
         let word = |key: &str| done[key].as_str().unwrap_or("?").to_owned();
         let node = format!("{} ({}, {})", word("node"), word("network"), word("layer"));
         let warning = done["warning"].as_str().map(|warning| format!("\nwarning: {warning}")).unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) fn drain(Proxy { admin }: &Proxy, draining: bool) -> ExitCode {
         true => ("/drain", "draining: /health and /readyz answer 503, and calls are still served"),
         false => ("/undrain", "no longer draining"),
     };
-    switch(admin, path, PATIENCE, |_| said.to_owned())
+    switch(admin, path, TIMEOUT, |_| said.to_owned())
 }
 
 pub(super) fn reload(Proxy { admin }: &Proxy) -> ExitCode {
@@ -64,8 +64,8 @@ pub(super) fn reload(Proxy { admin }: &Proxy) -> ExitCode {
 }
 
 /// Sends the command at `path`, and prints the outcome in words.
-fn switch(admin: &Admin, path: &str, patience: Duration, said: impl Fn(&Value) -> String) -> ExitCode {
-    let outcome = match block_on(admin.post(path, patience)) {
+fn switch(admin: &Admin, path: &str, time_limit: Duration, said: impl Fn(&Value) -> String) -> ExitCode {
+    let outcome = match block_on(admin.post(path, time_limit)) {
         Ok(outcome) => outcome,
         Err(code) => return code,
     };

@@ -36,7 +36,7 @@ pub(super) struct Top {
 /// The age of the snapshot is drawn anew this often.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(top: &Top) -> ExitCode {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
@@ -117,7 +117,7 @@ fn read_keys(keys: &mpsc::Sender<io::Result<Event>>) {
 
 /// Sends the command, and tells the outcome.
 async fn obey(admin: &Admin, command: &Command) -> String {
-    match admin.post(&command.path(), PATIENCE).await {
+    match admin.post(&command.path(), TIMEOUT).await {
         Ok(answer) => {
             let told = answer.json();
             match (answer.status.is_success(), told["error"].as_str(), told["warning"].as_str()) {

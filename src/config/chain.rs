@@ -10,7 +10,7 @@ use super::reader::Reader;
 const MAX_WINDOW: u64 = 65_536;
 
 /// The least and the most time for data that no node gives, when the chain's pace decides.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+const DATA_TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 /// In block times, the same.
 const BLOCKS: u32 = 4;
 
@@ -24,7 +24,7 @@ pub struct Chain {
     /// one is skipped.
     pub max_backfill: usize,
     /// For how long a block's logs, or a header, that no node gives may hold up subscribers.
-    /// `None`: see [`Chain::patience`].
+    /// `None`: see [`Chain::data_timeout`].
     pub timeout: Option<Duration>,
     /// Whether a block's bloom filter is believed that rules out logs for the subscribers.
     pub trust_bloom: TrustBloom,
@@ -52,8 +52,8 @@ impl Default for Chain {
 
 impl Chain {
     /// For how long something that no node gives may hold up subscribers, at the chain's pace.
-    pub fn patience(&self, block_time: Option<Duration>) -> Duration {
-        let (least, most) = PATIENCE;
+    pub fn data_timeout(&self, block_time: Option<Duration>) -> Duration {
+        let (least, most) = DATA_TIMEOUT;
         self.timeout.unwrap_or_else(|| block_time.map_or(most, |time| time.saturating_mul(BLOCKS).clamp(least, most)))
     }
 
@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn unset_time_follows_the_chains_pace() {
-        let patience = |millis| Chain::default().patience(Some(Duration::from_millis(millis))).as_millis();
-        assert_eq!([0, 100, 1000, 12_000].map(patience), [2000, 2000, 4000, 10_000]);
-        assert_eq!(Chain::default().patience(None), Duration::from_secs(10));
+        let time_limit = |millis| Chain::default().data_timeout(Some(Duration::from_millis(millis))).as_millis();
+        assert_eq!([0, 100, 1000, 12_000].map(time_limit), [2000, 2000, 4000, 10_000]);
+        assert_eq!(Chain::default().data_timeout(None), Duration::from_secs(10));
         let set = Chain { timeout: Some(Duration::from_secs(60)), ..Chain::default() };
-        assert_eq!(set.patience(Some(Duration::from_millis(100))), Duration::from_secs(60));
+        assert_eq!(set.data_timeout(Some(Duration::from_millis(100))), Duration::from_secs(60));
     }
 }

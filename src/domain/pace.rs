@@ -1,8 +1,8 @@
-//! A least rate, as patience that is used up by waiting and earned back by bytes.
+//! A least rate, as time that is used up by waiting and earned back by bytes.
 //!
 //! A deadline on each piece alone lets a peer go on for ever with a byte now and then; a deadline
 //! on the whole would cut off a client with much to send over a thin line. So a peer may stand
-//! still for as long as the patience lasts, and in the long run has to keep a rate.
+//! still for as long as the time lasts, and in the long run has to keep a rate.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ pub const CLIENT_RATE: u32 = 1024;
 /// The same for a node's answer. Nodes that trace write a little at a time while they work.
 pub const NODE_RATE: u32 = 64;
 
-/// The patience with one peer.
+/// The time that one peer has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     left: Duration,
-    patience: Duration,
+    standstill: Duration,
     rate: u32,
 }
 
 impl Pace {
-    /// A peer may stand still for `patience`, and has to move `rate` bytes in a second in the long
-    /// run.
-    pub fn new(patience: Duration, rate: u32) -> Self {
-        Self { left: patience, patience, rate }
+    /// A peer may stand still for `standstill`, and has to move `rate` bytes in a second in the
+    /// long run.
+    pub fn new(standstill: Duration, rate: u32) -> Self {
+        Self { left: standstill, standstill, rate }
     }
 
     /// For how long the peer may still stand still.
@@ -35,7 +35,7 @@ impl Pace {
     /// So many bytes moved after so long a wait.
     pub fn moved(&mut self, waited: Duration, bytes: usize) {
         let earned = Duration::from_secs_f64(bytes as f64 / f64::from(self.rate));
-        self.left = (self.left.saturating_sub(waited).saturating_add(earned)).min(self.patience);
+        self.left = (self.left.saturating_sub(waited).saturating_add(earned)).min(self.standstill);
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn drops_use_up_the_patience_and_a_stream_does_not() {
+    fn drops_use_up_the_time_and_a_stream_does_not() {
         let mut drip = Pace::new(20 * SECOND, 1000);
         let mut stream = drip;
         for _ in 0..10 {
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn no_client_saves_up_more_than_the_patience() {
+    fn no_client_saves_up_more_than_the_time() {
         let mut pace = Pace::new(20 * SECOND, 1000);
         pace.moved(Duration::ZERO, usize::MAX);
         assert_eq!(pace.left(), 20 * SECOND);

@@ -31,9 +31,9 @@ pub(super) struct Stall {
 
 impl Stall {
     /// `read` comes before the bytes that `io` still holds. A client that takes nothing for
-    /// `patience`, or less than the least rate for longer, is lost.
-    pub(super) fn new(io: BoxIo, read: Bytes, patience: Duration) -> Self {
-        Self { io, read, pace: Pace::new(patience, CLIENT_RATE), blocked: None }
+    /// `time_limit`, or less than the least rate for longer, is lost.
+    pub(super) fn new(io: BoxIo, read: Bytes, time_limit: Duration) -> Self {
+        Self { io, read, pace: Pace::new(time_limit, CLIENT_RATE), blocked: None }
     }
 
     /// The stream, and the bytes that were read and not asked for. Nothing is left here.

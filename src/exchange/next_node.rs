@@ -88,8 +88,8 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
         route::next(snapshot, load, served, query.policy, query.class, shut)
     };
-    // A call that may not be sent twice is no scout while another node is there, and nodes that
-    // fail this kind of exchange come last.
+    // An unsafe call is a scout only where no other node is left. A node that keeps failing this
+    // kind of exchange comes last.
     let not_first = || last.iter().chain(if query.class == Class::Unsafe { &due[..] } else { &[] });
     let mut first = closed.clone();
     first.extend(not_first());

@@ -6,6 +6,10 @@
 //! of one account must not see the second overtake the first. Example: of three calls that wait,
 //! the first opens a new connection when a node returns and the others find one open; they are
 //! written after the first all the same, or after [`LONGEST_TURN`].
+//!
+//! Exception: exchanges also wait while a node serves that has not reached the head which clients
+//! were shown. An exchange that finds the queue full then, loses its place, or has waited for as
+//! long as it may, goes to that node at once and overtakes those that wait.
 
 mod client_quotas;
 

@@ -81,10 +81,12 @@ impl Budget {
         self.refused.load(Relaxed)
     }
 
-    /// Adds `more` bytes for an account that then takes `price` bytes in all. Where there is no
-    /// room, the largest account gives way, if that one takes more. Only records are lent more than
-    /// the part for loans, so the sum exceeds the limit by an eighth at most, and only until the
-    /// bytes are back that others were told to give up.
+    /// Takes `more` bytes for an account that then holds `price`. Where the limit of this side is
+    /// reached, the largest account has to give up its bytes, if these are more than `price`. Until
+    /// its bytes are back the taker borrows: all loans together are an eighth of the limit at most.
+    /// Records that hold an eighth of the limit at most borrow all that is needed, and the largest
+    /// account gives way however little that account holds. So the sum exceeds the limit by an
+    /// eighth at most, and only until the bytes are back.
     pub(super) fn take(&self, more: usize, price: usize, side: Side) -> Result<(), Full> {
         loop {
             let limit = self.limit();

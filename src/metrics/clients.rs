@@ -46,7 +46,7 @@ impl Metrics {
         self.instruments.notifications_total(kind).inc_by(count);
     }
 
-    /// A slow client was cut off.
+    /// The WebSocket or event stream of a slow client was closed.
     pub fn slow_client_closed(&self) {
         self.instruments.slow_clients_closed_total().inc();
     }

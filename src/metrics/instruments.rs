@@ -65,7 +65,9 @@ pub(super) struct Instruments {
                 `filters.max_per_client`, `filters.max_bytes_per_client`, `max_client_memory`."
     )]
     pub(super) filters_refused_total: Counter,
-    #[metric(help = "Clients cut off because they did not take what was sent to them.")]
+    #[metric(help = "WebSockets and event streams that were closed because the client took too little of the bytes \
+                for it. Slow readers of HTTP answers are not among them: see `slow_reader` of \
+                `steadfast_client_connections_ended_total`.")]
     pub(super) slow_clients_closed_total: Counter,
     #[metric(labels = ["network", "layer"], help = "Calls that wait now because no node can serve.")]
     pub(super) held_calls: Gauge,

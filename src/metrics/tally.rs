@@ -21,7 +21,7 @@ pub struct Tally {
     pub subscriptions: BTreeMap<String, u64>,
     /// Event streams of the beacon API open now.
     pub event_streams: u64,
-    /// Clients cut off because they were too slow to read.
+    /// WebSockets and event streams that were closed because the client was too slow to read.
     pub slow_clients: u64,
     /// Reorganisations told to clients.
     pub reorganisations: u64,

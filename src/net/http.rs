@@ -3,9 +3,9 @@
 mod coding;
 mod connection;
 pub mod head;
+mod reconnect;
 mod request;
 mod response;
-mod retry;
 mod upload;
 
 use std::{
@@ -23,13 +23,13 @@ use std::{
 use http::{HeaderMap, Method, header::ACCEPT_ENCODING};
 use tokio::time::{Instant, timeout};
 
-use self::retry::Retry;
+use self::reconnect::Reconnect;
 pub use self::{
     connection::{Broken, Conn},
     head::{Framing, Head},
+    reconnect::Progress,
     request::{Body, Request},
     response::{Response, Unread},
-    retry::Progress,
     upload::{Pieces, Timeouts},
 };
 use super::{
@@ -220,11 +220,11 @@ impl Upstream {
         gate: &mut impl Gate,
         progress: &mut Progress,
     ) -> Result<Response, Error> {
-        let mut retry = Retry::new(self, post.sending, post.rank, post.caller, None, progress);
-        retry.in_line = post.in_line;
+        let mut reconnect = Reconnect::new(self, post.sending, post.rank, post.caller, None, progress);
+        reconnect.in_line = post.in_line;
         loop {
             gate.closes();
-            let mut conn = retry.conn().await?;
+            let mut conn = reconnect.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
             if gate.is_shut() {
                 return Err(Error::Unwanted);
@@ -240,10 +240,10 @@ impl Upstream {
                 }
                 out.extend_from_slice(b"\r\n");
             };
-            retry.sent();
+            reconnect.sent();
             match conn.send(write, post.body.0, false, || gate.written()).await {
                 Ok(head) => return Response::new(head, conn, self, true),
-                Err(broken) => retry.lost(broken, conn).await?,
+                Err(broken) => reconnect.lost(broken, conn).await?,
             }
         }
     }
@@ -290,13 +290,13 @@ impl Upstream {
         // The time that a client takes to send its body is not bounded by the caller.
         let until = is_streamed.then(|| Instant::now() + timeouts.idle);
         let sending = if is_streamed { Sending::Once } else { request.sending };
-        let mut retry = Retry::new(self, sending, request.rank, request.caller, until, progress);
+        let mut reconnect = Reconnect::new(self, sending, request.rank, request.caller, until, progress);
         loop {
             gate.closes();
-            let mut conn = retry.conn().await?;
+            let mut conn = reconnect.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
-            retry.sent();
+            reconnect.sent();
             let head = match &mut body {
                 Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
                 Body::Streamed { pieces, length } => {
@@ -306,7 +306,7 @@ impl Upstream {
             match head {
                 // A client that asked for a coding gets the coded body.
                 Ok(head) => return Response::new(head, conn, self, !request.headers.contains_key(ACCEPT_ENCODING)),
-                Err(broken) => retry.lost(broken, conn).await?,
+                Err(broken) => reconnect.lost(broken, conn).await?,
             }
         }
     }

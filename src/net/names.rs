@@ -98,8 +98,8 @@ impl Names {
             return Ok(vec![address]);
         }
         let known = self.known(host);
-        let patience = if known.is_some() { KNOWN } else { UNKNOWN };
-        match self.find(host, patience).await {
+        let time_limit = if known.is_some() { KNOWN } else { UNKNOWN };
+        match self.find(host, time_limit).await {
             Ok(addresses) => Ok(self.sorted(host, addresses)),
             Err(error) => known.map(|(addresses, _)| self.sorted(host, addresses)).ok_or(error),
         }
@@ -114,18 +114,18 @@ impl Names {
         self.find(host, UNKNOWN).await
     }
 
-    async fn find(&self, host: &Arc<str>, patience: Duration) -> Found {
+    async fn find(&self, host: &Arc<str>, time_limit: Duration) -> Found {
         let Some(mut flight) = self.fly(host) else {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many names are being looked up"));
         };
-        match timeout(patience, flight.wait_for(Option::is_some)).await {
+        match timeout(time_limit, flight.wait_for(Option::is_some)).await {
             Ok(Ok(found)) => match found.as_deref() {
                 Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses.clone()),
                 Some(Err(error)) => Err(again(error)),
                 _ => Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address")),
             },
             Ok(Err(_)) => Err(io::Error::other("its name is not looked up any more")),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("its name was not found in {patience:?}"))),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("its name was not found in {time_limit:?}"))),
         }
     }
 

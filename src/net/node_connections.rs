@@ -78,7 +78,7 @@ pub struct NodeConnections {
     is_refusing: AtomicBool,
     /// Milliseconds that a call waits before another node is tried; [`ENDLESS`] without another
     /// node.
-    patience: AtomicU64,
+    wait_limit: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -126,31 +126,31 @@ impl NodeConnections {
             is_learnt: AtomicBool::new(false),
             is_tried: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
-            patience: AtomicU64::new(ENDLESS),
+            wait_limit: AtomicU64::new(ENDLESS),
             state: Mutex::new(state),
         })
     }
 
-    /// Calls that find no permit have other nodes to go to, after `patience`; `None`: there is
+    /// Calls that find no permit have other nodes to go to, after `wait_limit`; `None`: there is
     /// none.
-    pub fn set_patience(&self, patience: Option<Duration>) {
-        let millis = patience.map_or(ENDLESS, |patience| u64::try_from(patience.as_millis()).unwrap_or(ENDLESS));
-        self.patience.store(millis, Relaxed);
+    pub fn set_wait_limit(&self, wait_limit: Option<Duration>) {
+        let millis = wait_limit.map_or(ENDLESS, |wait_limit| u64::try_from(wait_limit.as_millis()).unwrap_or(ENDLESS));
+        self.wait_limit.store(millis, Relaxed);
     }
 
     /// Whether calls that find no permit have no other node to go to.
     pub fn is_the_only_node(&self) -> bool {
-        self.patience.load(Relaxed) == ENDLESS
+        self.wait_limit.load(Relaxed) == ENDLESS
     }
 
     /// How long a call waits for a permit now; `None`: without a limit. Zero if calls have waited
-    /// for the whole patience and none was given a permit in that time: another call would wait in
+    /// for the whole limit and none was given a permit in that time: another call would wait in
     /// vain.
-    pub fn patience(&self) -> Option<Duration> {
-        let millis = Some(self.patience.load(Relaxed)).filter(|millis| *millis != ENDLESS)?;
-        let patience = Duration::from_millis(millis);
-        let is_stuck = self.waiting_calls() > 0 && self.granted().elapsed() > patience;
-        Some(if is_stuck { Duration::ZERO } else { patience })
+    pub fn wait_limit(&self) -> Option<Duration> {
+        let millis = Some(self.wait_limit.load(Relaxed)).filter(|millis| *millis != ENDLESS)?;
+        let wait_limit = Duration::from_millis(millis);
+        let is_stuck = self.waiting_calls() > 0 && self.granted().elapsed() > wait_limit;
+        Some(if is_stuck { Duration::ZERO } else { wait_limit })
     }
 
     /// An idle connection of this worker, if there is one and a request of this rank, or `caller`,

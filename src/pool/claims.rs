@@ -13,8 +13,8 @@ use crate::domain::{block::BlockRef, node_id::NodeId};
 
 /// Heads that are remembered of each node.
 const KEPT: usize = 64;
-/// Two nodes contradict each other when their hashes differ at so many of the latest heights that
-/// both named, at all of them. A fork of fewer blocks is everyday.
+/// Two nodes contradict each other when their hashes differ at each of the latest heights that both
+/// reported, this many. A fork of fewer blocks is everyday.
 const ENOUGH: usize = 3;
 
 /// The heads that each node named, in order: height and hash.

@@ -8,7 +8,7 @@
 //! - HTTP 4xx speaks of the request, and quota has a [rest](super::resting): neither counts here.
 //! - `fall` failures in a row of one method, with no good answer of that method in between, have
 //!   calls of that method pass the node over for a while, if another is there. All other calls go
-//!   on.
+//!   on. Errors that may be the call's own fault ([`Fault::Erring`]) count for the next rule only.
 //! - `fall` failures in a row of two methods or more, with no good answer to any call in between,
 //!   have the node *examined*: the node is asked harmless questions of those methods, the same for
 //!   all nodes, and so is the node that answered. A node that fails two questions that the other

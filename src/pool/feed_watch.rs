@@ -1,8 +1,8 @@
 //! Whether a node's feed of heads is alive. Rule: a feed is mute if it is still below a height that
 //! a probe found 2 s (`GRACE`) or more before; a feed that was found mute before has twice as long
-//! each time. A mute feed is stopped. Reason: a link may be open and answer calls, and yet bring no
-//! notification. Example: the feed is at 100, a probe finds 101, and a probe 2 s later finds that
-//! the feed has pushed nothing: mute.
+//! each time, up to five minutes. A mute feed is stopped. Reason: a link may be open and answer
+//! calls, and yet bring no notification. Example: the feed is at 100, a probe finds 101, and a
+//! probe 2 s later finds that the feed has pushed nothing: mute.
 
 use std::time::Duration;
 

@@ -207,9 +207,10 @@ impl Memory {
         self.baseline.map(|baseline| self.risen(baseline, now))
     }
 
-    /// Since when the node's head has been further up than its earlier reports explain; a new node
-    /// is measured by the expected height. While a node leaps, its reports move no height, so a lie
-    /// that rises at the chain's pace stays a lie.
+    /// Since when the node's head is higher than its earlier reports explain. The expected height
+    /// stands in for the reports of a new node. The reports of a leaping node move no height, so a
+    /// false head that then rises at the chain's pace stays implausible until twice that pace
+    /// explains the head.
     fn leaps(&mut self, report: Report, near: u64, now: Instant) -> Option<Instant> {
         let track = self.tracks.get(&report.node).copied().or(self.baseline);
         let leaps = track.is_some_and(|(number, at)| {

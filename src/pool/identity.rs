@@ -33,8 +33,8 @@ impl Pool {
     }
 }
 
-/// Asks the active node, and the next one where that does not answer, for the number of the network
-/// whose chain this is.
+/// Asks the active node for the number of the network whose chain this is, and after a pause the
+/// node that is active then, until one answers.
 pub(super) async fn learn(pool: Arc<Pool>, chain: u64) {
     while pool.chain_id() == Some(chain) {
         let active = pool.snapshot().active;

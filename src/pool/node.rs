@@ -43,13 +43,13 @@ pub struct Reach {
     pub max_connections: usize,
     /// How long a call waits for a connection when all connections that the node takes are in use,
     /// before the call goes to another node; `None`: there is no other node.
-    pub patience: Option<Duration>,
+    pub wait_limit: Option<Duration>,
 }
 
 /// Without a limit on connections, each opened within this time.
 impl From<Duration> for Reach {
     fn from(connect: Duration) -> Self {
-        Self { connect, max_connections: 0, patience: None }
+        Self { connect, max_connections: 0, wait_limit: None }
     }
 }
 
@@ -84,7 +84,8 @@ pub struct Node {
     pub pair: Option<Arc<str>>,
     /// Notified when the node goes out.
     pub(super) out: Notify,
-    /// Whether the node is out: set before `out` is notified.
+    /// Whether `Verdict::answers` of the node has become false, and not true again since: set
+    /// before `out` is notified.
     pub(super) is_out: AtomicBool,
     /// Notified to have the node probed now.
     pub(super) probe_now: Notify,
@@ -122,7 +123,7 @@ impl Node {
         let reach = reach.into();
         let bound = (reach.max_connections > 0).then_some(reach.max_connections);
         let own_connections = NodeConnections::new(bound, workers);
-        own_connections.set_patience(reach.patience);
+        own_connections.set_wait_limit(reach.wait_limit);
         // A server at another address has a bound of its own.
         let shares = settings.has_link_beside_requests();
         let has_link = settings.ws.is_some() || settings.ipc.is_some();
@@ -154,12 +155,12 @@ impl Node {
             (None, None) => None,
         };
         if let Some(route) = route {
-            let patience =
+            let time_limit =
                 link::Timeouts { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
             let name = [network, layer.as_str(), settings.name.as_str()].concat();
             let seed = name.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
-            let (handle, actor) = Link::new(route, dial.clone(), patience, seed, metrics.link(labels));
+            let (handle, actor) = Link::new(route, dial.clone(), time_limit, seed, metrics.link(labels));
             let run: BoxFuture<'static, ()> = Box::pin(actor.run());
             (link, runs) = (Some(handle), Some(run.shared()));
         }
@@ -228,7 +229,7 @@ impl Node {
 
     /// Makes the node's connections follow this pool's settings from now on.
     pub(super) fn take_over(&self) {
-        self.connections.set_patience(self.reach.patience);
+        self.connections.set_wait_limit(self.reach.wait_limit);
         self.set_max_connections(self.reach.max_connections);
     }
 

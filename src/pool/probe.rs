@@ -69,7 +69,7 @@ impl Prober {
     /// chain if that is unknown, old, or may have changed: after an outage another node may answer
     /// at the same address.
     pub(super) async fn probe(&mut self, pool: &Pool, index: NodeId) -> Result<Probe, Trouble> {
-        let (node, layer, patience) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
+        let (node, layer, time_limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
         let asked = Instant::now();
         // A consensus node that knew of no genesis may know more now.
         let is_told = |(chain, _): &(Chain, Instant)| layer == Layer::El || chain.beacon.is_some();
@@ -77,7 +77,7 @@ impl Prober {
         let is_old = |at: Instant| asked.saturating_duration_since(at) >= CHAIN_AGAIN;
         let mut ask_again = node.recheck.swap(false, Relaxed) || known.as_ref().is_some_and(|(_, at)| is_old(*at));
         let chain = known.as_ref().map(|(chain, _)| chain);
-        let clock = ProbeClock::new(node, patience).watched();
+        let clock = ProbeClock::new(node, time_limit).watched();
         let mut probe = clock.limits(probe(&clock, layer, chain)).await.and_then(|outcome| outcome);
         if let Err(trouble) = &mut probe
             && self.head.is_none()
@@ -102,7 +102,7 @@ impl Prober {
         if ask_again {
             // A node that does not answer is asked again with the next probe. The head counts all
             // the same.
-            let clock = ProbeClock::new(node, patience).watched();
+            let clock = ProbeClock::new(node, time_limit).watched();
             match clock.limits(ask_chain(&clock, layer)).await {
                 Ok(Ok(chain)) => {
                     self.chain = Some((chain.clone(), asked));

@@ -37,7 +37,7 @@ const FIRST_AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
 /// A rest is dropped when no call has tested the node for so long after its end.
 const LAPSE: Duration = Duration::from_secs(60);
-/// A rest is dropped when so many calls at once have succeeded.
+/// A rest is dropped when more calls than this might be under way at once.
 const WIDEST: u32 = 64;
 /// A scout that has been out for so long keeps no other from going.
 const SCOUTING: Duration = Duration::from_secs(2);
@@ -314,7 +314,10 @@ impl Resting {
     }
 
     /// A call was answered well. `sent`: when the call was sent, if that may have been in a rest.
-    /// Returns whether that changed anything.
+    /// The answer counts for a rest that is over, and for a rest after refusals if the call was
+    /// sent after the last of these. Such an answer ends a rest after failures; of a rest after
+    /// refusals the answer doubles the calls that may be under way, and the rest ends when these
+    /// are more than [`WIDEST`]. Returns whether that changed anything.
     pub fn answered(&self, kind: Kind, sent: Option<Instant>, now: Instant) -> bool {
         if !self.is_any() {
             return false;
@@ -325,8 +328,8 @@ impl Resting {
         table.rests.retain_mut(|rest| {
             let is_of_calls = matches!(rest.what, What::Whole | What::Refused(_));
             let is_later = is_of_calls && sent.is_some_and(|sent| sent > rest.refused_at);
-            // As a rule an answer during the rest is to a call that was sent before the rest. A
-            // rest that a probe began, a probe ends.
+            // Otherwise the answer may be to a call that was sent before the rest. A rest that a
+            // probe began, only a probe ends.
             if !rest.is_for(kind, true) || (now < rest.until && !is_later) || rest.what == What::Probes {
                 return true;
             }

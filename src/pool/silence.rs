@@ -33,7 +33,7 @@ const WATCH: Duration = Duration::from_millis(100);
 pub(super) async fn watch_silence(pool: Arc<Pool>) {
     let mut tests: JoinSet<(NodeId, Option<Finding>)> = JoinSet::new();
     let mut under_test = vec![false; pool.nodes.len()];
-    let patience = PROBE_SILENCE.max(pool.settings.timeout / 2);
+    let time_limit = PROBE_SILENCE.max(pool.settings.timeout / 2);
     let mut ticks = interval(WATCH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -64,10 +64,10 @@ pub(super) async fn watch_silence(pool: Arc<Pool>) {
                         continue;
                     }
                     let owes = node.silence(now) > OWED_SILENCE;
-                    if owes || node.probe_silence(now) > patience {
+                    if owes || node.probe_silence(now) > time_limit {
                         under_test[index] = true;
                         let trial = SILENT_PROBE_TIMEOUT.max(known.latency.unwrap_or_default());
-                        let (pool, limit) = (pool.clone(), if owes { trial } else { patience });
+                        let (pool, limit) = (pool.clone(), if owes { trial } else { time_limit });
                         tests.spawn(async move { (index, probe_silent(&pool, index, owes, limit).await) });
                     }
                 }

@@ -19,10 +19,10 @@ pub use self::input::Input;
 use super::{
     claims::Claims,
     clock,
-    failback::Home,
     feed_watch::FeedLiveness,
     head::{self, HeadState, Limit, Memory, Report},
     health::{Fault, Health, Trouble},
+    late_primary::LatePrimary,
     node::Node,
     probe::{Probe, may_be_of_another_chain},
     snapshot::{Chase, Facts, Snapshot, Switch, Switches, Wait},
@@ -134,7 +134,7 @@ pub struct PoolState {
     switches: Switches,
     unreached_since: Option<Instant>,
     claims: Claims,
-    home: Home,
+    home: LatePrimary,
     /// Nodes for which the highest block served is no measure, since they contradict the node that
     /// showed that block.
     exempt_from_served: Vec<bool>,
@@ -186,7 +186,7 @@ impl PoolState {
             switches: Switches::default(),
             unreached_since: None,
             claims: Claims::new(nodes),
-            home: Home::default(),
+            home: LatePrimary::default(),
             exempt_from_served: vec![false; nodes],
             is_out: true,
             recovering: None,

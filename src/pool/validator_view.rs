@@ -11,13 +11,14 @@
 //!    active node.
 //! 2. The view leaves a node at once that is not usable, that fails validators' requests one after
 //!    the other, or that is below the head that clients were told while another usable node is not.
-//! 3. The view goes to a better node, in the order of tiers and of the configuration, only a sixth
-//!    of a slot before an epoch's boundary: blocks, attestations and aggregates of the last slot
-//!    are done then. The better node must have been usable since an earlier epoch, and must have
-//!    reached the head that clients were told. When the epoch begins, the node must have got the
-//!    messages that the others got, or have been there for a whole epoch. If there is a stream of
-//!    events, the node's stream must have named a head; stream and requests then move together. A
-//!    node that has not done so by the end of the epoch's first slot waits for the next boundary.
+//! 3. The view goes to a better node, in the order of tiers and of the configuration, only from a
+//!    sixth of a slot before an epoch to a sixth of a slot before the end of its first slot:
+//!    blocks, attestations and aggregates of the last slot are done then. The better node must have
+//!    been usable since an earlier epoch, must have reached the head that clients were told, and by
+//!    the beginning of that time must have the messages that the others got, or have been usable
+//!    for a whole epoch. If there is a stream of events, the node's stream must have named a head;
+//!    stream and requests then move together. A node that is not ready in that time waits for the
+//!    next epoch. Where the clock tells no slots, any moment will do.
 //!
 //! Where no validator has asked for anything for two epochs, requests go to the best node at any
 //! time.

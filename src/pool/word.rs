@@ -96,11 +96,11 @@ pub(super) enum Heard {
 }
 
 impl Listening {
-    /// Waits for a finding, or for the turn to probe where none comes within `patience`.
+    /// Waits for a finding, or for the turn to probe where none comes within `time_limit`.
     /// Cancel-safe.
-    pub(super) async fn next(&mut self, patience: Duration) -> Heard {
+    pub(super) async fn next(&mut self, time_limit: Duration) -> Heard {
         loop {
-            if timeout(patience, self.latest.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+            if timeout(time_limit, self.latest.changed()).await.is_ok_and(|changed| changed.is_ok()) {
                 if let Some(told) = &*self.latest.borrow_and_update() {
                     return Heard::Finding(told.finding.clone());
                 }

@@ -2,8 +2,8 @@
 //!
 //! Rule: a batch goes out when [`MAX_BATCH`] spans are there, or [`DELAY`] after its first span. A
 //! collector that is down, is busy or takes longer than [`ANSWER`] is tried again after pauses that
-//! double, for [`PATIENCE`]; then the batch is lost and counted. The log has one line of that in a
-//! while. At the end of the proxy [`FLUSH`] is left for the spans that wait.
+//! double, for [`BATCH_TIMEOUT`]; then the batch is lost and counted. The log has one line of that
+//! in a while. At the end of the proxy [`FLUSH`] is left for the spans that wait.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -49,7 +49,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The pauses after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long a batch is tried.
-const PATIENCE: Duration = Duration::from_secs(60);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the end of the proxy waits for the last spans to be taken.
 const FLUSH: Duration = Duration::from_secs(3);
 /// The most bytes of an answer.
@@ -243,11 +243,11 @@ impl Exporter {
         if batch.is_empty() { self.queue.recv_many(batch, MAX_BATCH).await > 0 } else { true }
     }
 
-    /// Sends the batch until the collector takes or refuses the spans, or patience ends.
+    /// Sends the batch until the collector takes or refuses the spans, or `time_limit` ends.
     async fn export(&mut self, batch: &[Finished]) {
         let anchor = Anchor { instant: Instant::now(), unix_nanos: (self.clock)() };
         let body = message(batch, anchor, &self.instance).encode_to_vec();
-        let (until, mut pauses) = (Instant::now() + PATIENCE, Backoff::new(PAUSES.0, PAUSES.1));
+        let (until, mut pauses) = (Instant::now() + BATCH_TIMEOUT, Backoff::new(PAUSES.0, PAUSES.1));
         loop {
             let refused = match self.collector.send(&body).await {
                 Ok((rejected, why)) => {

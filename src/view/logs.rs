@@ -223,7 +223,7 @@ impl Logs {
     /// Sends all notifications that are possible, and starts to fetch the next blocks' logs.
     async fn go_on(&mut self) {
         self.tell_all().await;
-        let patience = self.settings.patience(self.follower.block_time());
+        let time_limit = self.settings.data_timeout(self.follower.block_time());
         for block in self.ledger.wanted().take(AT_ONCE) {
             if let Some(Sought { block: header, is_sample, task: task @ None }) = self.sought.get_mut(&block.hash) {
                 let (audience, filters, change) = (self.audience.clone(), self.filters.clone(), block.change);
@@ -233,7 +233,7 @@ impl Logs {
                     wanted: Box::new(move || wanted_filters(&audience, &filters, change)),
                     bloom: block.bloom.filter(|_| !*is_sample),
                     is_sample: *is_sample,
-                    patience,
+                    time_limit,
                     forms: self.forms.clone(),
                 };
                 let hash = block.hash;

@@ -111,7 +111,7 @@ impl Binary {
     }
 
     /// Waits, with its thread, for a further line of the log with these words.
-    pub fn until_it_says(&mut self, words: &str, patience: Duration) -> String {
+    pub fn until_it_says(&mut self, words: &str, time_limit: Duration) -> String {
         let (log, more) = &*self.log;
         let mut log = log.lock().unwrap();
         let start = self.heard;
@@ -123,7 +123,7 @@ impl Binary {
                     return line;
                 }
             }
-            let (again, waited) = more.wait_timeout(log, patience).unwrap();
+            let (again, waited) = more.wait_timeout(log, time_limit).unwrap();
             log = again;
             assert!(!waited.timed_out(), "it does not say {words:?}:\n{}", &log[start..]);
         }

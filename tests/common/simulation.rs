@@ -131,7 +131,7 @@ impl Simulation {
             pace: 50..51,
             calls_until: self.start + Duration::from_millis(calls_until),
             end: self.start + Duration::from_millis(end),
-            patience: Duration::from_secs(10),
+            time_limit: Duration::from_secs(10),
             // A client that wants everything has every block asked for, so under some seeds there
             // is none among a few clients.
             filter: match (number as u64 + self.seed) % 5 {

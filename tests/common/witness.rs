@@ -36,7 +36,7 @@ pub struct Plan {
     /// When it stops listening.
     pub end: Instant,
     /// How long an answer may take.
-    pub patience: Duration,
+    pub time_limit: Duration,
     /// The filter of its subscription to logs.
     pub filter: Value,
     /// Whether it fetches each block as it hears of it, which must be there.
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
         let mut next_call = Instant::now();
         while Instant::now() < self.plan.end && self.report.closed.is_none() {
             let due = if next_call < self.plan.calls_until { next_call } else { self.plan.end };
-            let overdue = self.asked.values().map(|(at, _)| *at + self.plan.patience).min();
+            let overdue = self.asked.values().map(|(at, _)| *at + self.plan.time_limit).min();
             tokio::select! {
                 biased;
                 message = self.socket.next() => match message {
@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
                 },
                 () = sleep_until(overdue.unwrap_or(self.plan.end)), if overdue.is_some() => {
                     let late: Vec<_> = self.asked.keys().collect();
-                    self.fail(&format!("no answer within {:?} to one of {late:?}", self.plan.patience));
+                    self.fail(&format!("no answer within {:?} to one of {late:?}", self.plan.time_limit));
                 }
                 () = sleep_until(due) => {
                     if due == next_call {

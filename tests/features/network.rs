@@ -52,7 +52,7 @@ impl Kind {
     }
 
     /// By how much real nodes may be slower than pretend ones.
-    const fn patience(self) -> u32 {
+    const fn slowness(self) -> u32 {
         match self {
             Self::Devnet => 1,
             Self::Anvil => 3,
@@ -95,7 +95,7 @@ pub fn chosen() -> Kind {
 
 /// Time on this network that would be `pretend` on the pretend network, where it is an upper bound.
 pub fn stretch(pretend: Duration) -> Duration {
-    pretend * chosen().patience()
+    pretend * chosen().slowness()
 }
 
 /// What a network cannot do or show.

@@ -416,12 +416,12 @@ pub fn who(names: &[String], voice: Voice, reply: &Reply) -> Result<Option<Strin
 }
 
 /// Looks until there is something to see.
-pub async fn eventually<T>(what: &str, patience: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + patience;
+pub async fn eventually<T>(what: &str, time_limit: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + time_limit;
     loop {
         match look().await {
             Ok(seen) => return seen,
-            Err(why) if Instant::now() > deadline => panic!("{what}: not within {patience:?}: {why}"),
+            Err(why) if Instant::now() > deadline => panic!("{what}: not within {time_limit:?}: {why}"),
             Err(_) => sleep(LOOK).await,
         }
     }

@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["route"],
     &["exchange"],
     &["call", "beacon", "chain", "spans"],
-    &["view", "events", "outbox", "cursor"],
+    &["view", "events", "outbox"],
     &["door"],
 ];
 

@@ -56,7 +56,7 @@ fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metrics>
     let config = config(&text);
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
     let nodes = config.networks[0].el.iter();
-    let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
+    let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, wait_limit: None };
     let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, 7).unwrap());
     let start = Instant::now();
     let wall: pool::Wall = Arc::new(move || START_UNIX + start.elapsed().as_secs());

@@ -46,7 +46,7 @@ impl Setup {
         let config = config(&text);
         let metrics = Arc::new(Metrics::new());
         let dial: Arc<dyn Dial> = Arc::new(System);
-        let reach = Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
+        let reach = Reach { connect: Duration::from_secs(1), max_connections: 0, wait_limit: None };
         let nodes = config.networks[0].cl.iter();
         let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());
         let wall: pool::Wall = Arc::new(|| {

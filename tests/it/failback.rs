@@ -25,7 +25,7 @@ struct Case {
 /// The primary is out for three seconds, and comes back later than the backup by so much.
 fn run(case: &Case) {
     let Case { block, late, reaches, home } = case;
-    let patience = millis((2 * block).min(2000));
+    let time_limit = millis((2 * block).min(2000));
     println!("a block each {block} ms, the primary {late} ms late, {reaches:?}");
     run_simulated(SEED, async {
         let mut simulation = Simulation::start(SEED, reaches, "").await;
@@ -62,11 +62,11 @@ fn run(case: &Case) {
         }
         well(&mut tasks);
         let longest = worst(&seen, back);
-        assert!(longest <= patience + millis(100), "a call took {longest:?}");
+        assert!(longest <= time_limit + millis(100), "a call took {longest:?}");
         assert!(worst(&seen, out) < millis(2_500));
         if home.is_none() {
             // Half a minute lies between the first two waits, and twice as long between the next.
-            let waits = |took: &Duration| *took > patience / 2;
+            let waits = |took: &Duration| *took > time_limit / 2;
             let waited = seen.lock().unwrap().iter().filter(|(at, took, _)| *at >= back && waits(took)).count();
             let spans = (back.elapsed().as_secs() / 30 + 1) as usize;
             assert!(waited <= 2 * 2 * spans, "{waited} calls waited in {:?}", back.elapsed());

@@ -12,7 +12,7 @@ use tokio::{
 use crate::common::{binary::Binary, client::Client};
 
 /// Longer than anything takes here, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Does what stands behind `curl` in a line of what was printed.
 async fn curl(line: &str) -> Value {
@@ -32,7 +32,7 @@ async fn curl(line: &str) -> Value {
 async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !check().await {
-        assert!(start.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
+        assert!(start.elapsed() < TIMEOUT, "still not so after {TIMEOUT:?}: {what}");
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -40,7 +40,7 @@ async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_may_be_shorter_than_a_second() {
     let mut dev = Binary::dev(&["--block-time", "0.5", "--validators", "64"]);
-    dev.until_it_says("Ctrl-C ends it.", PATIENCE);
+    dev.until_it_says("Ctrl-C ends it.", TIMEOUT);
     let printed = dev.log();
     let line = |words: &str| printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{printed}"));
     let node = line("  cl-1 ").split_whitespace().last().unwrap();
@@ -57,7 +57,7 @@ async fn slots_may_be_shorter_than_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pretend_networks_validators_outlive_a_node() {
     let mut dev = Binary::dev(&["--block-time", "1", "--validators", "64"]);
-    dev.until_it_says("Ctrl-C ends it.", PATIENCE);
+    dev.until_it_says("Ctrl-C ends it.", TIMEOUT);
     let printed = dev.log();
     let line = |words: &str| printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{printed}"));
     let votes = async || curl(line("what they earn")).await["pretend-validator"]["votes"]["right"].as_u64().unwrap();
@@ -99,7 +99,7 @@ async fn for_each_node(line: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_outlives_all_that_dev_prints() {
     let mut dev = Binary::dev(&["--block-time", "1", "--validators", "0"]);
-    dev.until_it_says("Ctrl-C ends it.", PATIENCE);
+    dev.until_it_says("Ctrl-C ends it.", TIMEOUT);
     let printed = dev.log();
     let line = |words: &str| printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{printed}"));
     let (_, show) = line("its life so far").split_once(" outbox ").unwrap();

@@ -44,7 +44,7 @@ const END: u64 = 100;
 const TOPICS: &str = "head,block,chain_reorg,finalized_checkpoint,attestation,novelty";
 const CHAIN_ONLY: &str = "head,block,chain_reorg,finalized_checkpoint";
 /// The longest that a block of the chain waits to be told as the head.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// When the chain began; slots take a second.
 #[derive(Clone, Copy)]
@@ -266,7 +266,7 @@ fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration, bool) {
                 }
             }
         }
-        assert!(longest < PATIENCE, "seed {seed}: a head came after {longest:?}");
+        assert!(longest < TIMEOUT, "seed {seed}: a head came after {longest:?}");
         setup.app.shutdown().await;
         (heard.into_iter().map(|(_, (_, heard))| heard).collect(), longest, has_missed)
     })

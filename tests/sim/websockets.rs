@@ -24,7 +24,7 @@ const BLOCKS_UNTIL: u64 = 42_000;
 const END: u64 = 52_000;
 const CLIENTS: usize = 3;
 /// All nodes are away for three seconds at most; then a node has to prove itself, and another may hang.
-const PATIENCE: Duration = Duration::from_secs(9);
+const TIMEOUT: Duration = Duration::from_secs(9);
 
 fn run(seed: u64) -> Vec<Report> {
     run_simulated(seed, async {
@@ -37,7 +37,7 @@ fn run(seed: u64) -> Vec<Report> {
         for number in 0..CLIENTS {
             let mut plan = simulation.plan(number, CALLS_UNTIL, END);
             plan.pace = 20..400;
-            plan.patience = PATIENCE;
+            plan.time_limit = TIMEOUT;
             simulation.admit(plan).await;
             if rng.bool() {
                 simulation.at(2_000 + rng.u64(..4_000)).await;
@@ -68,7 +68,7 @@ fn run_without_logs_of_a_block(seed: u64) -> usize {
         let _miner = simulation.mine(Duration::from_millis(rng.u64(500..3000)), BLOCKS_UNTIL);
         for number in 0..CLIENTS {
             let mut plan = simulation.plan(number, CALLS_UNTIL, END);
-            plan.patience = PATIENCE;
+            plan.time_limit = TIMEOUT;
             plan.may_be_closed = true;
             simulation.admit(plan).await;
         }

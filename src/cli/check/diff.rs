@@ -11,7 +11,7 @@ use crate::cli::{
 };
 
 /// How long the proxy may take to read its file and to compare.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The outcome: the exit code of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) fn run(settings: &Settings, admin: &Admin) -> ExitCode {
         eprintln!("--diff asks a running proxy, which reads its own file with its own flags: leave the flags out");
         return ExitCode::from(Outcome::Refused as u8);
     }
-    let answer = match block_on(admin.post("/reload?dry=1", PATIENCE)) {
+    let answer = match block_on(admin.post("/reload?dry=1", TIMEOUT)) {
         Ok(answer) => answer,
         Err(code) => return code,
     };

@@ -240,7 +240,7 @@ impl<'a> Lane<'a> {
                     let trace = line.as_ref().map(|line| &line.trace);
                     let asker = Asker { left: &*left, memory, caller, trace };
                     let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
-                    let mut patience = None;
+                    let mut stalled = None;
                     loop {
                         // All arms are cancel-safe. Bytes that come meanwhile belong to the next
                         // request.
@@ -251,7 +251,7 @@ impl<'a> Lane<'a> {
                                 Ok(0) => {
                                     left.store(true, Relaxed);
                                     place.departs();
-                                    patience = Some(Box::pin(sleep(STALL)));
+                                    stalled = Some(Box::pin(sleep(STALL)));
                                 }
                                 Ok(_) => {}
                                 Err(_) => return Ok(Left::Closed),
@@ -261,7 +261,7 @@ impl<'a> Lane<'a> {
                                 let max_batch = calls.settings().max_batch.get();
                                 break cut(&body, max_batch, &service.cut_off(why));
                             }
-                            () = over(&mut patience) => return Ok(Left::Closed),
+                            () = over(&mut stalled) => return Ok(Left::Closed),
                         }
                     }
                 };
@@ -418,9 +418,9 @@ fn unread(refused: &gate::Refused) -> Reply {
 }
 
 /// Completes when a client that has closed its side need not be waited for any longer.
-async fn over(patience: &mut Option<Pin<Box<Sleep>>>) {
-    match patience {
-        Some(patience) => patience.await,
+async fn over(stalled: &mut Option<Pin<Box<Sleep>>>) {
+    match stalled {
+        Some(stalled) => stalled.await,
         None => std::future::pending().await,
     }
 }

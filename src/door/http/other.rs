@@ -184,7 +184,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Unpin,
 {
-    let mut patience: Option<Pin<Box<Sleep>>> = None;
+    let mut stalled: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {
         loop {
             if let Poll::Ready(outcome) = connection.poll_without_shutdown(context) {
@@ -203,17 +203,17 @@ where
                 Poll::Ready(End::Half) => {
                     client.place.departs();
                     watch.take_written();
-                    patience = Some(Box::pin(sleep(if watch.is_read() { LEFT } else { STALL })));
+                    stalled = Some(Box::pin(sleep(if watch.is_read() { LEFT } else { STALL })));
                     continue;
                 }
                 Poll::Ready(End::Lost) => return Poll::Ready(Driven::Lost),
             }
-            let Some(patience) = &mut patience else { return Poll::Pending };
-            ready!(patience.as_mut().poll(context));
+            let Some(stalled) = &mut stalled else { return Poll::Pending };
+            ready!(stalled.as_mut().poll(context));
             if !watch.take_written() {
                 return Poll::Ready(Driven::Lost);
             }
-            patience.set(sleep(STALL));
+            stalled.set(sleep(STALL));
         }
     })
     .await

@@ -54,7 +54,7 @@ pub(super) enum Content {
 }
 
 /// How long the next piece may take, and the part of the last piece that is held back.
-pub(super) struct Patience {
+pub(super) struct WritePace {
     pace: Pace,
     /// Since when a node's answer stands still.
     since: Option<Instant>,
@@ -62,7 +62,7 @@ pub(super) struct Patience {
     last: Option<(Bytes, Pin<Box<Sleep>>)>,
 }
 
-impl Default for Patience {
+impl Default for WritePace {
     fn default() -> Self {
         Self { pace: Pace::new(STALL, NODE_RATE), since: None, last: None }
     }
@@ -127,9 +127,9 @@ impl Content {
     }
 
     /// The receipts to notify when the last piece taken has been written; none before the end.
-    pub(super) fn take_receipts(&mut self, patience: &Patience) -> Vec<Receipt> {
+    pub(super) fn take_receipts(&mut self, write_pace: &WritePace) -> Vec<Receipt> {
         match self {
-            _ if !self.has_receipts() || patience.last.is_some() => Vec::new(),
+            _ if !self.has_receipts() || write_pace.last.is_some() => Vec::new(),
             Self::Answer(answer) => answer.take_receipt().into_iter().collect(),
             Self::Batch(batch) => batch.take_receipts(),
             Self::Ready(_) | Self::Beacon(_) => Vec::new(),
@@ -146,42 +146,42 @@ impl Content {
     }
 
     /// Whether no further piece comes.
-    pub(super) fn is_over(&self, patience: &Patience) -> bool {
+    pub(super) fn is_over(&self, write_pace: &WritePace) -> bool {
         let is_taken = match self {
             Self::Batch(batch) => batch.is_over(),
             _ => self.length() == Some(0),
         };
-        is_taken && patience.last.is_none()
+        is_taken && write_pace.last.is_none()
     }
 
     /// The next piece, within a time if a node sends the piece. The calls of a batch have deadlines
-    /// of their own, and another door's body has a rate of its own. `patience` is kept from poll to
-    /// poll. For a client that `has_left` the last byte comes after [`PARTING`], if receipts wait
-    /// for the end.
+    /// of their own, and another door's body has a rate of its own. `write_pace` is kept from poll
+    /// to poll. For a client that `has_left` the last byte comes after [`PARTING`], if receipts
+    /// wait for the end.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,
         alarm: &mut Alarm,
-        patience: &mut Patience,
+        write_pace: &mut WritePace,
         has_left: impl FnOnce(&mut Context<'_>) -> bool,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
-        if let Some((_, wait)) = &mut patience.last {
+        if let Some((_, wait)) = &mut write_pace.last {
             ready!(wait.as_mut().poll(context));
-            return Poll::Ready(patience.last.take().map(|(last, _)| Ok(last)));
+            return Poll::Ready(write_pace.last.take().map(|(last, _)| Ok(last)));
         }
         if let Poll::Ready(piece) = self.poll_piece(context) {
-            if let Some(since) = patience.since.take() {
+            if let Some(since) = write_pace.since.take() {
                 let bytes = match (&*self, &piece) {
                     (Self::Beacon(_), _) => usize::MAX,
                     (_, Some(Ok(piece))) => piece.len(),
                     _ => 0,
                 };
-                patience.pace.moved(since.elapsed(), bytes);
+                write_pace.pace.moved(since.elapsed(), bytes);
             }
             let Some(Ok(mut piece)) = piece else { return Poll::Ready(piece) };
             if self.has_receipts() && has_left(context) {
                 let last = piece.split_off(piece.len().saturating_sub(1));
-                let (_, wait) = patience.last.insert((last, Box::pin(sleep(PARTING))));
+                let (_, wait) = write_pace.last.insert((last, Box::pin(sleep(PARTING))));
                 if piece.is_empty() {
                     // The new timer has to be polled once, to wake the task.
                     return wait.as_mut().poll(context).map(|()| None);
@@ -190,10 +190,10 @@ impl Content {
             return Poll::Ready(Some(Ok(piece)));
         }
         if matches!(self, Self::Batch(batch) if !batch.awaits_node()) {
-            patience.since = None;
+            write_pace.since = None;
             return Poll::Pending;
         }
-        let due = *patience.since.get_or_insert_with(Instant::now) + patience.pace.left();
+        let due = *write_pace.since.get_or_insert_with(Instant::now) + write_pace.pace.left();
         ready!(pin!(alarm.at(due)).poll(context));
         Poll::Ready(Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true })))
     }

@@ -15,7 +15,7 @@ use super::{
     batch::Running,
     bridge::Turn,
     compress::Encoder,
-    reply::{Content, Patience},
+    reply::{Content, WritePace},
 };
 use crate::{
     call::{alarm::Alarm, answer::receipt::Receipt},
@@ -32,7 +32,7 @@ const FLUSH_AFTER: Duration = Duration::from_millis(50);
 pub(super) struct Streamed {
     content: Content,
     alarm: Alarm,
-    patience: Patience,
+    write_pace: WritePace,
     /// The request that this answers.
     pub(super) turn: Option<(Turn, Asked)>,
     /// The memory that the request takes until the answer is written.
@@ -69,7 +69,7 @@ impl Streamed {
         Self {
             content,
             alarm: Alarm::default(),
-            patience: Patience::default(),
+            write_pace: WritePace::default(),
             turn: None,
             claim: None,
             line: None,
@@ -95,7 +95,7 @@ impl Streamed {
 
 impl Streamed {
     fn take_receipts(&mut self) -> Vec<Receipt> {
-        self.content.take_receipts(&self.patience)
+        self.content.take_receipts(&self.write_pace)
     }
 
     fn portion(&mut self, bytes: Bytes, receipts: Vec<Receipt>) -> Portion {
@@ -123,7 +123,7 @@ impl Streamed {
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Broken>> {
-        let Self { content, alarm, patience, turn, coded, .. } = self;
+        let Self { content, alarm, write_pace, turn, coded, .. } = self;
         let Some(coded) = coded else { return Poll::Ready(Ok(Step::End)) };
         if coded.encoder.is_finished() {
             return Poll::Ready(Ok(Step::End));
@@ -140,13 +140,13 @@ impl Streamed {
             );
         }
         let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
-        let Poll::Ready(piece) = content.poll_in_time(context, alarm, patience, has_left) else {
+        let Poll::Ready(piece) = content.poll_in_time(context, alarm, write_pace, has_left) else {
             ready!(coded.poll_held_long(context));
             return Poll::Ready(coded.encoder.flush().map_or_else(failed, |bytes| Ok(Step::Piece(bytes, Vec::new()))));
         };
         match piece.transpose()? {
             Some(piece) => {
-                coded.receipts.extend(content.take_receipts(patience));
+                coded.receipts.extend(content.take_receipts(write_pace));
                 coded.held_since.get_or_insert_with(Instant::now);
                 coded.encoder.feed(piece);
                 Poll::Ready(Ok(Step::Again))
@@ -186,9 +186,9 @@ impl Body for Streamed {
         if self.coded.is_some() {
             return self.poll_coded(context);
         }
-        let Self { content, alarm, patience, turn, .. } = &mut *self;
+        let Self { content, alarm, write_pace, turn, .. } = &mut *self;
         let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
-        let piece = ready!(content.poll_in_time(context, alarm, patience, has_left));
+        let piece = ready!(content.poll_in_time(context, alarm, write_pace, has_left));
         Poll::Ready(piece.map(|piece| {
             piece.map(|bytes| {
                 let receipts = self.take_receipts();
@@ -198,7 +198,7 @@ impl Body for Streamed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.coded.is_none() && self.content.is_over(&self.patience)
+        self.coded.is_none() && self.content.is_over(&self.write_pace)
     }
 
     fn size_hint(&self) -> SizeHint {

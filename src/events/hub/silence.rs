@@ -53,15 +53,15 @@ impl Hub {
         let slot = chain::Chain::slot(snapshot.chain.as_ref());
         let Some(head) = snapshot.head else { return };
         drop(snapshot);
-        let patience = slot * SILENT_SLOTS;
+        let time_limit = slot * SILENT_SLOTS;
         for is_next in [false, true] {
             let stream = if is_next { &mut self.next } else { &mut self.current };
             let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
-            if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= patience {
-                let text = format!("its event stream has sent no head for {patience:?} while the chain moved");
+            if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= time_limit {
+                let text = format!("its event stream has sent no head for {time_limit:?} while the chain moved");
                 // An open stream does not prove that its node reports heads again: the node gets
                 // some slots before the next try.
-                self.lost(is_next, Trouble { fault: Fault::Silent, text }, patience);
+                self.lost(is_next, Trouble { fault: Fault::Silent, text }, time_limit);
             }
         }
     }

@@ -104,8 +104,8 @@ impl Stitcher {
             // Where slots lie between, blocks may have been missed, which only headers show.
             let is_next = before.replace(head.slot).is_none_or(|before| head.slot <= before.saturating_add(1));
             let is_known = chain.header(head.root).is_some();
-            let patience = if is_known || !is_next { late.gap } else { late.header };
-            if now.saturating_duration_since(since) >= patience {
+            let time_limit = if is_known || !is_next { late.gap } else { late.header };
+            if now.saturating_duration_since(since) >= time_limit {
                 last = Some(head.root);
             }
         }

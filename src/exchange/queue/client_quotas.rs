@@ -1,5 +1,7 @@
 //! The share of each client in a queue. Where the queue is full, the client with the largest share
 //! gives up its newest call to a client with a smaller one, so that no client keeps the others out.
+//! A client is the task that waits: a connection's own. Each signed message of the beacon API waits
+//! in a task of its own, and counts as a client.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,7 @@ use tokio::{sync::Notify, task};
 
 use crate::domain::refusal::Refusal;
 
-/// A client, known by the task of its connection; `None` for code that runs in no task.
+/// A client, known by the task that waits; `None` for code that runs in no task.
 type Who = Option<task::Id>;
 
 /// The places of one queue.

@@ -157,14 +157,14 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Timeouts = Timeouts { idle: Duration::from_secs(30), head: Duration::from_secs(600) };
+    const TIMEOUT: Timeouts = Timeouts { idle: Duration::from_secs(30), head: Duration::from_secs(600) };
 
     async fn sent(pieces: &[&'static str], chunked: bool) -> String {
         let (mut ours, mut theirs) = duplex(7);
         let pieces = stream::iter(pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))));
         let mut pieces = std::pin::pin!(pieces);
         let write = async move {
-            let mut outgoing = Outgoing::new(b"head\r\n\r\n".to_vec(), pieces.as_mut(), chunked, PATIENCE);
+            let mut outgoing = Outgoing::new(b"head\r\n\r\n".to_vec(), pieces.as_mut(), chunked, TIMEOUT);
             poll_fn(|context| outgoing.poll_write(context, &mut ours)).await.unwrap();
         };
         let mut text = String::new();
@@ -197,18 +197,18 @@ mod tests {
         };
         // The node takes nothing.
         let mut pieces = std::pin::pin!(stream::iter([Ok(Bytes::from_static(b"more than seven"))]));
-        let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);
+        let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, TIMEOUT);
         overdue(&mut outgoing, &mut ours).await;
         assert_eq!(started.elapsed(), Duration::from_secs(30));
         // The node has everything.
         let (mut ours, _theirs) = duplex(70);
         let mut pieces = std::pin::pin!(stream::iter([Ok(Bytes::from_static(b"more than seven"))]));
-        let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);
+        let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, TIMEOUT);
         overdue(&mut outgoing, &mut ours).await;
         assert_eq!(started.elapsed(), Duration::from_secs(630));
         // The client sends nothing.
         let mut pieces = std::pin::pin!(stream::pending());
-        let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);
+        let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, TIMEOUT);
         let waited = tokio::time::timeout(Duration::from_secs(9999), overdue(&mut outgoing, &mut ours)).await;
         assert!(waited.is_err());
     }

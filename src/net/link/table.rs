@@ -73,7 +73,7 @@ pub(super) enum Broken {
 pub(super) struct Table<C> {
     ids: Arc<Shared>,
     /// How long the node has to answer the link's own requests.
-    patience: Duration,
+    time_limit: Duration,
     /// Calls that wait for an answer, by our id.
     calls: BTreeMap<u64, C>,
     /// Calls on this connection that were forgotten and not answered.
@@ -136,10 +136,10 @@ struct Ask {
 impl<C> Table<C> {
     /// An empty table, before the first connection. Ids of subscriptions are drawn from the same
     /// space as those of calls.
-    pub(super) fn new(ids: Arc<Shared>, patience: Duration) -> Self {
+    pub(super) fn new(ids: Arc<Shared>, time_limit: Duration) -> Self {
         Self {
             ids,
-            patience,
+            time_limit,
             calls: BTreeMap::new(),
             forgotten: 0,
             own: BTreeMap::new(),
@@ -230,7 +230,7 @@ impl<C> Table<C> {
 
     /// [`Table::due`] has passed.
     pub(super) fn overdue(&self) -> Broken {
-        Broken::Unanswered(self.patience)
+        Broken::Unanswered(self.time_limit)
     }
 
     /// A frame has come, which is valid UTF-8.
@@ -386,7 +386,7 @@ impl<C> Table<C> {
     fn subscribe(&mut self, key: u64, ask: Arc<Ask>, now: Instant) -> Effect<C> {
         let id = self.ids.next_id();
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{},"params":{}}}"#, ask.subscribe, ask.params);
-        self.own.insert(id, Own { due: now + self.patience, kind: Kind::Subscribe { key, ask } });
+        self.own.insert(id, Own { due: now + self.time_limit, kind: Kind::Subscribe { key, ask } });
         Effect::Send(text.into())
     }
 
@@ -401,7 +401,7 @@ impl<C> Table<C> {
         let id = self.ids.next_id();
         let shown = String::from_utf8_lossy(&subscription);
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{},"params":[{shown}]}}"#, ask.unsubscribe);
-        self.own.insert(id, Own { due: now + self.patience, kind: Kind::Unsubscribe { subscription } });
+        self.own.insert(id, Own { due: now + self.time_limit, kind: Kind::Unsubscribe { subscription } });
         Effect::Send(text.into())
     }
 }

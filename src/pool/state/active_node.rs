@@ -11,7 +11,7 @@ use crate::{
         verdict::{Down, Verdict},
     },
     pool::{
-        failback::{self, Late},
+        late_primary::{self, LateNode},
         node::Node,
         preference::Preference,
         snapshot::{Chase, Switch, Wait},
@@ -61,7 +61,7 @@ impl PoolState {
         });
         // A node that clients are tied to is not left for a better one.
         let late = if kept.is_none() { best.and_then(|best| self.late(&preferences, best)) } else { None };
-        let is_better = |late: &Late| best.is_some_and(|(preference, _)| nodes[late.node].tier < preference.tier);
+        let is_better = |late: &LateNode| best.is_some_and(|(preference, _)| nodes[late.node].tier < preference.tier);
         let block_time = self.memory.block_time();
         let best = kept.or(best.map(|(_, node)| node));
         let awaited = self.home.step(best, late.filter(is_better), block_time, now);
@@ -125,9 +125,9 @@ impl PoolState {
         bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
     }
 
-    /// The usable node before `best`, in the order of tiers and of the configuration, that is a
-    /// little below the highest block that clients were shown.
-    fn late(&self, preferences: &[Option<Preference>], best: (Preference, NodeId)) -> Option<Late> {
+    /// The first usable node before `best`, in the order of tiers and of the configuration, that is
+    /// below the highest block that clients were shown, by the lag limit at most.
+    fn late(&self, preferences: &[Option<Preference>], best: (Preference, NodeId)) -> Option<LateNode> {
         if best.0.badness != 0 {
             return None;
         }
@@ -140,14 +140,13 @@ impl PoolState {
         let (node, preference) = preferences
             .filter(|(node, preference)| is_late(*node, preference))
             .min_by_key(|(node, preference)| (preference.tier, *node))?;
-        Some(Late { node, below: preference.below_served, moved: self.known[node].report?.moved })
+        Some(LateNode { node, below: preference.below_served, moved: self.known[node].report?.moved })
     }
 
-    /// After an outage of all nodes: calls wait for the highest block that clients were shown,
-    /// while a node may return that is nearer to that block than the best one: a node whose last
-    /// known head is higher, or that was not asked yet. If the best node is a little below the
-    /// block, calls wait no longer than for a better node; if it is far below, as long as calls are
-    /// held at all.
+    /// After an outage of all nodes, calls wait for the served head while a node is down that may
+    /// have reached that head: one that stood higher than the best node, or one never probed. The
+    /// wait is [`late_primary::longest_wait`] if the best node is within the lag limit, else as
+    /// long as calls are held (`calls.hold`).
     fn recover(
         &mut self,
         preferences: &[Option<Preference>],
@@ -181,7 +180,7 @@ impl PoolState {
         if let Some(since) = self.recovering {
             let is_near = preference.below_served <= self.near;
             let longest = if is_near {
-                failback::patience(self.memory.block_time().unwrap_or(failback::LONGEST))
+                late_primary::longest_wait(self.memory.block_time().unwrap_or(late_primary::LONGEST))
             } else {
                 Duration::MAX
             };

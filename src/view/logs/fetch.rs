@@ -2,11 +2,11 @@
 //! answers.
 //!
 //! Rule: nodes are asked in rounds, the active node first, then by rank. Each node has a head start
-//! of a quarter of the patience, but at least 0.5 s and at most 2 s, before the next is asked
-//! beside it; the first answer with logs counts. Rounds repeat until the patience is over. Reason:
-//! subscribers are closed if a block's logs are not found, so one slow node must not decide that.
-//! Example with a patience of 6 s: node a is asked at once and stays silent; node b is asked after
-//! 1.5 s and answers; b's logs are taken.
+//! of a quarter of the time limit, but at least 0.5 s and at most 2 s, before the next is asked
+//! beside it; the first answer with logs counts. Rounds repeat until the time limit is over.
+//! Reason: subscribers are closed if a block's logs are not found, so one slow node must not decide
+//! that. Example with a time limit of 6 s: node a is asked at once and stays silent; node b is
+//! asked after 1.5 s and answers; b's logs are taken.
 
 mod forms;
 mod question;
@@ -45,12 +45,12 @@ const PAUSES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_s
 /// In rounds before this one, a node that says that a block has no logs is not believed if the
 /// block's bloom filter has bits: some nodes answer so for a block that they do not have yet.
 const DISBELIEF: u32 = 10;
-/// The bounds of the head start of a node: a quarter of the patience passes before the next node is
-/// asked beside it.
+/// The bounds of the head start of a node: a quarter of the time limit passes before the next node
+/// is asked beside it.
 const HEAD_START: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// How often the presence of nodes is checked.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the patience begins anew because nodes that were all away have returned. Bounded,
+/// How often the time limit begins anew because nodes that were all away have returned. Bounded,
 /// because nodes may come and go for ever.
 const RETURNS: u32 = 2;
 /// A node that owes the logs and has sent nothing for longer counts as away.
@@ -70,7 +70,7 @@ pub(super) struct Errand {
     /// Whether the logs are fetched only to check the bloom filter, so that one round is enough.
     pub(super) is_sample: bool,
     /// How long to go on while there are nodes that should have the logs.
-    pub(super) patience: Duration,
+    pub(super) time_limit: Duration,
     pub(super) forms: Forms,
 }
 
@@ -83,22 +83,22 @@ impl Errand {
         tokio::select! {
             biased;
             told = self.hunt(&said_none) => told,
-            // The patience is over: if nodes said that the block has no logs, they are believed
+            // The time limit is over: if nodes said that the block has no logs, they are believed
             // now.
-            () = self.be_patient() => said_none.load(Relaxed).then(NodeLogs::default),
+            () = self.time_limit_passes() => said_none.load(Relaxed).then(NodeLogs::default),
         }
     }
 
-    /// Waits until the patience is over. Only time counts in which a node is there that should have
-    /// the block and has a connection for the question, or [`FULL`] has passed without. When nodes
-    /// return after all were away, the patience begins anew, at most [`RETURNS`] times. For example
-    /// with a patience of 10 s: all nodes go away after 8 s and one returns after a minute; that
-    /// node has the full 10 s again.
-    async fn be_patient(&self) {
+    /// Waits until the time limit is over. Only time counts in which a node is there that should
+    /// have the block and has a connection for the question, or [`FULL`] has passed without. When
+    /// nodes return after all were away, the time limit begins anew, at most [`RETURNS`] times. For
+    /// example with a time limit of 10 s: all nodes go away after 8 s and one returns after a
+    /// minute; that node has the full 10 s again.
+    async fn time_limit_passes(&self) {
         let (mut spent, mut waited) = (Duration::ZERO, Duration::ZERO);
         let (mut returns, mut are_away) = (0, false);
-        while spent < self.patience {
-            let tick = TICK.min(self.patience - spent);
+        while spent < self.time_limit {
+            let tick = TICK.min(self.time_limit - spent);
             sleep(tick).await;
             let pool = self.follower.pool();
             let (now, snapshot) = (Instant::now(), pool.snapshot());
@@ -155,7 +155,7 @@ impl Errand {
         let pool = self.follower.pool();
         let mut asked = FuturesUnordered::new();
         let mut had_its_turn = Vec::new();
-        let head_start = (self.patience / 4).clamp(HEAD_START.0, HEAD_START.1);
+        let head_start = (self.time_limit / 4).clamp(HEAD_START.0, HEAD_START.1);
         let mut next_at = Instant::now();
         loop {
             let now = Instant::now();
@@ -192,7 +192,7 @@ impl Errand {
             node,
             block: &self.block,
             union: union(concerned.filter(|filter| self.may_concern(filter))),
-            limit: self.patience,
+            limit: self.time_limit,
         };
         let mut refused = false;
         for form in self.forms.of(name, round) {

@@ -60,10 +60,11 @@ pub(super) struct Telling<L> {
 /// Selects the receivers among the subscribers to a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct To {
-    /// Subscribers that one of these blocks may concern have to wait until it is found.
+    /// Subscribers whom one of these blocks may concern are left out: the logs are sent to them
+    /// later, or, where logs are taken back, were never sent to them.
     waits: Blocks,
-    /// All others got the logs before, except those that one of these blocks may concern; `None`:
-    /// the logs were sent to no subscriber before.
+    /// `None`: all others. `Some(blocks)`: only subscribers whom one of these blocks may concern,
+    /// because the rest got the logs before.
     but_for: Option<Blocks>,
 }
 

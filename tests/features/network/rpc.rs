@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::Fact;
 
 /// A call is given up after this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Rpc(Client);
 
 impl Rpc {
     pub fn new() -> Self {
         // No connection is kept: the process at its other end may have been killed since.
-        Self(steadfast::net::post::plain().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap())
+        Self(steadfast::net::post::plain().timeout(TIMEOUT).pool_max_idle_per_host(0).build().unwrap())
     }
 
     /// The result, or how the call failed.

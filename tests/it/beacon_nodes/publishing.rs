@@ -345,8 +345,8 @@ async fn a_publication_may_take_its_time_and_a_short_question_may_not() {
     })
     .await;
     let second = well().await;
-    let patience = "[calls]\nattempt_timeout = \"500ms\"\n[health]\nfall = 100\n";
-    let proxy = over(&[&first, &second], patience).await;
+    let time_limit = "[calls]\nattempt_timeout = \"500ms\"\n[health]\nfall = 100\n";
+    let proxy = over(&[&first, &second], time_limit).await;
     for (method, path, text) in [
         ("POST", BLOCKS, r#"{"data":"first"}"#),
         ("GET", "/eth/v2/debug/beacon/states/head", r#"{"data":"first"}"#),

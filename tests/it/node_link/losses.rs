@@ -174,7 +174,7 @@ async fn a_node_that_takes_nothing_is_left_and_gets_no_unsent_call() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_node_is_not_taken_for_a_dead_one() {
     let (linked, _node, mut peer) = linked().await;
-    // A long call that the node takes bit by bit, far longer than the patience with one that takes
+    // A long call that the node takes bit by bit, far longer than the time limit of one that takes
     // nothing.
     let long = format!(r#"{{"id":1,"method":"eth_call","params":["{}"]}}"#, "x".repeat(10 * PIPE));
     let raw = long.as_bytes();

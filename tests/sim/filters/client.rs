@@ -25,9 +25,9 @@ const MOST: usize = 6;
 const NARROW: usize = 16;
 const FEW: usize = 20;
 /// A poll needs no node, but it may wait a moment for what clients were shown already.
-const POLL_PATIENCE: Duration = Duration::from_secs(2);
+const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 /// What needs a node waits as other calls do.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a client is to do.
 pub(crate) struct Plan {
@@ -157,7 +157,7 @@ impl Poller {
         let calls: Vec<_> = some.iter().map(call).collect();
         let asked = Instant::now();
         let answers = self.ask(&calls).await;
-        if asked.elapsed() > POLL_PATIENCE {
+        if asked.elapsed() > POLL_TIMEOUT {
             self.fail(&format!("a poll took {:?}", asked.elapsed()));
         }
         let mut lost = Vec::new();
@@ -245,7 +245,7 @@ impl Poller {
         } else {
             Client::over(io).post(body).await.json()
         };
-        if asked.elapsed() > PATIENCE {
+        if asked.elapsed() > TIMEOUT {
             self.fail(&format!("{calls:?} took {:?}", asked.elapsed()));
         }
         let answers = if is_batch { answer.as_array().cloned().unwrap_or_default() } else { vec![answer.clone()] };

@@ -167,8 +167,8 @@ impl World {
         let hold = others == Others::Hold;
         let patient = self.now >= self.follow.abreast + if hold { LAG_TIMEOUT } else { Duration::ZERO };
         // The pace may be known better by the end of the step.
-        let patience = SETTINGS.patience(Some(Duration::ZERO));
-        let stuck = self.follow.stuck.is_some_and(|(_, since)| self.now >= since + patience);
+        let time_limit = SETTINGS.data_timeout(Some(Duration::ZERO));
+        let stuck = self.follow.stuck.is_some_and(|(_, since)| self.now >= since + time_limit);
         self.judge(&input);
         for effect in self.follow.step(input, self.now) {
             match effect {

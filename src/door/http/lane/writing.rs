@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     super::{
         batch::Running,
-        reply::{Patience, Reply, put_decimal},
+        reply::{Reply, WritePace, put_decimal},
     },
     FLATTEN, Lane, MAX_AHEAD, STALL,
 };
@@ -52,7 +52,7 @@ impl Lane<'_> {
             reply.body.has_left();
             return Ok(());
         }
-        let (mut patience, memory) = (Patience::default(), self.memory);
+        let (mut write_pace, memory) = (WritePace::default(), self.memory);
         loop {
             // A batch runs on here, and its client may be lost, which has to be known before the
             // last piece is taken. All arms are cancel-safe.
@@ -64,7 +64,7 @@ impl Lane<'_> {
                     }
                     // Behind more bytes than are read ahead the client may have closed its side.
                     let has_left = |_: &mut Context<'_>| self.left.load(Relaxed) || self.read.len() >= MAX_AHEAD;
-                    reply.body.poll_in_time(context, &mut self.alarm, &mut patience, has_left).map(Ok)
+                    reply.body.poll_in_time(context, &mut self.alarm, &mut write_pace, has_left).map(Ok)
                 }) => piece?,
                 why = poll_fn(|context| memory.poll_cut(context)) => return Err(self.cut(why)),
             };

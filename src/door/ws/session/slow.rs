@@ -31,8 +31,8 @@ impl Session {
         let now = Instant::now();
         if let Some(since) = self.stalled.replace(now) {
             self.pace.moved(now - since, taken);
-            // A byte makes the connection count as newer, for as long as the least rate gives that
-            // byte.
+            // Bytes that the client takes move the beginning of its idle time forward, by as long
+            // as the least rate allows for these bytes.
             self.refreshes(now + self.pace.left() - STALL);
         } else if !self.is_stall_watched {
             self.is_stall_watched = true;
@@ -95,8 +95,8 @@ impl Session {
 }
 
 impl Begun {
-    /// Notes how many bytes have come. Returns since when the client counts as idle: each byte
-    /// counts for as long as the least rate gives that byte.
+    /// Notes how many bytes have come. Returns since when the client counts as idle: bytes move
+    /// that moment forward, by as long as the least rate allows for these bytes.
     fn moved(&mut self, bytes: usize) -> Instant {
         let now = Instant::now();
         self.pace.moved(now - self.looked, bytes.saturating_sub(self.bytes));

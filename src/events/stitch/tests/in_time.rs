@@ -188,10 +188,10 @@ fn missed_blocks_that_no_node_gives_are_awaited_longer() {
 #[test]
 fn missed_blocks_are_waited_for_a_quarter_of_a_short_slot() {
     let node = Node { hangs: |question| *question == Question::Header(root(7)), ..Node::line(9) };
-    for (slot, patience) in [(2_000, 1_000), (5_000, 1_250), (12_000, 3_000), (60_000, 5_000)] {
+    for (slot, time_limit) in [(2_000, 1_000), (5_000, 1_250), (12_000, 3_000), (60_000, 5_000)] {
         let mut setup = Setup::opened_at(&Node::line(5), Duration::from_millis(slot));
         setup.head(&node, 9);
-        pass(&mut setup, &node, Duration::from_millis(patience));
+        pass(&mut setup, &node, Duration::from_millis(time_limit));
         assert_eq!(setup.heard(), ["skipped 5 to 9", "block* 9", "head 9"]);
     }
 }

@@ -13,7 +13,7 @@ use crate::events::beacon::{Checkpoint, Duties, Header};
 const SLOTS: u64 = 4;
 const NODES: usize = 3;
 /// How long a head waits at most, and the most time that passes at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 const STEP: u64 = 200;
 
 /// Every block, with its true header.
@@ -361,7 +361,7 @@ impl World {
         // The head's own event or a later head pays the debt.
         let told = self.stitcher.slot().unwrap_or(0);
         self.owed.retain(|debt| debt.slot > told);
-        let longest = PATIENCE + Duration::from_millis(2 * STEP);
+        let longest = TIMEOUT + Duration::from_millis(2 * STEP);
         assert!(
             self.owed.iter().all(|debt| now.saturating_duration_since(debt.since) <= longest),
             "a head is owed: {:?}",

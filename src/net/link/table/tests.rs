@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A table, and its effects as short lines.
 struct Bench {
@@ -15,7 +15,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { table: Table::new(Arc::default(), PATIENCE), now: Instant::now(), said: Vec::new() }
+        Self { table: Table::new(Arc::default(), TIMEOUT), now: Instant::now(), said: Vec::new() }
     }
 
     fn note(&mut self, effects: impl IntoIterator<Item = Effect<&'static str>>) {
@@ -332,7 +332,7 @@ fn answers_to_the_links_own_requests_are_due_and_calls_are_not() {
     bench.table.call(50, "caller");
     assert_eq!(bench.table.due(), None);
     bench.want(100);
-    let first = bench.now + PATIENCE;
+    let first = bench.now + TIMEOUT;
     bench.now += Duration::from_secs(1);
     bench.want(200);
     assert_eq!(bench.table.due(), Some(first));
@@ -400,7 +400,7 @@ proptest! {
     /// which all is granted, every reader that is not behind has one.
     #[test]
     fn the_node_runs_exactly_the_wanted_subscriptions(steps in proptest::collection::vec(step(), 0..60)) {
-        let mut table: Table<()> = Table::new(Arc::default(), PATIENCE);
+        let mut table: Table<()> = Table::new(Arc::default(), TIMEOUT);
         let now = Instant::now();
         // The node: open requests in their order, and the subscriptions that run there.
         let mut open: Vec<String> = Vec::new();

@@ -5,19 +5,21 @@
 //! it, so one that is steadily later than the node that serves would never be chosen again. The
 //! rule, in one place:
 //!
-//! 1. A usable node that comes before the serving one, in the order of tiers and of the
-//!    configuration, and is below that block, but within the lag limit, is *late*. The late node is
-//!    asked for its head several times per block, so that the pool sees at once when the node
-//!    reaches the block. Then calls are home.
-//! 2. When a node has been late for [`GRACE`], calls wait for the node, and the highest block stays
-//!    the same: for two block times, and not longer than [`LONGEST`]. The wait begins only if the
-//!    node's next block is due in that time, by its last block and the chain's pace. If the node
-//!    reaches the block, calls are home; if not, they go on where they were. Example with 12 s
-//!    blocks: the node is a block behind, and its next is due in 1.5 s: calls wait, for 2 s at
-//!    most.
-//! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just
-//!    after calls have come home, an answer that was on its way elsewhere may show a higher block
-//!    still; calls then wait once more, at the better node.
+//! 1. A usable node is *late* if it comes before the serving node in the order of tiers and of the
+//!    configuration, and is below that block by the lag limit at most. Unless the late node pushes
+//!    its heads, the pool probes the node a third of a block time apart, and a sixth while calls
+//!    wait, but 50 to 500 ms apart in any case. So the pool sees at once when the node reaches the
+//!    block. Then calls are home.
+//! 2. Calls wait only for a late node of a better tier than the serving node's, once the node has
+//!    been late for [`GRACE`], and the highest block stays the same meanwhile: for two block times,
+//!    but never longer than [`LONGEST`]. The wait begins only if the node's next block is due in
+//!    that time, by its last block and the chain's pace. If the node reaches the block, calls are
+//!    home; if not, they go on where they were. Example with 12 s blocks: the node is a block
+//!    behind, and its next is due in 1.5 s: calls wait, for 2 s at most.
+//! 3. The next wait begins [`PAUSE`] after the last one at the earliest. Each further wait in vain
+//!    doubles that time, up to 480 s. But just after calls have come home, an answer that was on
+//!    its way elsewhere may show a higher block still; calls then wait once more, at the better
+//!    node.
 //!
 //! A node that is later than two block times stays late: the chain would have to go backwards for
 //! such a node.
@@ -31,20 +33,21 @@ use tokio::time::Instant;
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// The longest that calls wait for a node.
 pub(super) const LONGEST: Duration = Duration::from_secs(2);
-/// Between two waits.
+/// From the end of a wait to the beginning of the next, at least, after the first wait.
 const PAUSE: Duration = Duration::from_secs(30);
+/// Twice the longest such time: after a wait in vain, half of the doubled pause is kept.
 const LONGEST_PAUSE: Duration = Duration::from_secs(960);
 /// How long after their return calls may wait once more.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// For how long calls wait for a node that is a little behind, at most.
-pub(super) fn patience(block_time: Duration) -> Duration {
+pub(super) fn longest_wait(block_time: Duration) -> Duration {
     (2 * block_time).min(LONGEST)
 }
 
 /// A better node that is usable, and not quite where clients have seen the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Late {
+pub(super) struct LateNode {
     pub(super) node: NodeId,
     /// By how many blocks.
     pub(super) below: u64,
@@ -54,7 +57,7 @@ pub(super) struct Late {
 
 /// Calls wait for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Awaited {
+pub(super) struct NodeWait {
     pub(super) node: NodeId,
     pub(super) since: Instant,
     pub(super) longest: Duration,
@@ -62,7 +65,7 @@ pub(super) struct Awaited {
 
 /// When the late node should have the block that it lacks. A block that is long overdue is given
 /// up, and the next one is due in its time.
-fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Instant {
+fn due(late: LateNode, block_time: Duration, longest: Duration, now: Instant) -> Instant {
     let blocks = |count: u64| block_time.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).min(1 << 16));
     let due = late.moved + blocks(late.below);
     let overdue = now.saturating_duration_since(due + longest).as_nanos();
@@ -71,10 +74,10 @@ fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Ins
 
 /// The state of a return to a better node.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct LatePrimary {
     /// The late node, and when it became late.
     late: Option<(NodeId, Instant)>,
-    awaited: Option<Awaited>,
+    awaited: Option<NodeWait>,
     /// No wait begins before.
     not_before: Option<Instant>,
     pause: Duration,
@@ -84,22 +87,22 @@ pub(super) struct Home {
     wake_at: Option<Instant>,
 }
 
-impl Default for Home {
+impl Default for LatePrimary {
     fn default() -> Self {
         Self { late: None, awaited: None, not_before: None, pause: PAUSE, settling: None, wake_at: None }
     }
 }
 
-impl Home {
+impl LatePrimary {
     /// The node that calls wait for now, if any. `best` is the node that would serve by rank alone,
     /// `late` a better one.
     pub(super) fn step(
         &mut self,
         best: Option<NodeId>,
-        late: Option<Late>,
+        late: Option<LateNode>,
         block_time: Option<Duration>,
         now: Instant,
-    ) -> Option<Awaited> {
+    ) -> Option<NodeWait> {
         self.wake_at = None;
         if let Some(awaited) = self.awaited {
             let until = awaited.since + awaited.longest;
@@ -121,7 +124,7 @@ impl Home {
         let since = self.late.filter(|(node, _)| *node == late.node).map_or(now, |(_, since)| since);
         self.late = Some((late.node, since));
         // When its next block is due is not known before the chain's pace is.
-        let longest = patience(block_time?);
+        let longest = longest_wait(block_time?);
         let settles = self.settling.take().is_some_and(|until| now < until);
         if !settles {
             let due = due(late, block_time?, longest, now);
@@ -132,7 +135,7 @@ impl Home {
                 return None;
             }
         }
-        self.awaited = Some(Awaited { node: late.node, since: now, longest });
+        self.awaited = Some(NodeWait { node: late.node, since: now, longest });
         self.wake_at = Some(now + longest);
         self.awaited
     }

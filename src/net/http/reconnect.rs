@@ -24,14 +24,14 @@ use crate::{
 
 /// How long a question of our own that is no probe waits for a connection: the first where there
 /// are other nodes to ask. The node's time to answer begins after that.
-const OWN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
+const OWN_CONNECTION_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
 /// How soon an idle connection turns out to be closed. A connection that is lost later was alive
 /// when the request was sent: the node had the request, and asking the same node again would only
 /// take as long again.
-const STALE: Duration = Duration::from_millis(200);
+const IDLE_CLOSE_WITHIN: Duration = Duration::from_millis(200);
 /// How soon a node that is full closes a new connection: one that is closed later was closed for
 /// something else.
-const AT_ONCE: Duration = Duration::from_secs(1);
+const FULL_CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a new connection is watched before the request is written, since a full node closes new
 /// ones at once. The first: a request that is sent once, to a node that has shown a bound. The
 /// second: a request whose new connection was closed at once before, or whose idle connection was
@@ -54,7 +54,7 @@ pub struct Progress {
 }
 
 /// The tries of one request.
-pub(super) struct Retry<'a> {
+pub(super) struct Reconnect<'a> {
     upstream: &'a Arc<Upstream>,
     rank: Rank,
     caller: Option<&'a Arc<Caller>>,
@@ -76,7 +76,7 @@ pub(super) struct Retry<'a> {
     sent: Option<Instant>,
 }
 
-impl<'a> Retry<'a> {
+impl<'a> Reconnect<'a> {
     /// A request that waits for a connection `until` then, if that is bounded here.
     pub(super) fn new(
         upstream: &'a Arc<Upstream>,
@@ -189,14 +189,16 @@ impl<'a> Retry<'a> {
 
     fn until(&mut self) -> Option<Instant> {
         let connections = self.upstream.connections();
-        let patience = match self.rank {
+        let wait_limit = match self.rank {
             // The probe's own clock bounds the wait.
             Rank::Probe => None,
-            Rank::Own => Some(if connections.is_the_only_node() { OWN.1 } else { OWN.0 }),
-            Rank::Call => connections.patience().filter(|_| !self.in_line),
+            Rank::Own => {
+                Some(if connections.is_the_only_node() { OWN_CONNECTION_WAIT.1 } else { OWN_CONNECTION_WAIT.0 })
+            }
+            Rank::Call => connections.wait_limit().filter(|_| !self.in_line),
         };
-        if let Some(patience) = patience.filter(|_| !self.is_bounded) {
-            let until = Instant::now() + patience;
+        if let Some(wait_limit) = wait_limit.filter(|_| !self.is_bounded) {
+            let until = Instant::now() + wait_limit;
             self.until = Some(self.until.map_or(until, |other| other.min(until)));
             self.is_bounded = true;
         }
@@ -229,7 +231,7 @@ impl<'a> Retry<'a> {
             self.upstream.connections().cleared();
             return Err(Error::Broken { broken });
         }
-        let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= STALE);
+        let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= IDLE_CLOSE_WITHIN);
         if reused && !self.was_stale && is_soon {
             // The idle connection may only have been closed; a fresh one shows whether the node is
             // well.
@@ -237,7 +239,7 @@ impl<'a> Retry<'a> {
             self.progress.again = true;
             return Ok(());
         }
-        let at_once = self.opened.is_some_and(|opened| opened.elapsed() <= AT_ONCE);
+        let at_once = self.opened.is_some_and(|opened| opened.elapsed() <= FULL_CLOSE_WITHIN);
         if self.was_stale || !at_once || !conn.permit.refused(false) {
             return Err(Error::Broken { broken });
         }

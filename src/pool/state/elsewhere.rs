@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::pool::{
-    failback::{self, LONGEST},
+    late_primary::{LONGEST, longest_wait},
     preference::Preference,
     snapshot::Wait,
 };
@@ -51,7 +51,7 @@ impl Elsewhere {
         now: Instant,
     ) -> Option<Wait> {
         let since = self.since?;
-        let longest = failback::patience(block_time.unwrap_or(LONGEST));
+        let longest = longest_wait(block_time.unwrap_or(LONGEST));
         match best {
             Some(best) if best.below_served == 0 => (self.since, self.pause) = (None, None),
             Some(best) if best.badness == 0 && best.below_served <= near => {

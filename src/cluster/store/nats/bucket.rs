@@ -18,7 +18,7 @@ const COPIES: usize = 3;
 /// No name is escaped to this.
 const NO_KEY: &str = "=first";
 /// Deletions stay this long.
-pub(super) const DELETION_TTL: Duration = Duration::from_secs(3600);
+pub(super) const DELETION_TTL: Duration = Duration::from_secs(60 * 60);
 /// The first revision of a bucket is drawn from here. Numbers of JSON are exact up to 2^53.
 const FIRST_REVISION: std::ops::Range<u64> = 1 << 40..1 << 52;
 

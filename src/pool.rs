@@ -276,8 +276,8 @@ impl Pool {
         }
     }
 
-    /// Notes that another proxy showed a client the block at `height`, which is believed within the
-    /// same limit. Whether it is.
+    /// Notes that another proxy showed a client the block at `height`, and returns whether the
+    /// height is believed: within the same limit.
     pub fn shown_elsewhere(&self, height: u64) -> bool {
         let snapshot = self.snapshot();
         let is_believed = snapshot.head.is_some_and(|head| height <= head.saturating_add(snapshot.near));
@@ -295,7 +295,7 @@ impl Pool {
         is_believed
     }
 
-    /// Waits until clients have been shown a higher block since the last such wait. For one task.
+    /// Waits until clients have been shown a higher block than at the wait before. For one task.
     pub async fn shown_higher(&self) {
         self.higher.notified().await;
     }

@@ -9,12 +9,16 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --features otlp --bin steadfast \
-    && cp target/release/steadfast /steadfast
+    && cp target/release/steadfast /steadfast \
+    && mkdir /outbox
 
 # No shell and no package manager; the `nonroot` user (65532); system certificates for nodes behind https.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /steadfast /steadfast
 COPY LICENSE-APACHE LICENSE-MIT /licenses/
+# An empty folder for the outbox, which the user may write. A new volume that is mounted there gets its owner; without a volume the
+# transactions end with the container.
+COPY --from=build --chown=65532:65532 /outbox /var/lib/steadfast
 USER nonroot
 # Clients; and the admin listener, which is on loopback unless `--admin-listen` or the configuration says otherwise.
 EXPOSE 8545 9545

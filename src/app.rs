@@ -439,7 +439,8 @@ impl App {
         let done = self.workers.finish();
         tokio::pin!(done);
         if timeout(last_call, &mut done).await.is_err() {
-            // Calls that still wait for a node are refused while there is time to answer them.
+            // Calls that still wait for a node are answered or refused while there is time.
+            outbox::drain(self.outbox.as_ref()).await;
             for network in &self.shared.site.load().networks {
                 network.calls.iter().for_each(|calls| calls.close());
                 network.beacon.iter().for_each(|rest| rest.close());

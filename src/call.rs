@@ -226,9 +226,7 @@ impl Calls {
                     }
                     Err(Exit::Moved(next, permit)) => break (next, permit),
                 };
-                if answer.is_null
-                    && let Some(kept) = self.kept_transaction(request, method, terms)
-                {
+                if let Some(kept) = self.kept_answer(&mut answer, request, method, terms).await {
                     answer = kept;
                 }
                 if let Some(id) = request.id {

@@ -43,7 +43,7 @@ pub use self::{
     facts::Facts,
     labels::{AttemptOutcome, CallOutcome, Ended, Replay, SpanLoss},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
-    outbox::OutboxFacts,
+    outbox::{DeliveryOutcome, OutboxFacts},
     tally::{CallTally, Tally},
     throttle::{Burst, Throttle},
     transactions::SendReason,

@@ -8,6 +8,7 @@
 //! [`store`] is the one file, and [`webhook`] tells endpoints.
 
 mod calls;
+mod clock;
 pub mod delivery;
 pub mod desk;
 pub mod handle;

@@ -20,6 +20,8 @@ CHART = DEPLOY / "helm" / "steadfast"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 CONFIG = (ROOT / "docs" / "CONFIG.md").read_text()
 KUBERNETES = ("1.30", "1.33", "1.37")
+# `nonroot` in distroless images.
+USER = 65532
 # The files of deploy/kubernetes, and what of the chart each is.
 PLAIN = {
     "steadfast.yaml": ["--set", "restartOnChange=false"],
@@ -84,6 +86,8 @@ class Kubernetes(unittest.TestCase):
             "service.port=0",
             "shutdown.preStopSeconds=0",
             "podDisruptionBudget.min=1",
+            "outbox.dir=var",
+            "outbox.size=much",
         ):
             with self.subTest(wrong), self.assertRaises(AssertionError):
                 rendered("--set", wrong)
@@ -95,7 +99,7 @@ class Kubernetes(unittest.TestCase):
             *["--set-json", 'tolerations=[{"key":"a","operator":"Exists"}]'],
             *["--set-json", 'affinity={"podAntiAffinity":{}}'],
         ]
-        for arguments in ([], everything):
+        for arguments in ([], everything, ["--set", "outbox.enabled=true,outbox.storageClass=fast"]):
             for resource in yaml.safe_load_all(rendered(*arguments)):
                 if resource["kind"] == "ServiceMonitor":
                     continue
@@ -144,6 +148,25 @@ class Kubernetes(unittest.TestCase):
             self.assertLessEqual(selector["matchLabels"].items(), labels.items())
         starts(self, settings)
 
+    def test_each_pod_with_an_outbox_finds_its_volume_again(self):
+        """U49, U55: the volume is the image's user's to write, and the settings' default."""
+        resources = list(yaml.safe_load_all(rendered("--set", "outbox.enabled=true,outbox.storageClass=fast")))
+        self.assertNotIn("Deployment", [one["kind"] for one in resources])
+        (found,) = [one["spec"] for one in resources if one["kind"] == "StatefulSet"]
+        (claim,) = found["volumeClaimTemplates"]
+        self.assertEqual(claim["spec"]["storageClassName"], "fast")
+        pod = found["template"]["spec"]
+        (container,) = pod["containers"]
+        mounts = {one["name"]: one for one in container["volumeMounts"]}
+        mount = mounts[claim["metadata"]["name"]]
+        self.assertEqual((mount["mountPath"], mount.get("readOnly")), (default("outbox.dir"), None))
+        security = pod["securityContext"]
+        self.assertEqual([security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")], [USER] * 3)
+        services = [one["metadata"]["name"] for one in resources if one["kind"] == "Service"]
+        self.assertIn(found["serviceName"], services)
+        self.assertIn("volumeClaimTemplates", rendered("--set", "outbox.enabled=true"))
+        self.assertNotIn("volumeClaimTemplates", rendered())
+
     def test_the_monitor_finds_the_admin_side_and_names_the_job(self):
         (monitor,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "servicemonitor.yaml").read_text())
         services = [one for one in self.plain() if one["kind"] == "Service"]
@@ -170,6 +193,12 @@ class Compose(unittest.TestCase):
                 if source.startswith("."):
                     with self.subTest(name, source=source):
                         self.assertTrue((DEPLOY / source).exists())
+
+    def test_the_outbox_has_a_volume(self):
+        """U50."""
+        volumes = [volume.split(":") for volume in self.services["steadfast"]["volumes"]]
+        (name,) = [source for source, target, *_ in volumes if target == default("outbox.dir")]
+        self.assertIn(name, yaml.safe_load((DEPLOY / "compose.yml").read_text())["volumes"])
 
     def test_the_parts_find_one_another(self):
         proxy = self.services["steadfast"]
@@ -214,6 +243,10 @@ class Unit(unittest.TestCase):
             # Exposure from 0 to 10, in tenths.
             answer = run(analyze, "security", "--offline=true", "--threshold=15", unit)
             self.assertEqual(answer.returncode, 0, answer.stdout)
+
+    def test_it_has_the_folder_of_the_outbox(self):
+        state = re.search(r"^StateDirectory=(.*)$", self.TEXT, re.MULTILINE)[1]
+        self.assertEqual(f"/var/lib/{state}", default("outbox.dir"))
 
     def test_its_sockets_outlive_the_service(self):
         # systemd removes a service's RuntimeDirectory= when the service stops.

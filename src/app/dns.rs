@@ -85,6 +85,7 @@ impl Followed {
         for (name, (found, failed)) in names.iter().zip(found) {
             self.metrics.looked_up(failed.is_none());
             next.failing.extend(failed.map(|why| (name.clone(), why)));
+            let found: Vec<IpAddr> = found.into_iter().filter(is_of_one_machine).collect();
             if !found.is_empty() {
                 let known = next.addresses.entry(name.clone()).or_default();
                 let (addresses, left_out) = merged(known, found);
@@ -177,9 +178,23 @@ fn merged(known: &[IpAddr], mut found: Vec<IpAddr>) -> (Vec<IpAddr>, usize) {
     (next, left_out)
 }
 
+/// Whether a node may have the address. Others stand for all addresses of this machine, or for many
+/// machines.
+fn is_of_one_machine(address: &IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || is_broadcast)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_stand_for_many_become_no_nodes() {
+        let found = list("0.0.0.0 :: ::ffff:0.0.0.0 224.0.0.1 ff02::1 255.255.255.255 10.0.0.1 ::1");
+        assert_eq!(found.into_iter().filter(is_of_one_machine).collect::<Vec<_>>(), list("10.0.0.1 ::1"));
+    }
 
     fn list(text: &str) -> Vec<IpAddr> {
         text.split_whitespace().map(|address| address.parse().unwrap()).collect()

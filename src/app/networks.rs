@@ -14,7 +14,7 @@ use super::{
     outbox::SharedOutbox,
 };
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Difference},
     door::{
         access_log::Access,
         site::{Served, Site},
@@ -120,7 +120,7 @@ impl Runtime {
         // Only building can fail, so building comes first.
         let fresh = self.build_changed(&config, limits, deps)?;
         let prepared = self.prepare_outbox(&config)?;
-        let summary = self.summary(&fresh, &config);
+        let summary = self.summary(&config);
         for network in fresh.iter().flatten() {
             let earlier = named(&self.networks, network);
             for pool in network.pools() {
@@ -188,17 +188,13 @@ impl Runtime {
         config.networks.iter().map(build).collect()
     }
 
-    /// A summary of the changes that `config` and the `fresh` networks bring.
-    fn summary(&self, fresh: &[Option<NetworkRuntime>], config: &Config) -> String {
-        let changed = fresh.iter().flatten().map(|network| format!("network {}", network.name));
-        let stays = |network: &&NetworkRuntime| config.networks.iter().any(|n| n.name == network.settings.name);
-        let gone = self.networks.iter().filter(|network| !stays(network));
-        let gone = gone.map(|network| format!("network {} removed", network.name));
-        let all: Vec<String> = changed.chain(gone).collect();
-        match (all.is_empty(), self.config != *config) {
-            (true, false) => "nothing had changed".to_owned(),
-            (true, true) => "settings".to_owned(),
-            (false, _) => all.join(", "),
+    /// A summary of the changes that `config` brings.
+    fn summary(&self, config: &Config) -> String {
+        let difference = Difference::between(&self.config, config);
+        match () {
+            () if !difference.is_empty() => difference.summary(),
+            () if self.config == *config => "nothing had changed".to_owned(),
+            () => "settings".to_owned(),
         }
     }
 

@@ -41,15 +41,23 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
         clock: deps.world.millis(),
         seed: (deps.world.wall)(),
         memory: deps.memory.clone(),
+        metrics: deps.metrics.clone(),
         broken: Arc::new(move |consequence| {
             error!("{consequence}");
             broken.send_replace(true);
         }),
     };
-    let (_, mut running) = outbox::Outbox::start(settings, tools)?;
-    running.measure(deps.metrics.clone());
+    let (_, running) = outbox::Outbox::start(settings, tools)?;
     info!(dir = %settings.dir.display(), "the outbox is open");
     Ok(Some(Arc::new(Mutex::new(Some(running)))))
+}
+
+/// Has the outbox begin nothing any more, and answer clients that wait for a node.
+pub(super) async fn drain(outbox: Option<&SharedOutbox>) {
+    let outbox = outbox.and_then(|outbox| lock(outbox).as_ref().map(|running| running.outbox().clone()));
+    if let Some(outbox) = outbox {
+        outbox.drain().await;
+    }
 }
 
 /// Ends the outbox, if there is one, and logs how much stays on the disk.

@@ -1,15 +1,17 @@
 //! Calls about signed transactions where the network has an outbox: transactions are kept before
 //! they are sent, and their states are told. Without an outbox these calls take the usual way.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{Calls, Terms, alarm::Alarm, answer::Answer, whole::Take};
 use crate::{
     domain::{
+        hex,
         method::{Class, Method},
         refusal::Refusal,
         rpc::Request,
@@ -20,6 +22,8 @@ use crate::{
 
 /// The method by which clients ask for a transaction.
 const BY_HASH: &str = "eth_getTransactionByHash";
+/// The method by which clients ask for a sender's next nonce.
+const COUNT: &str = "eth_getTransactionCount";
 
 /// Keeps signed transactions. The floor above has one for each network with an outbox.
 pub trait TransactionKeeper: Send + Sync {
@@ -32,6 +36,10 @@ pub trait TransactionKeeper: Send + Sync {
     /// A transaction as nodes show a waiting one; `None` where no such transaction of the client's
     /// tenant waits.
     fn pending(&self, request: &Request<'_>, tenant: Tenant<'_>) -> Option<Answer>;
+
+    /// The first nonce from `count` on for which no transaction of this sender and the client's
+    /// tenant is kept and waits.
+    fn next_nonce<'a>(&'a self, sender: Address, count: u64, tenant: Tenant<'a>) -> BoxFuture<'a, Option<u64>>;
 
     /// The transitions of a transaction of the client's tenant, as JSON: those that were, and each
     /// later one.
@@ -122,16 +130,53 @@ impl Calls {
         self.take_own(answer, alarm, take).await
     }
 
-    /// The answer in the place of a node's `null` for a transaction that is kept and waits.
-    pub(super) fn kept_transaction(&self, request: &Request<'_>, method: Method, terms: &Terms<'_>) -> Option<Answer> {
-        let outbox = self.outbox.get().filter(|_| method.label == BY_HASH)?;
-        outbox.pending(request, terms.tenant)
+    /// The answer in the place of a node's: to a `null` for a transaction that is kept and waits,
+    /// and to a count of a sender's pending transactions that lacks some. A wallet that sends twice
+    /// in a row would otherwise take the same nonce twice.
+    pub(super) async fn kept_answer(
+        &self,
+        answer: &mut Answer,
+        request: &Request<'_>,
+        method: Method,
+        terms: &Terms<'_>,
+    ) -> Option<Answer> {
+        let outbox = self.outbox.get()?;
+        if answer.is_null && method.label == BY_HASH {
+            return outbox.pending(request, terms.tenant);
+        }
+        if method.label != COUNT || request.text_param(1)? != "pending" {
+            return None;
+        }
+        let sender = request.text_param(0)?.parse().ok()?;
+        answer.in_memory()?;
+        let count = count_of(answer.beginning())?;
+        let next = outbox.next_nonce(sender, count, terms.tenant).await.filter(|next| *next > count)?;
+        Some(Answer::made(&format!("\"{next:#x}\"")))
     }
+}
+
+/// The result of an answer that is a quantity.
+fn count_of(text: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Count<'a> {
+        #[serde(borrow)]
+        result: Cow<'a, str>,
+    }
+    let count: Count<'_> = serde_json::from_slice(text).ok()?;
+    hex::quantity(&*count.result)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_is_read_from_a_result_alone() {
+        assert_eq!(count_of(br#"{"jsonrpc":"2.0","id":1,"result":"0x1f"}"#), Some(31));
+        for other in [r#"{"id":1,"error":{"code":-32000,"message":"x"}}"#, r#"{"result":null}"#, r#"{"result":"x"}"#] {
+            assert_eq!(count_of(other.as_bytes()), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_second_header_of_the_tenant_makes_none_of_them_count() {

@@ -126,15 +126,27 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
     conclude(served)
 }
 
+/// Names for the folder of the outbox that are tried.
+const NAMES: usize = 100;
+
 /// A folder for the outbox, which goes with the pretend chain: no other has these transactions.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("steadfast-dev-{}", std::process::id()));
-        // A name that somebody else has taken is refused.
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
+        // In a container the process has the same number after each start, and a process that was
+        // killed left its folder.
+        let names = (0..NAMES).map(|count| format!("steadfast-dev-{}-{count}", std::process::id()));
+        let mut taken = None;
+        for path in names.map(|name| std::env::temp_dir().join(name)) {
+            // A name that somebody else has taken is not used.
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(taken.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How long the proxy may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a replay may take: all records are read, and each delivery is written.
 const REPLAY: Duration = Duration::from_secs(300);
 
@@ -25,7 +25,10 @@ pub(super) enum Outbox {
     List(List),
     /// Show all that is known of a transaction: its states with times, nodes and blocks.
     Show(One),
-    /// Send a transaction to all usable nodes now.
+    /// Send a transaction now, to the nodes of `outbox.send_to` that do not rest.
+    ///
+    /// Only a transaction that no block has can be sent again. The next sendings follow as without
+    /// this command.
     Resend(One),
     /// Stop sending a transaction. This cannot unsend the transaction.
     ///
@@ -191,7 +194,7 @@ async fn list_of(List { network, tenant, state, page }: &List) -> Result<String,
             ("limit", Some(&limit)),
         ],
     )?;
-    let (list, text) = read(admin.get(&path, PATIENCE).await)?;
+    let (list, text) = read(admin.get(&path, TIMEOUT).await)?;
     Ok(if *json { text } else { shown::list(&list) })
 }
 
@@ -206,45 +209,46 @@ fn path_of(One { hash, network, tenant, .. }: &One, behind: &str) -> Result<Stri
 }
 
 async fn show(one: &One) -> Result<String, String> {
-    let (found, text) = read(one.admin.get(&path_of(one, "")?, PATIENCE).await)?;
+    let (found, text) = read(one.admin.get(&path_of(one, "")?, TIMEOUT).await)?;
     Ok(if one.json { text } else { shown::transactions(&found) })
 }
 
 async fn order(one: &One, command: &str) -> Result<String, String> {
     let path = path_of(one, &format!("/{command}"))?;
-    let (done, text) = read(one.admin.post(&path, PATIENCE).await)?;
+    let (done, text) = read(one.admin.post(&path, TIMEOUT).await)?;
     Ok(if one.json { text } else { shown::done(&done) })
 }
 
 async fn quarantine(of: &Quarantine) -> Result<String, String> {
     let Quarantine { tenant, retry, retry_all, page: Page { limit, after, json, admin } } = of;
     if let Some(delivery) = retry {
-        return retry_one(admin, delivery, tenant.as_deref()).await;
+        let (done, text) = retry_one(admin, delivery, tenant.as_deref()).await?;
+        return Ok(if *json { text } else { shown::retried(&done) });
     }
     let limit = limit.to_string();
     let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*limit))];
-    let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, PATIENCE).await)?;
+    let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await)?;
     if !retry_all {
         return Ok(if *json { text } else { shown::quarantine(&list) });
     }
-    let mut told = String::new();
+    let mut retried = Vec::new();
     for delivery in list["deliveries"].as_array().into_iter().flatten() {
         let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
         match retry_one(admin, id, tenant).await {
-            Ok(line) => told.push_str(&line),
+            Ok((done, _)) => retried.push(done),
             // The deliveries before are under way, and the operator must know.
-            Err(why) => return Err(format!("{told}{why}")),
+            Err(why) => return Err(format!("{}{why}", shown::all_retried(retried, *json))),
         }
     }
-    Ok(if told.is_empty() { "no delivery is in quarantine\n".to_owned() } else { told })
+    Ok(shown::all_retried(retried, *json))
 }
 
-async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Result<String, String> {
+/// The answer as JSON, with its text.
+async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Result<(Value, String), String> {
     // The delivery is a part of the path, and as plain as a parameter.
     path("", &[("delivery", Some(delivery))])?;
     let path = path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])?;
-    let (done, _) = read(admin.post(&path, PATIENCE).await)?;
-    Ok(format!("{} is out of quarantine, and tried at once\n", done["retried"].as_str().unwrap_or("?")))
+    read(admin.post(&path, TIMEOUT).await)
 }
 
 async fn replay_of(replay: &Replay) -> Result<String, String> {

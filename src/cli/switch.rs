@@ -40,7 +40,7 @@ pub(super) fn cordon(Node { name, admin }: &Node, cordoned: bool) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let path = format!("/nodes/{name}/{}", if cordoned { "cordon" } else { "uncordon" });
-    switch(admin, &path, TIMEOUT, |done| {
+    switch(admin, &path, TIMEOUT, "node", |done| {
         let word = |key: &str| done[key].as_str().unwrap_or("?").to_owned();
         let node = format!("{} ({}, {})", word("node"), word("network"), word("layer"));
         let warning = done["warning"].as_str().map(|warning| format!("\nwarning: {warning}")).unwrap_or_default();
@@ -56,21 +56,23 @@ pub(super) fn drain(Proxy { admin }: &Proxy, draining: bool) -> ExitCode {
         true => ("/drain", "draining: /health and /readyz answer 503, and calls are still served"),
         false => ("/undrain", "no longer draining"),
     };
-    switch(admin, path, TIMEOUT, |_| said.to_owned())
+    switch(admin, path, TIMEOUT, "draining", |_| said.to_owned())
 }
 
 pub(super) fn reload(Proxy { admin }: &Proxy) -> ExitCode {
-    switch(admin, "/reload", RELOAD, |done| format!("reloaded: {}", done["reloaded"].as_str().unwrap_or("?")))
+    switch(admin, "/reload", RELOAD, "reloaded", |done| {
+        format!("reloaded: {}", done["reloaded"].as_str().unwrap_or("?"))
+    })
 }
 
-/// Sends the command at `path`, and prints the outcome in words.
-fn switch(admin: &Admin, path: &str, time_limit: Duration, said: impl Fn(&Value) -> String) -> ExitCode {
+/// Sends the command at `path`, and prints the outcome in words. The answer of a proxy has `key`.
+fn switch(admin: &Admin, path: &str, time_limit: Duration, key: &str, said: impl Fn(&Value) -> String) -> ExitCode {
     let outcome = match block_on(admin.post(path, time_limit)) {
         Ok(outcome) => outcome,
         Err(code) => return code,
     };
     match outcome {
-        Ok(answer) if answer.status.is_success() => {
+        Ok(answer) if answer.status.is_success() && answer.json().get(key).is_some() => {
             println!("{}", said(&answer.json()));
             ExitCode::SUCCESS
         }

@@ -18,7 +18,7 @@ const MIB: usize = 1 << 20;
 /// Methods that a node keeps for its operator, and that a proxy would make public. Of `debug_`, the
 /// methods that trace, and those that return blocks, transactions and receipts in raw form, are
 /// open to all clients, but for the one that reads a file of the node's machine.
-const BLOCKED: [&str; 23] = [
+const BLOCKED: [&str; 27] = [
     "admin_*",
     "personal_*",
     "miner_*",
@@ -34,6 +34,10 @@ const BLOCKED: [&str; 23] = [
     "anvil_*",
     "hardhat_*",
     "evm_*",
+    "testing_*",
+    "parity_set*",
+    "parity_clearEngineSigner",
+    "db_put*",
     "debug_*",
     "!debug_trace*",
     "debug_traceBlockFromFile",
@@ -265,6 +269,10 @@ mod tests {
             "anvil_setBalance",
             "hardhat_impersonateAccount",
             "evm_mine",
+            "testing_buildBlock",
+            "parity_setMode",
+            "parity_clearEngineSigner",
+            "db_putString",
         ] {
             assert!(calls.blocks(method), "{method}");
         }

@@ -18,6 +18,8 @@ const HIDDEN: &str = "***";
 const OTHER: &str = "*** (another)";
 /// The value of a key that is not set.
 const NOT_SET: &str = "not set";
+/// Changes that a summary names.
+const NAMED: usize = 20;
 
 /// The changes that a reload would make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +83,29 @@ impl Difference {
         self.settings.is_empty() && self.nodes.is_empty()
     }
 
+    /// The keys and nodes that differ, on one line and without their values.
+    pub fn summary(&self) -> String {
+        let keys = self.settings.iter().map(|setting| setting.key.clone());
+        let nodes = self.nodes.iter().map(|NodeChange { network, layer, node, change, .. }| {
+            let change = match change {
+                Change::Added(_) => "is new".to_owned(),
+                Change::Removed => "is removed".to_owned(),
+                Change::Changed(settings) => {
+                    let keys: Vec<_> = settings.iter().map(|setting| &*setting.key).collect();
+                    format!("changes ({})", keys.join(", "))
+                }
+            };
+            format!("{network}/{}/{node} {change}", layer.as_str())
+        });
+        let mut named: Vec<String> = keys.chain(nodes).collect();
+        let count = named.len();
+        if count > NAMED {
+            named.truncate(NAMED);
+            named.push(format!("and {} more", count - NAMED));
+        }
+        named.join(", ")
+    }
+
     /// Whether `key` is one that a reload cannot change.
     pub fn needs_restart(&self, key: &str) -> bool {
         let is_inside = |section: &str| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
@@ -110,6 +135,27 @@ mod tests {
 
     fn between(old: &str, new: &str) -> Difference {
         Difference::between(&config(old), &config(new))
+    }
+
+    #[test]
+    fn a_summary_names_keys_and_nodes_on_one_line() {
+        let second = NODE.replace("\"a\"", "\"b\"").replace("10.0.0.1", "10.0.0.2");
+        let both = format!("{NODE}{second}");
+        let moved = NODE.replace("8545", "8546");
+        assert_eq!(
+            between(NODE, &format!("max_connections = 7\n{both}")).summary(),
+            "max_connections, default/el/b is new"
+        );
+        assert_eq!(between(&both, NODE).summary(), "default/el/b is removed");
+        assert_eq!(between(NODE, &moved).summary(), "default/el/a changes (http)");
+        assert_eq!(between(NODE, NODE).summary(), "");
+        let many: String = (0..30)
+            .map(|count| {
+                NODE.replace("\"a\"", &format!("\"n{count}\"")).replace("10.0.0.1", &format!("10.0.1.{count}"))
+            })
+            .collect();
+        let summary = between(NODE, &many).summary();
+        assert_eq!((summary.matches(", ").count(), summary.ends_with(", and 11 more")), (NAMED, true), "{summary}");
     }
 
     const NODE: &str = "[[el.primary]]\nname = \"a\"\nhttp = \"http://10.0.0.1:8545\"\n";

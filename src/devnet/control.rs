@@ -18,12 +18,13 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -99,12 +100,27 @@ pub(super) async fn run(control: Arc<Control>, mut socket: Box<dyn Accept>) {
     }
 }
 
+/// Refuses web pages: with an `Origin`, or of a name that was made to point here.
+fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if headers.contains_key(header::ORIGIN) || !(is_address || name.eq_ignore_ascii_case("localhost")) {
+        return Err(Refusal(StatusCode::FORBIDDEN, "a web page may not control the pretend network".to_owned()));
+    }
+    Ok(())
+}
+
 impl Control {
     async fn handle(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (head, body) = request.into_parts();
         let body = answers::read(body).await.unwrap_or_default();
         let path: Vec<&str> = head.uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
-        let (status, value) = match self.route(head.method.as_str(), &path, &body).await {
+        let routed = match check(&head.headers) {
+            Ok(()) => self.route(head.method.as_str(), &path, &body).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (status, value) = match routed {
             Ok(value) => (StatusCode::OK, value),
             Err(Refusal(status, message)) => (status, json!({"error": message})),
         };
@@ -214,4 +230,27 @@ fn number(text: &str) -> Result<u64, Refusal> {
 
 fn unknown(method: &str, path: &[&str]) -> Refusal {
     Refusal(StatusCode::NOT_FOUND, format!("no {method} /{}: GET / lists what there is", path.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn web_pages_do_not_control_the_network() {
+        let is_let_in = |lines: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.insert(*name, value.parse().unwrap());
+            }
+            check(&headers).is_ok()
+        };
+        for host in ["127.0.0.1:8547", "127.0.0.1", "localhost:8547", "LOCALHOST", "[::1]:8547", "[::1]"] {
+            assert!(is_let_in(&[("host", host)]), "{host}");
+            assert!(!is_let_in(&[("host", host), ("origin", "https://evil.example")]), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8547", "127.0.0.1.nip.io:8547", ""] {
+            assert!(!is_let_in(&[("host", host)]), "{host}");
+        }
+    }
 }

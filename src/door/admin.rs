@@ -143,7 +143,7 @@ impl Admin {
             }
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
-                "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally())),
+                "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally()).await),
                 "/leader" => cluster::leader(self.cluster.as_ref()),
                 "/metrics" => self.metrics().await,
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
@@ -186,8 +186,12 @@ impl Admin {
         }
     }
 
-    fn status(&self, tally: &Tally) -> serde_json::Value {
-        let site = self.site.load();
+    async fn status(&self, tally: &Tally) -> serde_json::Value {
+        let site = self.site.load_full();
+        let outbox = match &site.outbox {
+            Some(outbox) => Some(outbox::status(outbox).await),
+            None => None,
+        };
         let networks: Vec<_> = site.networks.iter().map(status::network).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -199,7 +203,7 @@ impl Admin {
                 "subscriptions": tally.subscriptions.values().sum::<u64>(),
             },
             "networks": networks,
-            "outbox": site.outbox.as_ref().map(outbox::status),
+            "outbox": outbox,
             "cluster": self.cluster.as_ref().map(cluster::status),
         })
     }
@@ -212,7 +216,7 @@ impl Admin {
         };
         let body = self.metrics.render(|facts| {
             site.networks.iter().flat_map(Served::pools).for_each(|pool| fill(facts, pool));
-            outbox.iter().for_each(|outbox| outbox.fill(&self.metrics, &facts.outbox));
+            outbox.iter().for_each(|outbox| outbox.fill(&facts.outbox));
             self.cluster.iter().for_each(|cluster| cluster::fill(cluster, &facts.cluster));
         });
         let mut response = Response::new(Full::new(body.into()));

@@ -27,13 +27,20 @@ pub(super) struct Stall {
     pace: Pace,
     /// Since when a write waits, and the timer that bounds the wait.
     blocked: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// The client took too little for too long.
+    is_lost: bool,
 }
 
 impl Stall {
     /// `read` comes before the bytes that `io` still holds. A client that takes nothing for
     /// `time_limit`, or less than the least rate for longer, is lost.
     pub(super) fn new(io: BoxIo, read: Bytes, time_limit: Duration) -> Self {
-        Self { io, read, pace: Pace::new(time_limit, CLIENT_RATE), blocked: None }
+        Self { io, read, pace: Pace::new(time_limit, CLIENT_RATE), blocked: None, is_lost: false }
+    }
+
+    /// Whether a write has failed because the client took too little for too long.
+    pub(super) const fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// The stream, and the bytes that were read and not asked for. Nothing is left here.
@@ -64,7 +71,9 @@ impl Stall {
         }
         let left = self.pace.left();
         let (_, timer) = self.blocked.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
-        timer.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(timer.as_mut().poll(context));
+        self.is_lost = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The outbox: its transactions, their transitions, and the deliveries to endpoints.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,8 +16,28 @@ const MOST_TENANTS: usize = 50;
 /// for an hour.
 const DISPATCH: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 30.0, 300.0, 3600.0];
 
-/// The outcomes of deliveries, as [`Metrics::webhook`] counts them.
-const OUTCOMES: [&str; 3] = ["delivered", "failed", "given_up"];
+/// An outcome of a delivery to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    /// The endpoint has taken the delivery.
+    Delivered,
+    /// An attempt has failed.
+    Failed,
+    /// The delivery is in quarantine.
+    GivenUp,
+}
+
+impl DeliveryOutcome {
+    const ALL: [Self; 3] = [Self::Delivered, Self::Failed, Self::GivenUp];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
 
 /// Counters of the outbox.
 pub(super) struct Outbox {
@@ -26,8 +46,6 @@ pub(super) struct Outbox {
     webhooks: IntCounterVec,
     /// Tenants with series of their own.
     tenants: Mutex<BTreeSet<String>>,
-    /// The counts of endpoints at the last look.
-    seen: Mutex<BTreeMap<String, [u64; 3]>>,
 }
 
 impl Outbox {
@@ -56,7 +74,6 @@ impl Outbox {
                 &["endpoint", "outcome"],
             ),
             tenants: Mutex::default(),
-            seen: Mutex::default(),
         }
     }
 }
@@ -92,16 +109,16 @@ impl Metrics {
         self.outbox.dispatch.with_label_values(&[network]).observe(seconds);
     }
 
-    /// Takes up the counts of an endpoint since its settings came: deliveries that were taken,
-    /// attempts that failed, deliveries that were given up.
-    pub fn webhook(&self, endpoint: &str, counted: [u64; 3]) {
-        let before = lock(&self.outbox.seen).insert(endpoint.to_owned(), counted).unwrap_or_default();
-        // An endpoint that was away and is back counts from 0.
-        let is_anew = counted.iter().zip(before).any(|(now, before)| *now < before);
-        let before = if is_anew { [0; 3] } else { before };
-        for ((outcome, now), before) in OUTCOMES.iter().zip(counted).zip(before) {
-            self.outbox.webhooks.with_label_values(&[endpoint, outcome]).inc_by(now - before);
+    /// An endpoint is in the settings: its series begin, so that `increase` sees the first of each.
+    pub fn webhook_known(&self, endpoint: &str) {
+        for outcome in DeliveryOutcome::ALL {
+            self.webhook(endpoint, outcome, 0);
         }
+    }
+
+    /// Counts so many deliveries to an endpoint.
+    pub fn webhook(&self, endpoint: &str, outcome: DeliveryOutcome, count: u64) {
+        self.outbox.webhooks.with_label_values(&[endpoint, outcome.as_str()]).inc_by(count);
     }
 }
 
@@ -261,19 +278,5 @@ mod tests {
         // 41 to 50 pending, of ten tenants.
         assert!(text.contains("steadfast_outbox_pending{network=\"default\",tenant=\"other\"} 455\n"), "{text}");
         assert!(text.contains("steadfast_outbox_pending_bytes{network=\"default\",tenant=\"other\"} 70\n"), "{text}");
-    }
-
-    #[test]
-    fn an_endpoint_that_counts_anew_loses_no_count() {
-        let metrics = Metrics::new();
-        for counted in [[3, 1, 0], [5, 1, 1], [2, 0, 0]] {
-            metrics.webhook("billing", counted);
-        }
-        let text = text(&metrics, |_| {});
-        for (outcome, count) in [("delivered", 7), ("failed", 1), ("given_up", 1)] {
-            let line =
-                format!("steadfast_webhook_deliveries_total{{endpoint=\"billing\",outcome=\"{outcome}\"}} {count}\n");
-            assert!(text.contains(&line), "{line}\n{text}");
-        }
     }
 }

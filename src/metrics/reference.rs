@@ -44,7 +44,7 @@ fn all() -> Vec<MetricFamily> {
     metrics.link(of);
     metrics.outbox_transition(of.network, "default", "sent", &["sent"]);
     metrics.outbox_dispatched(of.network, 0.1);
-    metrics.webhook("billing", [0; 3]);
+    metrics.webhook_known("billing");
     metrics.begin_cluster();
     metrics.cluster_changed("watching", "candidate");
     let facts = metrics.facts.lock().unwrap();

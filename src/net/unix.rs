@@ -3,15 +3,19 @@
 use std::{
     fs::{self, File, Permissions, TryLockError},
     io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net,
+        },
     },
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use socket2::{Domain, SockAddr, Socket as Socket2, Type};
 use tokio::{
     net::{UnixListener, UnixStream},
     time::{Instant, sleep},
@@ -20,6 +24,8 @@ use tokio::{
 use super::{Accept, Arrived, BoxFuture, BoxIo, Incoming, system};
 use crate::domain::{address::Address, client::Peer};
 
+/// Connections that wait to be accepted; the system cuts the number to its own limit.
+const BACKLOG: i32 = 1024;
 /// How long a start waits for another process that begins to listen in the same folder.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time between two looks at a folder that is locked.
@@ -35,11 +41,22 @@ pub(super) async fn dial(path: &Path) -> io::Result<BoxIo> {
 pub(super) async fn bind(path: &Arc<Path>, mode: u32) -> io::Result<Box<dyn Accept>> {
     let _alone = lock_folder(path).await;
     remove_stale(path).await?;
-    let listener = UnixListener::bind(path)?;
+    let listener = listen(path, mode)?;
     let address = Address::Unix { path: path.clone(), mode };
     let socket = Socket { listener, address, file: identity(path) };
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok(Box::new(socket))
+}
+
+/// Binds a socket whose file never has more permissions than `mode`: the kernel gives the file
+/// those of the socket, without the bits of the umask.
+fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let socket = File::from(OwnedFd::from(Socket2::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?));
+    socket.set_permissions(Permissions::from_mode(mode))?;
+    let socket = Socket2::from(OwnedFd::from(socket));
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(OwnedFd::from(socket).into())
 }
 
 /// Accepts at a socket whose file belongs to another, which also takes the file away.

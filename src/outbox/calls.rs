@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use alloy_consensus::{EthereumTxEnvelope, Transaction as _, TxEip4844Variant};
 use alloy_eips::{eip2718::Decodable2718 as _, eip7594::BlobTransactionSidecarVariant};
-use alloy_primitives::{B256, Bytes as HexBytes, U64, U256};
+use alloy_primitives::{Address, B256, Bytes as HexBytes, U64, U256};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -105,6 +105,10 @@ impl TransactionKeeper for Keeper {
         }
         let raw = self.outbox.raw(&id).ok()??;
         Some(Answer::made(&shown(&raw, record.sender.to_string().into())?))
+    }
+
+    fn next_nonce<'a>(&'a self, sender: Address, count: u64, tenant: Tenant<'a>) -> BoxFuture<'a, Option<u64>> {
+        Box::pin(async move { self.outbox.next_nonce(&self.network, self.tenant(tenant).ok()?, sender, count).await })
     }
 
     fn watch(&self, hash: B256, tenant: Tenant<'_>) -> Result<mpsc::Receiver<Arc<str>>, Refusal> {

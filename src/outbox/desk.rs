@@ -45,15 +45,17 @@ mod word;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+use alloy_primitives::Address;
 
 use self::{
     blocks::Chain,
     book::Book,
     entry::{Entry, Key},
-    looking::LookAnswer,
+    looking::{LookAnswer, LookQueue},
 };
 pub use self::{
     command::replay,
@@ -88,7 +90,7 @@ pub struct Desk {
     book: Book,
     chain: Chain,
     /// Transactions that the nodes are to be asked for.
-    looks: VecDeque<Key>,
+    looks: LookQueue,
     /// The questions that the nodes are asked now, and up to where the chain was final when they
     /// were: an answer about a block means as much and no more.
     looking: BTreeMap<u64, Option<u64>>,
@@ -97,6 +99,10 @@ pub struct Desk {
     now: Millis,
     /// More transitions follow from the newest blocks.
     has_more: bool,
+    /// The proxy goes down: nothing begins.
+    is_draining: bool,
+    /// Records that are being removed. The store may have such a record still, and soon will not.
+    leaving: BTreeSet<Key>,
 }
 
 /// What a desk is made from.
@@ -133,11 +139,13 @@ impl Desk {
             endpoints,
             book,
             chain: Chain::new(checkpoint),
-            looks: VecDeque::new(),
+            looks: LookQueue::default(),
             looking: BTreeMap::new(),
             numbers: now.0 << NUMBERS_PER_MILLI,
             now,
             has_more: false,
+            is_draining: false,
+            leaving: BTreeSet::new(),
         };
         desk.look_at_all();
         desk
@@ -160,6 +168,8 @@ impl Desk {
             Input::Blocks(blocks) => self.blocks(&mut turn, *blocks),
             Input::NodeReturned { node } => self.node_returned(&node),
             Input::Due => self.due(&mut turn),
+            Input::Drain => self.drain(&mut turn),
+            Input::Recall(records) => self.recall(records),
             Input::Command { waiter, id, known, command } => {
                 self.command(&mut turn, waiter, &id, known.as_deref(), command);
             }
@@ -188,6 +198,11 @@ impl Desk {
         }
     }
 
+    /// A record was removed, and the store knows.
+    pub fn forgotten(&mut self, id: &TxId) {
+        self.leaving.remove(&Key::from(id));
+    }
+
     /// The desk's settings and endpoints from now on.
     pub fn reload(&mut self, terms: Terms, endpoints: Arc<dyn Endpoints>) {
         (self.terms, self.endpoints) = (terms, endpoints);
@@ -201,6 +216,17 @@ impl Desk {
     /// The records that the desk holds.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.book.iter().map(|entry| &entry.record)
+    }
+
+    /// The first nonce from `count` on for which the tenant has no transaction of this sender that
+    /// waits or is in a block.
+    pub fn next_nonce(&self, tenant: &TenantName, sender: Address, count: u64) -> u64 {
+        let is_theirs = |key: &Key| {
+            let entry = self.book.get(key).filter(|_| key.tenant == *tenant);
+            entry.is_some_and(|entry| entry.record.state.is_pending() || entry.record.state.is_in_block())
+        };
+        let is_used = |nonce: &u64| self.book.of_slot((sender, *nonce)).iter().any(is_theirs);
+        (count..u64::MAX).find(|nonce| !is_used(nonce)).unwrap_or(count)
     }
 
     /// Whether the desk follows no transaction.
@@ -319,6 +345,7 @@ impl Desk {
             block: state.block(),
             node: source.node.map(|node| node.to_string()),
             reason: why,
+            refusals: if matches!(state, State::Refused { .. }) { record.refusals.clone() } else { Vec::new() },
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -152,6 +152,12 @@ impl Outbox {
         self.shared.store.read()?.raw(id)
     }
 
+    /// The first nonce from `count` on for which the tenant has no transaction of this sender that
+    /// waits or is in a block.
+    pub async fn next_nonce(&self, network: &Network, tenant: TenantName, sender: Address, count: u64) -> Option<u64> {
+        self.relay(network)?.ask(|answer| Order::NextNonce { tenant, sender, count, answer }).await
+    }
+
     /// All transitions of a transaction: those of its record, and each later one once.
     ///
     /// # Errors
@@ -180,7 +186,7 @@ impl Outbox {
         answer.unwrap_or(Err(NotDone::Unwritable)).map(|_| ())
     }
 
-    /// The wall clock of the outbox.
+    /// The clock of the outbox, which a wall clock that jumps moves slowly.
     pub fn now(&self) -> Millis {
         (self.shared.clock)()
     }

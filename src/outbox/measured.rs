@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{
     handle::Outbox,
     record::StateName,
-    store::{Kind, StoreError},
+    store::{Kind, Reader, StoreError},
     told::Told,
 };
 use crate::metrics::Metrics;
@@ -38,13 +38,16 @@ impl Outbox {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn late(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
-        let (reader, now) = (self.shared.store.read()?, self.now());
-        let kinds = [("deadline", Kind::Deadline), ("delivery", Kind::Delivery)];
-        let late = kinds.map(|(work, kind)| {
-            let first = reader.next_due(kind)?;
-            Ok((work, first.map_or(0, |first| now.since(first.at) / 1000)))
-        });
-        late.into_iter().collect()
+    pub async fn late(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        let now = self.now();
+        let rows = move |reader: &Reader| {
+            let kinds = [("deadline", Kind::Deadline), ("delivery", Kind::Delivery)];
+            let late = kinds.map(|(work, kind)| {
+                let first = reader.next_due(kind)?;
+                Ok((work, first.map_or(0, |first| now.since(first.at) / 1000)))
+            });
+            late.into_iter().collect()
+        };
+        self.shared.store.read_long(rows).await
     }
 }

@@ -1,6 +1,8 @@
 //! What operators ask of the outbox: lists, quarantine, replay, and how it fares. No tenant may see
 //! the answers.
 
+use std::collections::BTreeMap;
+
 use alloy_primitives::B256;
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     record::{Delivery, Millis, Network, Quarantined, Record, StateName, TenantName, TxId, WorkId},
     relay::Order,
     step::Step,
-    store::{self, Filter, StoreError},
+    store::{self, Filter, Reader, StoreError},
     webhook::{EndpointStatus, RetryError},
 };
 
@@ -121,35 +123,18 @@ impl Outbox {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self, filter: &ListFilter, after: Option<&TxId>, limit: usize) -> Result<List, StoreError> {
-        let reader = self.shared.store.read()?;
-        let of_tenant = Filter { network: filter.network.clone(), states: filter.states.clone() };
-        if let Some(tenant) = &filter.tenant {
-            let page = reader.page(tenant, &of_tenant, after.filter(|after| after.tenant == *tenant), limit)?;
-            return Ok(List { records: page.records, next: page.next });
-        }
-        let mut list = List { records: Vec::new(), next: None };
-        let first = after.map(|after| after.tenant.clone());
-        let tenants = first.clone().into_iter().chain(reader.tenants(first.as_ref(), MOST_TENANTS)?);
-        for tenant in tenants {
-            let after = after.filter(|after| after.tenant == tenant);
-            let page = reader.page(&tenant, &of_tenant, after, limit - list.records.len())?;
-            list.records.extend(page.records);
-            if page.next.is_some() || list.records.len() >= limit {
-                let last = list.records.last().map(|record| record.id.clone());
-                list.next = page.next.or(last);
-                break;
-            }
-        }
-        Ok(list)
+    pub async fn list(&self, filter: &ListFilter, after: Option<&TxId>, limit: usize) -> Result<List, StoreError> {
+        let (filter, after) = (filter.clone(), after.cloned());
+        self.shared.store.read_long(move |reader| list(reader, filter, after.as_ref(), limit)).await
     }
 
     /// The tenants that have a transaction of this hash on the network.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn owners(&self, network: &Network, hash: &B256) -> Result<Vec<TenantName>, StoreError> {
-        self.shared.store.read()?.owners(network, hash, MOST_TENANTS)
+    pub async fn owners(&self, network: &Network, hash: &B256) -> Result<Vec<TenantName>, StoreError> {
+        let (network, hash) = (network.clone(), *hash);
+        self.shared.store.read_long(move |reader| reader.owners(&network, &hash, MOST_TENANTS)).await
     }
 
     /// The networks that have an outbox, in the order of their names.
@@ -162,28 +147,13 @@ impl Outbox {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn quarantine(
+    pub async fn quarantine(
         &self,
-        tenant: Option<&TenantName>,
-        after: Option<&(TenantName, WorkId)>,
+        tenant: Option<TenantName>,
+        after: Option<(TenantName, WorkId)>,
         limit: usize,
     ) -> Result<Vec<Quarantined>, StoreError> {
-        let reader = self.shared.store.read()?;
-        let first = after.map(|(tenant, _)| tenant.clone());
-        let tenants = match tenant {
-            Some(tenant) => vec![tenant.clone()],
-            // Deliveries of a tenant outlive its records, so the schedule tells the tenants.
-            None => reader.quarantine_tenants(MOST_TENANTS)?,
-        };
-        let mut found = Vec::new();
-        for tenant in tenants.into_iter().filter(|tenant| first.as_ref().is_none_or(|first| tenant >= first)) {
-            let after = after.filter(|(of, _)| *of == tenant).map(|(_, work)| work);
-            found.extend(reader.quarantine(&tenant, after, limit - found.len())?);
-            if found.len() >= limit {
-                break;
-            }
-        }
-        Ok(found)
+        self.shared.store.read_long(move |reader| quarantine(reader, tenant, after.as_ref(), limit)).await
     }
 
     /// Takes a delivery out of quarantine: it has all its attempts again, the first at once.
@@ -213,7 +183,7 @@ impl Outbox {
             ListFilter { tenant: wish.tenant.clone(), network: Some(wish.network.clone()), states: Vec::new() };
         let (mut done, mut after) = (Replayed { deliveries: 0, records: 0, is_cut: false }, None);
         loop {
-            let page = self.list(&filter, after.as_ref(), REPLAY_PAGE)?;
+            let page = self.list(&filter, after.as_ref(), REPLAY_PAGE).await?;
             done.records += page.records.len();
             // One more than the limit tells that there are more.
             let left = limit - done.deliveries + 1;
@@ -243,6 +213,7 @@ impl Outbox {
             let mut step = Step::new();
             some.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
             self.shared.store.commit(step).await?;
+            self.shared.webhooks.urge(some);
             self.shared.webhooks.added(some);
         }
         Ok(())
@@ -252,22 +223,30 @@ impl Outbox {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn health(&self) -> Result<Health, StoreError> {
-        let reader = self.shared.store.read()?;
+    pub async fn health(&self) -> Result<Health, StoreError> {
         let relays: Vec<_> = self.shared.relays().iter().map(|(name, relay)| (name.clone(), relay.clone())).collect();
-        let mut networks = Vec::new();
-        for (network, relay) in relays {
-            // Rows of lives that are not over stand in the order of their acceptance.
-            let oldest = reader.live(&network)?.next().transpose()?.map(|record| record.accepted_at);
+        let names = self.networks();
+        let rows = move |reader: &Reader| {
+            let mut oldest = BTreeMap::new();
+            for network in names {
+                // Rows of lives that are not over stand in the order of their acceptance.
+                let first = reader.live(&network)?.next().transpose()?;
+                oldest.insert(network, first.map(|record| record.accepted_at));
+            }
+            Ok((oldest, reader.delivery_count()?, reader.quarantine_count()?))
+        };
+        let (oldest, deliveries, quarantined) = self.shared.store.read_long(rows).await?;
+        let networks = relays.into_iter().map(|(network, relay)| {
             let [depth, bytes, kept, in_flight] = relay.totals.read();
-            networks.push(NetworkHealth { network, depth, bytes, kept, in_flight, oldest });
-        }
+            let oldest = oldest.get(&network).copied().flatten();
+            NetworkHealth { network, depth, bytes, kept, in_flight, oldest }
+        });
         Ok(Health {
             store: self.shared.store.health().borrow().clone(),
-            networks,
+            networks: networks.collect(),
             endpoints: self.shared.webhooks.status(),
-            deliveries: reader.delivery_count()?,
-            quarantined: reader.quarantine_count()?,
+            deliveries,
+            quarantined,
         })
     }
 
@@ -290,4 +269,49 @@ impl Outbox {
         }
         found
     }
+}
+
+fn list(reader: &Reader, filter: ListFilter, after: Option<&TxId>, limit: usize) -> Result<List, StoreError> {
+    let ListFilter { tenant, network, states } = filter;
+    let of_tenant = Filter { network, states };
+    if let Some(tenant) = &tenant {
+        let page = reader.page(tenant, &of_tenant, after.filter(|after| after.tenant == *tenant), limit)?;
+        return Ok(List { records: page.records, next: page.next });
+    }
+    let mut list = List { records: Vec::new(), next: None };
+    let first = after.map(|after| after.tenant.clone());
+    let tenants = first.clone().into_iter().chain(reader.tenants(first.as_ref(), MOST_TENANTS)?);
+    for tenant in tenants {
+        let after = after.filter(|after| after.tenant == tenant);
+        let page = reader.page(&tenant, &of_tenant, after, limit - list.records.len())?;
+        list.records.extend(page.records);
+        if page.next.is_some() || list.records.len() >= limit {
+            let last = list.records.last().map(|record| record.id.clone());
+            list.next = page.next.or(last);
+            break;
+        }
+    }
+    Ok(list)
+}
+
+fn quarantine(
+    reader: &Reader,
+    tenant: Option<TenantName>,
+    after: Option<&(TenantName, WorkId)>,
+    limit: usize,
+) -> Result<Vec<Quarantined>, StoreError> {
+    let tenants = match tenant {
+        Some(tenant) => vec![tenant],
+        // Deliveries of a tenant outlive its records, so the schedule tells the tenants.
+        None => reader.quarantine_tenants(MOST_TENANTS)?,
+    };
+    let mut found = Vec::new();
+    for tenant in tenants.into_iter().filter(|tenant| after.is_none_or(|(first, _)| tenant >= first)) {
+        let after = after.filter(|(of, _)| *of == tenant).map(|(_, work)| work);
+        found.extend(reader.quarantine(&tenant, after, limit - found.len())?);
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
 }

@@ -22,6 +22,9 @@ const KEPT_FIRST: usize = 8;
 /// The longest reason that is kept, in bytes; a node's words are cut to this.
 pub const LONGEST_REASON: usize = 256;
 
+/// The most nodes whose refusals a record keeps.
+pub const MAX_REFUSALS: usize = 8;
+
 /// A block, by its place and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlockId {
@@ -82,6 +85,10 @@ pub struct Record {
     /// takes it out of its block leads back to this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
+    /// The nodes that refused the transaction when it was sent last, with their words; at most
+    /// [`MAX_REFUSALS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
     /// Transitions so far; the number of the newest.
     pub seq: u64,
     /// The transitions, oldest first; at most [`MAX_HISTORY`].
@@ -93,8 +100,10 @@ pub struct Record {
 
 impl Record {
     /// Adds a transition to the history, and drops one from the middle where there are too many.
+    /// Of all transitions the newest alone keeps the nodes' refusals.
     pub fn note(&mut self, transition: Transition) {
         self.seq = transition.seq;
+        self.history.last_mut().into_iter().for_each(|last| last.refusals.clear());
         if self.history.len() >= MAX_HISTORY {
             self.history.remove(KEPT_FIRST);
         }
@@ -198,6 +207,11 @@ impl State {
         matches!(self, Self::Mined { .. } | Self::Confirmed { .. } | Self::Replaced { is_final: false, .. })
     }
 
+    /// Whether it was given up, without a block that has decided.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Expired | Self::Cancelled)
+    }
+
     /// Whether its life is over: the record is kept for a while and then dropped. A block may still
     /// bring one that is over without being final.
     pub fn is_over(&self) -> bool {
@@ -290,6 +304,20 @@ pub struct Transition {
     /// Why: a node's words, or for a replaced transaction the other's hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a transition into `refused`, each node's refusal; kept until the next transition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+}
+
+/// A node's refusal of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The node's name.
+    pub node: String,
+    /// The JSON-RPC error code.
+    pub code: i64,
+    /// The node's message, cut to [`LONGEST_REASON`].
+    pub message: String,
 }
 
 /// The words, cut to [`LONGEST_REASON`] at the end of a character.
@@ -317,6 +345,7 @@ mod tests {
             traceparent: None,
             state: State::Accepted,
             stopped: None,
+            refusals: Vec::new(),
             seq: 0,
             history: Vec::new(),
             keep_until: None,
@@ -328,7 +357,15 @@ mod tests {
     }
 
     fn transition(seq: u64) -> Transition {
-        Transition { seq, at: Millis(seq), to: StateName::Mined, block: Some(block()), node: None, reason: None }
+        Transition {
+            seq,
+            at: Millis(seq),
+            to: StateName::Mined,
+            block: Some(block()),
+            node: None,
+            reason: None,
+            refusals: Vec::new(),
+        }
     }
 
     #[test]

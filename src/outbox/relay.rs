@@ -11,6 +11,8 @@ mod anew;
 mod blocks;
 mod commits;
 mod effects;
+mod finality;
+mod full_block;
 mod given_up;
 mod look;
 mod send;
@@ -25,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Address;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -37,7 +40,7 @@ use super::{
     desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Stored, Sum, Terms, Waiter},
     handle::{Incoming, Shared},
     record::{Millis, Network, TenantName, TxId},
-    store::{Kind, Line, StoreError},
+    store::{Kind, Line, Reader, StoreError},
 };
 use crate::{
     call::Calls,
@@ -49,8 +52,10 @@ use crate::{
 const ORDERS: usize = 1024;
 /// Inputs of sends and questions that may wait for the relay.
 const INPUTS: usize = 1024;
-/// Rows that are looked at for records that must go before their time.
-const MOST_EXCESS_ROWS: usize = 10_000;
+/// Rows that are read at once for records that must go before their time.
+const EXCESS_PAGE: usize = 10_000;
+/// Pages of these rows: those of other tenants and networks are passed over.
+const MOST_EXCESS_PAGES: usize = 100;
 /// Records that go with one step.
 const MOST_FORGOTTEN: usize = 100;
 
@@ -107,10 +112,12 @@ pub(super) enum Order {
     Forget(Vec<(TxId, usize)>),
     /// Tell what each tenant has.
     Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
+    /// Tell the first nonce from `count` on that a tenant's sender can use.
+    NextNonce { tenant: TenantName, sender: Address, count: u64, answer: oneshot::Sender<u64> },
     /// Take up the settings of the outbox anew.
     Reload,
-    /// Answer at a moment at which nothing is under way, with the number of transactions whose life
-    /// goes on.
+    /// Begin no sending and no question any more, and answer when nothing is under way, with the
+    /// number of transactions whose life goes on.
     Drain(oneshot::Sender<u64>),
 }
 
@@ -139,21 +146,41 @@ pub(super) struct Relay {
     /// The nodes, and whether each has been down since it was usable last.
     nodes: BTreeMap<Arc<str>, bool>,
     given_up: GivenUp,
+    /// The proxy goes down: nothing begins.
+    is_draining: bool,
     /// Who waits for the end of all that was begun.
     draining: Option<oneshot::Sender<u64>>,
 }
 
-/// The desk of a network, made from the store, with a line that begins before the rows are read.
-fn open_desk(shared: &Shared, terms: Terms) -> Result<(Desk, Line, GivenUp), StoreError> {
-    let network = terms.network.clone();
-    let line = shared.store.line();
-    let reader = shared.store.read()?;
-    let live = reader.live(&network)?.collect::<Result<Vec<_>, _>>()?;
-    let sums = reader.sums(&network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
-    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(&network)? };
-    let given_up = GivenUp::new(reader.given_up(&network)?);
-    let desk = Desk::new(terms, Arc::new(shared.webhooks.clone()), stored, (shared.clock)());
-    Ok((desk, line, given_up))
+/// The rows of a network: those that a desk is made from, and the transactions that were given up.
+fn network_rows(reader: &Reader, network: &Network) -> Result<(Stored, GivenUp), StoreError> {
+    let live = reader.live(network)?.collect::<Result<Vec<_>, _>>()?;
+    let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
+    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(network)? };
+    Ok((stored, GivenUp::new(reader.given_up(network)?)))
+}
+
+/// The oldest records of a network that must go, with the length of their raw bytes.
+fn leaving(reader: &Reader, network: &Network, mut excess: desk::Excess) -> Result<Vec<(TxId, usize)>, StoreError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    for _ in 0..MOST_EXCESS_PAGES {
+        let rows = reader.due_behind(Kind::Retention, after.as_ref(), EXCESS_PAGE)?;
+        for row in &rows {
+            let Some(id) = row.transaction().filter(|id| id.network == *network) else { continue };
+            if excess.of.as_ref().is_none_or(|of| id.tenant == *of) {
+                let length = usize::try_from(row.bytes).unwrap_or(usize::MAX);
+                found.push((id, length));
+                if !excess.shrink(length) || found.len() >= MOST_FORGOTTEN {
+                    return Ok(found);
+                }
+            }
+        }
+        if rows.len() < EXCESS_PAGE {
+            break;
+        }
+        after = rows.into_iter().next_back();
+    }
+    Ok(found)
 }
 
 impl Relay {
@@ -171,7 +198,10 @@ impl Relay {
         let terms = terms(shared, network, nodes.as_ref().map(|nodes| &*nodes.calls));
         let interest = nodes.as_ref().map(|nodes| nodes.interest.clone());
         let handle = Arc::new(RelayHandle { orders, nodes: watch::Sender::new(nodes), totals: Totals::default() });
-        let (desk, line, given_up) = open_desk(shared, terms)?;
+        // The line begins before the rows are read.
+        let line = shared.store.line();
+        let (stored, given_up) = network_rows(&shared.store.read()?, network)?;
+        let desk = Desk::new(terms, Arc::new(shared.webhooks.clone()), stored, (shared.clock)());
         handle.totals.set(&desk);
         let relay = Self {
             shared: shared.clone(),
@@ -188,6 +218,7 @@ impl Relay {
             following: Following::new(interest),
             nodes: BTreeMap::new(),
             given_up,
+            is_draining: false,
             draining: None,
         };
         Ok((handle, relay))
@@ -264,12 +295,12 @@ impl Relay {
                 let Submitted { incoming, tx, answer } = *submitted;
                 let Incoming { tenant, raw, request_id, traceparent } = incoming;
                 let id = TxId { tenant: tenant.clone(), network: self.network.clone(), hash: tx.hash };
-                let known = match self.known(&id) {
+                let (known, is_other_form) = match self.known_with_form(&id, &raw) {
                     Ok(known) => known,
                     Err(why) => return drop(answer.send(Err(why))),
                 };
                 let waiter = self.waiter(answer);
-                let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known };
+                let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known, is_other_form };
                 self.input(Input::Accept(Box::new(accept))).await;
                 self.make_room().await;
             }
@@ -291,8 +322,15 @@ impl Relay {
                 // Whoever asked may be gone.
                 _ = answer.send(sums);
             }
+            Order::NextNonce { tenant, sender, count, answer } => {
+                // The client may be gone.
+                _ = answer.send(self.desk.next_nonce(&tenant, sender, count));
+            }
             Order::Reload => self.desk.reload(self.terms(), Arc::new(self.shared.webhooks.clone())),
-            Order::Drain(answer) => self.draining = Some(answer),
+            Order::Drain(answer) => {
+                (self.is_draining, self.draining) = (true, Some(answer));
+                self.input(Input::Drain).await;
+            }
         }
     }
 
@@ -303,6 +341,23 @@ impl Relay {
         }
         let read = self.shared.store.read().and_then(|reader| reader.record(id));
         read.map(|found| found.map(Box::new)).map_err(|error| not_done(&error))
+    }
+
+    /// [`Relay::known`], and whether the store has other bytes than `raw` of the transaction.
+    fn known_with_form(&self, id: &TxId, raw: &[u8]) -> Result<(Option<Box<super::record::Record>>, bool), NotDone> {
+        let known = self.known(id)?;
+        if known.is_none() && self.desk.record(id).is_none() {
+            return Ok((None, false));
+        }
+        let is_other = || {
+            let reader = self.shared.store.read()?;
+            match reader.raw(id)? {
+                Some(kept) => Ok(kept != raw),
+                // A record whose step is on its way has no row yet.
+                None => Ok(reader.record(id)?.is_some()),
+            }
+        };
+        Ok((known, is_other().map_err(|error| not_done(&error))?))
     }
 
     fn waiter(&mut self, answer: oneshot::Sender<Answer>) -> Waiter {
@@ -322,25 +377,18 @@ impl Relay {
         }
     }
 
-    /// Has records go before their time, where the bounds want that.
+    /// Has records go before their time, where the bounds want that: as few as that takes.
     async fn make_room(&mut self) {
         let Some(excess) = self.desk.excess() else { return };
-        let read = self.shared.store.read();
-        let rows = match read.and_then(|reader| reader.due(Kind::Retention, Millis(u64::MAX), MOST_EXCESS_ROWS)) {
-            Ok(rows) => rows,
-            Err(error) => return warn!(network = %self.network, %error, "records beyond the bounds cannot be read"),
-        };
-        let is_meant = |id: &TxId| {
-            let is_theirs = match &excess {
-                desk::Excess::All => true,
-                desk::Excess::Of(tenant) => id.tenant == *tenant,
-            };
-            is_theirs && id.network == self.network
-        };
-        let found = rows.into_iter().filter_map(|row| Some((row.transaction()?, usize::try_from(row.bytes).ok()?)));
-        let records: Vec<_> = found.filter(|(id, _)| is_meant(id)).take(MOST_FORGOTTEN).collect();
-        if !records.is_empty() {
-            self.input(Input::Forget(records)).await;
+        let (network, of) = (self.network.clone(), excess.of.clone());
+        let rows = move |reader: &Reader| leaving(reader, &network, excess);
+        match self.shared.store.read_long(rows).await {
+            Ok(records) if !records.is_empty() => self.input(Input::Forget(records)).await,
+            Ok(_) => {}
+            Err(error) => {
+                let tenant = of.as_ref().map(TenantName::as_str);
+                warn!(network = %self.network, tenant, %error, "records beyond the bounds cannot be read");
+            }
         }
     }
 
@@ -410,6 +458,7 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
 fn not_done(error: &StoreError) -> NotDone {
     match error {
         StoreError::Full(_) => NotDone::DiskFull,
+        StoreError::Unsure(_) => NotDone::OutcomeUnknown,
         _ => NotDone::Unwritable,
     }
 }

@@ -1,7 +1,7 @@
 //! The start and the end of the outbox, and the tasks between.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -10,7 +10,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -18,6 +20,7 @@ use tracing::warn;
 
 use super::{
     calls::Keeper,
+    clock,
     handle::{DELIVERY_BYTES, Outbox, Shared},
     measured,
     operator::MOST_TENANTS,
@@ -25,7 +28,7 @@ use super::{
     relay::{Nodes, Order, Relay},
     send_room::SendRoom,
     step::Step,
-    store::{Health, Store, StoreError},
+    store::{Health, Reader, Store, StoreError},
     told::Hub,
     webhook::{
         self, Clock, Connect, Prepared, Webhooks,
@@ -62,6 +65,8 @@ pub struct Tools {
     pub seed: u64,
     /// The memory that clients may make the proxy hold: sends count there.
     pub memory: Arc<Budget>,
+    /// Counts transitions and deliveries.
+    pub metrics: Arc<Metrics>,
     /// Hears of a task that broke off, which is a bug, by its work.
     pub broken: Broken,
 }
@@ -104,13 +109,16 @@ impl Outbox {
     /// # Errors
     /// When the settings of an endpoint cannot be used: names the endpoint.
     pub fn start(settings: &config::Outbox, tools: Tools) -> Result<(Self, Running), String> {
-        let Tools { store, connect, clock, seed, memory, broken } = tools;
+        let Tools { store, connect, clock: wall, seed, memory, metrics, broken } = tools;
+        let clock = clock::steady(wall.clone());
         let prepared = Webhooks::prepare(&connect, &settings.webhooks)?;
         let tools = webhook::Tools {
             deliveries: Arc::new(store.clone()),
             connect: connect.clone(),
             clock: clock.clone(),
+            wall,
             seed,
+            metrics: metrics.clone(),
         };
         let (webhooks, supervisor) = Webhooks::new(tools, prepared);
         let shared = Arc::new(Shared {
@@ -129,6 +137,8 @@ impl Outbox {
         background.spawn(guarded(broken.clone(), "webhooks are no longer delivered", supervisor.run()));
         background.spawn(guarded(broken.clone(), "old records are no longer dropped", sweep(shared.clone())));
         background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared)));
+        let counting = measured::measure(outbox.transitions(), metrics);
+        background.spawn(guarded(broken.clone(), "transitions of the outbox are no longer counted", counting));
         Ok((
             outbox.clone(),
             Running {
@@ -165,17 +175,20 @@ impl Outbox {
     }
 }
 
-impl Running {
-    /// Counts the transitions of transactions from now on.
-    pub fn measure(&mut self, metrics: Arc<Metrics>) {
-        let told = self.outbox.transitions();
-        self.background.spawn(guarded(
-            self.broken.clone(),
-            "transitions of the outbox are no longer counted",
-            measured::measure(told, metrics),
-        ));
+impl Outbox {
+    /// Takes nothing new, and has nothing begin any more. Each client that waits for a node gets
+    /// its hash.
+    pub async fn drain(&self) {
+        self.shared.is_closing.store(true, SeqCst);
+        let relays: Vec<_> = self.shared.relays().values().cloned().collect();
+        for relay in relays {
+            // The end is not waited for here.
+            _ = relay.orders.send(Order::Drain(oneshot::channel().0)).await;
+        }
     }
+}
 
+impl Running {
     /// The outbox.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
@@ -259,15 +272,12 @@ impl Running {
         let shared = self.outbox.shared.clone();
         shared.is_closing.store(true, SeqCst);
         let relays: Vec<_> = shared.relays().values().cloned().collect();
-        let drain = async {
-            let mut left = 0;
-            for relay in &relays {
-                left += relay.ask(Order::Drain).await.unwrap_or(0);
-            }
-            left
+        // All at once: a network whose node hangs leaves no other one sending.
+        let drain = join_all(relays.iter().map(|relay| relay.ask(Order::Drain)));
+        let live = match timeout(within / 2, drain).await {
+            Ok(left) => left.into_iter().flatten().sum(),
+            Err(_) => relays.iter().map(|relay| relay.totals.read()[0]).sum(),
         };
-        let drained = timeout(within / 2, drain).await;
-        let live = drained.unwrap_or_else(|_| relays.iter().map(|relay| relay.totals.read()[0]).sum());
         let deliveries = shared.webhooks.shutdown(within / 2).await;
         self.relays.clear();
         self.pools.shutdown().await;
@@ -311,10 +321,12 @@ async fn swept(shared: &Shared) -> Result<bool, StoreError> {
     let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
     let quarantined_until = super::record::Millis(now.0.saturating_sub(keep));
     let relays = shared.relays().clone();
-    let reader = shared.store.read()?;
-    let mut overdue = reader.overdue(now, quarantined_until, |network| relays.contains_key(network), SWEPT)?;
-    let excess = reader.excess_quarantine(most, SWEPT)?;
-    drop(reader);
+    let networks: BTreeSet<Network> = relays.keys().cloned().collect();
+    let rows = move |reader: &Reader| {
+        let overdue = reader.overdue(now, quarantined_until, |network| networks.contains(network), SWEPT)?;
+        Ok((overdue, reader.excess_quarantine(most, SWEPT)?))
+    };
+    let (mut overdue, excess) = shared.store.read_long(rows).await?;
     if !excess.is_empty() {
         warn!(count = excess.len(), "the oldest deliveries in quarantine are dropped: `outbox.max_bytes` is reached");
         overdue.is_full |= excess.len() == SWEPT;

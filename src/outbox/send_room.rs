@@ -14,6 +14,12 @@ use crate::memory::{Account, Budget, Claim};
 
 /// Transactions on their way to nodes may take an eighth of the clients' memory in all.
 const DIVISOR: usize = 8;
+/// A transaction of this length at most is small: it waits behind no other, and may take the
+/// reserve. Otherwise long transactions, whose places last until a node that hangs is given up,
+/// would hold up everybody's.
+const SMALL: usize = 4096;
+/// The reserve for small transactions: this part of the room.
+const RESERVE_DIVISOR: usize = 8;
 /// The pause before a sending without room asks for room again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Copies of a transaction that a sending holds: the bytes, and their hex digits.
@@ -64,7 +70,7 @@ impl SendRoom {
 
     /// A place for a transaction of this length, where there is room and none waits.
     pub(super) fn take_now(self: &Arc<Self>, length: usize) -> Option<Place> {
-        if self.waiting.load(SeqCst) > 0 {
+        if length > SMALL && self.waiting.load(SeqCst) > 0 {
             return None;
         }
         self.place(length)
@@ -72,9 +78,9 @@ impl SendRoom {
 
     /// A place for a transaction of this length, as soon as there is room. Cancel-safe.
     pub(super) async fn take(self: &Arc<Self>, length: usize) -> Place {
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = (length > SMALL).then(|| Waiting::new(&self.waiting));
         // The semaphore is never closed.
-        let _turn = self.turn.acquire().await;
+        let _turn = if length > SMALL { self.turn.acquire().await.ok() } else { None };
         loop {
             if let Some(place) = self.place(length) {
                 return place;
@@ -89,7 +95,9 @@ impl SendRoom {
         let mut claim = Account::open(&self.budget).incoming();
         // However little memory there is, one transaction may go.
         let is_alone = before == 0;
-        let has_room = before + bytes <= self.budget.limit() / DIVISOR && claim.resize(bytes).is_ok();
+        let limit = self.budget.limit() / DIVISOR;
+        let limit = if length > SMALL { limit - limit / RESERVE_DIVISOR } else { limit };
+        let has_room = before + bytes <= limit && claim.resize(bytes).is_ok();
         if !has_room && !is_alone {
             self.held.fetch_sub(bytes, SeqCst);
             return None;
@@ -113,10 +121,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sends_share_an_eighth_of_the_memory() {
-        let budget = Budget::new(8 << 20);
+        let budget = Budget::new(9 << 20);
         let room = SendRoom::new(budget.clone());
         let places: Vec<_> = std::iter::from_fn(|| room.take_now(100_000)).collect();
-        assert_eq!(places.len(), 3, "an eighth is 1 MiB");
+        assert_eq!(places.len(), 3, "an eighth, less the reserve, is 1 MiB");
         assert!(budget.held() > 800_000, "{}", budget.held());
         let waits = tokio::spawn({
             let room = room.clone();
@@ -124,7 +132,8 @@ mod tests {
         });
         sleep(PAUSE * 10).await;
         assert!(!waits.is_finished());
-        assert!(room.take_now(1).is_none(), "those who wait come first");
+        assert!(room.take_now(5000).is_none(), "those who wait come first");
+        assert!(room.take_now(100).is_some(), "a small one waits for no long ones");
         drop(places);
         let place = waits.await.unwrap();
         drop(place);

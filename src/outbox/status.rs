@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::record::{BlockId, Record, State, StateName, Stopped, Transition};
+use super::record::{BlockId, Record, Refusal, State, StateName, Stopped, Transition};
 
 /// What a client is told of its transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +22,9 @@ pub struct Status {
     /// Why it is not sent any more, also while a block has it nonetheless.
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<&'static str>,
+    /// The nodes that refused the transaction when it was sent last, with their words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refusals: Vec<Refusal>,
     from: String,
     nonce: String,
     accepted_at: String,
@@ -42,6 +45,8 @@ pub struct Step {
     block: Option<Block>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refusals: Vec<Refusal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,6 +71,7 @@ impl From<&Transition> for Step {
             node: transition.node.clone(),
             block: transition.block.map(Block::from),
             reason: transition.reason.clone(),
+            refusals: transition.refusals.clone(),
         }
     }
 }
@@ -90,6 +96,7 @@ impl From<&Record> for Status {
             replaced_by,
             reason,
             stopped,
+            refusals: record.refusals.clone(),
             from: record.sender.to_string(),
             nonce: format!("{:#x}", record.nonce),
             accepted_at: record.accepted_at.to_string(),
@@ -126,6 +133,7 @@ mod tests {
             state: State::Mined { block },
             stopped: None,
             seq: 0,
+            refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
         };
@@ -136,6 +144,7 @@ mod tests {
             block: None,
             node: Some("a".to_owned()),
             reason: None,
+            refusals: Vec::new(),
         };
         record.note(sent.clone());
         record.note(Transition { seq: 2, to: StateName::Mined, block: Some(block), node: None, ..sent });
@@ -165,5 +174,14 @@ mod tests {
         let json = serde_json::to_value(Status::from(&record)).unwrap();
         let said = [&json["state"], &json["isOver"], &json["replacedBy"], &json["stopped"]];
         assert_eq!(said, [&json!("replaced"), &json!(true), &json!(hash("02")), &json!("expired")]);
+        assert_eq!(json.get("refusals"), None);
+        let refusal = Refusal { node: "a".to_owned(), code: -32000, message: "txpool is full".to_owned() };
+        record.refusals = vec![refusal.clone()];
+        let refused =
+            Transition { seq: 3, to: StateName::Refused, refusals: vec![refusal], ..record.history[0].clone() };
+        record.note(refused);
+        let json = serde_json::to_value(Status::from(&record)).unwrap();
+        let expected = json!([{ "node": "a", "code": -32000, "message": "txpool is full" }]);
+        assert_eq!((&json["refusals"], &json["history"][2]["refusals"]), (&expected, &expected));
     }
 }

@@ -2,8 +2,8 @@
 //! file, so that a part of a step is never found there.
 //!
 //! Rows that follow from a record are no part of a step: the store makes and removes them with the
-//! record. These are the index by sender, the list of records whose life is not over,
-//! the deadline, and the time at which a record may be dropped.
+//! record. These are the list of records whose life is not over, the deadline, and the time at
+//! which a record may be dropped.
 
 use std::mem;
 
@@ -21,7 +21,7 @@ pub struct Step {
 /// One write of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// The raw bytes of a transaction, written once.
+    /// The raw bytes of a transaction, in the place of those with the same id.
     Raw {
         /// Whose bytes.
         id: TxId,
@@ -79,8 +79,12 @@ impl Step {
     /// A transaction is accepted: its raw bytes, its record, and the event of its newest transition
     /// with the deliveries of that event.
     pub fn accept(&mut self, record: Record, bytes: Bytes, deliveries: Vec<Delivery>) -> &mut Self {
-        self.writes.push(Write::Raw { id: record.id.clone(), bytes });
-        self.transition(record, deliveries)
+        self.raw(record.id.clone(), bytes).transition(record, deliveries)
+    }
+
+    /// The raw bytes of a transaction that is kept already, as a client has sent them now.
+    pub fn raw(&mut self, id: TxId, bytes: Bytes) -> &mut Self {
+        self.push(Write::Raw { id, bytes })
     }
 
     /// A transaction made a transition, the newest of its history: its record, and the event with

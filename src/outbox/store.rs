@@ -94,6 +94,7 @@ impl Health {
     fn of(error: &StoreError) -> Self {
         match error {
             StoreError::Full(text) => Self::Full(text.clone()),
+            StoreError::Unwritable(text) | StoreError::Unsure(text) => Self::Unwritable(text.clone()),
             error => Self::Unwritable(error.to_string()),
         }
     }
@@ -157,6 +158,27 @@ impl Store {
     /// The store as it is now, without steps whose commit has not ended.
     pub fn read(&self) -> Result<Reader, StoreError> {
         self.shared.reader()
+    }
+
+    /// Reads many rows, on a thread that may wait for the disk: a thread that serves clients must
+    /// not. In a simulation at once, since its order of events must not depend on threads.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read_long<T: Send + 'static>(
+        &self,
+        rows: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if matches!(self.way, Way::Inline(_)) {
+            return rows(&self.read()?);
+        }
+        let store = self.clone();
+        let read = tokio::task::spawn_blocking(move || rows(&store.read()?)).await;
+        read.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Err(StoreError::Closed),
+        })
     }
 
     /// Whether the store takes steps, and each change of that.
@@ -285,6 +307,7 @@ impl Shared {
 
 /// Whether a disk that fails so may work again without an operator's change of the configuration.
 fn is_passing(error: &std::io::Error) -> bool {
+    use ErrorKind::{InvalidData, IsADirectory, NotFound, PermissionDenied};
     use std::io::ErrorKind;
-    !matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::IsADirectory)
+    !matches!(error.kind(), PermissionDenied | NotFound | IsADirectory | InvalidData)
 }

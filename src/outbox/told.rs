@@ -43,6 +43,8 @@ pub struct Watch {
     past: std::vec::IntoIter<Transition>,
     /// The number of the newest transition that was told.
     seen: u64,
+    /// When the life began whose transitions were told last.
+    born: Option<Millis>,
     news: mpsc::Receiver<Transition>,
 }
 
@@ -55,7 +57,7 @@ impl Hub {
     pub(super) fn watch(self: &Arc<Self>, id: &TxId) -> Watch {
         let (watcher, news) = mpsc::channel(WATCH_BACKLOG);
         self.lock().entry(id.clone()).or_default().push(watcher);
-        Watch { hub: self.clone(), id: id.clone(), past: Vec::new().into_iter(), seen: 0, news }
+        Watch { hub: self.clone(), id: id.clone(), past: Vec::new().into_iter(), seen: 0, born: None, news }
     }
 
     pub(super) fn all(&self) -> broadcast::Receiver<Told> {
@@ -97,6 +99,10 @@ impl Watch {
                 Some(past) => past,
                 None => self.news.recv().await?,
             };
+            // The record was dropped, and the same transaction begins a new life.
+            if next.seq == 1 && self.born != Some(next.at) {
+                (self.born, self.seen) = (Some(next.at), 0);
+            }
             // The record may have had a transition that is told as news too.
             if next.seq > self.seen {
                 self.seen = next.seq;
@@ -125,7 +131,15 @@ mod tests {
     use crate::outbox::record::{StateName, TenantName};
 
     fn transition(seq: u64) -> Transition {
-        Transition { seq, at: Millis(seq), to: StateName::Sent, block: None, node: None, reason: None }
+        Transition {
+            seq,
+            at: Millis(seq),
+            to: StateName::Sent,
+            block: None,
+            node: None,
+            reason: None,
+            refusals: Vec::new(),
+        }
     }
 
     fn id() -> TxId {
@@ -134,6 +148,23 @@ mod tests {
 
     fn told(seq: u64) -> Told {
         Told { id: id(), transition: transition(seq), accepted_at: None }
+    }
+
+    #[tokio::test]
+    async fn a_watcher_is_told_of_a_new_life_from_its_start() {
+        let hub = Hub::new();
+        let mut watch = hub.watch(&id());
+        watch.past = vec![transition(1), transition(2)].into_iter();
+        // The first is told as news too.
+        hub.tell(told(1));
+        let anew = |seq| Told { transition: Transition { at: Millis(70 + seq), ..transition(seq) }, ..told(seq) };
+        hub.tell(anew(1));
+        hub.tell(anew(2));
+        let mut times = Vec::new();
+        for _ in 0..4 {
+            times.push(watch.next().await.unwrap().at.0);
+        }
+        assert_eq!(times, [1, 2, 71, 72]);
     }
 
     #[tokio::test]

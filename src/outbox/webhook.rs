@@ -48,6 +48,7 @@ use self::{deliveries::endpoint_of, queue::Key, state::EndpointState, supervisor
 use crate::{
     config::Webhook,
     domain::redact::Secrets,
+    metrics::Metrics,
     net::post::Post,
     outbox::{
         record::{Delivery, Millis, TenantName, WorkId},
@@ -61,7 +62,7 @@ const COMMANDS: usize = 16;
 /// Rows of the schedule that are read at once.
 const SCAN_PAGE: usize = 500;
 
-/// The wall clock.
+/// A clock: the wall clock, or the outbox's own.
 pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
 /// Prepares requests to an endpoint; fails where its certificates or its host cannot be used.
 pub type Connect = Arc<dyn Fn(&Webhook) -> io::Result<Arc<dyn Post>> + Send + Sync>;
@@ -73,10 +74,14 @@ pub struct Tools {
     pub deliveries: Arc<dyn Deliveries>,
     /// Requests to endpoints.
     pub connect: Connect,
-    /// The wall clock.
+    /// The clock of the outbox: when deliveries are due.
     pub clock: Clock,
+    /// The wall clock: the time in signatures.
+    pub wall: Clock,
     /// Decides the lengths of pauses.
     pub seed: u64,
+    /// Counts deliveries.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The webhooks. Clones are the same webhooks.
@@ -191,8 +196,14 @@ impl Webhooks {
         }
         (delivery.attempt, delivery.due) = (0, (tools.clock)());
         tools.deliveries.commit(Step::new().deliver(delivery.clone()).take()).await?;
+        self.shared.state(&delivery.endpoint).urge();
         self.added(&[delivery]);
         Ok(())
+    }
+
+    /// Has these deliveries' endpoints asked with one attempt now, for an operator.
+    pub fn urge(&self, deliveries: &[Delivery]) {
+        deliveries.iter().for_each(|delivery| self.shared.state(&delivery.endpoint).urge());
     }
 
     /// How each endpoint of the settings fares, in their order, and then those that are gone and
@@ -205,7 +216,7 @@ impl Webhooks {
         known.into_iter().chain(gone).collect()
     }
 
-    /// The wall clock that times of events are taken from.
+    /// The clock that times of events are taken from.
     fn now(&self) -> Millis {
         (self.shared.tools.clock)()
     }
@@ -239,7 +250,10 @@ impl Shared {
 
     fn take_up(&self, prepared: &Prepared) {
         let webhooks: Vec<_> = prepared.0.iter().map(|(webhook, _)| webhook.clone()).collect();
-        webhooks.iter().for_each(|webhook| _ = self.state(&webhook.name));
+        for webhook in &webhooks {
+            self.state(&webhook.name);
+            self.tools.metrics.webhook_known(&webhook.name);
+        }
         self.table.store(Arc::new(Table::new(&webhooks)));
     }
 

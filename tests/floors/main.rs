@@ -4,6 +4,7 @@
 //! The sources are read as text. A re-export that carries a name upstairs, or a macro that expands
 //! to a path, is seen by a compiler only.
 
+mod checks;
 mod limits;
 mod named;
 mod plain;

@@ -79,6 +79,12 @@ def documented_ports():
     ]
 
 
+def documented_folder():
+    """That of `outbox.dir`, by docs/CONFIG.md."""
+    text = (ROOT / "docs" / "CONFIG.md").read_text()
+    return re.search(r'^\| `outbox\.dir` \| `"([^"]*)"`', text, re.MULTILINE)[1]
+
+
 def problems(dockerfile, dockerignore):
     found = []
     instructions = parse(dockerfile)
@@ -182,6 +188,9 @@ def problems(dockerfile, dockerignore):
     copied = [one.rest.split()[-1] for one in those("COPY") if "--from=" in one.rest]
     if entrypoint and entrypoint[0] not in copied:
         found.append(f"ENTRYPOINT {entrypoint[0]}: must be copied from an earlier stage")
+    folders = [one.rest.split() for one in those("COPY") if one.rest.split()[-1] == documented_folder()]
+    if not any("--chown=65532:65532" in words for words in folders):
+        found.append(f"COPY {documented_folder()}: the folder of the outbox must be the user's own")
     if those("EXPOSE")[0].rest.split() != documented_ports():
         found.append(f"EXPOSE {those('EXPOSE')[0].rest}: docs/CONFIG.md says {' '.join(documented_ports())}")
 

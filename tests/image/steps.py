@@ -13,7 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from dockerfile import ROOT, parse, read
+from dockerfile import ROOT, documented_folder, parse, read
 
 PATIENCE = 30
 # `nonroot` in distroless images.
@@ -55,6 +55,10 @@ def main(root, binary):
     for name in ("LICENSE-APACHE", "LICENSE-MIT"):
         run("mount", "--bind", ROOT / name, f"{root}/licenses/{name}")
     run("mount", "--bind", work / "settings", f"{root}{settings.parent}")
+    # As a new volume that is mounted over the image's folder, with the folder's owner.
+    folder = f"{root}{documented_folder()}"
+    os.makedirs(folder, exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", f"mode=755,uid={USER},gid={USER},size=256m", "tmpfs", folder)
     run("mount", "-t", "proc", "proc", f"{root}/proc")
     run("mount", "-o", "remount,bind,ro", root)
     run("ip", "link", "set", "lo", "up")
@@ -104,7 +108,7 @@ def main(root, binary):
 
     # ---- ENTRYPOINT and CMD, as they stand
 
-    (work / "settings" / settings.name).write_text(f'[[el.primary]]\nhttp = "{node}"\n')
+    (work / "settings" / settings.name).write_text(f'[outbox]\n[[el.primary]]\nhttp = "{node}"\n')
     log = work / "steadfast.log"
     with log.open("w") as out:
         proxy = inside(*entrypoint, *command, stdout=out, stderr=out)
@@ -131,6 +135,13 @@ def main(root, binary):
     if answer.get("result") != hex(1337):
         sys.exit(f"FAIL  a call: {answer}")
     done("a call comes through")
+
+    # U49: the outbox is on the volume, which a user without rights writes.
+    status = json.loads(ends(entrypoint[0], "status", "--json")[1])
+    files = [(one.stat().st_uid, one.stat().st_size > 0) for one in Path(folder).iterdir()]
+    if status["outbox"]["store"] != "writable" or (USER, True) not in files:
+        sys.exit(f"FAIL  the outbox on its volume: {files} {status['outbox']}")
+    done("the outbox is on its volume")
 
     # ---- As an engine stops it
 

@@ -52,6 +52,8 @@ class Dockerfile(unittest.TestCase):
                 "HEALTHCHECK: must call the image's program",
             ),
             ('ENTRYPOINT ["/steadfast"]', "ENTRYPOINT /steadfast", "ENTRYPOINT: must be a JSON list"),
+            ("--chown=65532:65532 ", "", "the folder of the outbox must be the user's own"),
+            ("/outbox /var/lib/steadfast", "/outbox /outbox", "the folder of the outbox must be the user's own"),
             ("EXPOSE 8545 9545", "EXPOSE 8545", "EXPOSE 8545: docs/CONFIG.md says 8545 9545"),
         ]:
             with self.subTest(expected, new=new):

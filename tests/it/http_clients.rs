@@ -423,6 +423,27 @@ async fn a_web_page_may_read_nothing_unless_its_origin_is_configured() {
 }
 
 #[tokio::test]
+async fn parts_of_a_page_that_send_no_origin_reach_no_node() {
+    for (origins, site, status) in [
+        ("[]", "cross-site", 403),
+        ("[]", "same-site", 403),
+        ("[\"https://app.example\"]", "cross-site", 403),
+        ("[\"*\"]", "cross-site", 200),
+        ("[]", "none", 200),
+        ("[]", "same-origin", 200),
+    ] {
+        let (origin, proxy) = echo(&format!("[cors]\norigins = {origins}\n")).await;
+        let mut client = proxy.client().await;
+        let headers = format!("Sec-Fetch-Site: {site}\r\n");
+        client.send(with_headers("/", &headers, call(1, "eth_call", "[]").as_bytes())).await;
+        assert_eq!(client.response().await.status, status, "{origins} {site}");
+        assert_eq!(origin.count("eth_call"), usize::from(status == 200), "{origins} {site}");
+        client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).await;
+        assert_eq!(client.response().await.status, status, "{origins} {site}");
+    }
+}
+
+#[tokio::test]
 async fn a_configured_origin_may_ask_and_read_and_no_other() {
     for (origins, sent) in [(format!("[\"{PAGE}\"]"), PAGE), ("[\"*\"]".to_owned(), PAGE)] {
         let (_origin, proxy) = echo(&format!("[cors]\norigins = {origins}\n")).await;

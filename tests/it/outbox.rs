@@ -4,7 +4,9 @@
 
 mod accepting;
 mod asking;
+mod clocks;
 mod disk;
+mod draining;
 mod following;
 mod left;
 mod lying;

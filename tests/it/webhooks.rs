@@ -15,6 +15,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ring::hmac;
 use steadfast::{
     config::{Config, Webhook},
+    metrics::Metrics,
     net::{
         post::{HttpPost, Post, Server},
         system,
@@ -36,7 +37,7 @@ use tokio::{
 /// The secret of the Standard Webhooks' own tests.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Far longer than any step takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ impl Receiver {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("only {:?}", self.seen()));
+        timeout(TIMEOUT, all).await.unwrap_or_else(|_| panic!("only {:?}", self.seen()));
         self.seen()
     }
 }
@@ -165,7 +166,9 @@ fn start(store: &Store, webhooks: &[Webhook]) -> (Webhooks, JoinHandle<()>) {
         Ok(Arc::new(HttpPost::new(server, system::names())?) as Arc<dyn Post>)
     });
     let prepared = Webhooks::prepare(&connect, webhooks).unwrap();
-    let tools = Tools { deliveries: Arc::new(store.clone()), connect, clock: Arc::new(now), seed: 1 };
+    let (clock, metrics) = (Arc::new(now), Arc::new(Metrics::new()));
+    let tools =
+        Tools { deliveries: Arc::new(store.clone()), connect, clock: clock.clone(), wall: clock, seed: 1, metrics };
     let (webhooks, supervisor) = Webhooks::new(tools, prepared);
     (webhooks, tokio::spawn(supervisor.run()))
 }
@@ -214,7 +217,7 @@ async fn a_receiver_finds_each_event_signed_and_once() {
         assert_eq!(one.headers["x-request-id"], format!("request-{number}"));
         assert_eq!(one.headers["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     }
-    assert_eq!(webhooks.shutdown(PATIENCE).await, 0);
+    assert_eq!(webhooks.shutdown(TIMEOUT).await, 0);
     task.await.unwrap();
     assert_eq!(waiting(&store), 0, "what is done is on the disk no more");
     assert_eq!(receiver.seen().len(), 50);
@@ -240,7 +243,7 @@ async fn an_event_without_an_answer_is_sent_again_after_a_restart() {
     let seen = receiver.wait_for(1).await;
     assert_eq!(seen[0].headers["webhook-id"], silent.seen()[0].headers["webhook-id"]);
     assert!(is_authentic(&seen[0], SECRET));
-    assert_eq!(webhooks.shutdown(PATIENCE).await, 0);
+    assert_eq!(webhooks.shutdown(TIMEOUT).await, 0);
     task.await.unwrap();
     assert_eq!(waiting(&store), 0);
 }

@@ -30,7 +30,7 @@ const KILLS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 const SENDERS: u8 = 4;
 /// How long what was acknowledged may take to its end.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What an endpoint was told: type and hash by the id of the event.
 type Told = Arc<Mutex<BTreeMap<String, (String, String)>>>;
@@ -160,7 +160,7 @@ async fn a_process_that_is_killed_loses_no_transaction_and_no_event() {
         acknowledged.iter().filter(lack).count()
     };
     while lacking() > 0 {
-        assert!(start.elapsed() < PATIENCE, "{} of {all} lack a block or an event\n{}", lacking(), process.log());
+        assert!(start.elapsed() < TIMEOUT, "{} of {all} lack a block or an event\n{}", lacking(), process.log());
         sleep(Duration::from_millis(200)).await;
     }
     assert!(all > kills, "too few were sent to show anything: {all}");

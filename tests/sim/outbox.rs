@@ -49,7 +49,7 @@ const SENDERS: u8 = 2;
 /// Lives of the proxy before the last.
 const LIVES: usize = 5;
 /// How long the last life may take to bring all to an end.
-const PATIENCE: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// What happened, in the order in which it was seen.
 type Trace = Arc<Mutex<Vec<String>>>;
@@ -246,7 +246,7 @@ fn run(seed: u64) -> (Vec<String>, usize) {
                 break;
             }
             assert!(
-                last.elapsed() < PATIENCE,
+                last.elapsed() < TIMEOUT,
                 "seed {seed}: {lacking:?} of {} lack a block or an event",
                 acknowledged.len()
             );

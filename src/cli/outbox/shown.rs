@@ -1,6 +1,6 @@
 //! The answers of the admin side about the outbox, in words for a terminal.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::table::table;
 
@@ -76,6 +76,10 @@ fn transaction(of: &Value) -> String {
     for (name, value) in fields.iter().filter(|(_, value)| value != "-") {
         text.push_str(&format!("  {name:<10}  {value}\n"));
     }
+    for refusal in entries(of, "refusals") {
+        let (node, code, message) = (word(refusal, "node"), word(refusal, "code"), word(refusal, "message"));
+        text.push_str(&format!("  refused     by {node}: {message} ({code})\n"));
+    }
     let mut history = vec![["", "TIME", "STATE", "NODE", "BLOCK", "WHY"].map(str::to_owned).to_vec()];
     for step in entries(of, "history") {
         let block = &step["block"];
@@ -94,7 +98,7 @@ fn transaction(of: &Value) -> String {
 
 pub(super) fn done(done: &Value) -> String {
     let what = match done["done"].as_str() {
-        Some("resend") => "is sent to all usable nodes",
+        Some("resend") => "is sent now, to the nodes of outbox.send_to that do not rest",
         Some("cancel") => "is cancelled",
         Some("drop") => "is dropped",
         _ => "?",
@@ -111,6 +115,18 @@ pub(super) fn quarantine(list: &Value) -> String {
         all.push(["tenant", "id", "kind", "attempts", "given_up_at", "reason"].map(|key| word(of, key)).to_vec());
     }
     rows(&all, "no delivery is in quarantine") + &next(list)
+}
+
+pub(super) fn retried(done: &Value) -> String {
+    format!("{} is out of quarantine, and tried at once\n", word(done, "retried"))
+}
+
+pub(super) fn all_retried(retried: Vec<Value>, is_json: bool) -> String {
+    match (is_json, retried.is_empty()) {
+        (true, _) => format!("{}\n", json!({ "deliveries": retried })),
+        (false, true) => "no delivery is in quarantine\n".to_owned(),
+        (false, false) => retried.iter().map(self::retried).collect(),
+    }
 }
 
 pub(super) fn replay(done: &Value) -> String {
@@ -131,8 +147,6 @@ pub(super) fn replay(done: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -146,6 +160,23 @@ mod tests {
         assert!(text.contains(words), "{text}");
         assert!(text.ends_with("there is more: --after bank/default/0x01\n"));
         assert_eq!(list(&json!({ "transactions": [], "next": null })), "no such transaction is kept\n");
+    }
+
+    #[test]
+    fn deliveries_out_of_quarantine_are_told_in_both_forms() {
+        let done = json!({ "retried": "evt_1@billing", "tenant": "bank" });
+        let words = "evt_1@billing is out of quarantine, and tried at once\n";
+        assert_eq!(all_retried(vec![done.clone()], false), words);
+        let told: Value = serde_json::from_str(&all_retried(vec![done.clone()], true)).unwrap();
+        assert_eq!(told["deliveries"], json!([done]));
+        assert_eq!(all_retried(Vec::new(), false), "no delivery is in quarantine\n");
+    }
+
+    #[test]
+    fn the_words_of_nodes_that_refuse_are_shown() {
+        let refusal = json!({ "node": "el-1", "code": -32000, "message": "txpool is full" });
+        let text = transactions(&json!({ "transactions": [{ "hash": "0x01", "refusals": [refusal], "history": [] }] }));
+        assert!(text.contains("  refused     by el-1: txpool is full (-32000)\n"), "{text}");
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Watch {
         let site = self.admin.site.load_full();
         self.changes = site.networks.iter().flat_map(Served::pools).map(|pool| pool.subscribe()).collect();
         self.last = Some(Instant::now());
-        format!("data: {}\n\n", snapshot(&self.admin)).into()
+        format!("data: {}\n\n", snapshot(&self.admin).await).into()
     }
 }
 
@@ -78,10 +78,11 @@ async fn changed(changes: &mut [watch::Receiver<()>]) {
     let _ = select_all(changes.iter_mut().map(|change| Box::pin(change.changed()))).await;
 }
 
-fn snapshot(admin: &Admin) -> Value {
+async fn snapshot(admin: &Admin) -> Value {
     let tally = admin.metrics.tally();
     let millis =
         |at: Instant| u64::try_from(at.saturating_duration_since(admin.started).as_millis()).unwrap_or(u64::MAX);
+    let status = admin.status(&tally).await;
     let site = admin.site.load();
     let switches = site.networks.iter().flat_map(Served::pools).flat_map(|pool| {
         let snapshot = pool.snapshot().clone();
@@ -89,7 +90,7 @@ fn snapshot(admin: &Admin) -> Value {
     });
     json!({
         "uptime_ms": millis(Instant::now()),
-        "status": admin.status(&tally),
+        "status": status,
         "switches": switches.collect::<Vec<_>>(),
         "calls": tally.calls.iter().map(|(side, of)| calls(side, of)).collect::<Vec<_>>(),
         "attempts": tally.attempts.iter().map(|([network, layer, node], [answered, failed])| json!({

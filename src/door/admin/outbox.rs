@@ -62,9 +62,9 @@ pub(super) async fn answer(
     let parts: Vec<&str> = path.split('/').skip(2).collect();
     let is_read = method != Method::POST;
     let outcome = match (is_read, &parts[..]) {
-        (true, []) => list(outbox, query),
-        (true, ["quarantine"]) => quarantine(outbox, query),
-        (true, [hash]) => show(outbox, hash, query),
+        (true, []) => list(outbox, query).await,
+        (true, ["quarantine"]) => quarantine(outbox, query).await,
+        (true, [hash]) => show(outbox, hash, query).await,
         (false, ["replay"]) => replay::answer(outbox, query).await,
         (false, ["quarantine", work, "retry"]) => retry(outbox, work, query).await,
         (false, [hash, command @ ("resend" | "cancel" | "drop")]) => order(outbox, hash, command, query).await,
@@ -76,27 +76,27 @@ pub(super) async fn answer(
     }
 }
 
-fn list(outbox: &Outbox, query: Option<&str>) -> Outcome {
+async fn list(outbox: &Outbox, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["network", "tenant", "state", "after", "limit"])?;
     let filter = ListFilter { tenant: query.tenant()?, network: query.network(), states: query.states()? };
     let after = query.get("after").map(told::place_of).transpose()?;
-    let List { records, next } = outbox.list(&filter, after.as_ref(), query.limit(USUAL_LIMIT, MOST_LISTED)?)?;
+    let List { records, next } = outbox.list(&filter, after.as_ref(), query.limit(USUAL_LIMIT, MOST_LISTED)?).await?;
     let records: Vec<_> = records.iter().map(told::brief).collect();
     Ok(json!({ "transactions": records, "next": next.as_ref().map(told::place) }))
 }
 
-fn show(outbox: &Outbox, hash: &str, query: Option<&str>) -> Outcome {
+async fn show(outbox: &Outbox, hash: &str, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["network", "tenant"])?;
-    let records = find(outbox, hash_of(hash)?, &query)?;
+    let records = find(outbox, hash_of(hash)?, &query).await?;
     Ok(json!({ "transactions": records.iter().map(told::whole).collect::<Vec<_>>() }))
 }
 
 /// The records of a hash, at least one: each is another tenant's, or another network's.
-fn find(outbox: &Outbox, hash: B256, query: &Query<'_>) -> Result<Vec<Record>, Refusal> {
+async fn find(outbox: &Outbox, hash: B256, query: &Query<'_>) -> Result<Vec<Record>, Refusal> {
     let (tenant, network) = (query.tenant()?, query.network());
     let mut found = Vec::new();
     for of in outbox.networks().into_iter().filter(|of| network.as_ref().is_none_or(|wanted| wanted == of)) {
-        for owner in outbox.owners(&of, &hash)? {
+        for owner in outbox.owners(&of, &hash).await? {
             if tenant.as_ref().is_none_or(|wanted| *wanted == owner) {
                 found.extend(outbox.record(&TxId { tenant: owner, network: of.clone(), hash })?);
             }
@@ -110,7 +110,7 @@ fn find(outbox: &Outbox, hash: B256, query: &Query<'_>) -> Result<Vec<Record>, R
 
 async fn order(outbox: &Outbox, hash: &str, command: &str, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["network", "tenant"])?;
-    let found = find(outbox, hash_of(hash)?, &query)?;
+    let found = find(outbox, hash_of(hash)?, &query).await?;
     let [Record { id, .. }] = &found[..] else {
         let all: Vec<_> = found.iter().map(|record| told::place(&record.id)).collect();
         let why =
@@ -138,17 +138,19 @@ const CANNOT_UNSEND: &str = "The proxy stops sending. Cancelling cannot unsend: 
 fn refused(why: &NotDone) -> Refusal {
     let status = match why {
         NotDone::Unknown => StatusCode::NOT_FOUND,
-        NotDone::Full { .. } | NotDone::DiskFull | NotDone::Unwritable => StatusCode::SERVICE_UNAVAILABLE,
+        NotDone::Full { .. } | NotDone::DiskFull | NotDone::Unwritable | NotDone::OutcomeUnknown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::CONFLICT,
     };
     Refusal(status, why.to_string())
 }
 
-fn quarantine(outbox: &Outbox, query: Option<&str>) -> Outcome {
+async fn quarantine(outbox: &Outbox, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["tenant", "after", "limit"])?;
     let limit = query.limit(USUAL_LIMIT, MOST_LISTED)?;
     let after = query.get("after").map(work_place_of).transpose()?;
-    let found = outbox.quarantine(query.tenant()?.as_ref(), after.as_ref(), limit)?;
+    let found = outbox.quarantine(query.tenant()?, after, limit).await?;
     let last = found.last().filter(|_| found.len() == limit).map(|last| &last.delivery);
     let next = last.map(|delivery| format!("{}/{}", delivery.tenant, delivery.id));
     Ok(json!({ "deliveries": found.iter().map(told::quarantined).collect::<Vec<_>>(), "next": next }))
@@ -156,7 +158,8 @@ fn quarantine(outbox: &Outbox, query: Option<&str>) -> Outcome {
 
 async fn retry(outbox: &Outbox, work: &str, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["tenant"])?;
-    let (tenant, work) = (query.tenant()?.unwrap_or_default(), WorkId::from(work));
+    // Libraries for URLs like to escape this one.
+    let (tenant, work) = (query.tenant()?.unwrap_or_default(), WorkId::from(work.replace("%40", "@")));
     outbox.retry(&tenant, &work).await.map_err(|error| {
         let status = match error {
             RetryError::NotThere => StatusCode::NOT_FOUND,

@@ -6,6 +6,7 @@
 //! - While a request is answered, hyper does not look at the client. A client that closes its side
 //!   may still wait for its answer; a client whose connection is lost does not.
 
+mod rest;
 mod turn;
 mod words;
 
@@ -27,17 +28,13 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+pub(super) use self::rest::{End, Refusal, Rest};
 pub(super) use self::turn::Turn;
 use self::words::{Line, Part, begins_a_request};
 use super::{ARRIVAL, batch::Running};
 use crate::{
-    door::{
-        LongQuery,
-        last_words::{self, refusal},
-        stall::Stall,
-    },
+    door::{LongQuery, last_words::refusal, stall::Stall},
     memory::Claim,
-    net::BoxIo,
 };
 
 /// The longest request line that goes to hyper unchanged.
@@ -74,6 +71,8 @@ struct Inner {
     looked: usize,
     /// The deadline for the head of a request that has begun.
     head: Option<Pin<Box<Sleep>>>,
+    /// Whether the head of a request has not come in time.
+    is_late: bool,
     /// Whether hyper waits for bytes.
     is_wanted: bool,
     /// Whether a request is being answered.
@@ -111,37 +110,6 @@ struct Inner {
     claim: Claim,
 }
 
-/// The way in which a client ended its side while a request was answered.
-pub(super) enum End {
-    /// The client closed its side.
-    Half,
-    /// The connection is lost, or the client closed its side under an answer without an end.
-    Lost,
-}
-
-/// A refusal of hyper's own, and the form for the client.
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    /// The reason in words, if the status does not say enough.
-    pub(super) why: Option<&'static str>,
-    pub(super) is_beacon: bool,
-    pub(super) is_head: bool,
-}
-
-/// The state of the stream after hyper.
-pub(super) struct Rest {
-    pub(super) io: BoxIo,
-    /// Bytes that were read and not given to hyper.
-    pub(super) read: Bytes,
-    /// Bytes that are still to be written.
-    pub(super) unwritten: Bytes,
-    /// The refusal to write in place of hyper's own, if there was one.
-    pub(super) refusal: Option<Refusal>,
-    /// Whether the client's further bytes are read for a while, because it might otherwise miss the
-    /// refusal.
-    pub(super) lingers: bool,
-}
-
 fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -155,6 +123,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         ahead: BytesMut::new(),
         looked: 0,
         head: None,
+        is_late: false,
         is_wanted: false,
         is_busy: false,
         is_fresh: true,
@@ -226,27 +195,6 @@ impl Watch {
             None => Poll::Pending,
         }
     }
-
-    /// The state after hyper is done. `is_wrong`: hyper could not read a request.
-    pub(super) fn finish(self, is_wrong: bool) -> Rest {
-        let mut inner = lock(&self.inner);
-        let (io, unread) = inner.stall.take();
-        let mut rest = Rest {
-            io,
-            read: [inner.ahead.split().freeze(), unread].concat().into(),
-            unwritten: std::mem::take(&mut inner.held),
-            refusal: None,
-            lingers: inner.lingers,
-        };
-        if is_wrong {
-            let told = last_words::status(&rest.unwritten);
-            let (status, why) = inner.wrong.unwrap_or((told, None));
-            let refusal = Refusal { status, why, is_beacon: inner.is_beacon, is_head: inner.is_head };
-            (rest.unwritten, rest.refusal, rest.lingers) = (Bytes::new(), Some(refusal), true);
-        }
-        rest.lingers &= !inner.has_left();
-        rest
-    }
 }
 
 impl Inner {
@@ -311,7 +259,9 @@ impl Inner {
             self.head_begins();
         }
         let Some(head) = self.head.as_mut().filter(|_| !self.is_busy) else { return Poll::Pending };
-        head.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(head.as_mut().poll(context));
+        self.is_late = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Reads until the first line of a request is known, and shortens a long line.

@@ -11,6 +11,7 @@
 //! other addresses.
 
 mod encoder;
+mod turns;
 mod wanted;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 pub(super) use self::{
     encoder::{CodingFailed, Encoder},
+    turns::Turns,
     wanted::{Wanted, may_compress},
 };
 use super::streamed::Streamed;

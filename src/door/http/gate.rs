@@ -1,12 +1,13 @@
 //! Refuses requests by their heads, and gives refusals their form.
 //!
 //! A web page can send requests here from its visitor's machine. The browser names the page's
-//! origin in `Origin`; and if the page made its own name point here, the request asks by that name
-//! in `Host`.
+//! origin in `Origin`. For an image, or another part of a page that the page may not read, there is
+//! no `Origin`, but `Sec-Fetch-Site` says that another site asks. And if the page made its own name
+//! point here, the request asks by that name in `Host`.
 
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 
-use crate::{domain::refusal::Refusal, door::site::Site};
+use crate::{config::Origins, domain::refusal::Refusal, door::site::Site};
 
 /// The answer at `/`, for load balancers and for people who look.
 pub(super) const HOME: &str = "Steadfast: Ethereum JSON-RPC by POST or WebSocket here, the beacon API below eth/\n";
@@ -52,7 +53,14 @@ pub(super) fn check_host<B>(site: &Site, request: &Request<B>) -> Result<(), Ref
 
 /// Whether the request comes from no web page, or from a page that may call.
 pub(super) fn check_origin<B>(site: &Site, request: &Request<B>) -> Result<(), Refused> {
-    if request.headers().get_all(header::ORIGIN).iter().all(|origin| site.origins.allow(origin.as_bytes())) {
+    let headers = request.headers();
+    let is_foreign = |from: &HeaderValue| !matches!(from.as_bytes(), b"same-origin" | b"none");
+    let has_origin = headers.contains_key(header::ORIGIN);
+    if !has_origin && site.origins != Origins::Any && headers.get_all("sec-fetch-site").iter().any(is_foreign) {
+        let why = "a part of a web page may not call here: the request has no `Origin`";
+        return Err(Refused::new(StatusCode::FORBIDDEN, why));
+    }
+    if headers.get_all(header::ORIGIN).iter().all(|origin| site.origins.allow(origin.as_bytes())) {
         return Ok(());
     }
     let why = "a web page of this origin may not call here: name its origin in `cors.origins`";

@@ -382,6 +382,7 @@ impl<'a> Lane<'a> {
                     }
                 }
                 6 if is("expect") || is("origin") => return Parsed::Other,
+                14 if is("sec-fetch-site") => return Parsed::Other,
                 7 if is("upgrade") => return Parsed::Other,
                 17 if is("transfer-encoding") => return Parsed::Other,
                 16 if is("content-encoding") => return Parsed::Other,

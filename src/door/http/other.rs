@@ -159,7 +159,8 @@ pub(super) async fn serve(
         Driven::Over(outcome) => outcome,
     };
     let is_wrong = outcome.as_ref().is_err_and(hyper::Error::is_parse);
-    let Rest { mut io, read, unwritten, refusal, lingers } = watch.finish(is_wrong);
+    let Rest { mut io, read, unwritten, refusal, lingers, too_slow } = watch.finish(is_wrong);
+    too_slow.inspect(|why| service.metrics.client_ended(*why));
     if let Some(by) = by.filter(|_| outcome.is_ok()) {
         // Bytes that hyper has read come before bytes that hyper was not given.
         return Ok(Ended::TakenOver { io, read: [unparsed, read].concat().into(), by });
@@ -303,6 +304,7 @@ async fn respond(
         }
         _ if is_beacon => (service.beacon)(site, request).await.map(|body| Streamed::new(Content::Beacon(body))),
         (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, gate::HOME),
+        (&Method::CONNECT, _) | (_, "*") => refuse(&NO_PROXY, false),
         (_, path) if site.calls(path).is_none() => refuse(&NO_NETWORK, false),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, Some(HeaderValue::from_static("POST"))),
         (&Method::POST, _) => call(&site, request, service, left).await,
@@ -325,6 +327,8 @@ async fn respond(
     response
 }
 
+const NO_PROXY: gate::Refused =
+    gate::Refused::new(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST: this is no proxy for any host");
 const NO_NETWORK: gate::Refused = gate::Refused::new(StatusCode::NOT_FOUND, "no such network");
 
 /// A refusal in the form that clients of the path expect.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     batch::Running,
     bridge::Turn,
-    compress::Encoder,
+    compress::{Encoder, Turns},
     reply::{Content, WritePace},
 };
 use crate::{
@@ -48,8 +48,7 @@ struct Coded {
     encoder: Encoder,
     /// Notified when the last compressed byte has been written.
     receipts: Vec<Receipt>,
-    /// Whether others had their turn since the last slice.
-    has_paused: bool,
+    turns: Turns,
     /// Since when the encoder may hold bytes back.
     held_since: Option<Instant>,
     alarm: Alarm,
@@ -130,11 +129,7 @@ impl Streamed {
         }
         if !coded.encoder.is_hungry() {
             // Compressing takes long: other clients have their turn between two slices.
-            if !std::mem::replace(&mut coded.has_paused, true) {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            coded.has_paused = false;
+            ready!(coded.turns.poll(context));
             return Poll::Ready(
                 coded.encoder.advance().map_or_else(failed, |bytes| Ok(Step::Piece(bytes, Vec::new()))),
             );
@@ -161,7 +156,7 @@ impl Streamed {
 
 impl Coded {
     fn new(encoder: Encoder) -> Self {
-        Self { encoder, receipts: Vec::new(), has_paused: true, held_since: None, alarm: Alarm::default() }
+        Self { encoder, receipts: Vec::new(), turns: Turns::new(), held_since: None, alarm: Alarm::default() }
     }
 
     /// Ready when the encoder has held bytes back for [`FLUSH_AFTER`]; these must be flushed then.

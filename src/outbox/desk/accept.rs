@@ -1,6 +1,7 @@
 //! A client sends a transaction: it is taken in, found to be known, or not taken.
 
 use alloy_primitives::U128;
+use bytes::Bytes;
 
 use super::{
     Desk, Source,
@@ -26,12 +27,13 @@ impl Desk {
         let key = Key::from(&id);
         let waiter = accept.waiter;
         if self.book.get(&key).is_none()
+            && !self.leaving.contains(&key)
             && let Some(known) = accept.known.as_deref().filter(|known| known.id == id)
         {
             self.book.add(Entry::stored(known.clone()), true);
         }
         let taken = match self.book.get(&key) {
-            Some(_) => self.accept_again(turn, &key),
+            Some(_) => self.accept_again(turn, &key, &accept),
             None => self.accept_new(turn, id, accept),
         };
         match taken {
@@ -43,17 +45,19 @@ impl Desk {
         self.book.change(&key, |entry| entry.raw = None);
     }
 
-    fn accept_again(&mut self, turn: &mut Turn, key: &Key) -> Result<(), NotDone> {
+    fn accept_again(&mut self, turn: &mut Turn, key: &Key, accept: &Accept) -> Result<(), NotDone> {
         let Some(entry) = self.book.get(key) else { return Ok(()) };
         let was_over = entry.record.state.is_over();
-        if matches!(entry.record.state, State::Refused { .. } | State::Expired) {
-            self.book.tally.room(&key.tenant, entry.record.bytes, &self.terms.bounds)?;
-            let deadline = self.now.after(self.terms.deadline);
-            let now = self.now;
-            self.book.change(key, |entry| {
-                entry.record.accepted_at = now;
-                entry.record.deadline = deadline;
-            });
+        let is_revived = matches!(entry.record.state, State::Refused { .. } | State::Expired);
+        if is_revived {
+            self.book.tally.room(&key.tenant, accept.raw.len(), &self.terms.bounds)?;
+            let (now, deadline) = (self.now, self.now.after(self.terms.deadline));
+            self.book.change(key, |entry| (entry.record.accepted_at, entry.record.deadline) = (now, deadline));
+        }
+        // Bytes that a node has taken stay: the new ones may be worse.
+        let is_untaken = entry_is_untaken(self.book.get(key));
+        if is_revived || (accept.is_other_form && is_untaken) {
+            self.take_bytes(turn, key, accept.raw.clone(), is_revived);
         }
         let happened = self.happen(turn, key, &Event::Accepted, Source::default());
         let Some(entry) = self.book.get(key) else { return Ok(()) };
@@ -62,6 +66,23 @@ impl Desk {
             turn.effects.push(Effect::Settled { id: self.id_of(key), seq: entry.record.seq });
         }
         happened.map(|_| ()).map_err(|_| not_again(&entry.record))
+    }
+
+    /// Keeps the bytes of a transaction in the place of earlier ones, and sends them.
+    fn take_bytes(&mut self, turn: &mut Turn, key: &Key, raw: Bytes, is_revived: bool) {
+        turn.step.raw(self.id_of(key), raw.clone());
+        let record = self.book.change(key, |entry| {
+            entry.record.bytes = raw.len();
+            entry.raw = Some(raw);
+            if !is_revived {
+                (entry.flight.in_vain, entry.flight.retry) = (0, None);
+                entry.want(To::All);
+            }
+            entry.record.clone()
+        });
+        if !is_revived {
+            self.write(turn, record, None);
+        }
     }
 
     fn accept_new(&mut self, turn: &mut Turn, id: TxId, accept: Accept) -> Result<(), NotDone> {
@@ -96,6 +117,7 @@ impl Desk {
             state: State::Accepted,
             stopped: None,
             seq: 0,
+            refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
             id: id.clone(),
@@ -116,7 +138,7 @@ impl Desk {
     fn acknowledge(&mut self, turn: &mut Turn, key: &Key, waiter: Waiter) {
         let Some(entry) = self.book.get(key) else { return };
         let is_decided = !entry.record.state.is_pending() || entry.flight.is_taken;
-        if self.terms.ack == Ack::Disk || is_decided || entry.waiters.len() >= MAX_WAITERS {
+        if self.terms.ack == Ack::Disk || is_decided || entry.waiters.len() >= MAX_WAITERS || self.is_draining {
             turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });
         } else {
             let until = self.now.after(self.terms.hold);
@@ -150,6 +172,11 @@ impl Desk {
     pub(super) fn id_of(&self, key: &Key) -> TxId {
         TxId { tenant: key.tenant.clone(), network: self.terms.network.clone(), hash: key.hash }
     }
+}
+
+/// Whether no node has had the transaction so far.
+fn entry_is_untaken(entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|entry| entry.record.state == State::Accepted && !entry.flight.is_taken)
 }
 
 /// Why a record in this state does not let its transaction be sent.

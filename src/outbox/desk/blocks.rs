@@ -19,6 +19,8 @@ pub(super) struct Chain {
     /// The newest blocks, without a gap.
     window: VecDeque<BlockId>,
     finalized: Option<u64>,
+    /// Nodes have told a final block: the chain has finality, so depth alone ends no life.
+    has_finality: bool,
     /// A final block that nodes told before the chain here had the block.
     awaited: Option<BlockId>,
     /// The newest block that the records reflect.
@@ -55,9 +57,12 @@ impl Chain {
     /// where blocks are final at once, nodes always tell of a block that is not here yet.
     fn learn_final(&mut self, told: Option<Final>) {
         match told {
-            Some(Final::Told(block)) => _ = self.awaited.get_or_insert(block),
-            Some(Final::Deep(height)) => self.finalized = self.finalized.max(Some(height)),
-            None => {}
+            Some(Final::Told(block)) => {
+                self.has_finality = true;
+                self.awaited.get_or_insert(block);
+            }
+            Some(Final::Deep(height)) if !self.has_finality => self.finalized = self.finalized.max(Some(height)),
+            Some(Final::Deep(_)) | None => {}
         }
         let Some((block, tip)) = self.awaited.zip(self.tip()).filter(|(block, tip)| block.number <= *tip) else {
             return;
@@ -102,11 +107,13 @@ impl Desk {
     }
 
     pub(super) fn blocks(&mut self, turn: &mut Turn, blocks: Blocks) {
-        let Blocks { removed, added, skipped, finalized, recalled } = blocks;
+        let Blocks { removed, added, skipped, is_unread, claimed, finalized, recalled } = blocks;
         let mut guests = Vec::new();
         for record in recalled {
-            if record.id.network == self.terms.network && self.record(&record.id).is_none() {
-                guests.push(Key::from(&record.id));
+            let key = Key::from(&record.id);
+            let is_leaving = self.leaving.contains(&key);
+            if record.id.network == self.terms.network && self.record(&record.id).is_none() && !is_leaving {
+                guests.push(key);
                 self.book.add(Entry::stored(record), true);
             }
         }
@@ -130,7 +137,13 @@ impl Desk {
         self.chain.learn_final(None);
         self.chain.learn_final(finalized);
         self.advance(turn);
-        self.ask_again();
+        for key in claimed.iter().flat_map(|hash| self.book.of_hash(hash)).collect::<Vec<_>>() {
+            self.want_look_soon(&key);
+        }
+        self.ask_again(is_unread);
+        if !added.is_empty() {
+            self.looks.refill(self.now);
+        }
         let newest = added.last().map(|block| block.id);
         if let Some(block) = newest.filter(|block| self.chain.checkpoint != Some(*block)) {
             self.chain.checkpoint = Some(block);
@@ -210,7 +223,7 @@ impl Desk {
                     left -= 1;
                 } else {
                     // Whether its block is canonical is not known here.
-                    self.want_look(&key);
+                    self.want_look_soon(&key);
                 }
             }
         }
@@ -224,10 +237,12 @@ impl Desk {
         _ = self.happen(turn, key, &event, Source::default());
     }
 
-    /// Has the nodes asked for what is pending and was not asked for some blocks long.
-    fn ask_again(&mut self) {
+    /// Has the nodes asked for what is pending and was not asked for some blocks long; for all that
+    /// is pending behind a block whose transactions are not known.
+    fn ask_again(&mut self, is_unread: bool) {
         let Some(tip) = self.chain.tip() else { return };
-        let keys: Vec<Key> = self.book.rounds.until(tip).cloned().collect();
+        let until = if is_unread { u64::MAX } else { tip };
+        let keys: Vec<Key> = self.book.rounds.until(until).cloned().collect();
         for key in keys {
             self.want_look(&key);
         }

@@ -81,10 +81,11 @@ impl Book {
     /// Changes an entry and the indices with it. `None` where there is no such entry.
     pub(super) fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let mut entry = self.pull(key)?;
-        let was_over = entry.record.state.is_over();
+        let before = (entry.record.state.is_over(), entry.record.bytes);
         let changed = change(&mut entry);
-        if entry.record.state.is_over() != was_over {
-            self.tally.remove(&key.tenant, entry.record.bytes, was_over);
+        if before != (entry.record.state.is_over(), entry.record.bytes) {
+            let (was_over, length) = before;
+            self.tally.remove(&key.tenant, length, was_over);
             self.tally.add(&entry.record);
         }
         let slot = (entry.record.sender, entry.record.nonce);
@@ -157,8 +158,11 @@ impl Book {
     /// Decides whether later nonces wait for this slot, and readies what goes first now.
     fn settle(&mut self, slot: Slot) {
         let (mut is_on_its_way, mut is_pending, mut is_through) = (false, false, false);
-        for entry in self.of_slot(slot).iter().filter_map(|key| self.get(key)) {
-            is_on_its_way |= entry.is_on_its_way();
+        let entries: Vec<&Entry> = self.of_slot(slot).iter().filter_map(|key| self.get(key)).collect();
+        for entry in &entries {
+            // A tenant's copy of what a node has from another tenant holds up nobody.
+            let is_copy = |other: &&Entry| other.record.id.tenant != entry.record.id.tenant && other.is_through();
+            is_on_its_way |= entry.is_on_its_way() && !entries.iter().any(is_copy);
             is_pending |= entry.record.state.is_pending();
             is_through |= entry.is_through();
         }

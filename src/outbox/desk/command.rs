@@ -21,6 +21,7 @@ impl Desk {
         command: Command,
     ) {
         let key = Key::from(id);
+        let known = known.filter(|_| !self.leaving.contains(&key));
         let answer = match self.book.get(&key).map(|entry| &entry.record).or(known).cloned() {
             Some(record) if record.id == *id => self.carry_out(turn, &key, &record, command),
             _ => Err(NotDone::Unknown),
@@ -36,7 +37,7 @@ impl Desk {
                 self.book.change(key, |entry| entry.want(To::All));
                 Ok(Done::Command)
             }
-            Command::Resend => unfit("only one that no block has can be sent again"),
+            Command::Resend => unfit("only one that waits for a block can be sent again"),
             Command::Cancel => match record.after(&Event::Cancelled) {
                 Ok(_) => {
                     let source = Source { node: None, reason: Some("an operator cancelled it") };
@@ -64,8 +65,12 @@ impl Desk {
                 Some(_) => _ = self.book.take(&key),
                 None => {}
             }
-            self.book.tally.remove(&id.tenant, bytes, true);
-            turn.step.remove(id);
+            // A removal that is on its way already counts once.
+            if self.leaving.insert(key) {
+                self.book.tally.remove(&id.tenant, bytes, true);
+                turn.step.remove(id.clone());
+                turn.effects.push(Effect::Forgotten { id });
+            }
         }
     }
 }

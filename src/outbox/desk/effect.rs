@@ -72,6 +72,12 @@ pub enum Effect {
         /// What happened.
         transition: Transition,
     },
+    /// A record was removed, and the store knows: tell the desk by
+    /// [`Desk::forgotten`](super::Desk::forgotten).
+    Forgotten {
+        /// The transaction.
+        id: TxId,
+    },
     /// A life is over, and the store knows: tell the desk by
     /// [`Desk::settled`](super::Desk::settled).
     Settled {
@@ -127,6 +133,9 @@ pub enum NotDone {
     DiskFull,
     /// The disk takes no writes.
     Unwritable,
+    /// The disk failed in the middle of a write: the transaction may be kept, and sent when the
+    /// disk is back.
+    OutcomeUnknown,
     /// Each node refuses the transaction for good: the words of one.
     OfNodes(NodeWords),
     /// Another transaction of this sender and nonce is in a block.
@@ -149,6 +158,7 @@ impl NotDone {
     pub fn code(&self) -> i64 {
         match self {
             Self::Full { .. } | Self::DiskFull | Self::Unwritable => -32005,
+            Self::OutcomeUnknown => -32002,
             Self::OfNodes(words) => words.code,
             Self::NonceUsed { .. } | Self::Cancelled | Self::Expired | Self::Unknown | Self::Unfit(_) => -32000,
         }
@@ -159,6 +169,7 @@ impl NotDone {
         match self {
             Self::Full { .. } | Self::DiskFull => "outbox_full",
             Self::Unwritable => "outbox_unwritable",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::OfNodes(_) => "refused_by_nodes",
             Self::NonceUsed { .. } => "nonce_used",
             Self::Cancelled => "cancelled",
@@ -175,6 +186,9 @@ impl fmt::Display for NotDone {
             Self::Full { key, limit } => write!(f, "the outbox is full: `{key}` is {limit}"),
             Self::DiskFull => f.write_str("the outbox is full: its disk has no room"),
             Self::Unwritable => f.write_str("the outbox cannot write to its disk"),
+            Self::OutcomeUnknown => f.write_str(
+                "the disk of the outbox failed: the transaction may be kept, and sent later; ask for its status",
+            ),
             Self::OfNodes(words) => f.write_str(&words.message),
             Self::NonceUsed { by } => write!(f, "nonce too low: {by} of the same sender and nonce is in a block"),
             Self::Cancelled => f.write_str("this transaction was cancelled; drop its record to send it again"),

@@ -9,7 +9,7 @@ use super::{
     effect::To,
     input::{NodeWords, Waiter},
 };
-use crate::outbox::record::{Millis, Record, State, TenantName, TxId};
+use crate::outbox::record::{MAX_REFUSALS, Millis, Record, Refusal, State, TenantName, TxId, reason};
 
 /// A transaction of a tenant's, on the desk's network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,8 @@ pub(super) struct Flight {
     pub(super) under_way: Option<UnderWay>,
     /// Some node has it, and was not found to have forgotten it since.
     pub(super) is_taken: bool,
+    /// Each node that gave a word in the newest sending refused it, and each gave one.
+    pub(super) is_refused: bool,
     /// The words of the first node that refused it for good, in the newest sending.
     pub(super) words: Option<NodeWords>,
     /// A node said that the sender has used the nonce.
@@ -85,12 +87,24 @@ pub(super) struct UnderWay {
     pub(super) lost: u32,
     /// The nodes that gave none, and those that refused for now.
     pub(super) owing: BTreeSet<Arc<str>>,
+    /// The nodes that gave a word: a refusal, or `None` of one that has the transaction.
+    pub(super) words: Vec<(Arc<str>, Option<NodeWords>)>,
 }
 
 impl UnderWay {
     pub(super) fn new(to: To, number: u64) -> Self {
-        let owing = BTreeSet::new();
-        Self { to, number, is_outlived: false, taken: false, refused: 0, node: None, others: 0, lost: 0, owing }
+        Self {
+            to,
+            number,
+            is_outlived: false,
+            taken: false,
+            refused: 0,
+            node: None,
+            others: 0,
+            lost: 0,
+            owing: BTreeSet::new(),
+            words: Vec::new(),
+        }
     }
 
     /// Whether a node gave a word.
@@ -105,6 +119,8 @@ pub(super) enum Look {
     #[default]
     No,
     Wanted,
+    /// The nodes are to be asked before others are asked for.
+    WantedSoon,
     UnderWay,
     /// The nodes are asked now, and their answer may be older than a change of the chain.
     Outdated,
@@ -121,6 +137,11 @@ impl Entry {
     pub(super) fn is_settled(&self) -> bool {
         let is_known = self.settled == Some(self.record.seq) && self.record.state.is_over();
         is_known && self.flight.under_way.is_none()
+    }
+
+    /// Whether the nodes' answer can change anything: a block may have one that was given up.
+    pub(super) fn may_be_asked(&self) -> bool {
+        !self.record.state.is_over() || self.record.state.is_given_up()
     }
 
     pub(super) fn key(&self) -> Key {
@@ -164,6 +185,22 @@ impl Entry {
         let nodes = &self.flight.owing;
         let to = if self.flight.is_taken && !nodes.is_empty() { To::Nodes(nodes.clone()) } else { To::All };
         self.want(to);
+    }
+
+    /// Notes the words of a sending. A node that gave none keeps its earlier refusal. Whether that
+    /// changed the record.
+    pub(super) fn note_words(&mut self, words: Vec<(Arc<str>, Option<NodeWords>)>) -> bool {
+        let is_named = |refusal: &Refusal| words.iter().any(|(node, _)| **node == *refusal.node);
+        let earlier = self.record.refusals.iter().filter(|refusal| !is_named(refusal)).cloned();
+        let refusal = |(node, words): &(Arc<str>, Option<NodeWords>)| {
+            let NodeWords { code, message } = words.as_ref()?;
+            Some(Refusal { node: node.to_string(), code: *code, message: reason(message) })
+        };
+        let mut refusals: Vec<Refusal> = words.iter().filter_map(refusal).chain(earlier).take(MAX_REFUSALS).collect();
+        refusals.sort_by(|one, other| one.node.cmp(&other.node));
+        let is_changed = refusals != self.record.refusals;
+        self.record.refusals = refusals;
+        is_changed
     }
 
     /// The hash that tells whether its block is still canonical.

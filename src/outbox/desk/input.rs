@@ -59,6 +59,11 @@ pub enum Input {
     },
     /// Time went on, at least to [`Desk::next_due`](super::Desk::next_due).
     Due,
+    /// The nodes are to be asked for these transactions that were given up: a block may have come
+    /// untold that has one.
+    Recall(Vec<Record>),
+    /// The proxy goes down: no sending and no question begins from now on.
+    Drain,
     /// An operator's command.
     Command {
         /// Who waits for the answer.
@@ -93,6 +98,9 @@ pub struct Accept {
     /// What the store has of this transaction of this tenant; looked at where the desk does not
     /// hold it.
     pub known: Option<Box<Record>>,
+    /// The store has other bytes of this transaction, or lacks them. The hash of a blob transaction
+    /// does not cover the proofs of its blobs, so the same hash can come with better proofs.
+    pub is_other_form: bool,
 }
 
 /// An operator's command.
@@ -165,6 +173,10 @@ pub struct Blocks {
     pub added: Vec<NewBlock>,
     /// Blocks before `added` were not told, or blocks went untold.
     pub skipped: bool,
+    /// Of some blocks of `added` the transactions are not known.
+    pub is_unread: bool,
+    /// Transactions that single nodes show in such a block. They may be wrong.
+    pub claimed: Vec<B256>,
     /// The newest final block, where it is known.
     pub finalized: Option<Final>,
     /// What the store has of transactions of `added` that the desk does not hold.
@@ -176,7 +188,8 @@ pub struct Blocks {
 pub enum Final {
     /// This block, by the words of enough nodes. The block counts once the followed chain has it.
     Told(BlockId),
-    /// No two nodes agree on one, and the block of this height is as deep as none that ever went.
+    /// No node tells a final block, and the block of this height is as deep as none that ever went.
+    /// This counts until nodes tell a final block.
     Deep(u64),
 }
 
@@ -185,7 +198,8 @@ pub enum Final {
 pub struct NewBlock {
     /// The block.
     pub id: BlockId,
-    /// Its transactions. May be left empty while [`Desk::is_idle`](super::Desk::is_idle).
+    /// Its transactions. May be left empty while [`Desk::is_idle`](super::Desk::is_idle), or where
+    /// [`Blocks::is_unread`].
     pub transactions: Vec<InBlock>,
 }
 

@@ -1,4 +1,10 @@
 //! Asking the nodes whether they know a transaction, and what follows from their answer.
+//!
+//! A block lets [`PER_BLOCK`] questions begin, and no more than that in [`REFILL`]: with 100,000
+//! transactions pending, a node is asked for 256 of them at each block, in turn. Transactions of
+//! which something new is known go first, and every fourth place is for the others.
+
+use std::collections::VecDeque;
 
 use super::{
     Desk, Source,
@@ -8,11 +14,52 @@ use super::{
 };
 use crate::outbox::{
     life::Event,
-    record::{BlockId, State},
+    record::{BlockId, Millis, Record, State},
 };
 
 /// The most transactions that nodes are asked for at once.
 const MAX_LOOKS: usize = 64;
+
+/// The most transactions that nodes are asked for between two blocks.
+const PER_BLOCK: usize = 256;
+/// Blocks that follow each other faster, in milliseconds, share one such number.
+const REFILL: u64 = 1000;
+/// Of so many places in a row, the last is for transactions of which nothing new is known.
+const TURNS: usize = 4;
+
+/// The transactions that the nodes are to be asked for.
+#[derive(Debug, Default)]
+pub(super) struct LookQueue {
+    /// Of these something new is known: a node's claim, a used nonce, a block that may be gone.
+    soon: VecDeque<Key>,
+    /// These are asked for in turn.
+    usual: VecDeque<Key>,
+    /// Questions that may begin before the next block.
+    left: usize,
+    refilled: Option<Millis>,
+    turn: usize,
+}
+
+impl LookQueue {
+    /// Lets more questions begin, since a block has come.
+    pub(super) fn refill(&mut self, now: Millis) {
+        if self.refilled.is_none_or(|at| now.since(at) >= REFILL) {
+            (self.left, self.refilled) = (PER_BLOCK, Some(now));
+        }
+    }
+
+    /// The next transaction and its mark, if a question may begin. The caller passes over a
+    /// transaction without the mark: the nodes are asked for that one already.
+    fn next(&mut self) -> Option<(Key, Look)> {
+        if self.left == 0 {
+            return None;
+        }
+        self.turn = (self.turn + 1) % TURNS;
+        let is_usual = (self.turn == 0 || self.soon.is_empty()) && !self.usual.is_empty();
+        let (queue, look) = if is_usual { (&mut self.usual, Look::Wanted) } else { (&mut self.soon, Look::WantedSoon) };
+        queue.pop_front().map(|key| (key, look))
+    }
+}
 
 /// What came of a question.
 #[derive(Debug)]
@@ -47,30 +94,55 @@ impl Desk {
         }
     }
 
-    /// Wants the nodes asked for a transaction.
-    pub(super) fn want_look(&mut self, key: &Key) {
-        let is_new = self.book.change(key, |entry| {
-            let is_new = entry.flight.look == Look::No && !entry.record.state.is_over();
-            if is_new {
-                entry.flight.look = Look::Wanted;
+    /// Wants the nodes asked for transactions that were given up.
+    pub(super) fn recall(&mut self, records: Vec<Record>) {
+        for record in records.into_iter().filter(|record| record.state.is_given_up()) {
+            let key = Key::from(&record.id);
+            let is_ours = record.id.network == self.terms.network && !self.leaving.contains(&key);
+            if is_ours && self.book.get(&key).is_none() {
+                self.book.add(Entry::stored(record), true);
+                self.want_look(&key);
             }
-            is_new
-        });
-        if is_new == Some(true) {
-            self.looks.push_back(key.clone());
         }
+    }
+
+    /// Wants the nodes asked for a transaction, in its turn.
+    pub(super) fn want_look(&mut self, key: &Key) {
+        if self.raise_look(key, Look::Wanted) {
+            self.looks.usual.push_back(key.clone());
+        }
+    }
+
+    /// Wants the nodes asked for a transaction of which something new is known.
+    pub(super) fn want_look_soon(&mut self, key: &Key) {
+        if self.raise_look(key, Look::WantedSoon) {
+            self.looks.soon.push_back(key.clone());
+        }
+    }
+
+    /// Notes that the nodes are to be asked. Whether they were not, or not so soon.
+    fn raise_look(&mut self, key: &Key, to: Look) -> bool {
+        let is_raised = self.book.change(key, |entry| {
+            let is_less = entry.flight.look == Look::No || (entry.flight.look, to) == (Look::Wanted, Look::WantedSoon);
+            let is_raised = is_less && entry.may_be_asked();
+            if is_raised {
+                entry.flight.look = to;
+            }
+            is_raised
+        });
+        is_raised == Some(true)
     }
 
     /// Begins to ask, once it is known where the chain is.
     pub(super) fn start_looks(&mut self, turn: &mut Turn) {
-        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() {
-            let Some(key) = self.looks.pop_front() else { return };
+        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() && !self.is_draining {
+            let Some((key, mark)) = self.looks.next() else { return };
             let number = self.number();
             let look = self.book.change(&key, |entry| {
-                if entry.flight.look != Look::Wanted {
+                if entry.flight.look != mark {
                     return None;
                 }
-                if entry.record.state.is_over() {
+                if !entry.may_be_asked() {
                     entry.flight.look = Look::No;
                     return None;
                 }
@@ -80,6 +152,7 @@ impl Desk {
                 Some(Effect::Look { id, look: number, hash, with_nonce })
             });
             if let Some(look) = look.flatten() {
+                self.looks.left -= 1;
                 self.looking.insert(number, self.chain.finalized());
                 turn.effects.push(look);
             }
@@ -96,7 +169,7 @@ impl Desk {
             std::mem::take(&mut entry.flight.look)
         });
         if before == Some(Look::Outdated) {
-            self.want_look(key);
+            self.want_look_soon(key);
             return;
         }
         let Some(entry) = self.book.get(key) else { return };
@@ -104,6 +177,24 @@ impl Desk {
             self.looked_for_pending(turn, key, found, final_nonces);
         } else if entry.record.state.is_in_block() && !entry.flight.is_watched {
             self.looked_for_block(turn, key, found, finalized);
+        } else if entry.record.state.is_given_up() {
+            self.looked_for_given_up(turn, key, found);
+        }
+    }
+
+    /// A block makes one mined that was given up. Otherwise the desk need not hold the record.
+    fn looked_for_given_up(&mut self, turn: &mut Turn, key: &Key, found: Found) {
+        match found {
+            Found::InBlock { node, block } if self.chain.may_have(&block) => {
+                let is_watched = self.chain.has(&block);
+                self.book.change(key, |entry| entry.flight.is_watched = is_watched);
+                // A block can have what was given up.
+                _ = self.happen(turn, key, &Event::Included { block }, Source { node: Some(&node), reason: None });
+            }
+            _ => {
+                let Some(entry) = self.book.get(key) else { return };
+                turn.effects.push(Effect::Settled { id: self.id_of(key), seq: entry.record.seq });
+            }
         }
     }
 

@@ -17,18 +17,21 @@ use crate::outbox::{
 /// sending doubles the pause.
 const FIRST_PAUSE: u64 = 2_000;
 
-/// The longest pause while no node has the transaction, in milliseconds.
+/// The longest pause while no node has the transaction and some node gave no word, in
+/// milliseconds.
 const LONGEST_PAUSE: u64 = 60_000;
 
-/// The same while some node has it.
-const LONGEST_BESIDE: u64 = 600_000;
+/// The same while some node has the transaction, or each node refuses it. Reason: nodes refuse
+/// transactions of senders without funds, of which anybody can make as many as the outbox holds.
+const LONGEST_REFUSED: u64 = 600_000;
 
 impl Flight {
     /// The earliest time for the next sending to nodes that lack the transaction. Example: the
     /// first sending is at 0 s, and no node takes the transaction. The next sendings are at 2, 6,
-    /// 14, 30 and 62 s, then each minute: five in the first minute.
+    /// 14, 30 and 62 s: five in the first minute. Then the pauses go on to double up to ten minutes
+    /// where each node refuses it; where one gives no word, a sending follows each minute.
     fn next_at(&self) -> Millis {
-        let longest = if self.is_taken { LONGEST_BESIDE } else { LONGEST_PAUSE };
+        let longest = if self.is_taken || self.is_refused { LONGEST_REFUSED } else { LONGEST_PAUSE };
         self.ended.after(FIRST_PAUSE.saturating_mul(1 << self.in_vain.min(16)).min(longest))
     }
 }
@@ -56,13 +59,17 @@ impl Entry {
                 self.flight.is_watched = false;
                 (self.flight.in_vain, self.flight.retry) = (0, None);
                 self.flight.owing.clear();
+                self.record.refusals.clear();
                 if let Some(under_way) = &mut self.flight.under_way {
                     under_way.is_outlived = true;
                 }
                 self.want(To::All);
             }
             State::Sent | State::Seen => {}
-            _ => {
+            state => {
+                if state.block().is_some() {
+                    self.record.refusals.clear();
+                }
                 self.flight.want = None;
                 self.flight.retry = None;
                 self.flight.owing.clear();
@@ -79,6 +86,9 @@ impl Desk {
 
     /// Begins the sendings that may begin: each tenant's in turn.
     pub(super) fn send_ready(&mut self, turn: &mut Turn) {
+        if self.is_draining {
+            return;
+        }
         let mut tenants = self.book.ready_tenants();
         while !tenants.is_empty() {
             tenants.retain(|tenant| match self.book.next_ready(tenant, self.terms.in_flight) {
@@ -132,6 +142,13 @@ impl Desk {
             if matches!(word, Word::RefusedNow(_) | Word::NonceUsed(_) | Word::Lost) {
                 under_way.owing.insert(node.clone());
             }
+            let words = match &word {
+                Word::RefusedForGood(words) | Word::RefusedNow(words) | Word::NonceUsed(words) => Some(words.clone()),
+                Word::Taken | Word::Lost => None,
+            };
+            if word != Word::Lost {
+                under_way.words.push((node.clone(), words));
+            }
             match word {
                 Word::Taken => under_way.taken = true,
                 Word::RefusedForGood(words) => {
@@ -163,10 +180,12 @@ impl Desk {
     /// A sending is over: all its words have come.
     pub(super) fn send_done(&mut self, turn: &mut Turn, key: &Key, send: u64, is_whole: bool) {
         let (round, now) = (self.next_round(), self.now);
+        let mut has_new_words = false;
         let ended = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
             let mut done = flight.under_way.take_if(|under_way| under_way.number == send)?;
             (flight.round, flight.ended) = (round, now);
+            flight.is_refused = done.refused + done.others > 0 && done.lost == 0;
             flight.owing.append(&mut done.owing);
             let is_owed = !flight.owing.is_empty() || (done.to == To::All && !done.taken);
             if is_owed && entry.record.state.is_pending() {
@@ -175,8 +194,14 @@ impl Desk {
             } else if done.to == To::All {
                 flight.in_vain = 0;
             }
+            if entry.record.state.is_pending() && !done.is_outlived {
+                has_new_words = entry.note_words(std::mem::take(&mut done.words));
+            }
             Some(done)
         });
+        if has_new_words {
+            self.write(turn, self.book.get(key).map(|entry| entry.record.clone()), None);
+        }
         if self.book.get(key).is_some_and(Entry::is_settled) {
             self.book.take(key);
         }
@@ -198,11 +223,22 @@ impl Desk {
             return;
         }
         if self.book.get(key).is_some_and(|entry| entry.flight.is_nonce_used) {
-            self.want_look(key);
+            self.want_look_soon(key);
         }
         if refused + others > 0 {
             // Nodes were reached, and none takes it now. It is kept and will be sent again.
             self.answer_waiters(&mut turn.effects, key, &Ok(Done::Hash(key.hash)));
+        }
+    }
+
+    /// The proxy goes down: what is under way ends, and nothing begins. Each client that waits gets
+    /// the hash: the transaction is kept, and sent after the next start.
+    pub(super) fn drain(&mut self, turn: &mut Turn) {
+        self.is_draining = true;
+        let waits = |entry: &&Entry| !entry.waiters.is_empty();
+        let keys: Vec<Key> = self.book.iter().filter(waits).map(Entry::key).collect();
+        for key in keys {
+            self.answer_waiters(&mut turn.effects, &key, &Ok(Done::Hash(key.hash)));
         }
     }
 

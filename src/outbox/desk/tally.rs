@@ -94,10 +94,10 @@ impl Tally {
         let of = self.tenants.get(tenant).copied().unwrap_or_default();
         let cost = length + RECORD_BYTES;
         for (key, used, limit) in [
-            ("outbox.max_pending_per_tenant", of.live + 1, bounds.tenant_pending),
-            ("outbox.max_bytes_per_tenant", of.live_cost() + cost, bounds.tenant_bytes),
             ("outbox.max_pending", self.all.live + 1, bounds.pending),
             ("outbox.max_bytes", self.all.live_cost() + cost, bounds.bytes),
+            ("outbox.max_pending_per_tenant", of.live + 1, bounds.tenant_pending),
+            ("outbox.max_bytes_per_tenant", of.live_cost() + cost, bounds.tenant_bytes),
         ] {
             if used > limit {
                 return Err(NotDone::Full { key, limit });
@@ -108,26 +108,40 @@ impl Tally {
 
     /// Whether records of lives that are over must go before their time: all tenants' or one's.
     pub(super) fn excess(&self, bounds: &Bounds) -> Option<Excess> {
-        let is_too_much = |sum: &Sum, bytes, count: usize| {
-            sum.over > 0 && (sum.bytes() > bytes || sum.over > count.saturating_mul(KEPT_PER_PENDING))
+        let beyond = |sum: &Sum, bytes, count: usize| {
+            let bytes = sum.bytes().saturating_sub(bytes);
+            let records = sum.over.saturating_sub(count.saturating_mul(KEPT_PER_PENDING));
+            (sum.over > 0 && (bytes > 0 || records > 0)).then_some((records, bytes))
         };
-        if is_too_much(&self.all, bounds.bytes, bounds.pending) {
-            return Some(Excess::All);
+        if let Some((records, bytes)) = beyond(&self.all, bounds.bytes, bounds.pending) {
+            return Some(Excess { of: None, records, bytes });
         }
-        let mut tenants = self.tenants.iter();
-        let found = tenants.find(|(_, sum)| is_too_much(sum, bounds.tenant_bytes, bounds.tenant_pending));
-        found.map(|(tenant, _)| Excess::Of(tenant.clone()))
+        self.tenants.iter().find_map(|(tenant, sum)| {
+            let (records, bytes) = beyond(sum, bounds.tenant_bytes, bounds.tenant_pending)?;
+            Some(Excess { of: Some(tenant.clone()), records, bytes })
+        })
     }
 }
 
 /// Records of lives that are over may be so many times as many as those that are not.
 const KEPT_PER_PENDING: usize = 10;
 
-/// Whose records of lives that are over must go before their time, the oldest first.
+/// Records of lives that are over and must go before their time, the oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Excess {
-    /// Anybody's.
-    All,
-    /// A tenant's.
-    Of(TenantName),
+pub struct Excess {
+    /// Only this tenant's.
+    pub of: Option<TenantName>,
+    /// So many records at least.
+    pub records: usize,
+    /// Records of so many bytes at least.
+    pub bytes: usize,
+}
+
+impl Excess {
+    /// Takes note that a record goes whose raw transaction has this length. Whether more must go.
+    pub fn shrink(&mut self, length: usize) -> bool {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(length + RECORD_BYTES);
+        self.records + self.bytes > 0
+    }
 }

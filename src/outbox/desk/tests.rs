@@ -1,8 +1,12 @@
 //! The desk against a disk and a relay of memory: single scenes, and a random world.
 
 mod acceptance;
+mod again;
 mod bench;
 mod chain;
 mod commands;
+mod draining;
+mod looking;
+mod refusals;
 mod sending;
 mod world;

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
-use super::{Order, Relay, commits::After, not_done, open_desk};
+use super::{Order, Relay, commits::After, network_rows, not_done};
 use crate::outbox::{
     desk::{Desk, Effect, Input, NotDone, Stored},
     handle::not_writable,
@@ -22,10 +22,8 @@ impl Relay {
     /// A commit failed: the desk is made anew.
     pub(super) async fn fail(&mut self, error: StoreError, after: After) {
         warn!(network = %self.network, %error, "a write of the outbox failed: the network's transactions are read from the disk again");
-        let why = not_done(&error);
-        let mut undone = vec![after];
-        undone.extend(self.commits.give_up().await);
-        self.reopen(&why, undone).await;
+        let undone = self.commits.give_up(error, after).await;
+        self.reopen(undone).await;
     }
 
     /// A task that sends or asks broke off, which is a bug: the desk would wait for its word for
@@ -39,26 +37,39 @@ impl Relay {
     pub(super) async fn begin_anew(&mut self) {
         let (done, undone) = self.commits.settle().await;
         done.into_iter().for_each(|after| self.perform_all(after));
-        self.reopen(&NotDone::Unwritable, undone).await;
+        self.reopen(undone).await;
     }
 
     /// Makes a new desk from the store, as soon as the store takes writes. `undone` followed steps
-    /// that failed; some of these steps may turn out to be on the disk.
-    async fn reopen(&mut self, why: &NotDone, undone: Vec<After>) {
-        for waiter in undone.iter().flat_map(After::waiters) {
-            self.answer(waiter, Err(why.clone()));
+    /// that failed, each with its error; some of these steps may turn out to be on the disk. A
+    /// client hears that its transaction is not taken only where that is sure.
+    async fn reopen(&mut self, undone: Vec<(StoreError, After)>) {
+        for (error, after) in &undone {
+            after.waiters().into_iter().for_each(|waiter| self.answer(waiter, Err(not_done(error))));
         }
+        let first = undone.first().map_or(NotDone::Unwritable, |(error, _)| not_done(error));
+        let why = match first {
+            NotDone::OutcomeUnknown => NotDone::Unwritable,
+            other => other,
+        };
+        let is_unsure = undone.iter().any(|(error, _)| matches!(error, StoreError::Unsure(_)));
+        let undone: Vec<After> = undone.into_iter().map(|(_, after)| after).collect();
         let resting = self.resting_desk();
         let mut waiting = Some(std::mem::replace(&mut self.desk, resting).into_waiters());
         loop {
             let is_writable = is_writable(&self.shared.store).await;
-            // A reload may have changed the terms meanwhile.
-            match open_desk(&self.shared, self.terms()) {
-                Ok((mut desk, line, given_up)) => {
+            // The line begins before the rows are read.
+            let (line, network) = (self.shared.store.line(), self.network.clone());
+            match self.shared.store.read_long(move |reader| network_rows(reader, &network)).await {
+                Ok((stored, given_up)) => {
+                    // A reload may have changed the terms meanwhile.
+                    let mut desk = self.desk_of(stored);
+                    // A row that cannot be read while the disk fails may be on the disk.
+                    let lacking = if is_unsure && !is_writable { &NotDone::OutcomeUnknown } else { &why };
                     for (waiter, id, until) in waiting.take().unwrap_or_default() {
                         let is_open = self.waiters.get(&waiter).is_some_and(|answer| !answer.is_closed());
                         if is_open && !desk.adopt(waiter, &id, until) {
-                            self.answer(waiter, Err(why.clone()));
+                            self.answer(waiter, Err(lacking.clone()));
                         }
                     }
                     (self.desk, self.line, self.given_up) = (desk, line, given_up);
@@ -73,7 +84,7 @@ impl Relay {
                     let mut still = std::mem::replace(&mut self.desk, resting).into_waiters();
                     let now = (self.shared.clock)();
                     for (waiter, ..) in still.extract_if(.., |(.., until)| *until <= now) {
-                        self.answer(waiter, Err(why.clone()));
+                        self.answer(waiter, Err(NotDone::OutcomeUnknown));
                     }
                     waiting = Some(still);
                 }
@@ -83,6 +94,9 @@ impl Relay {
         }
         self.following.missed();
         undone.into_iter().for_each(|after| self.perform_written(after));
+        if self.is_draining {
+            self.input_in_box(Input::Drain).await;
+        }
         self.input_in_box(Input::Due).await;
     }
 
@@ -92,7 +106,11 @@ impl Relay {
     }
 
     fn resting_desk(&self) -> Desk {
-        Desk::new(self.terms(), Arc::new(self.shared.webhooks.clone()), Stored::default(), (self.shared.clock)())
+        self.desk_of(Stored::default())
+    }
+
+    fn desk_of(&self, stored: Stored) -> Desk {
+        Desk::new(self.terms(), Arc::new(self.shared.webhooks.clone()), stored, (self.shared.clock)())
     }
 
     /// Refuses what comes, for a while.
@@ -108,6 +126,8 @@ impl Relay {
                     match order {
                         Order::Accept(submitted) => drop(submitted.answer.send(Err(why))),
                         Order::Command { answer, .. } => drop(answer.send(Err(why))),
+                        // The node's own count is the answer then.
+                        Order::NextNonce { .. } => {}
                         Order::Sums(answer) => drop(answer.send(Vec::new())),
                         Order::Drain(answer) => drop(answer.send(self.handle.totals.read()[0])),
                         // The next look finds the records again, and the next desk has the terms of

@@ -67,23 +67,23 @@ impl Commits {
         self.0.next().await
     }
 
-    /// Waits for all steps behind a failed step. Returns the consequences, in their order.
-    pub(super) async fn give_up(&mut self) -> Vec<After> {
-        let mut undone = Vec::new();
-        while let Some((_, after)) = self.next().await {
-            undone.push(after);
+    /// Waits for all steps behind one that failed with `error`. Returns the consequences of that
+    /// step, `failed`, and of the others, in their order and each with its error.
+    pub(super) async fn give_up(&mut self, error: StoreError, failed: After) -> Vec<(StoreError, After)> {
+        let mut undone = vec![(error.clone(), failed)];
+        while let Some((outcome, after)) = self.next().await {
+            // An empty step has no failure of its own: it rests on the steps before.
+            undone.push((outcome.err().unwrap_or_else(|| error.clone()), after));
         }
         undone
     }
 
     /// Waits for all steps. Returns the consequences of those on the disk, and of the others.
-    pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<After>) {
+    pub(super) async fn settle(&mut self) -> (Vec<After>, Vec<(StoreError, After)>) {
         let mut done = Vec::new();
         while let Some((outcome, after)) = self.next().await {
-            if outcome.is_err() {
-                let mut undone = vec![after];
-                undone.extend(self.give_up().await);
-                return (done, undone);
+            if let Err(error) = outcome {
+                return (done, self.give_up(error, after).await);
             }
             done.push(after);
         }

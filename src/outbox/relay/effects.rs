@@ -23,7 +23,9 @@ impl Relay {
             Effect::Send { id, send, to, raw, request_id, traceparent } => {
                 // The nodes may have left since; with their return the desk is made anew.
                 let Some(calls) = self.handle.calls() else { return };
-                let bytes = self.desk.record(&id).map_or(0, |record| record.bytes);
+                let record = self.desk.record(&id);
+                let bytes = record.map_or(0, |record| record.bytes);
+                let signed_for = record.and_then(|record| record.chain_id);
                 let mut sending = send::Sending {
                     shared: self.shared.clone(),
                     calls,
@@ -34,6 +36,7 @@ impl Relay {
                     raw,
                     request_id,
                     traceparent,
+                    signed_for,
                 };
                 let room = self.shared.send_room.clone();
                 self.tasks.spawn(async move {
@@ -65,6 +68,7 @@ impl Relay {
             }
             Effect::Answer { waiter, answer } => self.answer(waiter, answer),
             Effect::Tell { id, transition } => self.tell(id, transition),
+            Effect::Forgotten { id } => self.desk.forgotten(&id),
             Effect::Settled { id, seq } => {
                 if let Some(record) = self.desk.record(&id) {
                     self.given_up.ended(record);

@@ -37,14 +37,22 @@ pub(super) struct Sending {
     pub(super) raw: Option<Bytes>,
     pub(super) request_id: Option<String>,
     pub(super) traceparent: Option<String>,
+    /// The chain that the signature names.
+    pub(super) signed_for: Option<u64>,
 }
 
 impl Sending {
     /// Sends, and brings the desk each node's word.
     pub(super) async fn run(mut self) {
-        let is_whole = match self.raw() {
-            Some(raw) => self.send(&raw).await,
-            None => false,
+        // A reload may have given the network's name to another chain.
+        let chain = self.calls.pool().chain_id();
+        let is_whole = match (self.signed_for.zip(chain), self.raw()) {
+            (Some((signed_for, chain)), _) if signed_for != chain => {
+                error!(hash = %self.id.hash, signed_for, chain, "a transaction is for another chain, and is not sent");
+                false
+            }
+            (_, Some(raw)) => self.send(&raw).await,
+            (_, None) => false,
         };
         let Self { id, number, inputs, .. } = self;
         // The relay ends the tasks when it ends.

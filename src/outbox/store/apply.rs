@@ -12,8 +12,8 @@ use crate::outbox::{
 use super::{
     error::StoreError,
     tables::{
-        BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, LiveKey, META, QUARANTINE, RAW, STATE,
-        SenderKey, TxKey, WorkKey, due_of, key, live_key,
+        CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, LiveKey, META, QUARANTINE, RAW, STATE, TxKey, WorkKey,
+        due_of, key, live_key,
     },
 };
 
@@ -22,7 +22,6 @@ pub(super) struct Tables<'t> {
     meta: Table<'t, &'static str, u64>,
     raw: Table<'t, TxKey, &'static [u8]>,
     state: Table<'t, TxKey, (&'static str, &'static [u8])>,
-    by_sender: Table<'t, SenderKey, ()>,
     live: Table<'t, LiveKey, u64>,
     deliveries: Table<'t, WorkKey, &'static [u8]>,
     dedupe: Table<'t, (&'static str, &'static str), ()>,
@@ -39,7 +38,6 @@ impl<'t> Tables<'t> {
             meta: txn.open_table(META)?,
             raw: txn.open_table(RAW)?,
             state: txn.open_table(STATE)?,
-            by_sender: txn.open_table(BY_SENDER)?,
             live: txn.open_table(LIVE)?,
             deliveries: txn.open_table(DELIVERIES)?,
             dedupe: txn.open_table(DEDUPE)?,
@@ -102,7 +100,6 @@ impl<'t> Tables<'t> {
             None => {}
         }
         let length = record.bytes as u64;
-        self.by_sender.insert(by_sender(record), ())?;
         if !record.state.is_over() {
             self.live.insert(live_key(record), length)?;
         }
@@ -125,7 +122,6 @@ impl<'t> Tables<'t> {
 
     /// Removes the rows that followed from a record.
     fn remove_rows_of(&mut self, record: &Record) -> Result<(), StoreError> {
-        self.by_sender.remove(by_sender(record))?;
         self.live.remove(live_key(record))?;
         if let Some((kind, at)) = due_of(record) {
             let work = WorkId::of_transaction(&record.id);
@@ -174,15 +170,7 @@ impl<'t> Tables<'t> {
 
 /// Whether the same rows follow from both records. The schedule also tells whether a life is over.
 fn have_the_same_rows(one: &Record, other: &Record) -> bool {
-    live_key(one) == live_key(other)
-        && due_of(one) == due_of(other)
-        && by_sender(one) == by_sender(other)
-        && one.bytes == other.bytes
-}
-
-fn by_sender(record: &Record) -> (&str, &str, &[u8; 20], u64, &[u8; 32]) {
-    let id = &record.id;
-    (id.tenant.as_str(), id.network.as_str(), &record.sender.0.0, record.nonce, &id.hash.0)
+    live_key(one) == live_key(other) && due_of(one) == due_of(other) && one.bytes == other.bytes
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

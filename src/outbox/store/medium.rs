@@ -7,7 +7,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Write as _},
     ops::Bound,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -49,6 +49,14 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Drops cached pages, which after a failed sync may be other than those on the disk.
     fn forget_cache(&self) -> io::Result<()>;
 
+    /// Whether the file that was opened last is still the one of this name.
+    ///
+    /// # Errors
+    /// When the file was removed or replaced: what is written to it is lost with the process.
+    fn is_in_place(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The file's name for messages.
     fn name(&self) -> String;
 }
@@ -57,13 +65,15 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
+    /// Device and number of the file that was opened last.
+    opened: Mutex<Option<(u64, u64)>>,
 }
 
 impl Folder {
     /// The directory `dir`, made where it is missing, readable for its owner only.
     pub fn new(dir: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), opened: Mutex::default() })
     }
 
     /// The path of the file.
@@ -106,7 +116,25 @@ impl Folder {
 impl Medium for Folder {
     fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
         let file = OpenOptions::new().read(true).write(true).open(self.file())?;
+        let found = file.metadata()?;
+        if found.len() == 0 {
+            // A file that is being made has another name until its beginning is written.
+            return Err(io::Error::new(ErrorKind::InvalidData, "the file is empty"));
+        }
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some((found.dev(), found.ino()));
         Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+    }
+
+    fn is_in_place(&self) -> io::Result<()> {
+        let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = fs::metadata(self.file()).map(|found| (found.dev(), found.ino()));
+        match (opened, there) {
+            (Some(opened), Ok(there)) if opened != there => {
+                Err(io::Error::other("the file was replaced by another: restart the proxy to use that one"))
+            }
+            (Some(_), Err(error)) => Err(io::Error::other(format!("the file was removed: {error}"))),
+            _ => Ok(()),
+        }
     }
 
     fn open_to_read(&self) -> io::Result<Box<dyn StorageBackend>> {

@@ -3,8 +3,6 @@
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
-use alloy_primitives::Address;
-
 use crate::outbox::record::{
     BlockId, Delivery, EventId, Millis, Network, Quarantined, Record, TenantName, TxId, WorkId,
 };
@@ -13,8 +11,7 @@ use super::{
     apply::read,
     error::StoreError,
     tables::{
-        BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, QUARANTINE, RAW, STATE, TxKey, behind,
-        key, work_of,
+        CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, QUARANTINE, RAW, STATE, TxKey, behind, key, work_of,
     },
 };
 
@@ -61,28 +58,6 @@ impl Reader {
     pub fn raw(&self, id: &TxId) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.txn.open_table(RAW)?.get(key(id))?;
         Ok(found.map(|bytes| bytes.value().to_vec()))
-    }
-
-    /// A tenant's transactions of one sender, from nonce `from` on, in the order of their nonces;
-    /// at most `limit`.
-    pub fn by_sender(
-        &self,
-        tenant: &TenantName,
-        network: &Network,
-        sender: &Address,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, TxId)>, StoreError> {
-        let prefix = (tenant.as_str(), network.as_str(), &sender.0.0);
-        let (first, last) =
-            ((prefix.0, prefix.1, prefix.2, from, &[0; 32]), (prefix.0, prefix.1, prefix.2, u64::MAX, &[0xff; 32]));
-        let rows = self.txn.open_table(BY_SENDER)?.range(first..=last)?.take(limit);
-        rows.map(|row| {
-            let (row, ()) = row.map(|(row, value)| (row, value.value()))?;
-            let (.., nonce, hash) = row.value();
-            Ok((nonce, TxId { tenant: tenant.clone(), network: network.clone(), hash: hash.into() }))
-        })
-        .collect()
     }
 
     /// All records of a network whose life is not over, of all tenants, in the

@@ -19,9 +19,6 @@ pub(super) type WorkKey = (&'static str, &'static str);
 /// Network, time of acceptance in Unix milliseconds, tenant, hash.
 pub(super) type LiveKey = (&'static str, u64, &'static str, &'static [u8; 32]);
 
-/// Tenant, network, sender, nonce, hash.
-pub(super) type SenderKey = (&'static str, &'static str, &'static [u8; 20], u64, &'static [u8; 32]);
-
 /// Due time in Unix milliseconds, tenant, work. The time comes first, so that all that is due is a
 /// range.
 pub(super) type DueKey = (u64, &'static str, &'static str);
@@ -32,8 +29,6 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 pub(super) const RAW: TableDefinition<TxKey, &[u8]> = TableDefinition::new("raw");
 /// The state's name, and the record as JSON.
 pub(super) const STATE: TableDefinition<TxKey, (&str, &[u8])> = TableDefinition::new("state");
-/// A sender's transactions.
-pub(super) const BY_SENDER: TableDefinition<SenderKey, ()> = TableDefinition::new("by_sender");
 /// Network, time of acceptance, tenant, hash of a record whose life is not over: length of the raw
 /// bytes. With the time before the hash, rows of new transactions lie side by side: a commit writes
 /// few pages of them.

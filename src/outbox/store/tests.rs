@@ -16,7 +16,7 @@ use redb::{Key, ReadableTable as _, TableDefinition, Value};
 use super::{
     Kind, Store, StoreError,
     disk::Disk,
-    tables::{BY_SENDER, CHECKPOINT, DEDUPE, DELIVERIES, LIVE, META, QUARANTINE, RAW, STATE},
+    tables::{CHECKPOINT, DEDUPE, DELIVERIES, LIVE, META, QUARANTINE, RAW, STATE},
 };
 use crate::outbox::{
     record::{
@@ -56,6 +56,7 @@ fn record(id: TxId) -> Record {
         state: State::Accepted,
         stopped: None,
         seq: 0,
+        refusals: Vec::new(),
         history: Vec::new(),
         keep_until: None,
     };
@@ -69,7 +70,7 @@ fn go(record: &mut Record, state: State, at: u64) {
     record.state = state;
     record.keep_until = record.state.is_over().then_some(Millis(at + 500));
     let seq = record.seq + 1;
-    record.note(Transition { seq, at: Millis(at), to, block, node: None, reason: None });
+    record.note(Transition { seq, at: Millis(at), to, block, node: None, reason: None, refusals: Vec::new() });
 }
 
 fn delivery(tenant: &TenantName, event: EventId, endpoint: &str, due: u64) -> Delivery {
@@ -144,7 +145,6 @@ fn dump(store: &Store) -> Vec<String> {
     rows(store, META, &mut all);
     rows(store, RAW, &mut all);
     rows(store, STATE, &mut all);
-    rows(store, BY_SENDER, &mut all);
     rows(store, LIVE, &mut all);
     rows(store, DELIVERIES, &mut all);
     rows(store, DEDUPE, &mut all);

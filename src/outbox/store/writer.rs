@@ -136,6 +136,14 @@ impl Writer {
                 },
             }
         }
+        // The file may be gone, and with it what was written.
+        if let Err(error) = self.shared.medium.is_in_place() {
+            let error = StoreError::Unsure(error.to_string());
+            self.is_suspect = true;
+            self.shared.lose(&error);
+            group.into_iter().for_each(|queued| queued.fail(&error));
+            return;
+        }
         group.into_iter().for_each(|queued| _ = queued.answer.send(Ok(())));
     }
 
@@ -219,7 +227,8 @@ impl Writer {
         if self.shared.is_closed() {
             return Err(StoreError::Closed);
         }
-        if let Err(error) = self.shared.medium.probe() {
+        let medium = &self.shared.medium;
+        if let Err(error) = medium.is_in_place().and_then(|()| medium.probe()) {
             let error = StoreError::of_io(&error);
             self.shared.set_health(Health::of(&error));
             return Err(error);

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::Webhook,
     domain::redact::Secrets,
+    metrics::Metrics,
     net::post::{Answer, Post, PostError},
     outbox::{
         record::{Delivery, Millis, Quarantined, reason},
@@ -32,6 +33,8 @@ pub(super) struct Sender {
     pub(super) post: Arc<dyn Post>,
     pub(super) deliveries: Arc<dyn Deliveries>,
     pub(super) clock: Clock,
+    pub(super) wall: Clock,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What became of an attempt.
@@ -60,9 +63,12 @@ impl Sender {
         let sent = self.post.post(self.headers(&delivery), Bytes::from(delivery.body.clone()));
         let answer = timeout(self.webhook.timeout, sent).await.ok();
         let now = (self.clock)();
-        let outcome = match judge(self.redacted(answer), now) {
+        let outcome = match judge(self.redacted(answer), (self.wall)()) {
             Judgement::Delivered => self.delivered(&delivery, seed).await,
-            Judgement::Gone => self.give_up(delivery, now, "status 410: it wants no more", None, seed).await,
+            Judgement::Gone => {
+                let delivery = Delivery { attempt: delivery.attempt.saturating_add(1), ..delivery };
+                self.give_up(delivery, now, "status 410: it wants no more", None, seed).await
+            }
             Judgement::Failed(failure) => self.failed(delivery, now, failure, seed).await,
         };
         outcome.unwrap_or_else(Outcome::Lost)
@@ -109,7 +115,7 @@ impl Sender {
     }
 
     fn headers(&self, delivery: &Delivery) -> HeaderMap {
-        let mut headers = signature::headers(&delivery.event, (self.clock)(), &delivery.body, &self.webhook.secrets);
+        let mut headers = signature::headers(&delivery.event, (self.wall)(), &delivery.body, &self.webhook.secrets);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in [("x-request-id", &delivery.request_id), ("traceparent", &delivery.traceparent)] {
             // A client's text that is no header is left out.

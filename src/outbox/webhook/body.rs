@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::outbox::record::{EventKind, Millis, Record, State, Transition};
+use crate::outbox::record::{EventKind, Millis, Record, Refusal, State, Transition};
 
 /// A block, as nodes write it.
 #[derive(Serialize)]
@@ -28,6 +28,9 @@ struct Transaction<'a> {
     node: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// The refusal of each node, where that is the cause.
+    #[serde(skip_serializing_if = "<[Refusal]>::is_empty")]
+    refusals: &'a [Refusal],
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +88,7 @@ pub fn transaction(kind: EventKind, record: &Record, transition: &Transition) ->
         block,
         node: transition.node.as_deref(),
         reason: transition.reason.as_deref(),
+        refusals: &transition.refusals,
         replaced_by,
         request_id: record.request_id.as_deref(),
     };
@@ -132,6 +136,7 @@ mod tests {
             state,
             stopped: None,
             seq: 3,
+            refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
         }
@@ -147,6 +152,7 @@ mod tests {
             block: Some(block),
             node: Some("geth-1".to_owned()),
             reason: None,
+            refusals: Vec::new(),
         };
         let body: Value =
             serde_json::from_str(&transaction(EventKind::TxMined, &record(State::Mined { block }), &to)).unwrap();
@@ -174,10 +180,32 @@ mod tests {
             block: Some(block),
             node: None,
             reason: Some("nonce".to_owned()),
+            refusals: Vec::new(),
         };
         let body: Value = serde_json::from_str(&transaction(EventKind::TxReplaced, &record(state), &to)).unwrap();
         assert_eq!(body["data"]["replaced_by"], format!("0x{}", "09".repeat(32)));
         assert_eq!((&body["data"]["reason"], body["data"].get("node")), (&json!("nonce"), None));
+    }
+
+    #[test]
+    fn the_refusal_of_each_node_is_told() {
+        let refused = |node: &str, message: &str| Refusal { node: node.into(), code: -32000, message: message.into() };
+        let to = Transition {
+            seq: 2,
+            at: Millis(1),
+            to: StateName::Refused,
+            block: None,
+            node: Some("a".to_owned()),
+            reason: Some("invalid sender".to_owned()),
+            refusals: vec![refused("a", "invalid sender"), refused("b", "InvalidSender")],
+        };
+        let state = State::Refused { reason: "invalid sender".to_owned() };
+        let body: Value = serde_json::from_str(&transaction(EventKind::TxRefused, &record(state), &to)).unwrap();
+        let expected = json!([
+            { "node": "a", "code": -32000, "message": "invalid sender" },
+            { "node": "b", "code": -32000, "message": "InvalidSender" },
+        ]);
+        assert_eq!(body["data"]["refusals"], expected);
     }
 
     #[test]

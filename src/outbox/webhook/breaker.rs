@@ -101,6 +101,19 @@ impl Breaker {
         }
     }
 
+    /// An operator wants an attempt now: the pause and the endpoint's own wish count no more.
+    pub(super) fn urge(&mut self, now: Instant) {
+        self.hold = None;
+        if let State::Open(until) = &mut self.state {
+            *until = now.min(*until);
+        }
+    }
+
+    /// Until when the endpoint asked to be left alone, if that is after `now`.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.hold.filter(|hold| *hold > now)
+    }
+
     /// The endpoint asked to be left alone.
     pub(super) fn hold(&mut self, until: Instant) {
         self.hold = self.hold.max(Some(until));
@@ -117,6 +130,18 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_operator_ends_a_pause_and_a_hold() {
+        let start = Instant::now();
+        let (mut breaker, _) = opened(start);
+        breaker.hold(start + 3600 * SECOND);
+        assert_eq!(breaker.held_until(start), Some(start + 3600 * SECOND));
+        breaker.urge(start);
+        assert_eq!((breaker.may(start), breaker.held_until(start)), (May::Begin, None));
+        breaker.begins();
+        assert_eq!(breaker.may(start), May::AfterTheOneUnderWay, "one attempt alone");
+    }
 
     /// A breaker that has opened, and when it lets an attempt through.
     fn opened(start: Instant) -> (Breaker, Instant) {

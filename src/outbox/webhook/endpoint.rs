@@ -17,12 +17,13 @@ use super::{
     queue::Key,
     state::EndpointState,
 };
+use crate::metrics::DeliveryOutcome;
 
 /// Deliveries under way to one endpoint at once, at most.
 const CONCURRENCY: usize = 8;
 /// How long a delivery waits whose row could not be read or written.
 const LOST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest sleep of a task: a wall clock that was set is noticed after it.
+/// The longest sleep of a task.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// What an endpoint's task is to do.
@@ -99,6 +100,12 @@ impl Endpoint {
     /// Begins as many attempts as may be, and tells when there may be more without news.
     fn begin(&mut self) -> Instant {
         let now = Instant::now();
+        if self.state.is_urged.swap(false, Relaxed) {
+            self.breaker.urge(now);
+        }
+        let wall = (self.sender.clock)();
+        let held = self.breaker.held_until(now).map(|until| wall.after(super::attempt::millis(until - now)));
+        self.state.held_until.store(held.map_or(0, |until| until.0), Relaxed);
         loop {
             let longest = now + LONGEST_SLEEP;
             if self.attempts.len() >= CONCURRENCY {
@@ -136,7 +143,7 @@ impl Endpoint {
         let later = || Some((self.sender.clock)().after(super::attempt::millis(LOST_PAUSE)));
         let again = match outcome {
             Some(Outcome::Delivered) => {
-                self.state.delivered.fetch_add(1, Relaxed);
+                self.count(DeliveryOutcome::Delivered);
                 self.answered();
                 None
             }
@@ -145,7 +152,7 @@ impl Endpoint {
                 Some(at)
             }
             Some(Outcome::GivenUp { why, failure }) => {
-                self.state.quarantined.fetch_add(1, Relaxed);
+                self.count(DeliveryOutcome::GivenUp);
                 match failure {
                     Some(failure) => self.failed(&failure, now),
                     None => {
@@ -173,6 +180,10 @@ impl Endpoint {
         self.state.queue().ended(&key, again);
     }
 
+    fn count(&self, outcome: DeliveryOutcome) {
+        self.state.count(&self.sender.metrics, &self.sender.webhook.name, outcome, 1);
+    }
+
     fn answered(&mut self) {
         if self.breaker.answered() {
             info!(endpoint = &*self.sender.webhook.name, "the endpoint answers again");
@@ -180,7 +191,7 @@ impl Endpoint {
     }
 
     fn failed(&mut self, failure: &Failure, now: Instant) {
-        self.state.failed.fetch_add(1, Relaxed);
+        self.count(DeliveryOutcome::Failed);
         self.state.note_error(&failure.why);
         if let Some(pause) = failure.retry_after {
             self.breaker.hold(now + pause);

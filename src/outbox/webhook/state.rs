@@ -8,7 +8,10 @@ use std::sync::{
 use tokio::sync::Notify;
 
 use super::queue::{Key, Queue};
-use crate::outbox::record::Millis;
+use crate::{
+    metrics::{DeliveryOutcome, Metrics},
+    outbox::record::Millis,
+};
 
 /// An endpoint's state, which outlives its task: a reload begins another task with it.
 #[derive(Debug, Default)]
@@ -16,10 +19,14 @@ pub(super) struct EndpointState {
     queue: Mutex<Queue>,
     /// Notified when the queue has something new.
     pub(super) news: Notify,
-    pub(super) delivered: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) quarantined: AtomicU64,
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    quarantined: AtomicU64,
     pub(super) is_failing: AtomicBool,
+    /// An operator wants an attempt now.
+    pub(super) is_urged: AtomicBool,
+    /// Until when the endpoint asked to be left alone; 0: it did not ask.
+    pub(super) held_until: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -42,6 +49,8 @@ pub struct EndpointStatus {
     pub quarantined: u64,
     /// Whether it is left alone between single attempts.
     pub is_failing: bool,
+    /// Until when the endpoint asked to be left alone, by `Retry-After`.
+    pub held_until: Option<Millis>,
     /// The last failure, without secrets.
     pub last_error: Option<String>,
 }
@@ -57,6 +66,23 @@ impl EndpointState {
     pub(super) fn add(&self, key: Key, due: Millis) {
         self.queue().add(key, due);
         self.news.notify_one();
+    }
+
+    /// Has the endpoint asked with one attempt now, whatever it asked for.
+    pub(super) fn urge(&self) {
+        self.is_urged.store(true, Relaxed);
+        self.news.notify_one();
+    }
+
+    /// Counts so many deliveries to this endpoint, of this name.
+    pub(super) fn count(&self, metrics: &Metrics, name: &str, outcome: DeliveryOutcome, count: u64) {
+        let counted = match outcome {
+            DeliveryOutcome::Delivered => &self.delivered,
+            DeliveryOutcome::Failed => &self.failed,
+            DeliveryOutcome::GivenUp => &self.quarantined,
+        };
+        counted.fetch_add(count, Relaxed);
+        metrics.webhook(name, outcome, count);
     }
 
     pub(super) fn note_error(&self, why: &str) {
@@ -77,6 +103,7 @@ impl EndpointState {
             failed: self.failed.load(Relaxed),
             quarantined: self.quarantined.load(Relaxed),
             is_failing: self.is_failing.load(Relaxed),
+            held_until: Some(Millis(self.held_until.load(Relaxed))).filter(|until| until.0 > 0),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }

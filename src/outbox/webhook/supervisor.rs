@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     config::Webhook,
+    metrics::DeliveryOutcome,
     net::post::Post,
     outbox::{
         record::{Quarantined, reason},
@@ -136,6 +137,8 @@ impl Supervisor {
             post: post.clone(),
             deliveries: tools.deliveries.clone(),
             clock: tools.clock.clone(),
+            wall: tools.wall.clone(),
+            metrics: tools.metrics.clone(),
         };
         let endpoint = Endpoint::new(sender, self.shared.state(name), orders.subscribe(), self.rng.fork());
         let task = self.tasks.spawn(endpoint.run());
@@ -218,14 +221,16 @@ async fn sweep(shared: &Shared, name: &str, state: &EndpointState, seed: u64) ->
             break;
         }
         let at = (tools.clock)();
-        let mut step = Step::new();
+        let (mut step, mut given_up) = (Step::new(), 0);
         for Key { tenant, work } in &keys {
             if let Some(delivery) = tools.deliveries.delivery(tenant, work)? {
                 step.quarantine(Quarantined { delivery, at, reason: reason(NO_ENDPOINT) });
-                count += 1;
+                given_up += 1;
             }
         }
         commit::until_written(&*tools.deliveries, step, seed).await?;
+        state.count(&tools.metrics, name, DeliveryOutcome::GivenUp, given_up);
+        count += given_up;
         let mut queue = state.queue();
         keys.iter().for_each(|key| queue.remove(key));
     }

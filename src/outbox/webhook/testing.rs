@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{Clock, Connect, Deliveries, Event, Table, Tools, Webhooks};
 use crate::{
     config::{Config, Webhook},
+    metrics::Metrics,
     net::{
         BoxFuture,
         post::{Answer, Post, PostError},
@@ -230,7 +231,14 @@ impl Scene {
             None => Err(std::io::Error::other(format!("no script for {}", webhook.url))),
         });
         let settings: Vec<_> = endpoints.iter().map(|(webhook, _)| webhook.clone()).collect();
-        let tools = Tools { deliveries: store.clone(), connect: connect.clone(), clock: clock(), seed: 7 };
+        let tools = Tools {
+            deliveries: store.clone(),
+            connect: connect.clone(),
+            clock: clock(),
+            wall: clock(),
+            seed: 7,
+            metrics: Arc::new(Metrics::new()),
+        };
         let prepared = Webhooks::prepare(&connect, &settings).unwrap();
         let (webhooks, supervisor) = Webhooks::new(tools, prepared);
         tokio::spawn(supervisor.run());

@@ -359,3 +359,25 @@ async fn the_schedule_is_read_page_by_page_at_the_disks_return() {
     assert_eq!((script.got().len(), store.waiting().len()), (1200, 0));
     assert!(store.longest_page.load(SeqCst) <= 500);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_does_not_wait_for_a_day_of_retry_after() {
+    let store: Arc<MemoryStore> = Arc::default();
+    let script = Scripted::new(|number, _| async move {
+        match number {
+            0 => answer(400, Some("86400")),
+            _ => answer(204, None),
+        }
+    });
+    let scene = Scene::start(&store, &[(endpoint("a", "max_attempts = 1"), script.clone())]);
+    scene.event("default", "1");
+    sleep(60 * SECOND).await;
+    let [status] = <[_; 1]>::try_from(scene.webhooks.status()).unwrap();
+    assert!(status.held_until.is_some_and(|until| until > Millis(DAWN.0 + 80_000_000)), "{status:?}");
+    let [given_up] = <[_; 1]>::try_from(store.given_up()).unwrap();
+    scene.webhooks.retry(&given_up.delivery.tenant, &given_up.delivery.id).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(script.got().len(), 2);
+    let [status] = <[_; 1]>::try_from(scene.webhooks.status()).unwrap();
+    assert_eq!((status.delivered, status.held_until), (1, None));
+}

@@ -121,7 +121,7 @@ async fn a_file_that_is_replaced_is_read_anew_by_itself() {
     replace(process.file(), &watched(two.url()));
     let (process, _) = says(process, "the file of the settings has changed").await;
     let (process, line) = says(process, "configuration reloaded").await;
-    assert!(line.contains("network default"), "{line}");
+    assert!(line.contains("default/el/el-1 changes (http)"), "{line}");
     served_by(&clients, "two").await;
 
     // A refused file is refused once, though it stays.

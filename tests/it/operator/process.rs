@@ -207,6 +207,9 @@ async fn the_operators_commands_do_what_they_say() {
 
     let (code, said, _) = run(&["reload"]).await;
     assert_eq!((code, &*said), (0, "reloaded: nothing had changed\n"));
+    process.rewrite(&format!("max_connections = 77\n{QUICK}[calls]\ntimeout = \"20s\"\n{}", nodes([&*one, &*two])));
+    let (code, said, _) = run(&["reload"]).await;
+    assert_eq!((code, &*said), (0, "reloaded: max_connections, calls.timeout\n"));
     let settings = format!("workers = 7\n{QUICK}{}", nodes([&*one, &*two]));
     process.rewrite(&settings);
     let (code, _, why) = run(&["reload"]).await;

@@ -247,3 +247,26 @@ async fn many_who_come_at_once_find_the_places_of_the_idle() {
         assert!(client.head().await.starts_with("HTTP/1.1 101 "), "{place}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn slow_readers_and_slow_heads_are_counted_on_every_path() {
+    const ENDED: &str = "steadfast_client_connections_ended_total";
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| Reply::result(seen, &format!("\"{}\"", "a".repeat(100_000)))).await;
+    let proxy = Proxy::launch(&net, &nodes([origin.url()])).await;
+    let counted = async |reason: &str| proxy.metric(ENDED, &format!("reason=\"{reason}\"")).await;
+    for (headers, expected) in [("", 1.0), (ROUNDABOUT, 2.0)] {
+        let mut client = Client::over(proxy.connect_through(1000).await);
+        client.send(with_headers("/", headers, call(1, "eth_call", "[]").as_bytes())).await;
+        sleep(Duration::from_secs(60)).await;
+        assert!((counted("slow_reader").await - expected).abs() < 0.5, "{headers:?}");
+    }
+    for (headers, expected) in [("", 1.0), (ROUNDABOUT, 2.0)] {
+        let mut client = proxy.client().await;
+        client.send(with_headers("/", headers, call(1, "web3_sha3", "[\"0x00\"]").as_bytes())).await;
+        client.response().await;
+        client.send("POST / HTTP/1.1\r\nhost: local").await;
+        sleep(Duration::from_secs(60)).await;
+        assert!((counted("slow_request").await - expected).abs() < 0.5, "{headers:?}");
+    }
+}

@@ -89,3 +89,21 @@ async fn a_subscription_to_no_transaction_is_refused() {
     let wrong = ws.ask(call(2, "eth_subscribe", "[\"steadfast_transaction\",\"0x1\"]")).await;
     assert!(wrong.contains("-32602"), "{wrong}");
 }
+
+/// A wallet that asks for its next nonce behind an acknowledgement does not take the same twice.
+#[tokio::test(start_paused = true)]
+async fn the_count_of_what_waits_has_the_outbox_in_it() {
+    let scene = Scene::start("[outbox]\nack = \"disk\"\n").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(steadfast::devnet::Fault::slow_over(20_000, &[SEND]));
+    }
+    let hash = scene.sent(0).await;
+    let sender = scene.status(hash).await["from"].as_str().unwrap().to_owned();
+    let count = async |tag: &str| {
+        let params = format!("[\"{sender}\",\"{tag}\"]");
+        scene.ask("eth_getTransactionCount", &params).await["result"].clone()
+    };
+    assert_eq!((count("pending").await, count("latest").await), (json!("0x1"), json!("0x0")));
+    scene.sent(1).await;
+    assert_eq!(count("pending").await, "0x2");
+}

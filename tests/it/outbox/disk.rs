@@ -65,6 +65,30 @@ async fn a_client_that_waits_while_the_disk_fails_has_an_answer() {
     assert_eq!(answer["result"], json!(hash), "{answer}");
 }
 
+/// A sync that fails may have kept the transaction: the client hears that nobody knows, and is
+/// refused only what is never sent.
+#[tokio::test(start_paused = true)]
+async fn a_client_is_refused_only_what_is_not_kept() {
+    let mut unsure = 0;
+    for ack in ["node", "disk"] {
+        for seed in 0..8 {
+            let scene = Scene::start(&format!("{ON}ack = \"{ack}\"\n[calls]\nhold = \"3s\"\n")).await;
+            scene.net.1.fail_syncs(ErrorKind::Other, seed);
+            let answer = scene.send(&transaction(0).0).await;
+            sleep(Duration::from_secs(5)).await;
+            scene.net.1.mend();
+            sleep(Duration::from_secs(10)).await;
+            let is_sent = !scene.node(0).raw_transactions().is_empty();
+            match error(&answer) {
+                (-32002, "outcome_unknown", _) => unsure += usize::from(is_sent),
+                (-32005, "outbox_unwritable", _) => assert!(!is_sent, "{ack} {seed}: refused, and sent"),
+                other => panic!("{ack} {seed}: {other:?} {answer}"),
+            }
+        }
+    }
+    assert!(unsure > 0, "no sync kept a transaction");
+}
+
 /// U51: what is not done stays on the disk, for the next start.
 #[tokio::test(start_paused = true)]
 async fn a_restart_loses_nothing() {

@@ -3,6 +3,8 @@
 use super::*;
 use steadfast::devnet::Fault;
 
+const TRANSACTION: &str = "eth_getTransactionByHash";
+
 /// U24, U28: each transition once, in order, to the chain's own finality.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_is_followed_until_its_block_is_final() {
@@ -80,6 +82,35 @@ async fn a_deadline_that_passes_while_the_proxy_is_away_counts() {
     assert_eq!(scene.state(hash).await, "sent");
     sleep(Duration::from_secs(31)).await;
     scene.until_state(hash, "expired").await;
+}
+
+/// One of two nodes never gives a full block: only the first block costs the time for that.
+#[tokio::test(start_paused = true)]
+async fn a_node_without_full_blocks_costs_its_time_once() {
+    const BLOCK: &str = "eth_getBlockByHash";
+    for fault in [Fault::tells(BLOCK, Value::Null), Fault::slow_over(60_000, &[BLOCK])] {
+        let scene = Scene::start(ON).await;
+        scene.node(2).set_fault(Fault::Down);
+        scene.until_verdicts(["up", "up", "down"]).await;
+        scene.node(1).set_fault(fault);
+        for nonce in 0..5 {
+            let hash = scene.sent(nonce).await;
+            scene.until_state(hash, "sent").await;
+            let start = Instant::now();
+            scene.devnet.chain().mine(1);
+            scene.until_state(hash, "mined").await;
+            let most = Duration::from_secs(if nonce == 0 { 15 } else { 3 });
+            assert!(start.elapsed() < most, "block {nonce} took {:?}", start.elapsed());
+            sleep(Duration::from_secs(12)).await;
+        }
+        scene.node(1).clear_faults();
+        sleep(Duration::from_secs(300)).await;
+        let asked = scene.node(0).count(TRANSACTION);
+        let hash = scene.sent(5).await;
+        scene.mine(1).await;
+        scene.until_state(hash, "mined").await;
+        assert!(scene.node(0).count(TRANSACTION) <= asked + 1, "both give full blocks again");
+    }
 }
 
 /// A block has a transaction that was given up, and the outbox has no other.

@@ -51,6 +51,25 @@ async fn a_name_that_is_no_tenants_is_refused() {
     assert!(read["result"].is_string(), "reads need no tenant: {read}");
 }
 
+/// U27: a tenant has bounds of its own, and one that reaches them keeps no other out.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_reaches_its_bound_keeps_no_other_out() {
+    let bounds = "max_pending = 10\nmax_pending_per_tenant = 2\n";
+    let scene = Scene::start(&format!("{TENANTS}{bounds}")).await;
+    for nonce in 0..3 {
+        let answer = scene.as_tenant("x-tenant-id: acme\r\n", send(&transaction(nonce).0)).await;
+        if nonce < 2 {
+            assert_eq!(answer["result"], json!(hash(nonce)), "{answer}");
+        } else {
+            let (code, reason, message) = error(&answer);
+            assert_eq!((code, reason), (-32005, "outbox_full"), "{answer}");
+            assert!(message.contains("outbox.max_pending_per_tenant"), "{message}");
+        }
+    }
+    let answer = scene.as_tenant("x-tenant-id: other\r\n", send(&transaction(2).0)).await;
+    assert_eq!(answer["result"], json!(hash(2)), "{answer}");
+}
+
 /// Without the setting no header is looked at.
 #[tokio::test(start_paused = true)]
 async fn without_the_setting_no_header_names_a_tenant() {

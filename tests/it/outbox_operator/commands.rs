@@ -33,7 +33,10 @@ async fn commands_show_a_transaction_and_give_orders() {
     let (code, shown) = steadfast(&scene, &["show", hash]).await;
     assert!(code == 0 && shown.starts_with(hash) && shown.contains("nonce 0"), "{shown}");
     let (code, told) = steadfast(&scene, &["resend", hash]).await;
-    assert_eq!((code, told), (0, format!("{hash} (default, default) is sent to all usable nodes\n")));
+    assert_eq!(
+        (code, told),
+        (0, format!("{hash} (default, default) is sent now, to the nodes of outbox.send_to that do not rest\n"))
+    );
     let (code, told) = steadfast(&scene, &["drop", hash]).await;
     assert_eq!((code, told), (1, "the transaction is accepted: cancel it first\n".to_owned()));
     let (code, told) = steadfast(&scene, &["cancel", hash]).await;

@@ -91,7 +91,7 @@ async fn a_cancelled_transaction_is_sent_no_more_and_can_be_dropped() {
     assert!(done["note"].as_str().unwrap().contains("cannot unsend"), "{done}");
     assert_eq!(scene.state(0).await, "cancelled");
     let error = scene.ask(&of("resend"), 409).await;
-    assert_eq!(error["error"], "the transaction is cancelled: only one that no block has can be sent again");
+    assert_eq!(error["error"], "the transaction is cancelled: only one that waits for a block can be sent again");
     let answer = scene.send_as(0, "").await.json();
     assert_eq!(answer["error"]["data"]["reason"], "cancelled", "{answer}");
     assert_eq!(scene.ask(&of("drop"), 200).await["done"], "drop");

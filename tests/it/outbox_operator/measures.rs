@@ -54,6 +54,23 @@ async fn the_outbox_is_measured() {
     assert_eq!((&webhook["name"], &webhook["delivered"]), (&json!("billing"), &json!(2)));
 }
 
+/// U46: version, settings in use, networks and endpoints.
+#[tokio::test]
+async fn the_status_tells_version_settings_and_endpoints() {
+    let endpoint = Receiver::start(&["tx.accepted"], 200).await;
+    let scene = Scene::new(&endpoint.settings).await;
+    let status = scene.ask("GET /status", 200).await;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    let outbox = &status["outbox"];
+    let settings = ["ack", "send_to", "tenant_header"].map(|key| &outbox[key]);
+    assert_eq!(settings, [&json!("node"), &json!("all"), &Value::Null], "{outbox}");
+    assert!(outbox["dir"].as_str().is_some_and(|dir| !dir.is_empty()), "{outbox}");
+    assert_eq!(
+        (&outbox["networks"][0]["name"], &outbox["webhooks"][0]["name"]),
+        (&json!("default"), &json!("billing"))
+    );
+}
+
 #[tokio::test]
 async fn the_dashboard_has_the_outbox() {
     let scene = Scene::new("").await;

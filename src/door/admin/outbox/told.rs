@@ -7,7 +7,8 @@ use tokio::time::timeout;
 
 use super::{Refusal, not_a_place};
 use crate::{
-    metrics::{Metrics, OutboxFacts},
+    config::{Ack, SendTo},
+    metrics::OutboxFacts,
     outbox::{
         Outbox,
         operator::{Health, NetworkHealth},
@@ -64,7 +65,7 @@ pub(super) fn whole(record: &Record) -> Value {
     let more = json!({
         "type": record.kind, "chain_id": record.chain_id, "blobs": record.blobs, "fees": record.fees,
         "request_id": record.request_id, "traceparent": record.traceparent,
-        "keep_until": record.keep_until.map(|at| at.to_string()),
+        "keep_until": record.keep_until.map(|at| at.to_string()), "refusals": record.refusals,
         "history": record.history.iter().map(transition).collect::<Vec<_>>(),
     });
     if let (Value::Object(told), Value::Object(more)) = (&mut told, more) {
@@ -74,9 +75,10 @@ pub(super) fn whole(record: &Record) -> Value {
 }
 
 fn transition(transition: &Transition) -> Value {
-    let Transition { seq, at, to, block: of, node, reason } = transition;
+    let Transition { seq, at, to, block: of, node, reason, refusals } = transition;
     json!({
         "seq": seq, "at": at.to_string(), "state": to.as_str(), "block": of.map(block), "node": node, "reason": reason,
+        "refusals": refusals,
     })
 }
 
@@ -96,9 +98,9 @@ fn seconds(earlier: Millis, now: Millis) -> u64 {
 }
 
 /// The outbox in `/status`.
-pub(in crate::door::admin) fn status(outbox: &Outbox) -> Value {
+pub(in crate::door::admin) async fn status(outbox: &Outbox) -> Value {
     let now = outbox.now();
-    let Health { store, networks, endpoints, deliveries, quarantined } = match outbox.health() {
+    let Health { store, networks, endpoints, deliveries, quarantined } = match outbox.health().await {
         Ok(health) => health,
         Err(error) => return json!({ "store": "unreadable", "why": error.to_string() }),
     };
@@ -117,11 +119,24 @@ pub(in crate::door::admin) fn status(outbox: &Outbox) -> Value {
     let endpoints = endpoints.iter().map(|of| {
         json!({
             "name": of.name, "waiting": of.waiting, "under_way": of.under_way, "delivered": of.delivered,
-            "failed": of.failed, "given_up": of.quarantined, "failing": of.is_failing, "last_error": of.last_error,
+            "failed": of.failed, "given_up": of.quarantined, "failing": of.is_failing,
+            "held_until": of.held_until.filter(|until| *until > now).map(|until| until.to_string()), "last_error": of.last_error,
             "late_seconds": of.next_due.map_or(0, |due| seconds(due, now)),
         })
     });
+    let settings = outbox.settings();
+    let ack = match settings.ack {
+        Ack::Node => "node",
+        Ack::Disk => "disk",
+    };
+    let send_to = match settings.send_to {
+        SendTo::All => "all",
+        SendTo::Tier => "tier",
+        SendTo::First => "first",
+    };
     json!({
+        "dir": settings.dir.display().to_string(), "ack": ack, "send_to": send_to,
+        "tenant_header": settings.tenant_header.as_ref().map(|name| name.as_str()),
         "store": store, "why": why, "deliveries": deliveries, "quarantined": quarantined,
         "networks": networks.collect::<Vec<_>>(), "webhooks": endpoints.collect::<Vec<_>>(),
     })
@@ -139,21 +154,21 @@ pub(in crate::door::admin) struct Gathered {
 }
 
 /// How long the networks may take to count the transactions of tenants.
-const PATIENCE: Duration = Duration::from_secs(1);
+const COUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gathered {
     pub(in crate::door::admin) async fn of(outbox: &Outbox) -> Self {
         let mut tenants = BTreeMap::<_, Vec<_>>::new();
-        for (network, tenant, sum) in timeout(PATIENCE, outbox.tenants()).await.unwrap_or_default() {
+        for (network, tenant, sum) in timeout(COUNT_TIMEOUT, outbox.tenants()).await.unwrap_or_default() {
             let counts = [sum.live, sum.live_bytes, sum.over].map(|count| count as u64);
             tenants.entry(network).or_default().push((tenant.to_string(), counts));
         }
-        let late = outbox.late().unwrap_or_default();
-        Self { health: outbox.health().ok(), tenants, late, now: outbox.now() }
+        let late = outbox.late().await.unwrap_or_default();
+        Self { health: outbox.health().await.ok(), tenants, late, now: outbox.now() }
     }
 
-    /// Writes the gauges, and counts the deliveries since the last time.
-    pub(in crate::door::admin) fn fill(&self, metrics: &Metrics, facts: &OutboxFacts) {
+    /// Writes the gauges.
+    pub(in crate::door::admin) fn fill(&self, facts: &OutboxFacts) {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let is_writable = self.health.as_ref().is_some_and(|health| health.store == store::Health::Writable);
         facts.writable.with_label_values(&NO_LABELS).set(i64::from(is_writable));
@@ -175,7 +190,6 @@ impl Gathered {
             let waiting = number((of.waiting + of.under_way) as u64);
             facts.webhook_waiting.with_label_values(&[&of.name]).set(waiting);
             facts.webhook_failing.with_label_values(&[&of.name]).set(i64::from(of.is_failing));
-            metrics.webhook(&of.name, [of.delivered, of.failed, of.quarantined]);
         }
     }
 }

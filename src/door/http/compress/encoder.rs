@@ -10,7 +10,7 @@ use super::Permit;
 use crate::config::Coding;
 
 /// Bytes that are compressed at a time; between two slices other clients have their turn.
-const SLICE: usize = 32 * 1024;
+const SLICE: usize = 16 * 1024;
 /// zstd's window and tables, as powers of two. Its own choice for long answers takes megabytes.
 const WINDOW: u32 = 16;
 const TABLES: u32 = 15;

@@ -59,8 +59,14 @@ impl Session {
         }
         let bytes = self.served_bytes + self.queued_bytes;
         let is_full = self.queued_calls > 0 && self.queued_calls + calls > MAX_QUEUED;
-        if is_full || bytes > self.limits.max_message {
-            let refusal = Refusal::Limit { name: "max_calls", limit: self.limits.max_calls };
+        let refusal = match () {
+            () if is_full => Some(Refusal::Limit { name: "max_calls", limit: self.limits.max_calls }),
+            () if bytes > self.limits.max_message => {
+                Some(Refusal::Limit { name: "max_message", limit: self.limits.max_message })
+            }
+            () => None,
+        };
+        if let Some(refusal) = refusal {
             return self.client.refuse(&queued.message, max_batch, &refusal);
         }
         self.queued_calls += calls;

@@ -21,6 +21,21 @@ fn the_hash_comes_with_the_first_nodes_word() {
 }
 
 #[test]
+fn the_next_nonce_is_behind_those_that_wait() {
+    let mut bench = Bench::new();
+    for (name, nonce) in [(1, 5), (2, 6), (3, 8)] {
+        bench.accept(name, nonce);
+    }
+    let own = TenantName::default();
+    let next = |bench: &Bench, count| bench.desk.next_nonce(&own, sender(1), count);
+    assert_eq!([5, 6, 7, 8, 4].map(|count| next(&bench, count)), [7, 7, 7, 9, 4], "a gap ends the run");
+    assert_eq!(bench.desk.next_nonce(&"other".parse().unwrap(), sender(1), 5), 5, "of another tenant");
+    assert_eq!(bench.desk.next_nonce(&own, sender(2), 5), 5, "of another sender");
+    _ = bench.command(2, Command::Cancel);
+    assert_eq!(next(&bench, 5), 6, "a cancelled one gives its nonce back");
+}
+
+#[test]
 fn a_client_that_needs_no_node_waits_for_the_disk_alone() {
     let mut bench = Bench::with(Terms { ack: Ack::Disk, ..terms() });
     let accept = Accept {
@@ -31,6 +46,7 @@ fn a_client_that_needs_no_node_waits_for_the_disk_alone() {
         request_id: None,
         traceparent: None,
         known: None,
+        is_other_form: false,
     };
     let turn = bench.desk.input(Millis(1), Input::Accept(Box::new(accept)));
     assert!(turn.at_once.is_empty(), "no answer and no sending before the sync");

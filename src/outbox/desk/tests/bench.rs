@@ -179,12 +179,15 @@ impl Bench {
         for effect in &effects {
             match effect {
                 Effect::Settled { id, seq } => self.desk.settled(id, *seq),
+                Effect::Forgotten { id } => self.desk.forgotten(id),
                 Effect::Send { id, send, .. } => _ = self.sends.insert(id.hash, *send),
                 Effect::Look { id, look, .. } => _ = self.looks.insert(id.hash, *look),
                 _ => {}
             }
         }
-        effects.retain(|effect| !matches!(effect, Effect::Settled { .. } | Effect::Tell { .. }));
+        effects.retain(|effect| {
+            !matches!(effect, Effect::Settled { .. } | Effect::Forgotten { .. } | Effect::Tell { .. })
+        });
         effects
     }
 
@@ -209,6 +212,7 @@ impl Bench {
             request_id: Some(format!("r{name}")),
             traceparent: None,
             known: known.map(Box::new),
+            is_other_form: false,
         })))
     }
 
@@ -265,7 +269,7 @@ impl Bench {
         let finalized = finalized.map(of_height).map(Final::Told);
         self.tip = added.last().map_or(self.tip, |block| block.id.number);
         let removed = removed.to_vec();
-        self.input(Input::Blocks(Box::new(Blocks { removed, added, skipped: false, finalized, recalled })))
+        self.input(Input::Blocks(Box::new(Blocks { removed, added, finalized, recalled, ..Blocks::default() })))
     }
 
     /// Empty blocks come, so many, each 12 s after the one before it.

@@ -192,6 +192,17 @@ fn a_final_block_of_another_branch_ends_no_life() {
 }
 
 #[test]
+fn depth_ends_no_life_on_a_chain_that_has_finality() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.final_blocks(&[], &[(block(101, 0), &[(1, 1, 0)])], Some(90));
+    let deep = Blocks { finalized: Some(Final::Deep(101)), ..Blocks::default() };
+    bench.input(Input::Blocks(Box::new(deep)));
+    assert_eq!(bench.state(1), StateName::Mined, "all nodes were restarted, and know no final block yet");
+}
+
+#[test]
 fn a_final_block_that_is_told_early_is_awaited() {
     for (fork, expected) in [(0, StateName::Final), (9, StateName::Mined)] {
         let mut bench = Bench::new();

@@ -88,7 +88,9 @@ fn records_that_are_kept_too_many_are_in_excess() {
     }
     assert_eq!(bench.desk.excess(), None);
     bench.accept(3, 0);
-    assert_eq!(bench.desk.excess(), Some(Excess::Of(TenantName::default())));
+    let mut excess = bench.desk.excess().unwrap();
+    assert_eq!(excess, Excess { of: Some(TenantName::default()), records: 0, bytes: 153 });
+    assert!(!excess.shrink(3), "one record is enough");
     let id = bench.id(1);
     bench.input(Input::Forget(vec![(id, 3)]));
     assert_eq!(bench.desk.excess(), None);

@@ -79,6 +79,17 @@ fn a_tenant_has_only_so_many_on_their_way() {
 }
 
 #[test]
+fn another_tenants_copy_holds_up_no_nonce() {
+    let mut bench = Bench::with(Terms { in_flight: 1, ..terms() });
+    bench.accept(1, 0);
+    bench.taken(1);
+    // The other tenant's copy waits behind a slow one of its own.
+    bench.accept_of("other", 9, 9, 0);
+    assert_eq!(sent(&bench.accept_of("other", 1, 1, 0)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.accept(2, 1)), [2]);
+}
+
+#[test]
 fn a_transaction_that_no_node_knows_is_sent_again() {
     let mut bench = Bench::new();
     bench.accept(1, 0);
@@ -239,6 +250,25 @@ fn a_refusal_of_the_moment_makes_no_hot_loop() {
     let forgotten = sendings_of_a_minute(&Word::Taken);
     assert!(forgotten.len() <= 30, "{forgotten:?}");
     assert!(forgotten.windows(2).all(|two| two[1] - two[0] >= 2_000), "{forgotten:?}");
+}
+
+#[test]
+fn refusals_by_all_nodes_lengthen_the_pauses() {
+    for (word, most) in [(Word::RefusedNow(words("insufficient funds")), 16), (Word::Lost, 64)] {
+        let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
+        let mut sendings = 0;
+        let mut effects = bench.accept(1, 0);
+        for _ in 0..3600 {
+            if !sent(&effects).is_empty() {
+                sendings += 1;
+                bench.word(1, "a", word.clone());
+                bench.done(1);
+            }
+            bench.now += 1000;
+            effects = bench.pause(0);
+        }
+        assert!((most / 2..=most).contains(&sendings), "{sendings} in an hour: {word:?}");
+    }
 }
 
 #[test]

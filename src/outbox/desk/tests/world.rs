@@ -167,6 +167,7 @@ impl World {
                 assert!(is_new, "seed {}: {transition:?} is told twice", self.seed);
             }
             Effect::Settled { id, seq } => self.desk.settled(&id, seq),
+            Effect::Forgotten { id } => self.desk.forgotten(&id),
             Effect::Send { id, send, to, .. } => {
                 assert!(self.disk.raw.contains_key(&id), "seed {}: sent before the sync", self.seed);
                 self.sent_at.insert(id.clone(), self.decided_at[&send]);
@@ -220,7 +221,7 @@ impl World {
             self.chain[self.finalized.min(tip)].id
         };
         let finalized = Some(Final::Told(finalized));
-        let blocks = Blocks { removed, added, skipped: with_gap, finalized, recalled };
+        let blocks = Blocks { removed, added, skipped: with_gap, finalized, recalled, ..Blocks::default() };
         self.input(Input::Blocks(Box::new(blocks)));
     }
 
@@ -249,6 +250,7 @@ impl World {
             request_id: None,
             traceparent: None,
             known,
+            is_other_form: false,
         })));
     }
 

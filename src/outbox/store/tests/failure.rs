@@ -237,11 +237,11 @@ fn a_closed_store_is_not_opened_again_when_its_disk_returns() {
 #[test]
 fn a_failure_behind_an_open_question_is_answered_right() {
     let mut open = 0;
-    for first in 0..30 {
+    for (first, seed) in (0..30).flat_map(|first| (0..6).map(move |seed| (first, seed))) {
         for more in 0..40 {
             let (disk, store) = memory();
             accept(&store, 1).unwrap();
-            disk.fail_after(first, ErrorKind::Other, first);
+            disk.fail_after(first, ErrorKind::Other, seed);
             if !matches!(accept(&store, 2), Err(StoreError::Unsure(_))) {
                 break;
             }
@@ -250,7 +250,7 @@ fn a_failure_behind_an_open_question_is_answered_right() {
             disk.fail_once_after(more, ErrorKind::Other);
             let answer = accept(&store, 3);
             disk.mend();
-            let of = format!("change {first}, then change {more}: {answer:?}");
+            let of = format!("change {first} of seed {seed}, then change {more}: {answer:?}");
             accept(&store, 4).unwrap();
             if !matches!(answer, Err(StoreError::Unsure(_))) {
                 assert_eq!(hash_is_there(&store, 3), answer.is_ok(), "{of}");

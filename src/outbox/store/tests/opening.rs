@@ -5,7 +5,7 @@ use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _};
 use redb::Database;
 
 use super::*;
-use crate::outbox::store::{FILE, FORMAT, OpenError, tables::FORMAT_KEY};
+use crate::outbox::store::{FILE, FORMAT, Health, OpenError, tables::FORMAT_KEY};
 
 /// A file that this version's format 1 was written to, packed.
 const GOLDEN: &[u8] = include_bytes!("golden/format-1.redb.gz");
@@ -36,6 +36,38 @@ async fn a_half_made_file_is_made_anew() {
     fs::write(folder.path().join("outbox.redb.new"), [0; 5000]).unwrap();
     Store::open(folder.path()).unwrap().close().await;
     assert!(file(&folder).exists());
+}
+
+#[tokio::test]
+async fn an_empty_file_is_refused() {
+    let folder = Folder::new();
+    fs::write(file(&folder), "").unwrap();
+    let said = refusal(&folder);
+    assert!(said.contains("the file is empty"), "{said}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_or_replaced_takes_no_more() {
+    for is_replaced in [false, true] {
+        let folder = Folder::new();
+        let store = Store::open(folder.path()).unwrap();
+        store.commit(accepting(tx("a", "main", 1))).await.unwrap();
+        fs::rename(file(&folder), folder.path().join("moved")).unwrap();
+        if is_replaced {
+            fs::copy(folder.path().join("moved"), file(&folder)).unwrap();
+        }
+        for hash in 2..4 {
+            let refused = store.commit(accepting(tx("a", "main", hash))).await;
+            assert!(refused.is_err(), "replaced: {is_replaced}");
+            let Health::Unwritable(why) = store.health().borrow().clone() else { panic!("writable") };
+            assert!(why.contains(if is_replaced { "replaced" } else { "removed" }), "{why}");
+        }
+        // With the file at its place the store goes on.
+        fs::rename(folder.path().join("moved"), file(&folder)).unwrap();
+        store.commit(accepting(tx("a", "main", 4))).await.unwrap();
+        assert_eq!(*store.health().borrow(), Health::Writable);
+        store.close().await;
+    }
 }
 
 #[tokio::test]

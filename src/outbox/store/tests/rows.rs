@@ -22,9 +22,6 @@ fn an_accepted_transaction_is_found_by_each_key() {
     assert_eq!(read.raw(&id).unwrap(), Some(vec![7; 100]));
     assert_eq!(read.owners(&id.network, &id.hash, 10).unwrap(), [tenant("a")]);
     assert_eq!(read.owners(&"test".into(), &id.hash, 10).unwrap(), []);
-    assert_eq!(read.by_sender(&id.tenant, &id.network, &found.sender, 0, 10).unwrap(), [(3, id.clone())]);
-    assert_eq!(read.by_sender(&id.tenant, &id.network, &found.sender, 4, 10).unwrap(), []);
-    assert_eq!(read.by_sender(&id.tenant, &id.network, &Address::ZERO, 0, 10).unwrap(), [], "another's are not shown");
     let event = found.event(1);
     assert!(read.was_told(&id.tenant, &event).unwrap());
     let work = WorkId::of_delivery(&event, "billing");
@@ -62,9 +59,6 @@ fn two_tenants_never_see_each_other() {
         assert_eq!(read.deliveries(&own, None, 10).unwrap().len(), 2);
         assert!(read.deliveries(&own, None, 10).unwrap().iter().all(|delivery| delivery.tenant == own));
         assert_eq!(read.quarantine(&own, None, 10).unwrap().len(), usize::from(name != "ab"));
-        let sender = record(tx(name, "main", 1)).sender;
-        let of_sender = read.by_sender(&own, &"main".into(), &sender, 0, 10).unwrap();
-        assert_eq!(of_sender, [(1, tx(name, "main", 1))]);
         // A cursor of another tenant's opens no door.
         for other in names {
             let page = read.page(&own, &Filter::default(), Some(&tx(other, "main", 0)), 10).unwrap();
@@ -150,10 +144,6 @@ fn a_record_that_changes_leaves_no_old_row() {
     record.bytes = 120;
     update(&record);
     assert_eq!(store.read().unwrap().sums(&id.network).unwrap()[&id.tenant].live_bytes, 120);
-    record.nonce = 9;
-    update(&record);
-    let of_sender = store.read().unwrap().by_sender(&id.tenant, &id.network, &record.sender, 0, 10).unwrap();
-    assert_eq!(of_sender, [(9, id)]);
     record.accepted_at = Millis(150);
     update(&record);
     let live: Vec<_> = dump(&store).into_iter().filter(|row| row.starts_with("live")).collect();
@@ -328,14 +318,12 @@ fn indices_agree_with_records_after_random_steps() {
         let live = expected.iter().filter(|record| !record.state.is_over()).count();
         let due: usize = expected.iter().filter_map(due_of).count();
         assert_eq!(of("live"), live, "seed {seed}");
-        assert_eq!((of("by_sender"), of("raw")), (found.len(), found.len()));
+        assert_eq!(of("raw"), found.len());
         assert_eq!(of("due_deadline") + of("due_retention"), due);
         assert_eq!((of("due_delivery"), of("due_quarantine")), (of("deliveries"), of("quarantine")));
         for record in &expected {
             let id = &record.id;
             assert!(read.owners(&id.network, &id.hash, 9).unwrap().contains(&id.tenant));
-            let of_sender = read.by_sender(&id.tenant, &id.network, &record.sender, record.nonce, 9).unwrap();
-            assert!(of_sender.contains(&(record.nonce, id.clone())));
             let row = due_of(record).map(|(kind, at)| (kind, Millis(at), WorkId::of_transaction(id)));
             if let Some((kind, at, work)) = row {
                 let rows = read.due(kind, Millis(u64::MAX), 100).unwrap();

@@ -72,6 +72,9 @@ enum Command {
     Cordon(switch::Node),
     /// Let a cordoned node be used again.
     Uncordon(switch::Node),
+    /// Take a node out of use at all replicas of the cluster, or let it be used again.
+    #[command(subcommand)]
+    Fleet(switch::Fleet),
     /// Have a running proxy say that it is not ready, so that load balancers send it nothing new;
     /// it serves on.
     Drain(switch::Proxy),
@@ -212,6 +215,7 @@ pub fn main() -> ExitCode {
         Command::Top(top) => top::run(&top),
         Command::Cordon(node) => switch::cordon(&node, true),
         Command::Uncordon(node) => switch::cordon(&node, false),
+        Command::Fleet(fleet) => switch::fleet(&fleet),
         Command::Drain(proxy) => switch::drain(&proxy, true),
         Command::Undrain(proxy) => switch::drain(&proxy, false),
         Command::Reload(proxy) => switch::reload(&proxy),

@@ -20,11 +20,12 @@ pub mod lease;
 pub mod membership;
 pub mod moment;
 mod snapshot;
+mod wishes;
 pub mod store;
 #[cfg(test)]
 mod world;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -44,10 +45,11 @@ pub use self::{
     connect::{OpenStore, open_nats},
     fleet::{Change, Fleet, Seen, Verdicts, counts},
     snapshot::{Heights, Leader, Peer, Snapshot},
+    wishes::{Wished, Wishes},
 };
 use crate::{
     config,
-    domain::fleet::{NodeVerdict, ServedHead, ServingNode, Term},
+    domain::fleet::{Applied, NodeRef, NodeVerdict, ServedHead, ServingNode, StoreRevision, Term},
     metrics::Metrics,
 };
 
@@ -87,6 +89,8 @@ pub struct Tools {
 pub struct Cluster {
     snapshot: Arc<ArcSwap<Snapshot>>,
     heights: watch::Receiver<Heights>,
+    wishes: watch::Receiver<Wishes>,
+    commands: mpsc::Sender<Command>,
     clock: Clock,
 }
 
@@ -106,6 +110,22 @@ impl Cluster {
     /// The heights that clients of other replicas were shown, and every change of them.
     pub fn heights(&self) -> watch::Receiver<Heights> {
         self.heights.clone()
+    }
+
+    /// The operator's wishes, and every change of them.
+    pub fn wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.clone()
+    }
+
+    /// Writes the operator's wish for a node, for all replicas. The revision that is wished.
+    ///
+    /// # Errors
+    /// The store did not take the wish, or may not have.
+    pub async fn wish(&self, node: NodeRef, cordoned: bool) -> Result<StoreRevision, String> {
+        let (answer, outcome) = oneshot::channel();
+        let gone = || "this replica is leaving the cluster".to_owned();
+        self.commands.send(Command::Wish { node, cordoned, answer }).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
     }
 
     /// This moment, by the clock of the snapshot's moments.
@@ -158,10 +178,12 @@ impl Running {
         let now = (tools.clock)();
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(settings, now)));
         let (tell_heights, heights) = watch::channel(Heights::new());
-        let cluster = Cluster { snapshot: snapshot.clone(), heights, clock: tools.clock.clone() };
+        let (tell_wishes, wishes) = watch::channel(Wishes::default());
         let (commands, received) = mpsc::channel(COMMANDS);
+        let (sender, clock) = (commands.clone(), tools.clock.clone());
+        let cluster = Cluster { snapshot: snapshot.clone(), heights, wishes, commands: sender, clock };
         let (tell_first, first) = oneshot::channel();
-        let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights), received, tell_first);
+        let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights, tell_wishes), received, tell_first);
         let mut task = JoinSet::new();
         task.spawn(async move {
             if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
@@ -183,6 +205,12 @@ impl Running {
     pub fn prepare(settings: &config::Cluster) -> Result<Prepared, String> {
         let hooks = Hooks::new(settings)?;
         Ok(Prepared(Box::new(Plan { settings: settings.clone(), hooks })))
+    }
+
+    /// This replica has tried to apply wishes: the outcome by the text of each key.
+    pub async fn applied(&self, applied: BTreeMap<String, Applied>) {
+        // The task ends with the proxy alone.
+        let _ = self.commands.send(Command::Applied(applied)).await;
     }
 
     /// Clients were shown a higher block: the next heartbeat goes out sooner.

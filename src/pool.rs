@@ -428,8 +428,20 @@ impl Pool {
         if self.inbox.send(Input::Cordon(node, cordoned)).await.is_err() {
             return false;
         }
-        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordoned == cordoned);
+        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordons.here == cordoned);
         // The state task takes its inputs in order, and none takes long.
+        timeout(SNAPSHOT_TIMEOUT, seen).await.is_ok()
+    }
+
+    /// Takes a node out of use by the operator's wish for all replicas, or ends that wish. An order
+    /// to this proxy alone stays. `false` where there is no such node, or the state task is gone.
+    pub async fn wish(&self, name: &str, cordoned: bool) -> bool {
+        let Some(node) = self.nodes.find_node(|node| *node.name == *name) else { return false };
+        let mut changes = self.subscribe();
+        if self.inbox.send(Input::Wish(node, cordoned)).await.is_err() {
+            return false;
+        }
+        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordons.fleet == cordoned);
         timeout(SNAPSHOT_TIMEOUT, seen).await.is_ok()
     }
 }

@@ -1,6 +1,6 @@
 //! The replica in its place: started with the networks, told of reloads, and left at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -9,11 +9,11 @@ use tracing::error;
 use super::{StartError, World};
 use crate::{
     cluster::{
-        FirstAttempt, Local, Prepared, Running, Tools,
+        FirstAttempt, Local, Prepared, Running, Tools, Wished,
         moment::{Clock, Moment, boot_time},
     },
     config::Config,
-    domain::fleet::{LayerWord, NodeRef, NodeVerdict, ServedHead, ServingNode},
+    domain::fleet::{Applied, Key, LayerWord, NodeRef, NodeVerdict, ServedHead, ServingNode},
     door::site::{Served, Site},
     metrics::Metrics,
     pool::{Pool, node::Node, snapshot::Facts},
@@ -99,6 +99,51 @@ pub(super) async fn share_heights(running: Arc<Running>, site: Arc<ArcSwap<Site>
             sharing.spawn(share(pool.clone(), running.clone()));
         }
         if reloaded.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Applies the operator's wishes to the nodes of `site`, and reports the outcome: after each change
+/// of the wishes, and after each reload.
+pub(super) async fn keep_wishes(running: Arc<Running>, site: Arc<ArcSwap<Site>>, mut reloaded: watch::Receiver<u64>) {
+    let mut wishes = running.cluster().wishes();
+    loop {
+        let wished = wishes.borrow_and_update().clone();
+        let pools: Vec<_> = site.load().networks.iter().flat_map(Served::pools).cloned().collect();
+        let mut applied = BTreeMap::new();
+        for (node, Wished { revision, wish }) in wished.iter() {
+            let is_of = |pool: &&Arc<Pool>| {
+                *pool.network == *node.network.as_str() && pool.layer.as_str() == node.layer.as_str()
+            };
+            let is_done = match pools.iter().find(is_of) {
+                Some(pool) => pool.wish(node.node.as_str(), wish.cordoned).await,
+                None => false,
+            };
+            let last_error = (!is_done).then(|| "this replica has no such node".to_owned());
+            applied.insert(Key::Wish(node.clone()).to_string(), Applied { revision: *revision, last_error });
+        }
+        // Nodes without a wish are free of one: a wish may have been deleted.
+        for pool in &pools {
+            let snapshot = pool.snapshot().clone();
+            for (node, _) in pool.nodes.iter().zip(&snapshot.nodes).filter(|(_, known)| known.cordons.fleet) {
+                let is_node = |of: &NodeRef| {
+                    *pool.network == *of.network.as_str()
+                        && pool.layer.as_str() == of.layer.as_str()
+                        && *node.name == *of.node.as_str()
+                };
+                if !wished.iter().any(|(of, _)| is_node(of)) {
+                    pool.wish(&node.name, false).await;
+                }
+            }
+        }
+        running.applied(applied).await;
+        // Both arms are cancel-safe.
+        let changed = tokio::select! {
+            changed = wishes.changed() => changed,
+            changed = reloaded.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
@@ -26,6 +26,18 @@ pub(super) struct Node {
     admin: Admin,
 }
 
+/// Orders for all replicas of a cluster, given to one of them.
+#[derive(Subcommand)]
+pub(super) enum Fleet {
+    /// Take a node out of use at all replicas: it gets no new calls, and stays probed.
+    ///
+    /// The wish is written once, counts at replicas that start later too, and ends with
+    /// `steadfast fleet uncordon`. `steadfast status --fleet` shows which replica has applied it.
+    Cordon(Node),
+    /// Take the wish for a cordon back. A replica's own `steadfast cordon` stays.
+    Uncordon(Node),
+}
+
 /// A running proxy.
 #[derive(Args)]
 pub(super) struct Proxy {
@@ -33,10 +45,33 @@ pub(super) struct Proxy {
     admin: Admin,
 }
 
-pub(super) fn cordon(Node { name, admin }: &Node, cordoned: bool) -> ExitCode {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    if !name.chars().all(is_name) {
+pub(super) fn fleet(fleet: &Fleet) -> ExitCode {
+    let (Node { name, admin }, cordoned) = match fleet {
+        Fleet::Cordon(node) => (node, true),
+        Fleet::Uncordon(node) => (node, false),
+    };
+    if !is_name(name) {
+        return ExitCode::FAILURE;
+    }
+    let path = format!("/fleet/nodes/{name}/{}", if cordoned { "cordon" } else { "uncordon" });
+    switch(admin, &path, TIMEOUT, |done| {
+        let word = |key: &str| done[key].as_str().unwrap_or("?").to_owned();
+        let wish = if cordoned { "to be cordoned at all replicas" } else { "no longer to be cordoned by the fleet" };
+        format!("{} ({}, {}) is {wish}: revision {}", word("node"), word("network"), word("layer"), done["revision"])
+    })
+}
+
+/// Whether a node can have this name; complains if not.
+fn is_name(name: &str) -> bool {
+    let is_good = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    if !is_good {
         eprintln!("there is no node of such a name: names are letters, digits, `.`, `_` and `-`");
+    }
+    is_good
+}
+
+pub(super) fn cordon(Node { name, admin }: &Node, cordoned: bool) -> ExitCode {
+    if !is_name(name) {
         return ExitCode::FAILURE;
     }
     let path = format!("/nodes/{name}/{}", if cordoned { "cordon" } else { "uncordon" });

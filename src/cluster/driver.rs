@@ -6,8 +6,13 @@
 
 mod effects;
 mod news;
+mod wishing;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::{
@@ -29,10 +34,11 @@ use super::{
     moment::Moment,
     snapshot::{Heights, Snapshot},
     store::{Prefix, Store, Watch},
+    wishes::Wishes,
 };
 use crate::{
     config,
-    domain::fleet::{Incarnation, MemberState, timing::mix},
+    domain::fleet::{Applied, Incarnation, MemberState, NodeRef, StoreRevision, timing::mix},
 };
 
 /// Transitions that time alone makes, one after the other, before the task waits again.
@@ -50,6 +56,17 @@ pub(super) enum Command {
     Reload(Box<Plan>),
     /// Clients were shown a higher block.
     Beat,
+    /// Write the operator's wish for a node.
+    Wish {
+        /// The node.
+        node: NodeRef,
+        /// The wish.
+        cordoned: bool,
+        /// Where the revision that is wished is sent.
+        answer: oneshot::Sender<Result<StoreRevision, String>>,
+    },
+    /// These wishes were tried.
+    Applied(BTreeMap<String, Applied>),
     /// Leave the cluster, and tell when that is done.
     Leave(oneshot::Sender<()>),
 }
@@ -58,6 +75,10 @@ pub(super) enum Command {
 enum Feed {
     Lead(lease::Input),
     Member(membership::Input),
+    /// A wish of an earlier bucket was written, or not.
+    Restored,
+    /// None: the answer went elsewhere.
+    Nothing,
 }
 
 /// A hook that runs: its number and its end. Dropped, the hook is aborted.
@@ -68,6 +89,11 @@ pub(super) struct Driver {
     tools: Tools,
     published: Arc<ArcSwap<Snapshot>>,
     heights: watch::Sender<Heights>,
+    wishes: watch::Sender<Wishes>,
+    /// The wishes that this replica has tried.
+    applied: BTreeMap<String, Applied>,
+    /// A wish of an earlier bucket is being written.
+    restores: bool,
     commands: mpsc::Receiver<Command>,
     store: Arc<dyn Store>,
     bucket: Incarnation,
@@ -89,7 +115,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(connected: Connected, epoch_file: Option<EpochFile>) -> Self {
-        let Connected { plan, tools, snapshot: published, heights, commands, store, bucket } = connected;
+        let Connected { plan, tools, snapshot: published, heights, wishes, commands, store, bucket } = connected;
         let now = (tools.clock)();
         let me = plan.settings.replica.clone();
         let previous = epoch_file.as_ref().and_then(|file| file.previous(bucket));
@@ -106,6 +132,9 @@ impl Driver {
             tools,
             published,
             heights,
+            wishes,
+            applied: BTreeMap::new(),
+            restores: false,
             commands,
             store,
             bucket,
@@ -127,6 +156,7 @@ impl Driver {
     pub(super) async fn run(mut self) {
         loop {
             self.settle();
+            self.restore();
             self.publish();
             if self.has_left() {
                 if let Some(left) = self.leaving.take() {
@@ -187,6 +217,8 @@ impl Driver {
                     let turn = self.member.input(now, input);
                     self.belonged(now, turn);
                 }
+                Feed::Restored => self.restores = false,
+                Feed::Nothing => {}
             }
         }
     }
@@ -218,6 +250,11 @@ impl Driver {
                 self.plan = *plan;
                 self.member.reload(self.plan.settings.timing);
                 self.inputs.push_back(Feed::Lead(lease::Input::Reload(options(&self.plan.settings))));
+            }
+            Command::Wish { node, cordoned, answer } => self.wish(node, cordoned, answer),
+            Command::Applied(applied) => {
+                self.applied = applied;
+                self.inputs.push_back(Feed::Member(membership::Input::Beat));
             }
             Command::Beat => self.inputs.push_back(Feed::Member(membership::Input::Beat)),
             Command::Leave(left) => {

@@ -12,6 +12,7 @@
 //! | `leader` | [`Lease`] | the leader, or the replica that takes over |
 //! | `view` | [`View`] | any active replica |
 //! | `replica.<replica>` | [`Heartbeat`] | that replica; the first write is the registration |
+//! | `wish.<network>.<layer>.<node>` | [`Wish`] | the replica that the operator asked |
 //!
 //! # Order
 //!
@@ -28,6 +29,7 @@ mod payload;
 mod revision;
 pub mod timing;
 mod view;
+mod wish;
 mod word;
 
 #[cfg(test)]
@@ -41,5 +43,6 @@ pub use self::{
     payload::{FORMAT, Malformed, Payload, Unknown, decode, encode},
     revision::{Epoch, Incarnation, Revision, StoreRevision, Term, ViewNumber},
     view::{Member, MemberState, View},
+    wish::{Applied, Wish},
     word::{LayerWord, Role, VerdictWord},
 };

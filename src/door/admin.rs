@@ -167,6 +167,13 @@ impl Admin {
                 json_reply(StatusCode::OK, &json!({ "draining": path == "/drain" }))
             }
             "/reload" => reload::answer(&self.reload, request.uri().query()).await,
+            _ if path.starts_with("/fleet/nodes/") => {
+                match path.trim_start_matches("/fleet/nodes/").rsplit_once('/') {
+                    Some((node, "cordon")) => self.wish(node, true).await,
+                    Some((node, "uncordon")) => self.wish(node, false).await,
+                    _ => unknown(path),
+                }
+            }
             _ => match path.strip_prefix("/nodes/").and_then(|rest| rest.rsplit_once('/')) {
                 Some((node, "cordon")) => self.cordon(node, true).await,
                 Some((node, "uncordon")) => self.cordon(node, false).await,
@@ -221,9 +228,9 @@ impl Admin {
         response
     }
 
-    /// `node` is a name, with the network, the layer (`el`, `cl`) or both before it where the name
-    /// alone would not do.
-    async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
+    /// The node that is meant by a name, with the network, the layer (`el`, `cl`) or both before it
+    /// where the name alone would not do.
+    fn meant(&self, node: &str) -> Result<(Arc<Pool>, Arc<str>), Response<Full<Bytes>>> {
         let full = |pool: &Pool, name: &str| format!("{}/{}/{name}", pool.network, pool.layer.as_str());
         let is_meant = |pool: &Pool, name: &str| {
             let full = full(pool, name);
@@ -232,37 +239,52 @@ impl Admin {
             node == name || node == full || node == layer_and_name || with_network
         };
         let site = self.site.load_full();
-        let all: Vec<_> = site.networks.iter().flat_map(Served::pools).flat_map(|pool| pool.names()).collect();
-        let meant: Vec<_> = all.iter().filter(|(pool, name)| is_meant(pool, name)).collect();
-        match meant[..] {
-            [] => {
+        let pools = site.networks.iter().flat_map(Served::pools);
+        let all: Vec<_> = pools.flat_map(|pool| pool.names().into_iter().map(move |(_, name)| (pool, name))).collect();
+        let mut meant: Vec<_> = all.iter().filter(|(pool, name)| is_meant(pool, name)).collect();
+        match (meant.pop(), &meant[..]) {
+            (None, _) => {
                 let names: Vec<_> = all.iter().map(|(pool, name)| full(pool, name)).collect();
                 let why = format!("there is no node {node}; the nodes are {}", names.join(", "));
-                failure(StatusCode::NOT_FOUND, &why)
+                Err(failure(StatusCode::NOT_FOUND, &why))
             }
-            [(pool, name)] => {
-                pool.cordon(name, cordoned).await;
-                let (network, layer) = (&*pool.network, pool.layer.as_str());
-                tracing::info!(network, layer, node = &**name, cordoned, "the operator switched a node");
-                // What is said of it is as of then.
-                let warning = (cordoned && !pool.snapshot().serves()).then(|| {
-                    format!("no other node of {network} {layer} can serve now: calls wait for calls.hold, and fail")
-                });
-                let done = json!({
-                    "node": &**name, "network": network, "layer": layer, "cordoned": cordoned, "warning": warning,
-                });
-                json_reply(StatusCode::OK, &done)
-            }
-            _ => {
-                let names: Vec<_> = meant.iter().map(|(pool, name)| full(pool, name)).collect();
+            (Some((pool, name)), []) => Ok(((*pool).clone(), name.clone())),
+            (Some(last), others) => {
+                let names: Vec<_> = others.iter().copied().chain([last]).map(|(pool, name)| full(pool, name)).collect();
                 let why = format!("several nodes are called {node}: say which, as one of {}", names.join(", "));
-                failure(StatusCode::CONFLICT, &why)
+                Err(failure(StatusCode::CONFLICT, &why))
             }
+        }
+    }
+
+    async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
+        let (pool, name) = match self.meant(node) {
+            Ok(meant) => meant,
+            Err(refusal) => return refusal,
+        };
+        pool.cordon(&name, cordoned).await;
+        let (network, layer) = (&*pool.network, pool.layer.as_str());
+        tracing::info!(network, layer, node = &*name, cordoned, "the operator switched a node");
+        // What is said of it is as of then.
+        let warning = (cordoned && !pool.snapshot().serves())
+            .then(|| format!("no other node of {network} {layer} can serve now: calls wait for calls.hold, and fail"));
+        json_reply(
+            StatusCode::OK,
+            &json!({ "node": &*name, "network": network, "layer": layer, "cordoned": cordoned, "warning": warning }),
+        )
+    }
+
+    /// `/fleet/nodes/<name>/cordon` and `uncordon`: the same for all replicas.
+    async fn wish(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
+        let Some(cluster) = &self.cluster else { return cluster::alone() };
+        match self.meant(node) {
+            Ok((pool, name)) => cluster::wish(cluster, &pool, &name, cordoned).await,
+            Err(refusal) => refusal,
         }
     }
 }
 
-const PATHS: [&str; 21] = [
+const PATHS: [&str; 23] = [
     "GET /events",
     "GET /leader",
     "GET /status",
@@ -272,6 +294,8 @@ const PATHS: [&str; 21] = [
     "GET /readyz/<network>?layer=<el|cl>",
     "POST /nodes/<name>/cordon",
     "POST /nodes/<name>/uncordon",
+    "POST /fleet/nodes/<name>/cordon",
+    "POST /fleet/nodes/<name>/uncordon",
     "POST /drain",
     "POST /undrain",
     "POST /reload",

@@ -99,6 +99,15 @@ impl Switches {
     }
 }
 
+/// The orders that take a node out of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cordons {
+    /// The operator's order to this proxy.
+    pub here: bool,
+    /// The operator's wish for all replicas.
+    pub fleet: bool,
+}
+
 /// The knowledge of one node.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -106,8 +115,10 @@ pub struct Facts {
     pub tier: Tier,
     /// The verdict of the rules.
     pub verdict: Verdict,
-    /// Whether the operator cordoned the node.
+    /// Whether the operator cordoned the node, here or at all replicas.
     pub cordoned: bool,
+    /// By whose order.
+    pub cordons: Cordons,
     /// The latest head.
     pub head: Option<BlockRef>,
     /// The node's last word on its own condition.

@@ -3,6 +3,7 @@
 
 mod shared_heights;
 mod shared_verdicts;
+mod wishes;
 
 use std::{
     sync::{

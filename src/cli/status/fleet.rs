@@ -18,6 +18,24 @@ pub(super) struct Fleet {
     view: Option<View>,
     replicas: Vec<Replica>,
     nodes: Vec<Node>,
+    wishes: Vec<Wish>,
+}
+
+#[derive(Deserialize)]
+struct Wish {
+    network: String,
+    layer: String,
+    node: String,
+    cordoned: bool,
+    revision: u64,
+    replicas: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    replica: String,
+    met: bool,
+    last_error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -134,7 +152,21 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
     }
     text += &format!("view {}\n\n{}", view.number, table(&rows));
     fleet.nodes.iter().for_each(|node| text += &doubts(node));
+    fleet.wishes.iter().for_each(|wish| text += &wished(wish));
     text
+}
+
+/// A wish, with the replicas that have not applied it.
+fn wished(wish: &Wish) -> String {
+    let Wish { network, layer, node, cordoned, revision, replicas } = wish;
+    let word = if *cordoned { "cordoned" } else { "not cordoned" };
+    let late = replicas.iter().filter(|of| !of.met).map(|of| match &of.last_error {
+        Some(error) => format!("{}: {error}", of.replica),
+        None => of.replica.clone(),
+    });
+    let late: Vec<String> = late.collect();
+    let how = if late.is_empty() { "applied by all".to_owned() } else { format!("not applied by {}", late.join("; ")) };
+    format!("wish: {network} {layer} {node} {word} (revision {revision}), {how}\n")
 }
 
 /// A line for each verdict but `up` that some replica holds on a node, with the last error.
@@ -171,6 +203,10 @@ mod tests {
                 "heads": [{ "network": "default", "layer": "el", "served": 77 }],
                 "serving": [{ "network": "default", "layer": "el", "node": "geth-1" }],
             }],
+            "wishes": [{
+                "network": "default", "layer": "el", "node": "geth-2", "cordoned": true, "revision": 4,
+                "replicas": [{ "replica": "r1", "met": false, "last_error": "no such node" }],
+            }],
             "nodes": [{
                 "network": "default", "layer": "el", "node": "geth-2", "verdicts": { "down": 1, "up": 2 }, "of": 3,
                 "replicas": [
@@ -184,7 +220,9 @@ mod tests {
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert!(row("r1").contains("default el 77") && row("r1").ends_with("default el geth-1"), "{text}");
         assert!(row("r3").contains("failed"), "{text}");
-        assert!(text.ends_with("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");
+        assert!(text.contains("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");
+        let wish = "wish: default el geth-2 cordoned (revision 4), not applied by r1: no such node\n";
+        assert!(text.ends_with(wish), "{text}");
         assert!(render(None).contains("in no cluster"));
     }
 }

@@ -154,6 +154,7 @@ impl Driver {
         heartbeat.term = self.lead.term(now);
         heartbeat.wants_lead = self.lead.wants_lead();
         (heartbeat.heads, heartbeat.serving, heartbeat.verdicts) = (local.heads, local.serving, local.verdicts);
+        heartbeat.applied.clone_from(&self.applied);
         env!("CARGO_PKG_VERSION").clone_into(&mut heartbeat.build);
     }
 
@@ -173,11 +174,11 @@ impl Driver {
     }
 
     /// Has a request's answer fed to the rules.
-    fn ask(&mut self, answer: impl Future<Output = Feed> + Send + 'static) {
+    pub(super) fn ask(&mut self, answer: impl Future<Output = Feed> + Send + 'static) {
         self.requests.push(Box::pin(answer));
     }
 
-    fn write(
+    pub(super) fn write(
         &self,
         key: &Key,
         expected: Option<StoreRevision>,

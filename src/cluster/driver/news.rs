@@ -8,8 +8,11 @@ use crate::{
         connect::incarnation,
         lease, membership,
         store::{Entry, Event, Prefix, Revision},
+        wishes::Wishes,
     },
-    domain::fleet::{Heartbeat, Incarnation, Key, MemberState, ReplicaName, StoreRevision, View, decode},
+    domain::fleet::{
+        Heartbeat, Incarnation, Key, MemberState, NodeRef, ReplicaName, StoreRevision, View, Wish, decode,
+    },
 };
 
 impl Driver {
@@ -69,6 +72,7 @@ impl Driver {
         warn!(%bucket, "the cluster's bucket is another: this replica joins anew");
         self.reset();
         self.bucket = bucket;
+        self.wishes.send_modify(Wishes::recreated);
         self.lead_sees(lease::Watched::Recreated);
         self.member_sees(membership::Watched::Recreated);
     }
@@ -90,6 +94,7 @@ impl Driver {
                 };
                 self.lead_sees(watched);
             }
+            Key::Wish(node) => self.wished(text, node, entry),
             Key::View => {
                 let view = decode::<View>(text, &entry.value, self.bucket);
                 let view = view.map_err(|malformed| self.unreadable(&malformed)).ok();
@@ -114,12 +119,21 @@ impl Driver {
         heartbeat.wants_lead && state() == Some(MemberState::Active)
     }
 
+    fn wished(&mut self, text: &str, node: NodeRef, entry: &Entry) {
+        match decode::<Wish>(text, &entry.value, self.bucket) {
+            Ok(wish) => self.wishes.send_modify(|wishes| wishes.saw(node, number(entry.revision), wish)),
+            // The last wish that could be read stays.
+            Err(malformed) => self.unreadable(&malformed),
+        }
+    }
+
     fn deleted(&mut self, text: &str, revision: Revision) {
         // Where the store tells of no deletion, the number is that of the entry itself.
         let revision = StoreRevision(revision.get().saturating_add(1));
         match text.parse::<Key>() {
             Ok(Key::Leader) => self.lead_sees(lease::Watched::Gone { revision }),
             Ok(Key::Replica(replica)) => self.member_sees(membership::Watched::Gone { replica, revision }),
+            Ok(Key::Wish(node)) => self.wishes.send_modify(|wishes| wishes.gone(&node, revision)),
             Ok(Key::View) => self.member_sees(membership::Watched::ViewGone { revision }),
             Err(_) => {}
         }

@@ -70,6 +70,7 @@ impl World {
                 let view: Option<View> = fleet::decode(&text, &value, bucket).ok();
                 self.member(at, membership::Input::Watch(membership::Watched::View { revision, view }));
             }
+            Key::Wish(_) => {}
             Key::Replica(replica) => {
                 let heartbeat = fleet::decode(&text, &value, bucket).ok().map(Box::new);
                 let watched = membership::Watched::Heartbeat { replica, revision, heartbeat };

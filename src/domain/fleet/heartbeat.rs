@@ -1,5 +1,7 @@
 //! A replica's true state, as the replica reports it at each heartbeat.
 
+use std::{collections::BTreeMap, fmt};
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -7,6 +9,7 @@ use super::{
     payload::{FORMAT, Unknown, payload},
     revision::{Epoch, StoreRevision, Term, ViewNumber},
     view::MemberState,
+    wish::Applied,
     word::{LayerWord, Role, VerdictWord},
 };
 
@@ -41,6 +44,12 @@ pub struct NodeRef {
     pub layer: LayerWord,
     /// The node.
     pub node: NodeName,
+}
+
+impl fmt::Display for NodeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.network, self.layer, self.node)
+    }
 }
 
 /// A replica's verdict on a node.
@@ -91,6 +100,10 @@ pub struct Heartbeat {
     /// The verdicts on all nodes.
     #[serde(default)]
     pub verdicts: Vec<NodeVerdict>,
+    /// The wishes that were applied, by the text of their keys: a newer replica may have wishes of
+    /// other kinds.
+    #[serde(default)]
+    pub applied: BTreeMap<String, Applied>,
     /// The version of the program.
     #[serde(default)]
     pub build: String,
@@ -115,6 +128,7 @@ impl Heartbeat {
             heads: Vec::new(),
             serving: Vec::new(),
             verdicts: Vec::new(),
+            applied: BTreeMap::new(),
             build: String::new(),
             other: Unknown::new(),
         }

@@ -4,7 +4,11 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use super::name::{NotAName, ReplicaName};
+use super::{
+    heartbeat::NodeRef,
+    name::{NotAName, ReplicaName},
+    word::LayerWord,
+};
 
 /// A key that cannot be read, which is no reason to stop a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
@@ -75,6 +79,8 @@ pub enum Key {
     View,
     /// A replica's registration and heartbeats.
     Replica(ReplicaName),
+    /// The operator's wish for a node.
+    Wish(NodeRef),
 }
 
 impl fmt::Display for Key {
@@ -83,6 +89,10 @@ impl fmt::Display for Key {
             Self::Leader => f.write_str("leader"),
             Self::View => f.write_str("view"),
             Self::Replica(replica) => write!(f, "replica.{}", KeyToken::of(replica.as_str()).0),
+            Self::Wish(NodeRef { network, layer, node }) => {
+                let [network, layer, node] = [network.as_str(), layer.as_str(), node.as_str()].map(KeyToken::of);
+                write!(f, "wish.{}.{}.{}", network.0, layer.0, node.0)
+            }
         }
     }
 }
@@ -97,6 +107,11 @@ impl FromStr for Key {
             ["leader"] => Self::Leader,
             ["view"] => Self::View,
             ["replica", replica] => Self::Replica(name(replica)?.parse()?),
+            ["wish", network, layer, node] => Self::Wish(NodeRef {
+                network: name(network)?.parse()?,
+                layer: LayerWord::from(&*name(layer)?),
+                node: name(node)?.parse()?,
+            }),
             _ => return Err(NotAKey::Shape(text.into())),
         })
     }

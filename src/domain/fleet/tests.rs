@@ -23,6 +23,8 @@ fn payloads_of_format_1_are_read_and_written() {
     assert_eq!(lease.term_at(StoreRevision(99)), Term(13));
     let view: View = golden(include_str!("golden/view.json"));
     assert_eq!(view.active().count(), 1);
+    let wish: Wish = golden(include_str!("golden/wish.json"));
+    assert!(wish.cordoned);
 }
 
 /// C14: a newer version's fields, words and kinds are kept, counted and written back.
@@ -77,7 +79,9 @@ fn names_that_break_keys_are_refused() {
 /// C3, C4.
 #[test]
 fn keys_are_read_back_and_others_are_refused() {
+    let node = NodeRef { network: "main".parse().unwrap(), layer: LayerWord::Cl, node: "a.b".parse().unwrap() };
     for (key, text) in [
+        (Key::Wish(node), "wish.main.cl.a=2Eb"),
         (Key::Leader, "leader"),
         (Key::View, "view"),
         (Key::Replica("r1.example".parse().unwrap()), "replica.r1=2Eexample"),

@@ -9,17 +9,16 @@ use serde_json::{Value, json};
 
 use super::{failure, json_reply};
 use crate::{
-    cluster::{Change, Cluster, Leader, Peer, Seen, Snapshot, counts, moment::Moment},
-    domain::fleet::{MemberState, NodeRef, ReplicaName, Role, VerdictWord},
+    cluster::{Change, Cluster, Leader, Peer, Seen, Snapshot, Wished, counts, moment::Moment},
+    domain::fleet::{Key, LayerWord, MemberState, NodeRef, ReplicaName, Role, VerdictWord},
     metrics::ClusterFacts,
+    pool::Pool,
 };
 
 /// `GET /leader`: 200 at the leader, 503 at any other replica, so that a load balancer, or the
 /// holder of an address, can follow.
 pub(super) fn leader(cluster: Option<&Cluster>) -> Response<Full<Bytes>> {
-    let Some(cluster) = cluster else {
-        return failure(StatusCode::NOT_FOUND, "this proxy is in no cluster: its settings have no [cluster]");
-    };
+    let Some(cluster) = cluster else { return alone() };
     let term = cluster.leads();
     let snapshot = cluster.snapshot();
     let status = if term.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -28,6 +27,28 @@ pub(super) fn leader(cluster: Option<&Cluster>) -> Response<Full<Bytes>> {
         status,
         &json!({ "leading": term.is_some(), "term": term, "replica": snapshot.replica.as_str(), "last_leader": holder }),
     )
+}
+
+/// The answer of a proxy that is in no cluster.
+pub(super) fn alone() -> Response<Full<Bytes>> {
+    failure(StatusCode::NOT_FOUND, "this proxy is in no cluster: its settings have no [cluster]")
+}
+
+/// Writes the operator's wish for a node.
+pub(super) async fn wish(cluster: &Cluster, pool: &Pool, name: &str, cordoned: bool) -> Response<Full<Bytes>> {
+    let (network, layer) = (&*pool.network, pool.layer.as_str());
+    let (Ok(network), Ok(node)) = (network.parse(), name.parse()) else {
+        return failure(StatusCode::BAD_REQUEST, "the node has a name that a cluster cannot have");
+    };
+    match cluster.wish(NodeRef { network, layer: LayerWord::from(layer), node }, cordoned).await {
+        Ok(revision) => json_reply(
+            StatusCode::OK,
+            &json!({
+                "node": name, "network": &*pool.network, "layer": layer, "cordoned": cordoned, "revision": revision,
+            }),
+        ),
+        Err(why) => failure(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
 }
 
 /// The cluster in `/status`.
@@ -80,6 +101,7 @@ pub(super) fn status(cluster: &Cluster) -> Value {
         "last_fence": last_fence,
         "nodes": fleet.verdicts().iter().map(|(node, seen)| node_told(node, seen)).collect::<Vec<_>>(),
         "changes": fleet.changes().map(|change| change_told(change, now)).collect::<Vec<_>>(),
+        "wishes": wishes_told(cluster, peers),
         "replicas": peers.iter().map(|peer| told(peer, &snapshot, now)).collect::<Vec<_>>(),
     })
 }
@@ -108,6 +130,29 @@ fn told(peer: &Peer, snapshot: &Snapshot, now: Moment) -> Value {
         "heads": heads.collect::<Vec<_>>(),
         "serving": serving.collect::<Vec<_>>(),
     })
+}
+
+/// The wishes, and how far each replica is that the view has as a member.
+fn wishes_told(cluster: &Cluster, peers: &[Peer]) -> Vec<Value> {
+    let wishes = cluster.wishes();
+    let wishes = wishes.borrow();
+    let told = wishes.iter().map(|(node, Wished { revision, wish })| {
+        let key = Key::Wish(node.clone()).to_string();
+        let replicas = peers.iter().map(|peer| {
+            let applied = peer.heartbeat.applied.get(&key);
+            let last_error = applied.and_then(|applied| applied.last_error.as_deref());
+            let is_met = last_error.is_none() && applied.is_some_and(|applied| applied.revision >= *revision);
+            json!({
+                "replica": peer.name.as_str(), "applied": applied.map(|applied| applied.revision), "met": is_met,
+                "last_error": last_error,
+            })
+        });
+        json!({
+            "network": node.network.as_str(), "layer": node.layer.as_str(), "node": node.node.as_str(),
+            "cordoned": wish.cordoned, "revision": revision, "replicas": replicas.collect::<Vec<_>>(),
+        })
+    });
+    told.collect()
 }
 
 /// A node, as the replicas see it.

@@ -100,7 +100,8 @@ pub(super) fn may_be_compressed(request: &Request) -> bool {
         }
         _ => false,
     };
-    request.route.class == Class::Once || (request.method == Method::GET && is_long)
+    let is_unknown = request.route.group == "other" || request.route.class == Class::Once;
+    is_unknown || (request.method == Method::GET && is_long)
 }
 
 impl Requests {

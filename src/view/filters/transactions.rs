@@ -141,6 +141,7 @@ impl Source {
                 *known = (now, Barren::default());
             }
             let (pool, barren) = (&known.0, &mut known.1);
+            barren.forget_outages(pool);
             match barren.avoided.choose(pool, |_| true, Instant::now()) {
                 Some(node) if self.poll_at(pool, node, barren, began).await? => {}
                 // Another node may make one.
@@ -257,6 +258,7 @@ impl Source {
                 }
             }
             self.until_the_end(sleep(POLL)).await?;
+            barren.forget_outages(pool);
             if !Arc::ptr_eq(&self.topics.pool(), pool) || barren.is_better_elsewhere(pool, node) || is_over(pool, began)
             {
                 return Ok(Parted { is_useful: true, is_there: true });
@@ -273,7 +275,7 @@ struct Barren {
     refused: BTreeSet<NodeId>,
     /// The error of the first of these.
     first: Option<Refusal>,
-    /// Nodes whose last filter was lost early.
+    /// Nodes whose last filter was lost early, and which have been usable since.
     shaky: BTreeSet<NodeId>,
 }
 
@@ -313,6 +315,13 @@ impl Barren {
             self.is_useless(pool, node);
         }
         is_early && is_again
+    }
+
+    /// Forgets early losses of nodes that are not usable now. An outage explains such a loss: a
+    /// node that dies twice in ten seconds loses two filters, and serves filters all the same.
+    fn forget_outages(&mut self, pool: &Pool) {
+        let snapshot = pool.snapshot();
+        self.shaky.retain(|node| snapshot.nodes[*node].preference(0, 0).is_some());
     }
 
     /// Whether every node that serves has refused.

@@ -5,7 +5,7 @@ use steadfast::devnet::Fault;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::setup::{POLL, Setup, Way};
-use crate::common::client::call;
+use crate::common::{client::call, until};
 
 impl Setup {
     async fn transactions(&self) -> Value {
@@ -72,6 +72,23 @@ async fn transactions_come_from_another_node_after_a_switch() {
         let sent = setup.send(3);
         sleep(Duration::from_secs(2)).await;
         assert_eq!(setup.poll(&filter).await, sent, "{way:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_die_twice_in_a_row_are_asked_for_filters_at_once() {
+    let setup = Setup::new(Way::Http, "").await;
+    let filter = setup.transactions().await;
+    for _ in 0..3 {
+        setup.devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
+        until("no node is usable", async || setup.proxy.side().await["active"].is_null()).await;
+        setup.devnet.nodes().for_each(|node| node.clear_faults());
+        setup.active("el-1").await;
+        sleep(Duration::from_secs(3)).await;
+        setup.poll(&filter).await;
+        let sent = setup.send(3);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(setup.poll(&filter).await, sent);
     }
 }
 

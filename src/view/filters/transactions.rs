@@ -275,8 +275,10 @@ struct Barren {
     refused: BTreeSet<NodeId>,
     /// The error of the first of these.
     first: Option<Refusal>,
-    /// Nodes whose last filter was lost early, and which have been usable since.
+    /// Nodes whose last filter was lost early.
     shaky: BTreeSet<NodeId>,
+    /// Nodes that could not serve when last looked at.
+    away: BTreeSet<NodeId>,
 }
 
 impl Barren {
@@ -317,11 +319,19 @@ impl Barren {
         is_early && is_again
     }
 
-    /// Forgets early losses of nodes that are not usable now. An outage explains such a loss: a
-    /// node that dies twice in ten seconds loses two filters, and serves filters all the same.
+    /// Forgets what is known of a node that has come back from an outage. The outage explains lost
+    /// filters and failed requests: a node that dies twice in ten seconds loses two filters, and
+    /// serves filters all the same.
     fn forget_outages(&mut self, pool: &Pool) {
-        let snapshot = pool.snapshot();
-        self.shaky.retain(|node| snapshot.nodes[*node].preference(0, 0).is_some());
+        for (node, facts) in pool.snapshot().nodes.by_node() {
+            if facts.preference(0, 0).is_none() {
+                self.away.insert(node);
+            } else if self.away.remove(&node) {
+                self.shaky.remove(&node);
+                self.refused.remove(&node);
+                self.avoided.forgive(node);
+            }
+        }
     }
 
     /// Whether every node that serves has refused.

@@ -207,7 +207,7 @@ impl Calls {
             return Err(Refusal::NeedsWebSocket);
         }
         if let Some(answer) = self.known(request, method) {
-            return self.take_own(answer, alarm, take).await;
+            return self.take_own(answer, request, terms, alarm, take).await;
         }
         let stall = if method.is_repeatable() { self.settings.attempt_timeout.min(STALL) } else { STALL };
         let (mut moved, mut carried) = (None::<Arc<Self>>, Carried::default());
@@ -222,7 +222,9 @@ impl Calls {
                     }
                     Err(Exit::Refused(refusal)) => {
                         self.failures.note(&calls.pool, &run.tries);
-                        return Err(refusal);
+                        // Without a node the outbox still knows its own transactions.
+                        let Some(kept) = self.kept_transaction(request, method, terms) else { return Err(refusal) };
+                        return self.take_own(kept, request, terms, alarm, take).await;
                     }
                     Err(Exit::Moved(next, permit)) => break (next, permit),
                 };
@@ -243,8 +245,19 @@ impl Calls {
         }
     }
 
-    /// Takes an answer of the proxy's own, which is in memory.
-    async fn take_own<T: Take>(&self, answer: Answer, alarm: &mut Alarm, take: &T) -> Result<T::Taken, Refusal> {
+    /// Takes an answer of the proxy's own, which is in memory and has no id yet.
+    async fn take_own<T: Take>(
+        &self,
+        mut answer: Answer,
+        request: &Request<'_>,
+        terms: &Terms<'_>,
+        alarm: &mut Alarm,
+        take: &T,
+    ) -> Result<T::Taken, Refusal> {
+        if let Some(id) = request.id {
+            answer.set_id(id);
+        }
+        answer.charge_to(terms.memory)?;
         take.take(answer, STALL, alarm).await.map_err(|lack| match lack {
             Lack::TooLong(refusal) => refusal,
             Lack::NoRoom(full) => full.into(),

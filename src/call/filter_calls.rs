@@ -81,13 +81,7 @@ impl Calls {
             () = alarm.at(terms.arrived + self.settings.timeout) => KeeperReply::Refused(Refusal::Deadline),
         };
         match kept {
-            KeeperReply::Answer(mut answer) => {
-                if let Some(id) = request.id {
-                    answer.set_id(id);
-                }
-                answer.charge_to(terms.memory)?;
-                self.take_own(answer, alarm, take).await
-            }
+            KeeperReply::Answer(answer) => self.take_own(answer, request, terms, alarm, take).await,
             KeeperReply::Refused(refusal) => Err(refusal),
             KeeperReply::Logs(params) => {
                 let id = request.id.unwrap_or(b"null");

@@ -13,9 +13,7 @@ impl Calls {
             _ => return None,
         };
         let bare = |params: &[u8]| params.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
-        let id = request.id.filter(|_| request.params.is_none_or(bare))?;
-        let mut answer = Answer::made(&format!("\"{result}\""));
-        answer.set_id(id);
-        Some(answer)
+        let is_asked = request.id.is_some() && request.params.is_none_or(bare);
+        is_asked.then(|| Answer::made(&format!("\"{result}\"")))
     }
 }

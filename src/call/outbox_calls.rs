@@ -111,7 +111,7 @@ impl Calls {
     ) -> Result<T::Taken, Refusal> {
         let outbox = self.outbox.get().filter(|_| !self.is_blocked(request, method));
         let Some(outbox) = outbox else { return Err(Refusal::Blocked(request.method.to_string())) };
-        let mut answer = match method.class {
+        let answer = match method.class {
             Class::RawTransaction => {
                 let asker = Asker { tenant: terms.tenant, headers: terms.headers, memory: terms.memory };
                 // Both arms are cancel-safe: a transaction whose client is gone is kept, or is not.
@@ -123,11 +123,13 @@ impl Calls {
             }
             _ => outbox.status(request, terms.tenant)?,
         };
-        if let Some(id) = request.id {
-            answer.set_id(id);
-        }
-        answer.charge_to(terms.memory)?;
-        self.take_own(answer, alarm, take).await
+        self.take_own(answer, request, terms, alarm, take).await
+    }
+
+    /// The transaction that a client asks for by its hash, where it is kept and waits.
+    pub(super) fn kept_transaction(&self, request: &Request<'_>, method: Method, terms: &Terms<'_>) -> Option<Answer> {
+        let outbox = self.outbox.get().filter(|_| method.label == BY_HASH)?;
+        outbox.pending(request, terms.tenant)
     }
 
     /// The answer in the place of a node's: to a `null` for a transaction that is kept and waits,
@@ -141,8 +143,8 @@ impl Calls {
         terms: &Terms<'_>,
     ) -> Option<Answer> {
         let outbox = self.outbox.get()?;
-        if answer.is_null && method.label == BY_HASH {
-            return outbox.pending(request, terms.tenant);
+        if answer.is_null {
+            return self.kept_transaction(request, method, terms);
         }
         if method.label != COUNT || request.text_param(1)? != "pending" {
             return None;

@@ -48,6 +48,14 @@ async fn a_kept_transaction_is_shown_pending_where_nodes_know_none() {
     let batch = format!("[{}]", call(9, "eth_getTransactionByHash", &format!("[\"{hash}\"]")));
     let batch = scene.proxy().post(batch).await.json();
     assert_eq!(batch[0]["result"]["hash"], json!(hash), "{batch}");
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Down);
+    }
+    scene.until_verdicts(["down"; 3]).await;
+    let answer = scene.ask("eth_getTransactionByHash", &format!("[\"{hash}\"]")).await;
+    assert_eq!((&answer["result"]["hash"], &answer["id"]), (&json!(hash), &json!(2)), "no node is left: {answer}");
+    let other = scene.ask("eth_getTransactionByHash", &format!("[\"{}\"]", B256::ZERO)).await;
+    assert!(other["error"].is_object(), "nobody knows: {other}");
 }
 
 /// Each transition once, from the first to the last, over the death of the node that served.

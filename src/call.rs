@@ -17,12 +17,12 @@ pub mod outbox_calls;
 pub mod raw_sends;
 mod remembered;
 mod run;
+pub mod send_outcome;
 mod settle_transaction;
 mod slow_attempt;
 mod spread;
 mod terms;
 pub mod whole;
-pub mod word;
 
 use std::{
     sync::{Arc, OnceLock, atomic::AtomicUsize},

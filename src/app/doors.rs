@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long to wait after a failure to accept that another try would only repeat.
-const PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Failures in a row that are more than the failures of single connections.
 const MANY: u32 = 64;
 
@@ -194,7 +194,7 @@ impl Failures {
         // An error of one connection, which its client may have brought about, must not hold up the
         // next.
         if is_want || self.in_a_row > MANY {
-            sleep(PAUSE).await;
+            sleep(ACCEPT_PAUSE).await;
         }
         Err(is_want)
     }

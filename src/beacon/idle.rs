@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::domain::pace::Pace;
 
 /// How long a body may stand still, on either side.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_STANDSTILL: Duration = Duration::from_secs(30);
 
 /// Watches one body. The timer exists only while the body stands still.
 pub(super) struct Idle {
@@ -23,7 +23,7 @@ pub(super) struct Idle {
 impl Idle {
     /// For a body that has to move `rate` bytes in a second in the long run.
     pub(super) fn new(rate: u32) -> Self {
-        Self { pace: Pace::new(LONGEST, rate), waits: None }
+        Self { pace: Pace::new(MAX_STANDSTILL, rate), waits: None }
     }
 
     /// Passes on the outcome of a poll, which has `bytes` bytes; `None` when the body has been too
@@ -71,15 +71,15 @@ mod tests {
         let mut idle = Idle::new(1000);
         for _ in 0..3 {
             // The body stands still, but not for too long.
-            stands_still(&mut idle, LONGEST - Duration::from_millis(2)).await;
+            stands_still(&mut idle, MAX_STANDSTILL - Duration::from_millis(2)).await;
             moves(&mut idle, 30_000).await;
         }
         for _ in 0..2 {
-            stands_still(&mut idle, LONGEST / 3).await;
+            stands_still(&mut idle, MAX_STANDSTILL / 3).await;
             moves(&mut idle, 1).await;
         }
         let start = Instant::now();
         assert_eq!(poll_fn(|context| idle.watch(context, Poll::<usize>::Pending, |bytes| *bytes)).await, None);
-        assert!(start.elapsed() < LONGEST / 2 && start.elapsed() > LONGEST / 4, "{:?}", start.elapsed());
+        assert!(start.elapsed() < MAX_STANDSTILL / 2 && start.elapsed() > MAX_STANDSTILL / 4, "{:?}", start.elapsed());
     }
 }

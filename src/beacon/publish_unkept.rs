@@ -42,7 +42,7 @@ use crate::{
 /// Pieces that may wait for a node.
 const AHEAD: usize = 4;
 /// The longest piece. A node that takes some of a longer one would seem to take nothing.
-const LONGEST: usize = 64 << 10;
+const MAX_PIECE: usize = 64 << 10;
 
 /// A piece of the message; `None` is its end. A node that gets no end has not got all.
 type Piece = Option<Bytes>;
@@ -273,7 +273,7 @@ async fn pass_on(mut upload: Upload, mut takers: Vec<mpsc::Sender<Piece>>, late:
         {
             rest = more;
         }
-        let piece = Some(rest.split_to(rest.len().min(LONGEST))).filter(|piece| !piece.is_empty());
+        let piece = Some(rest.split_to(rest.len().min(MAX_PIECE))).filter(|piece| !piece.is_empty());
         let is_end = piece.is_none();
         let end = Instant::now() + late;
         let (mut left, mut slow) = (Vec::with_capacity(takers.len()), Vec::new());

@@ -45,7 +45,7 @@ use crate::{
 
 /// How long a node may take to answer a question about itself, and how much of the answer is read.
 const ASKING: Duration = Duration::from_secs(2);
-const LONGEST: usize = 64 * 1024;
+const MAX_ANSWER: usize = 64 * 1024;
 
 /// After so many failures in a row a node is left alone for a slot with requests of that kind.
 const FAILURES: u32 = 3;
@@ -263,7 +263,7 @@ async fn body(pool: &Pool, node: NodeId, path: &'static str) -> Option<Bytes> {
         if response.head.status != 200 {
             return None;
         }
-        response.whole(LONGEST, || {}).await.ok()
+        response.whole(MAX_ANSWER, || {}).await.ok()
     };
     timeout(ASKING, read).await.ok()?
 }

@@ -39,13 +39,13 @@ use crate::{
 };
 
 /// Bytes that are kept, at most.
-const MOST: usize = 32 << 20;
+const MAX_BYTES: usize = 32 << 20;
 /// Bodies that are kept, at most.
-const MOST_BODIES: usize = 4096;
+const MAX_BODIES: usize = 4096;
 /// For how many epochs a request is kept.
 const EPOCHS: u32 = 2;
 /// The same for a request that names its end, at most: a sync committee's period.
-const MOST_EPOCHS: u32 = 256;
+const MAX_EPOCHS: u32 = 256;
 /// Bytes that a kept request takes besides its body.
 const EACH: usize = 512;
 /// Kinds of requests, with that of all that have no name here.
@@ -182,7 +182,7 @@ pub(super) struct Due {
 impl ToldMessages {
     /// For so many nodes.
     pub(super) fn new(nodes: usize) -> Self {
-        Self::up_to(MOST, nodes)
+        Self::up_to(MAX_BYTES, nodes)
     }
 
     fn up_to(most: usize, nodes: usize) -> Self {
@@ -201,7 +201,7 @@ impl ToldMessages {
     ) -> Telling {
         let about = About::of(request, body.bytes()).map(Arc::new);
         let epochs = about.as_ref().and_then(|about| about.epochs(present)).unwrap_or(EPOCHS);
-        let epochs = epochs.clamp(EPOCHS, MOST_EPOCHS);
+        let epochs = epochs.clamp(EPOCHS, MAX_EPOCHS);
         let mut state = self.state();
         if state.claim.is_none() {
             state.claim = body.claim_beside();
@@ -446,7 +446,7 @@ impl State {
     /// Keeps no more than the limits allow, and than the clients' memory has room for.
     fn make_room(&mut self, most: usize) {
         while self.bytes > most && self.thin(ToldMessage::weight) {}
-        while self.told.len() > MOST_BODIES && self.thin(|_| 1) {}
+        while self.told.len() > MAX_BODIES && self.thin(|_| 1) {}
         self.count();
     }
 

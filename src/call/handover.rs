@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     raw_sends::{Submission, count, is_target, kind},
     remembered::Remembered,
-    word::Word,
+    send_outcome::SendOutcome,
 };
 use crate::{
     config::SendTo,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The pause between two transactions for one node.
-const PAUSE: Duration = Duration::from_millis(5);
+const SEND_PAUSE: Duration = Duration::from_millis(5);
 /// The pauses before a busy node is sent a transaction again.
 const BUSY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
@@ -126,16 +126,16 @@ impl Handover {
             let Some(due) = remembered.next(node) else { break };
             let submission = Submission::new(&due.transaction.raw, &[]);
             let mut sent = submission.send(&pool.nodes[node], Instant::now() + *time_limit, &mut ()).await;
-            let word = Word::of(&mut sent);
+            let word = SendOutcome::of(&mut sent);
             count(metrics, pool, SendReason::Again, &word);
-            if let Word::Busy { wait } = word {
+            if let SendOutcome::Busy { wait } = word {
                 remembered.put_back(node, &due);
                 let pause = pauses.pause();
                 sleep(wait.unwrap_or(pause).max(pause)).await;
             } else {
                 due.sends.heard(node, &word);
                 pauses = BUSY;
-                sleep(PAUSE).await;
+                sleep(SEND_PAUSE).await;
             }
         }
         node

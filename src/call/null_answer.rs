@@ -16,7 +16,7 @@ const RECENT: u64 = 64;
 /// For how long nodes are asked again for an announced block or transaction.
 const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before nodes are asked again; doubles each time.
-const PAUSE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether a `null` is to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub(super) struct Null {
 impl Null {
     pub(super) fn new(answer: Answer, promise: Promise, now: Instant) -> Self {
         let until = if promise == Promise::Soon { now + ANNOUNCED_TIMEOUT } else { now };
-        Self { answer, until, pause: PAUSE }
+        Self { answer, until, pause: FIRST_PAUSE }
     }
 
     /// The next pause, after all nodes were asked; `None` when the `null` is to be believed.

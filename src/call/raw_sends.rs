@@ -29,7 +29,7 @@ use super::{
     attempt::{Attempt, Sent},
     leaving::Leaving,
     remembered::Sends,
-    word::Word,
+    send_outcome::SendOutcome,
 };
 use crate::{
     config::{SendTo, Verify},
@@ -130,9 +130,9 @@ pub struct Words {
 
 impl Words {
     /// The next node's word; `None` when all have spoken. Cancel-safe.
-    pub async fn next(&mut self) -> Option<(NodeId, Word)> {
+    pub async fn next(&mut self) -> Option<(NodeId, SendOutcome)> {
         let (node, mut sent) = self.heard.recv().await?;
-        let word = Word::of(&mut sent);
+        let word = SendOutcome::of(&mut sent);
         note_late(&self.pool, node, sent);
         Some((node, word))
     }
@@ -365,7 +365,7 @@ impl Calls {
                 let _counted = counted;
                 let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
                 drop(gate);
-                let word = Word::of(&mut sent);
+                let word = SendOutcome::of(&mut sent);
                 count(&counts, &pool, reason, &word);
                 sends.iter().for_each(|sends| sends.heard(node, &word));
                 if let Err(mpsc::error::SendError((node, sent))) = words.send((node, sent)).await {
@@ -378,7 +378,7 @@ impl Calls {
 }
 
 /// Counts a node's word on a send.
-pub(super) fn count(counts: &Metrics, pool: &Pool, reason: SendReason, word: &Word) {
+pub(super) fn count(counts: &Metrics, pool: &Pool, reason: SendReason, word: &SendOutcome) {
     counts.raw_transaction_sent(&pool.network, reason, word.name());
 }
 

@@ -24,7 +24,7 @@ use std::{
 use alloy_primitives::B256;
 use tokio::{sync::Notify, time::Instant};
 
-use super::word::Word;
+use super::send_outcome::SendOutcome;
 use crate::{
     domain::{client::Peer, node_id::NodeId},
     memory::{Account, Claim},
@@ -34,9 +34,9 @@ use crate::{
 /// For how long a transaction is kept: some blocks.
 const KEPT_FOR: Duration = Duration::from_secs(5 * 60);
 /// Transactions that are kept, at most.
-const MOST: usize = 4096;
+const MAX_TRANSACTIONS: usize = 4096;
 /// Bytes that are kept, at most.
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// Bytes that a kept transaction takes besides its own.
 const EACH: usize = 256;
 
@@ -75,9 +75,9 @@ impl Sends {
 
     /// The word of a node that was sent the transaction. The word counts for the life in which the
     /// node was sent the transaction.
-    pub(super) fn heard(&self, node: NodeId, word: &Word) {
+    pub(super) fn heard(&self, node: NodeId, word: &SendOutcome) {
         let life = self.0[node].load(Acquire) >> STATE_BITS;
-        let has_said = matches!(word, Word::Took | Word::AlreadyKnown | Word::Refused { .. });
+        let has_said = matches!(word, SendOutcome::Took | SendOutcome::AlreadyKnown | SendOutcome::Refused { .. });
         self.set(node, life, if has_said { SAID } else { FAILED });
     }
 }
@@ -318,8 +318,8 @@ impl State {
 
     /// Keeps no more than the limits allow, and than the clients' memory has room for.
     fn make_room(&mut self) {
-        while self.bytes > MOST_BYTES && self.thin(BYTES) {}
-        while self.kept.len() > MOST && self.thin(COUNT) {}
+        while self.bytes > MAX_BYTES && self.thin(BYTES) {}
+        while self.kept.len() > MAX_TRANSACTIONS && self.thin(COUNT) {}
         self.count();
     }
 

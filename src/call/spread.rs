@@ -28,7 +28,7 @@ use super::{
     raw_sends::{Sender, Signals, Submission, UnderWay, is_target},
     remembered::{Sends, Transaction},
     run::CallRun,
-    word::Word,
+    send_outcome::SendOutcome,
 };
 use crate::{
     config::SendTo,
@@ -185,9 +185,9 @@ impl<'a> CallRun<'a> {
                 }
             };
             left.retain(|other| *other != node);
-            match Word::of(&mut sent) {
-                Word::Took | Word::AlreadyKnown => return Spread::Taken(self.taken_by(node, sent)),
-                Word::Refused { for_good, .. } => {
+            match SendOutcome::of(&mut sent) {
+                SendOutcome::Took | SendOutcome::AlreadyKnown => return Spread::Taken(self.taken_by(node, sent)),
+                SendOutcome::Refused { for_good, .. } => {
                     let place = nodes.iter().position(|other| *other == node).unwrap_or(nodes.len());
                     match sent {
                         Sent::OfTheCaller(answer) | Sent::OfNobody(answer) => {
@@ -200,10 +200,10 @@ impl<'a> CallRun<'a> {
                     }
                 }
                 // An answer for which there is no room is one that is not known.
-                Word::Lost if matches!(sent, Sent::NoRoom(_) | Sent::TooLong) => {
+                SendOutcome::Lost if matches!(sent, Sent::NoRoom(_) | Sent::TooLong) => {
                     self.record_failed_attempt(node, Sent::Lost(None))
                 }
-                Word::Busy { .. } | Word::Lost => self.record_failed_attempt(node, sent),
+                SendOutcome::Busy { .. } | SendOutcome::Lost => self.record_failed_attempt(node, sent),
             }
         }
         for node in left {

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The longest file that is read, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 
 /// Reads the file at `path`, which may be a pipe: a shell's `<(…)`.
 ///
@@ -16,8 +16,8 @@ const LONGEST: u64 = 1 << 20;
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
-    File::open(path).map_err(cannot)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > LONGEST { Err(format!("is longer than {LONGEST} bytes")) } else { Ok(bytes) }
+    File::open(path).map_err(cannot)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE { Err(format!("is longer than {MAX_FILE} bytes")) } else { Ok(bytes) }
 }
 
 /// Whether `path` is a file that can be read at any time: no pipe, which may wait for a writer, and

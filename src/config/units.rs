@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::problem::Invalid;
 
 /// Nothing that Steadfast waits for takes longer; a longer one is a slip of the unit.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Reads `500ms`, `1s`, `2m`, `1h`, `7d`.
 ///
@@ -27,7 +27,7 @@ pub fn duration(text: &str) -> Result<Duration, Invalid> {
         .ok()
         .and_then(|n| n.checked_mul(milliseconds_each))
         .map(Duration::from_millis)
-        .filter(|duration| *duration <= LONGEST)
+        .filter(|duration| *duration <= MAX_DURATION)
         .ok_or(Invalid("must not be longer than a year"))
 }
 
@@ -77,7 +77,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        assert_eq!(duration("8760h"), Ok(LONGEST));
+        assert_eq!(duration("8760h"), Ok(MAX_DURATION));
         for text in
             ["", "1", "s", "-1s", "+1s", "1.5s", "1S", "1 s ", "1  s", "1m30s", "1D", "1µs", "٣s", "0x1s", "1_0s"]
         {

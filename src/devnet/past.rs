@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::view::Snapshot;
 
 /// Snapshots that are kept; a node that lags further behind sees the oldest.
-const KEPT: usize = 256;
+const KEPT_SNAPSHOTS: usize = 256;
 
 /// The chain's latest snapshots, with when each was made, oldest first.
 pub(super) struct Past(Mutex<VecDeque<(Instant, Arc<Snapshot>)>>);
@@ -23,7 +23,7 @@ impl Past {
 
     pub(super) fn push(&self, snapshot: Arc<Snapshot>) {
         let mut kept = self.kept();
-        if kept.len() == KEPT {
+        if kept.len() == KEPT_SNAPSHOTS {
             kept.pop_front();
         }
         kept.push_back((Instant::now(), snapshot));

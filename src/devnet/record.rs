@@ -13,7 +13,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 /// Requests kept; the oldest go first.
-const KEPT: usize = 10_000;
+const KEPT_REQUESTS: usize = 10_000;
 /// Bytes of params and bodies kept over all requests.
 const KEPT_BYTES: usize = 16 << 20;
 /// Different methods counted; any further one is counted as `other`.
@@ -95,7 +95,7 @@ impl Records {
         }
         kept.bytes += request.params.len() + request.body.len();
         kept.ring.push_back(request);
-        while kept.ring.len() > KEPT || kept.bytes > KEPT_BYTES {
+        while kept.ring.len() > KEPT_REQUESTS || kept.bytes > KEPT_BYTES {
             let Some(oldest) = kept.ring.pop_front() else { break };
             kept.bytes -= oldest.params.len() + oldest.body.len();
         }
@@ -193,12 +193,12 @@ mod tests {
     async fn records_are_bounded_and_counts_go_on() {
         let records = Records::default();
         let headers = Arc::default();
-        for i in 0..KEPT + 5 {
+        for i in 0..KEPT_REQUESTS + 5 {
             records.add(Transport::Http, "eth_call", &i.to_string(), &headers);
         }
-        assert_eq!(records.requests().len(), KEPT);
+        assert_eq!(records.requests().len(), KEPT_REQUESTS);
         assert_eq!(records.requests()[0].params, "5");
-        assert_eq!(records.count("eth_call"), KEPT as u64 + 5);
+        assert_eq!(records.count("eth_call"), KEPT_REQUESTS as u64 + 5);
         records.add(Transport::Http, "big", &"x".repeat(KEPT_BYTES), &headers);
         assert_eq!(records.requests().len(), 1);
         records.clear();

@@ -28,7 +28,7 @@ use super::{chain::Chain, hex, view::SLOTS_PER_EPOCH};
 use crate::net::{Dial, Endpoint};
 
 /// Between two attempts at a question that must be answered before the duties can begin.
-const PAUSE: Duration = Duration::from_millis(500);
+const ASK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The settings of a validator client.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ async fn run(chain: Arc<Chain>, client: Client, earning: watch::Sender<Earned>) 
     tasks.spawn(duties::watch(shared.clone()));
     shared.introduce().await;
     while !shared.learn(shared.times.next()).await {
-        sleep(PAUSE).await;
+        sleep(ASK_PAUSE).await;
     }
     let first = shared.times.next();
     for slot in first.. {
@@ -139,8 +139,8 @@ async fn run(chain: Arc<Chain>, client: Client, earning: watch::Sender<Earned>) 
 /// Asks for the time of genesis and the length of a slot until both are answered.
 async fn times(chain: &Chain, http: &Http) -> Times {
     loop {
-        let genesis = http.get("/eth/v1/beacon/genesis", PAUSE * 4).await;
-        let spec = http.get("/eth/v1/config/spec", PAUSE * 4).await;
+        let genesis = http.get("/eth/v1/beacon/genesis", ASK_PAUSE * 4).await;
+        let spec = http.get("/eth/v1/config/spec", ASK_PAUSE * 4).await;
         let number = |answer: &Value, key: &str| answer["data"][key].as_str()?.parse::<u64>().ok();
         let genesis = genesis.and_then(|answer| number(&answer, "genesis_time"));
         // Slots that are no whole seconds long are in milliseconds alone.
@@ -159,7 +159,7 @@ async fn times(chain: &Chain, http: &Http) -> Times {
             let zero = Instant::now().checked_sub(into).unwrap_or_else(Instant::now);
             return Times { zero, skipped, slot };
         }
-        sleep(PAUSE).await;
+        sleep(ASK_PAUSE).await;
     }
 }
 

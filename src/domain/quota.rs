@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The longest that `Retry-After` is obeyed: a slip of a gateway's clock must not take a node away
 /// for ever.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Codes that mean a quota with any words: HTTP's, and OnFinality's.
 const CODES: [i64; 2] = [429, -32029];
@@ -66,8 +66,8 @@ pub fn is_quota(code: i64, message: &str) -> bool {
 /// Whether a short answer that is no JSON-RPC response speaks of a quota, like a gateway's page or
 /// `{"message":"Too many requests"}`.
 pub fn is_quota_in_words(text: &[u8]) -> bool {
-    const LONGEST: usize = 4096;
-    text.len() <= LONGEST && OF_A_QUOTA.iter().any(|words| says(text, words))
+    const MAX_RETRY_AFTER: usize = 4096;
+    text.len() <= MAX_RETRY_AFTER && OF_A_QUOTA.iter().any(|words| says(text, words))
 }
 
 fn says(text: &[u8], words: &str) -> bool {
@@ -79,14 +79,14 @@ fn says(text: &[u8], words: &str) -> bool {
 pub fn retry_after(value: &[u8], date: Option<&[u8]>) -> Option<Duration> {
     let value = std::str::from_utf8(value).ok()?.trim();
     let wait = match value.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok().or((seconds > 0.0).then_some(LONGEST))?,
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok().or((seconds > 0.0).then_some(MAX_RETRY_AFTER))?,
         Err(_) => {
             let date = std::str::from_utf8(date?).ok()?;
             let (then, now) = (httpdate::parse_http_date(value).ok()?, httpdate::parse_http_date(date.trim()).ok()?);
             then.duration_since(now).unwrap_or(Duration::ZERO)
         }
     };
-    Some(wait.min(LONGEST))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; each further pause is twice as long.
-const PAUSE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The present stream, as clients see it that wait for their topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -284,7 +284,7 @@ impl Hub {
             News::Lost(_) if role == Role::Leaving => self.leaving = None,
             News::Lost(trouble)
                 if role == Role::Current && (self.goes_back(&trouble) || self.opens_again(&trouble)) => {}
-            News::Lost(trouble) => self.lost(role == Role::Next, trouble, PAUSE),
+            News::Lost(trouble) => self.lost(role == Role::Next, trouble, FIRST_PAUSE),
             News::Opened => {
                 if let Some(next) = &mut self.next {
                     next.running = true;
@@ -334,7 +334,7 @@ impl Hub {
         unsure.retain(|topic| !topics::CHAIN.contains(&topic.as_str()));
         if unsure.is_empty() {
             let text = "it does not know the topics of the chain".to_owned();
-            return self.shun(&next, Trouble { fault: Fault::Failing, text }, PAUSE);
+            return self.shun(&next, Trouble { fault: Fault::Failing, text }, FIRST_PAUSE);
         }
         if let Some(current) = self.current.as_ref().filter(|current| current.is_of(&next.pool, next.node)) {
             // The node knows the topics of its current stream; unless these were all.
@@ -436,8 +436,11 @@ impl Hub {
                 let is_other = |current: &Stream, other: NodeId| other != current.node && self.pool.is_usable(other);
                 let has_other =
                     |current: &Stream| NodeId::all(self.pool.nodes.len()).any(|other| is_other(current, other));
-                let pause =
-                    if self.current.as_ref().is_some_and(has_other) { self.pool.slot() * SILENT_SLOTS } else { PAUSE };
+                let pause = if self.current.as_ref().is_some_and(has_other) {
+                    self.pool.slot() * SILENT_SLOTS
+                } else {
+                    FIRST_PAUSE
+                };
                 self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }, pause);
             }
         }

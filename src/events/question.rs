@@ -39,7 +39,7 @@ const ALONE: Duration = Duration::from_millis(250);
 /// How often a new block's header is asked for, and the pause between: not every node serves a
 /// header at the moment of reporting the block.
 const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(50);
+const HEADER_PAUSE: Duration = Duration::from_millis(50);
 /// The pause before another node is asked for a header again, while the stream's own is silent.
 const AGAIN: Duration = Duration::from_millis(100);
 /// The longest answer that is read, in bytes.
@@ -172,7 +172,7 @@ impl One {
             Question::Header(root) => {
                 for attempt in 0..TRIES {
                     if attempt > 0 {
-                        sleep(PAUSE).await;
+                        sleep(HEADER_PAUSE).await;
                     }
                     if let Some(answer) = self.header(&root.to_string()).await {
                         return Some(answer);

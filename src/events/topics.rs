@@ -41,9 +41,9 @@ const KNOWN: [&str; 27] = [
 ];
 
 /// Topics that one client may ask for.
-const MOST: usize = 64;
+const MAX_TOPICS: usize = 64;
 /// Bytes of a topic's name.
-const LONGEST: usize = 64;
+const MAX_TOPIC_NAME: usize = 64;
 
 /// The word for a topic in metrics.
 pub fn label(topic: &str) -> &'static str {
@@ -66,8 +66,8 @@ pub fn parse(query: &str) -> Result<Names, String> {
         for name in list.replace("%2C", ",").replace("%2c", ",").split(',').filter(|name| !name.is_empty()) {
             // A topic's name goes into the node's URL, so only letters, digits and these marks are
             // let through.
-            if name.len() > LONGEST || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
-                let shown: String = name.chars().take(LONGEST).collect();
+            if name.len() > MAX_TOPIC_NAME || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
+                let shown: String = name.chars().take(MAX_TOPIC_NAME).collect();
                 return Err(format!("Invalid topic: {shown}"));
             }
             names.insert(name.to_owned());
@@ -75,7 +75,7 @@ pub fn parse(query: &str) -> Result<Names, String> {
     }
     match names.len() {
         0 => Err("No topics: name them as in ?topics=head,block".to_owned()),
-        count if count > MOST => Err(format!("Too many topics: {MOST} at most")),
+        count if count > MAX_TOPICS => Err(format!("Too many topics: {MAX_TOPICS} at most")),
         _ => Ok(names),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 /// How often such a line is written at most.
-const PAUSE: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lets one line pass in a while, and counts the others.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Throttle {
     /// the last one.
     pub fn pass(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if state.last.is_some_and(|last| last.elapsed() < LINE_INTERVAL) {
             state.since += 1;
             return None;
         }
@@ -106,9 +106,9 @@ mod tests {
         let throttle = Throttle::default();
         assert_eq!(throttle.pass(), Some(0));
         (0..5).for_each(|_| assert_eq!(throttle.pass(), None));
-        advance(PAUSE).await;
+        advance(LINE_INTERVAL).await;
         assert_eq!(throttle.pass(), Some(5));
-        advance(PAUSE).await;
+        advance(LINE_INTERVAL).await;
         assert_eq!(throttle.pass(), Some(0));
     }
 

@@ -19,10 +19,10 @@ use tokio::{
 };
 
 /// How long a caller waits for a lookup: the first if addresses of the name are known from before.
-const KNOWN: Duration = Duration::from_millis(300);
-const UNKNOWN: Duration = Duration::from_secs(1);
+const KNOWN_TTL: Duration = Duration::from_millis(300);
+const UNKNOWN_TTL: Duration = Duration::from_secs(1);
 /// How long good addresses are believed when lookups fail.
-const KEPT: Duration = Duration::from_secs(60 * 60);
+const STALE_TTL: Duration = Duration::from_secs(60 * 60);
 /// How long the address to which a connection came about is tried before the others.
 const PREFERRED: Duration = Duration::from_secs(60);
 /// Lookups under way at once, at most.
@@ -98,7 +98,7 @@ impl Names {
             return Ok(vec![address]);
         }
         let known = self.known(host);
-        let time_limit = if known.is_some() { KNOWN } else { UNKNOWN };
+        let time_limit = if known.is_some() { KNOWN_TTL } else { UNKNOWN_TTL };
         match self.find(host, time_limit).await {
             Ok(addresses) => Ok(self.sorted(host, addresses)),
             Err(error) => known.map(|(addresses, _)| self.sorted(host, addresses)).ok_or(error),
@@ -111,7 +111,7 @@ impl Names {
     /// When the name has no address, or none is found in time: also where some are known from
     /// before.
     pub async fn look_up_now(&self, host: &Arc<str>) -> Found {
-        self.find(host, UNKNOWN).await
+        self.find(host, UNKNOWN_TTL).await
     }
 
     async fn find(&self, host: &Arc<str>, time_limit: Duration) -> Found {
@@ -141,7 +141,7 @@ impl Names {
     pub fn known(&self, host: &Arc<str>) -> Option<(Vec<IpAddr>, Instant)> {
         let entries = lock(&self.entries);
         let good = entries.get(host)?.good.as_ref();
-        good.filter(|(_, since)| since.elapsed() < KEPT).cloned()
+        good.filter(|(_, since)| since.elapsed() < STALE_TTL).cloned()
     }
 
     fn sorted(&self, host: &Arc<str>, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
@@ -285,7 +285,7 @@ mod tests {
         for found in futures_util::future::join_all(many).await {
             assert_eq!(found.unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
-        assert_eq!((start.elapsed(), slow.asked.load(SeqCst)), (UNKNOWN, 1));
+        assert_eq!((start.elapsed(), slow.asked.load(SeqCst)), (UNKNOWN_TTL, 1));
         let asking = {
             let names = names.clone();
             tokio::spawn(async move { names.lookup(&other).await })
@@ -297,7 +297,7 @@ mod tests {
         // Known addresses serve when a lookup hangs, or fails, or finds nothing.
         let start = Instant::now();
         assert_eq!(names.lookup(&host).await.unwrap(), [ip("::1"), ip("1.1.1.1")]);
-        assert_eq!(start.elapsed(), KNOWN);
+        assert_eq!(start.elapsed(), KNOWN_TTL);
         for found in [|| Err(io::ErrorKind::Other.into()), || Ok(Vec::new())] {
             let asking = {
                 let (names, host) = (names.clone(), host.clone());
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(names.lookup(&host).await.unwrap(), [ip("1.1.1.1"), ip("::1")]);
         tokio::time::sleep(PREFERRED).await;
         assert_eq!(names.lookup(&host).await.unwrap(), [ip("::1"), ip("1.1.1.1")]);
-        tokio::time::sleep(KEPT).await;
+        tokio::time::sleep(STALE_TTL).await;
         assert!(names.lookup(&host).await.is_err(), "addresses of long ago are believed");
     }
 

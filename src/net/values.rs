@@ -19,9 +19,9 @@ const READ: usize = 16 << 10;
 /// it.
 const COPIED: usize = 8 << 10;
 /// Bytes that wait to be written beyond which no more messages are taken.
-const FULL: usize = 64 << 10;
+const MAX_WAITING: usize = 64 << 10;
 /// A buffer that was larger than this is given back when it is empty.
-const KEPT: usize = 64 << 10;
+const KEPT_BUFFER: usize = 64 << 10;
 
 /// Why no further value can be read.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
 
     /// Whether more messages may be taken before those that wait are written.
     pub fn has_room(&self) -> bool {
-        self.unwritten.len() < FULL
+        self.unwritten.len() < MAX_WAITING
     }
 
     /// Ready when everything is written.
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
             }
             self.unwritten.advance(written);
         }
-        if self.unwritten.capacity() > KEPT {
+        if self.unwritten.capacity() > KEPT_BUFFER {
             self.unwritten = BytesMut::new();
         }
         Pin::new(&mut self.io).poll_flush(context)
@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Values<S> {
 
     /// Gives a long buffer back when the buffer is empty.
     fn shrink(&mut self) {
-        if self.read.is_empty() && self.read.capacity() > KEPT {
+        if self.read.is_empty() && self.read.capacity() > KEPT_BUFFER {
             self.read = BytesMut::new();
         }
     }
@@ -281,10 +281,10 @@ mod tests {
         let mut values = Values::new(near, 1000);
         values.send(b"{\"a\":1}");
         assert!(values.has_room());
-        values.send(&[b' '; FULL]);
+        values.send(&[b' '; MAX_WAITING]);
         assert!(!values.has_room());
         let reads = tokio::spawn(async move {
-            let mut all = vec![0; FULL + 9];
+            let mut all = vec![0; MAX_WAITING + 9];
             far.read_exact(&mut all).await.unwrap();
             all
         });

@@ -21,7 +21,7 @@ const SMALL: usize = 4096;
 /// The reserve for small transactions: this part of the room.
 const RESERVE_DIVISOR: usize = 8;
 /// The pause before a sending without room asks for room again.
-const PAUSE: Duration = Duration::from_millis(20);
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// Copies of a transaction that a sending holds: the bytes, and their hex digits.
 const COPIES: usize = 3;
 /// Bytes of a sending besides the copies.
@@ -85,7 +85,7 @@ impl SendRoom {
             if let Some(place) = self.place(length) {
                 return place;
             }
-            sleep(PAUSE).await;
+            sleep(ROOM_PAUSE).await;
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
             let room = room.clone();
             async move { room.take(100_000).await }
         });
-        sleep(PAUSE * 10).await;
+        sleep(ROOM_PAUSE * 10).await;
         assert!(!waits.is_finished());
         assert!(room.take_now(5000).is_none(), "those who wait come first");
         assert!(room.take_now(100).is_some(), "a small one waits for no long ones");

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use alloy_primitives::B256;
 
 /// How many are remembered: those of the last minutes of a busy chain. 64 bytes each.
-const MOST: usize = 8192;
+const MAX_ANNOUNCED: usize = 8192;
 
 /// The latest hashes that clients were told of.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +19,7 @@ impl Announced {
         if !self.known.insert(hash) {
             return;
         }
-        if self.order.len() == MOST
+        if self.order.len() == MAX_ANNOUNCED
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
@@ -40,9 +40,9 @@ mod tests {
     fn the_latest_hashes_are_known_and_the_oldest_are_forgotten() {
         let hash = |number: usize| B256::new(std::array::from_fn(|place| (number >> (8 * (place % 8))) as u8));
         let mut announced = Announced::default();
-        (0..MOST + 10).for_each(|number| announced.add(hash(number)));
-        announced.add(hash(MOST));
-        assert!(!announced.has(&hash(9)) && announced.has(&hash(10)) && announced.has(&hash(MOST + 9)));
-        assert_eq!((announced.order.len(), announced.known.len()), (MOST, MOST));
+        (0..MAX_ANNOUNCED + 10).for_each(|number| announced.add(hash(number)));
+        announced.add(hash(MAX_ANNOUNCED));
+        assert!(!announced.has(&hash(9)) && announced.has(&hash(10)) && announced.has(&hash(MAX_ANNOUNCED + 9)));
+        assert_eq!((announced.order.len(), announced.known.len()), (MAX_ANNOUNCED, MAX_ANNOUNCED));
     }
 }

@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 use crate::domain::{block::BlockRef, node_id::NodeId};
 
 /// Heads that are remembered of each node.
-const KEPT: usize = 64;
+const KEPT_HEADS: usize = 64;
 /// Two nodes contradict each other when their hashes differ at each of the latest heights that both
 /// reported, this many. A fork of fewer blocks is everyday.
-const ENOUGH: usize = 3;
+const CONTRADICTING_HEIGHTS: usize = 3;
 
 /// The heads that each node named, in order: height and hash.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Claims {
         if said.back().is_some_and(|(number, hash)| *number == block.number && *hash == block.hash) {
             return;
         }
-        if said.len() == KEPT {
+        if said.len() == KEPT_HEADS {
             said.pop_front();
         }
         said.push_back((block.number, block.hash.clone()));
@@ -45,7 +45,7 @@ impl Claims {
 
     /// Whether `one` names blocks of `other` at greater heights than `other` does.
     pub(super) fn raises(&self, one: NodeId, other: NodeId) -> bool {
-        let mut raised: [&str; ENOUGH] = [""; ENOUGH];
+        let mut raised: [&str; CONTRADICTING_HEIGHTS] = [""; CONTRADICTING_HEIGHTS];
         let mut count = 0;
         for (number, hash) in self.0[one].iter().rev() {
             let Some((height, _)) = self.0[other].iter().rev().find(|(_, said)| hash.eq_ignore_ascii_case(said)) else {
@@ -58,7 +58,7 @@ impl Claims {
                 raised[count] = hash;
                 count += 1;
             }
-            if count == ENOUGH {
+            if count == CONTRADICTING_HEIGHTS {
                 return true;
             }
         }
@@ -76,10 +76,10 @@ impl Claims {
         latest == Some(true)
     }
 
-    /// Whether the two nodes name different blocks at the same heights, at least `ENOUGH` times in
-    /// a row. Returns the lowest of the latest such heights.
+    /// Whether the two nodes name different blocks at the same heights, at least
+    /// `CONTRADICTING_HEIGHTS` times in a row. Returns the lowest of the latest such heights.
     pub(super) fn contradict(&self, one: NodeId, other: NodeId) -> Option<u64> {
-        let mut differ: [u64; ENOUGH] = [0; ENOUGH];
+        let mut differ: [u64; CONTRADICTING_HEIGHTS] = [0; CONTRADICTING_HEIGHTS];
         let mut count = 0;
         for (number, hash) in self.0[one].iter().rev() {
             let Some((_, said)) = self.0[other].iter().rev().find(|(height, _)| height == number) else { continue };
@@ -91,7 +91,7 @@ impl Claims {
                 differ[count] = *number;
                 count += 1;
             }
-            if count == ENOUGH {
+            if count == CONTRADICTING_HEIGHTS {
                 return differ.into_iter().min();
             }
         }

@@ -46,7 +46,7 @@ use crate::domain::{
 
 /// The pause after an examination that found nothing, and the longest: each is twice the one
 /// before.
-const PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How many questions are asked at least and at most, and how many must be failed.
 const FEW: usize = 3;
@@ -297,7 +297,7 @@ pub(super) async fn examine(pool: &Pool, index: NodeId) -> Option<Trouble> {
         guilty = is_guilty(&others.iter().map(|(took, _)| (Took::Failed, *took)).collect::<Vec<_>>());
     }
     let mut state = node.evidence.lock();
-    let pause = if state.pause.is_zero() || guilty { PAUSE } else { doubled(state.pause, 1, LONGEST_PAUSE) };
+    let pause = if state.pause.is_zero() || guilty { FIRST_PAUSE } else { doubled(state.pause, 1, LONGEST_PAUSE) };
     (state.pause, state.not_before) = (pause, Some(Instant::now() + pause));
     if !guilty {
         return None;

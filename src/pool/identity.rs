@@ -14,9 +14,9 @@ use tokio::time::sleep;
 use super::Pool;
 
 /// How long a node may take to tell.
-const LIMIT: Duration = Duration::from_secs(5);
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Before a node is asked again, when none told.
-const PAUSE: Duration = Duration::from_secs(10);
+const ASK_PAUSE: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 4096;
 
@@ -39,13 +39,13 @@ pub(super) async fn learn(pool: Arc<Pool>, chain: u64) {
     while pool.chain_id() == Some(chain) {
         let active = pool.snapshot().active;
         if let Some(node) = active
-            && let Ok(told) = pool.ask_in_time(node, "net_version", "[]", MAX_ANSWER, LIMIT).await
+            && let Ok(told) = pool.ask_in_time(node, "net_version", "[]", MAX_ANSWER, ASK_TIMEOUT).await
         {
             if told.is_ok_and(|text| *text == *format!("\"{chain}\"").as_bytes()) {
                 pool.version.store(chain, Relaxed);
             }
             return;
         }
-        sleep(PAUSE).await;
+        sleep(ASK_PAUSE).await;
     }
 }

@@ -12,14 +12,14 @@
 //!    block. Then calls are home.
 //! 2. Calls wait only for a late node of a better tier than the serving node's, once the node has
 //!    been late for [`GRACE`], and the highest block stays the same meanwhile: for two block times,
-//!    but never longer than [`LONGEST`]. The wait begins only if the node's next block is due in
+//!    but never longer than [`MAX_WAIT`]. The wait begins only if the node's next block is due in
 //!    that time, by its last block and the chain's pace. If the node reaches the block, calls are
 //!    home; if not, they go on where they were. Example with 12 s blocks: the node is a block
 //!    behind, and its next is due in 1.5 s: calls wait, for 2 s at most.
-//! 3. The next wait begins [`PAUSE`] after the last one at the earliest. Each further wait in vain
-//!    doubles that time, up to 480 s. But just after calls have come home, an answer that was on
-//!    its way elsewhere may show a higher block still; calls then wait once more, at the better
-//!    node.
+//! 3. The next wait begins [`PAUSE_BETWEEN_WAITS`] after the last one at the earliest. Each further
+//!    wait in vain doubles that time, up to 480 s. But just after calls have come home, an answer
+//!    that was on its way elsewhere may show a higher block still; calls then wait once more, at
+//!    the better node.
 //!
 //! A node that is later than two block times stays late: the chain would have to go backwards for
 //! such a node.
@@ -32,17 +32,17 @@ use tokio::time::Instant;
 /// How long a node is only watched.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// The longest that calls wait for a node.
-pub(super) const LONGEST: Duration = Duration::from_secs(2);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(2);
 /// From the end of a wait to the beginning of the next, at least, after the first wait.
-const PAUSE: Duration = Duration::from_secs(30);
+const PAUSE_BETWEEN_WAITS: Duration = Duration::from_secs(30);
 /// Twice the longest such time: after a wait in vain, half of the doubled pause is kept.
-const LONGEST_PAUSE: Duration = Duration::from_secs(960);
+const MAX_PAUSE_BETWEEN_WAITS: Duration = Duration::from_secs(960);
 /// How long after their return calls may wait once more.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// For how long calls wait for a node that is a little behind, at most.
 pub(super) fn longest_wait(block_time: Duration) -> Duration {
-    (2 * block_time).min(LONGEST)
+    (2 * block_time).min(MAX_WAIT)
 }
 
 /// A better node that is usable, and not quite where clients have seen the chain.
@@ -89,7 +89,7 @@ pub(super) struct LatePrimary {
 
 impl Default for LatePrimary {
     fn default() -> Self {
-        Self { late: None, awaited: None, not_before: None, pause: PAUSE, settling: None, wake_at: None }
+        Self { late: None, awaited: None, not_before: None, pause: PAUSE_BETWEEN_WAITS, settling: None, wake_at: None }
     }
 }
 
@@ -112,8 +112,8 @@ impl LatePrimary {
             }
             self.awaited = None;
             let in_vain = best != Some(awaited.node);
-            self.pause = if in_vain { (2 * self.pause).min(LONGEST_PAUSE) } else { PAUSE };
-            self.not_before = Some(now + if in_vain { self.pause / 2 } else { PAUSE });
+            self.pause = if in_vain { (2 * self.pause).min(MAX_PAUSE_BETWEEN_WAITS) } else { PAUSE_BETWEEN_WAITS };
+            self.not_before = Some(now + if in_vain { self.pause / 2 } else { PAUSE_BETWEEN_WAITS });
         }
         let Some(late) = late else {
             if self.late.take().is_some_and(|(node, _)| best == Some(node)) {

@@ -27,7 +27,7 @@ use crate::{
 /// Why a link is cut that brings nothing.
 pub(super) const MUTE: &str = "it announced no blocks";
 /// How long to wait when a subscription could not be asked for.
-const PAUSE: Duration = Duration::from_millis(100);
+const SUBSCRIBE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A header that a node pushed or a probe found. The header saves a fetch, but does not say which
 /// block is the head.
@@ -88,7 +88,7 @@ impl Listener {
                         refused_on = Some(epoch);
                     }
                     Err(SubscribeError::Link(_)) => {
-                        sleep(PAUSE).await;
+                        sleep(SUBSCRIBE_PAUSE).await;
                         continue;
                     }
                 }

@@ -17,7 +17,7 @@ const APART: Duration = Duration::from_secs(10);
 
 /// The news for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum OutageNews {
     /// No node serves, for so long now.
     Lasts(Duration),
     /// A node serves again, after so long.
@@ -36,17 +36,17 @@ struct Outage {
 
 impl Outage {
     /// Takes note of whether a node serves at `now`.
-    fn step(&mut self, serves: bool, now: Instant) -> Option<Word> {
+    fn step(&mut self, serves: bool, now: Instant) -> Option<OutageNews> {
         if serves {
             let since = self.since.take()?;
-            return std::mem::take(&mut self.is_told).then(|| Word::Over(now.saturating_duration_since(since)));
+            return std::mem::take(&mut self.is_told).then(|| OutageNews::Over(now.saturating_duration_since(since)));
         }
         let since = *self.since.get_or_insert(now);
         if self.due().is_some_and(|due| now < due) {
             return None;
         }
         (self.told, self.is_told) = (Some(now), true);
-        Some(Word::Lasts(now.saturating_duration_since(since)))
+        Some(OutageNews::Lasts(now.saturating_duration_since(since)))
     }
 
     /// When the present outage is to be told; `None` when there is none, or at once.
@@ -100,14 +100,14 @@ impl Pool {
         nodes.map(|(node, known)| format!("{}: {}", node.name, known.state())).collect::<Vec<_>>().join("; ")
     }
 
-    fn tell_outage(&self, word: Word) {
+    fn tell_outage(&self, word: OutageNews) {
         let (network, layer) = (&*self.network, self.layer.as_str());
         match word {
-            Word::Lasts(length) => {
+            OutageNews::Lasts(length) => {
                 let (seconds, nodes) = (length.as_secs(), self.states());
                 error!(network, layer, seconds, nodes, "no node can serve: calls wait, and then fail");
             }
-            Word::Over(length) => {
+            OutageNews::Over(length) => {
                 let seconds = length.as_secs_f64();
                 info!(network, layer, seconds = format!("{seconds:.1}"), "a node serves again: the outage is over");
             }
@@ -125,7 +125,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut outage = Outage::default();
         assert_eq!(outage.step(true, start), None);
-        let lasts = |seconds| Some(Word::Lasts(Duration::from_secs(seconds)));
+        let lasts = |seconds| Some(OutageNews::Lasts(Duration::from_secs(seconds)));
         let mut told = Vec::new();
         for second in 5..=130 {
             told.extend(outage.step(false, at(second)).map(|word| (second, word)));
@@ -134,7 +134,7 @@ mod tests {
             told.iter().map(|(at, word)| (*at, Some(*word))).collect::<Vec<_>>(),
             [(5, lasts(0)), (65, lasts(60)), (125, lasts(120)),]
         );
-        assert_eq!(outage.step(true, at(131)), Some(Word::Over(Duration::from_secs(126))));
+        assert_eq!(outage.step(true, at(131)), Some(OutageNews::Over(Duration::from_secs(126))));
         assert_eq!(outage.step(true, at(132)), None);
     }
 

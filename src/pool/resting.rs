@@ -30,8 +30,8 @@ use crate::domain::{
 };
 
 /// The first pause after a refusal, and the longest.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The same between the second tries of calls that every node failed.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
@@ -153,7 +153,7 @@ impl Rest {
     }
 
     fn bounds(what: What) -> (Duration, Duration) {
-        if what == What::Again { (FIRST_AGAIN, LONGEST_AGAIN) } else { (FIRST, LONGEST) }
+        if what == What::Again { (FIRST_AGAIN, LONGEST_AGAIN) } else { (FIRST_PAUSE, MAX_PAUSE) }
     }
 }
 
@@ -276,7 +276,7 @@ impl Resting {
             let left = |rest: &Rest| if matches!(rest.what, What::Refused(_)) { Some(rest.until - now) } else { None };
             let longest = table.rests.iter().filter_map(left).max().unwrap_or_default();
             // The time that a node gave for one method need not be the time for all others.
-            let wait = wait.unwrap_or(longest.min(LONGEST));
+            let wait = wait.unwrap_or(longest.min(MAX_PAUSE));
             table.rest(What::Whole, wait, now);
             let end = table.find(What::Whole).map_or(now, |rest| rest.until);
             table.forget(|rest| matches!(rest.what, What::Refused(_)) && rest.until <= end);

@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// For how long a node that refused is avoided.
-const REFUSED: Duration = Duration::from_secs(60);
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// A growing pause is at most so many times the first one.
 const MAX_FACTOR: u32 = 64;
 /// The longest pause that grows. After that a node may have changed.
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// Nodes that are not asked for a while, by their indexes in a pool.
 pub struct Avoided {
@@ -49,7 +49,7 @@ impl Avoided {
 
     /// Avoids a node that refused.
     pub fn add(&mut self, node: NodeId, now: Instant) {
-        self.add_for(node, REFUSED, now);
+        self.add_for(node, REFUSED_PAUSE, now);
     }
 
     /// Avoids a node for `time`.
@@ -61,7 +61,7 @@ impl Avoided {
     /// the node is forgiven.
     pub fn add_growing(&mut self, node: NodeId, pause: Duration, now: Instant) {
         let Pause { until, times } = self.nodes.get(&node).copied().unwrap_or(Pause { until: now, times: 0 });
-        let longer = (pause * factor(times, MAX_FACTOR)).min(LONGEST).mul_f64(0.75 + self.rng.f64() / 2.0);
+        let longer = (pause * factor(times, MAX_FACTOR)).min(MAX_PAUSE).mul_f64(0.75 + self.rng.f64() / 2.0);
         self.nodes.insert(node, Pause { until: until.max(now + longer), times: times.saturating_add(1) });
     }
 
@@ -139,6 +139,6 @@ mod tests {
         let (mut avoided, now) = (Avoided::default(), Instant::now());
         avoided.add(NodeId(1), now);
         assert_eq!([1, 2].map(|node| avoided.has(NodeId(node), now)), [true, false]);
-        assert!(!avoided.has(NodeId(1), now + REFUSED));
+        assert!(!avoided.has(NodeId(1), now + REFUSED_PAUSE));
     }
 }

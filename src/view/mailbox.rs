@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Messages whose memory an emptied queue keeps.
-const KEPT: usize = 4;
+const KEPT_MESSAGES: usize = 4;
 /// The text behind the result of a notification.
 const TAIL: &[u8] = b"}}";
 
@@ -200,7 +200,7 @@ impl Mailbox {
                 queue.since = None;
             }
             queue.count(&self.memory);
-            if queue.messages.is_empty() && queue.messages.capacity() > KEPT {
+            if queue.messages.is_empty() && queue.messages.capacity() > KEPT_MESSAGES {
                 queue.messages = VecDeque::new();
             }
             return Poll::Ready(message);

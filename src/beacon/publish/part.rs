@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 /// A longer list goes to other nodes whole, so that memory holds no second list of its size.
-const LONGEST: usize = 1 << 20;
+const MAX_LIST: usize = 1 << 20;
 
 /// Some messages of a list.
 pub(super) struct Part {
@@ -26,7 +26,7 @@ impl Part {
     /// The messages at `places` of a `list` in JSON. `None` where the list has another form, lacks
     /// one of the places, or has no other places.
     pub(super) fn of(list: &[u8], places: &[u64]) -> Option<Self> {
-        if list.len() > LONGEST || places.is_empty() {
+        if list.len() > MAX_LIST || places.is_empty() {
             return None;
         }
         let messages: Vec<&RawValue> = serde_json::from_slice(list).ok()?;
@@ -61,6 +61,6 @@ mod tests {
         for list in [&b"\x01\x02\x03"[..], b"", b"{}", b"[]", b"[1"] {
             assert!(Part::of(list, &[0]).is_none(), "{list:?}");
         }
-        assert!(Part::of(&[b"[1, 2".to_vec(), vec![b' '; LONGEST], b"]".to_vec()].concat(), &[0]).is_none());
+        assert!(Part::of(&[b"[1, 2".to_vec(), vec![b' '; MAX_LIST], b"]".to_vec()].concat(), &[0]).is_none());
     }
 }

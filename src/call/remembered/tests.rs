@@ -32,7 +32,7 @@ fn keep(remembered: &Remembered, numbers: impl IntoIterator<Item = u32>) {
 fn told(remembered: &Remembered, node: NodeId) -> Vec<u32> {
     let mut numbers = Vec::new();
     while let Some(due) = remembered.next(node) {
-        due.sends.heard(node, &Word::Took);
+        due.sends.heard(node, &SendOutcome::Took);
         numbers.push(number(&due));
     }
     numbers
@@ -56,7 +56,7 @@ async fn a_lost_send_is_due_again_when_the_node_returns() {
     let remembered = Remembered::new(2);
     keep(&remembered, [1, 2]);
     let due = remembered.next(B).unwrap();
-    due.sends.heard(B, &Word::Lost);
+    due.sends.heard(B, &SendOutcome::Lost);
     assert_eq!(told(&remembered, B), [2]);
     remembered.try_again(B);
     assert_eq!(told(&remembered, B), [1]);
@@ -84,7 +84,7 @@ async fn a_busy_node_is_sent_the_same_transaction_next() {
 async fn a_refusal_is_a_nodes_say_and_other_nodes_are_asked() {
     let remembered = Remembered::new(3);
     keep(&remembered, [1]);
-    let refused = Word::Refused { code: -32000, message: "nonce too low".to_owned(), for_good: false };
+    let refused = SendOutcome::Refused { code: -32000, message: "nonce too low".to_owned(), for_good: false };
     remembered.next(B).unwrap().sends.heard(B, &refused);
     remembered.try_again(B);
     assert_eq!((told(&remembered, B), told(&remembered, NodeId(2))), (vec![], vec![1]));
@@ -106,18 +106,18 @@ async fn transactions_are_forgotten_after_their_time() {
 
 #[tokio::test(start_paused = true)]
 async fn the_client_with_the_most_makes_room_for_others() {
-    for length in [10, MOST_BYTES / MOST * 2] {
+    for length in [10, MAX_BYTES / MAX_TRANSACTIONS * 2] {
         let remembered = Remembered::new(2);
         let budget = Budget::new(usize::MAX);
         let (greedy, modest) = (client(1, &budget), client(2, &budget));
         remembered.keep(transaction(u32::MAX, length), (Some(A), &[]), None, &modest);
-        for number in 0..MOST as u32 * 2 {
+        for number in 0..MAX_TRANSACTIONS as u32 * 2 {
             remembered.keep(transaction(number, length), (Some(A), &[]), None, &greedy);
         }
         let (count, bytes) = remembered.tidy().unwrap();
-        assert!(count <= MOST && bytes <= MOST_BYTES && count > MOST / 4, "{count} {bytes}");
+        assert!(count <= MAX_TRANSACTIONS && bytes <= MAX_BYTES && count > MAX_TRANSACTIONS / 4, "{count} {bytes}");
         let told = told(&remembered, B);
-        assert_eq!((told.len(), told[0], told[count - 1]), (count, u32::MAX, MOST as u32 * 2 - 1));
+        assert_eq!((told.len(), told[0], told[count - 1]), (count, u32::MAX, MAX_TRANSACTIONS as u32 * 2 - 1));
         assert!(told[1..].is_sorted());
     }
 }
@@ -140,13 +140,13 @@ async fn transactions_count_for_the_clients_memory() {
 async fn a_reload_keeps_transactions_and_the_words_of_nodes() {
     let earlier = Remembered::new(2);
     keep(&earlier, [1, 2, 3]);
-    earlier.next(B).unwrap().sends.heard(B, &Word::Took);
+    earlier.next(B).unwrap().sends.heard(B, &SendOutcome::Took);
     let under_way = earlier.next(B).unwrap();
     let later = Remembered::new(3);
     keep(&later, [4]);
     // Node B is the first now, and A the last; the one between is new.
     later.take_over(&earlier, &[Some(B), None, Some(A)]);
-    under_way.sends.heard(B, &Word::Took);
+    under_way.sends.heard(B, &SendOutcome::Took);
     assert_eq!(told(&later, NodeId(0)), [2, 3], "4 was kept as the first node's");
     assert_eq!(told(&later, NodeId(1)), [1, 2, 3, 4]);
     assert_eq!(told(&later, NodeId(2)), [4]);

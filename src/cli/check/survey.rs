@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The longest survey of one node. Findings that are not in by then are told as unknown.
-const LIMIT: Duration = Duration::from_secs(10);
+const SURVEY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes: a block with many transactions' hashes.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -54,7 +54,7 @@ impl Survey {
 pub(super) async fn survey(node: &Node, layer: Layer, head: u64) -> Survey {
     let mut survey = Survey::default();
     // Findings that came in time stay.
-    let _ = timeout(LIMIT, fill(&mut survey, node, layer, head)).await;
+    let _ = timeout(SURVEY_TIMEOUT, fill(&mut survey, node, layer, head)).await;
     survey
 }
 

@@ -13,9 +13,9 @@ use crate::cli::admin::AdminUrl;
 /// A snapshot comes each second at least; without one for so long the stream is lost.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The time between two attempts to open the stream.
-const PAUSE: Duration = Duration::from_secs(1);
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// The longest snapshot, in bytes: of some hundred nodes.
-const LONGEST: usize = 8 << 20;
+const MAX_SNAPSHOT: usize = 8 << 20;
 
 /// News of the proxy.
 pub(super) enum News {
@@ -32,7 +32,7 @@ pub(super) async fn read(url: AdminUrl, news: mpsc::Sender<News>) {
         if news.send(News::Away(why)).await.is_err() {
             return;
         }
-        sleep(PAUSE).await;
+        sleep(RECONNECT_PAUSE).await;
     }
 }
 
@@ -90,7 +90,7 @@ struct Events {
 impl Events {
     fn add(&mut self, piece: &[u8]) -> Result<(), ()> {
         self.text.extend_from_slice(piece);
-        if self.text.len() > LONGEST { Err(()) } else { Ok(()) }
+        if self.text.len() > MAX_SNAPSHOT { Err(()) } else { Ok(()) }
     }
 
     /// The data of the next whole event.
@@ -118,6 +118,6 @@ mod tests {
         assert_eq!(events.next().as_deref(), Some(&b"{\"a\":1}"[..]));
         assert_eq!(events.next().as_deref(), Some(&b"2"[..]));
         assert_eq!(events.next(), None);
-        assert!(events.add(&vec![b'x'; LONGEST]).is_err());
+        assert!(events.add(&vec![b'x'; MAX_SNAPSHOT]).is_err());
     }
 }

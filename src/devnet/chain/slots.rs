@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Latest slots for which a client's block is remembered.
-const KEPT: usize = 256;
+const KEPT_SLOTS: usize = 256;
 /// Slots whose turn can be arranged in advance.
 const ARRANGED: usize = 4096;
 
@@ -127,7 +127,7 @@ impl Chain {
         if !state.slots.clients.contains(&cl::proposer(slot)) || !state.slots.proposed.insert(slot) {
             return;
         }
-        if state.slots.proposed.len() > KEPT {
+        if state.slots.proposed.len() > KEPT_SLOTS {
             state.slots.proposed.pop_first();
         }
         let origin = Origin { slot, timestamp: self.clock.unix(), paid: Some(paid), ..Origin::default() };

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Subscriptions one WebSocket may have.
-const MOST: usize = 10_000;
+const MAX_SUBSCRIPTIONS: usize = 10_000;
 
 /// The subscriptions of one WebSocket.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Context<'_> {
         let node = self.node;
         let seen = self.view.clone();
         let subscriptions = self.subscriptions.as_mut().ok_or_else(unsupported)?;
-        if subscriptions.live.len() >= MOST {
+        if subscriptions.live.len() >= MAX_SUBSCRIPTIONS {
             return Err(RpcError::new(-32000, "too many subscriptions"));
         }
         let id = node.new_id();

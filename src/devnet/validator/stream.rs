@@ -10,11 +10,11 @@ use tokio::{sync::watch, time::sleep};
 use super::{super::hex, Shared};
 
 /// Heads that are remembered.
-const KEPT: usize = 64;
+const KEPT_HEADS: usize = 64;
 /// Before a stream that ended is asked for again.
-const PAUSE: Duration = Duration::from_millis(200);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// An event is not longer than this.
-const LONGEST: usize = 64 << 10;
+const MAX_EVENT: usize = 64 << 10;
 
 /// A `head` event.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ pub(super) async fn listen(shared: Arc<Shared>, heads: watch::Sender<Heads>) {
     loop {
         follow(&shared, &heads).await;
         heads.send_modify(|heads| heads.losses += 1);
-        sleep(PAUSE).await;
+        sleep(RECONNECT_PAUSE).await;
     }
 }
 
@@ -69,13 +69,13 @@ async fn follow(shared: &Shared, heads: &watch::Sender<Heads>) -> Option<()> {
             if let Some(head) = data.and_then(|data| serde_json::from_slice(data).ok()).and_then(|data| read(&data)) {
                 heads.send_modify(|heads| {
                     heads.told.push_back(head);
-                    if heads.told.len() > KEPT {
+                    if heads.told.len() > KEPT_HEADS {
                         heads.told.pop_front();
                     }
                 });
             }
         }
-        if text.len() > LONGEST {
+        if text.len() > MAX_EVENT {
             return None;
         }
     }

@@ -38,9 +38,9 @@ use crate::{
 };
 
 /// The longest request line that goes to hyper unchanged.
-const SHORT: usize = 8 * 1024;
+const UNCHANGED_REQUEST_LINE: usize = 8 * 1024;
 /// The longest line that is read. The beacon API accepts a little less.
-const LONGEST: usize = 132 * 1024;
+const MAX_REQUEST_LINE: usize = 132 * 1024;
 /// How many bytes of further requests are read while a request is answered.
 const MAX_AHEAD: usize = 8 * 1024;
 /// A head up to this size is not counted against memory.
@@ -276,12 +276,12 @@ impl Inner {
                 Line::Whole(end) => (end, Some(end)),
                 Line::Part(length) => (length, None),
             };
-            if length > LONGEST {
+            if length > MAX_REQUEST_LINE {
                 self.refuse(StatusCode::URI_TOO_LONG, None);
                 break;
             }
             if let Some(end) = end {
-                if length > SHORT {
+                if length > UNCHANGED_REQUEST_LINE {
                     // Only whole lines take a place, so that lines which do not end keep no client
                     // out.
                     self.place = self.places.clone().try_acquire_owned().ok();
@@ -329,7 +329,7 @@ impl Inner {
             return self.refuse(StatusCode::URI_TOO_LONG, None);
         };
         let Some(place) = self.place.take() else { return };
-        if path.len() > SHORT {
+        if path.len() > UNCHANGED_REQUEST_LINE {
             return self.refuse(StatusCode::URI_TOO_LONG, None);
         }
         let line = format!("{method} {path}?{STAND_IN} {version}\r\n");

@@ -29,7 +29,7 @@ use super::{
         stitch::{Input, Stitcher},
         topics::{self, Names},
     },
-    Hub, LINGER, OVERLAP, PAUSE,
+    FIRST_PAUSE, Hub, LINGER, OVERLAP,
     stream::Stream,
 };
 use crate::{
@@ -181,13 +181,13 @@ impl Hub {
         self.owes_since = owes.then(|| self.owes_since.unwrap_or(now));
         if self.owes_since.is_some_and(|since| now.saturating_duration_since(since) >= REOPENING) {
             let text = format!("it opened its stream again and owes a header for {REOPENING:?}");
-            return self.lost(false, Trouble { fault: Fault::Silent, text }, PAUSE);
+            return self.lost(false, Trouble { fault: Fault::Silent, text }, FIRST_PAUSE);
         }
         let Some((node, since)) = self.reopened.filter(|_| self.current.is_none()) else { return };
         let is_awaited = self.next.as_ref().is_some_and(|next| next.is_of(&self.pool, node) && !next.running);
         if is_awaited && now.saturating_duration_since(since) >= REOPENING {
             let text = format!("it did not open its stream again within {REOPENING:?}");
-            self.lost(true, Trouble { fault: Fault::Silent, text }, PAUSE);
+            self.lost(true, Trouble { fault: Fault::Silent, text }, FIRST_PAUSE);
         }
     }
 

@@ -1,9 +1,9 @@
 //! A bound on the blocks of one slot that a stream may report.
 //!
-//! Rule: a stream that reports more than [`MOST`] different blocks of one slot is not believed any
-//! more. Reason: a proposer that signs two blocks is slashed, so more than a few are a node's lie,
-//! and each of them would reach all clients. Example: a node reports 6,000 heads of the present
-//! slot. At the ninth another node's stream takes over.
+//! Rule: a stream that reports more than [`MAX_BLOCKS`] different blocks of one slot is not
+//! believed any more. Reason: a proposer that signs two blocks is slashed, so more than a few are a
+//! node's lie, and each of them would reach all clients. Example: a node reports 6,000 heads of the
+//! present slot. At the ninth another node's stream takes over.
 //!
 //! Rule: the blocks that lie [`SLOTS`] slots or more below the chain's tip count together, as those
 //! of one slot; [`SLOTS`] slots later they count anew. Reason: a stream tells of new blocks, and
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::B256;
 
 /// The most blocks of one slot.
-const MOST: usize = 8;
+const MAX_BLOCKS: usize = 8;
 /// The latest slots whose blocks are counted slot by slot.
 const SLOTS: u64 = 64;
 
@@ -42,7 +42,7 @@ impl Crowd {
         if roots.contains(&root) {
             return true;
         }
-        if roots.len() >= MOST {
+        if roots.len() >= MAX_BLOCKS {
             return false;
         }
         roots.push(root);

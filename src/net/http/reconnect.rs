@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const LONG_LOOK: Duration = Duration::from_millis(100);
 /// The pause after the node closed a new connection at once, and the longest: each is twice the one
 /// before.
-const PAUSE: Duration = Duration::from_millis(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// How far a request has come, for a caller that gives it up.
@@ -206,7 +206,7 @@ impl<'a> Reconnect<'a> {
     }
 
     async fn pause(&mut self) -> Result<(), Error> {
-        let pause = doubled(PAUSE, self.refusals, LONGEST_PAUSE);
+        let pause = doubled(FIRST_PAUSE, self.refusals, LONGEST_PAUSE);
         self.refusals += 1;
         self.progress.waits = true;
         if self.until().is_some_and(|until| Instant::now() + pause > until) {

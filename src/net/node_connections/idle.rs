@@ -14,7 +14,7 @@ use crate::net::{http::Conn, worker::worker};
 /// is noticed when taken.
 const KEEP: Duration = Duration::from_secs(60);
 /// How many idle connections each worker keeps to a node.
-const MOST: usize = 256;
+const MAX_IDLE: usize = 256;
 
 /// The idle connections of one worker.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl Idle {
     /// `wanted` says so, which is called after other threads can see the connection.
     pub(super) fn put(&self, conn: Box<Conn>, wanted: impl FnOnce() -> bool) -> Option<Box<Conn>> {
         self.own().with(|conns| {
-            if conns.len() >= MOST {
+            if conns.len() >= MAX_IDLE {
                 return Some(conn);
             }
             conns.push((conn, Instant::now()));

@@ -23,9 +23,9 @@ pub(super) const PART_FOR_CONNECTIONS: usize = 4;
 /// So a new address finds a connection free, and one address alone can have nearly all.
 const PART_FOR_ADDRESSES: usize = 16;
 /// Where there are fewer connections than this, none is kept for addresses that come.
-const FEW: usize = 8;
+const FEW_CONNECTIONS: usize = 8;
 /// Nodes that a client's connection remembers without a call there.
-const KEPT: usize = 8;
+const REMEMBERED_NODES: usize = 8;
 
 /// No two addresses, nor two clients of no address, have the same.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -169,7 +169,7 @@ impl Caller {
     fn change(&self, connections: u64, change: impl FnOnce(&mut Share)) {
         let mut shares = self.lock();
         let at = shares.iter().position(|share| share.of_address.connections == connections).unwrap_or_else(|| {
-            if shares.len() >= KEPT {
+            if shares.len() >= REMEMBERED_NODES {
                 shares.retain(|share| share.used > 0);
             }
             shares.push(Share { used: 0, turn: 0, of_address: self.address.tally(connections) });
@@ -217,7 +217,7 @@ impl Has {
     pub(super) fn leaves(self, limit: usize) -> Option<usize> {
         match self {
             Self { own: true, .. } => Some(limit / PART_FOR_CONNECTIONS),
-            Self { address: true, .. } if limit < FEW => Some(0),
+            Self { address: true, .. } if limit < FEW_CONNECTIONS => Some(0),
             Self { address: true, .. } => Some((limit / PART_FOR_ADDRESSES).max(1)),
             Self::NONE => None,
         }

@@ -10,7 +10,7 @@ use crate::outbox::{
 };
 
 /// The most steps on their way; with as many the relay takes nothing new.
-const MOST: usize = 1024;
+const MAX_COMMITS: usize = 1024;
 
 /// What follows a step that is on the disk.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ impl Commits {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.0.len() < MOST
+        self.0.len() < MAX_COMMITS
     }
 }
 

@@ -1,9 +1,10 @@
 //! A block with its transactions, as the nodes give it; two must give the same ([`voices`]).
 //!
 //! Some nodes never give full blocks: behind a gateway that cuts long answers, or without the
-//! method. A node that gave none for [`LIMIT`], where another node did, is *withholding* for
-//! [`WITHHELD_FOR`]: the node is asked once for a block, and waited for no longer than
-//! [`ANOTHER_AFTER`]. Otherwise each block would cost [`LIMIT`] where only two nodes are usable.
+//! method. A node that gave none for [`BLOCK_TIMEOUT`], where another node did, is *withholding*
+//! for [`WITHHELD_FOR`]: the node is asked once for a block, and waited for no longer than
+//! [`ANOTHER_AFTER`]. Otherwise each block would cost [`BLOCK_TIMEOUT`] where only two nodes are
+//! usable.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,7 @@ use crate::{
 
 /// How long the nodes may take until two give the same block with its transactions: a node may
 /// have the block later than another.
-const LIMIT: Duration = Duration::from_secs(10);
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that takes longer is waited for no more before another is asked too.
 const ANOTHER_AFTER: Duration = Duration::from_millis(500);
 /// How long a node that gave no full block counts as withholding.
@@ -71,7 +72,7 @@ impl Withholding {
 /// Reads a block. The first two nodes are asked, then further ones while those fail, take long, or
 /// say different things.
 pub(super) async fn read(calls: &Calls, withholding: &Withholding, block: &BlockId) -> FullBlock {
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + BLOCK_TIMEOUT;
     let mut pauses = PAUSES;
     let mut told: Vec<(NodeId, Vec<InBlock>)> = Vec::new();
     let name = |node: NodeId| &calls.pool().nodes[node].name;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a node may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer that is read: a transaction with all its data, written as hex.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -135,7 +135,7 @@ impl Looking {
     }
 
     async fn ask(&self, node: NodeId, method: &str, params: &str) -> Option<Bytes> {
-        self.calls.pool().ask_in_time(node, method, params, MAX_ANSWER, LIMIT).await.ok()?.ok()
+        self.calls.pool().ask_in_time(node, method, params, MAX_ANSWER, LOOK_TIMEOUT).await.ok()?.ok()
     }
 }
 

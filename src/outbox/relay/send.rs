@@ -13,7 +13,7 @@ use crate::{
     call::{
         Calls,
         raw_sends::{Submission, Words},
-        word,
+        send_outcome::SendOutcome,
     },
     domain::{answer::NodeError, node_id::NodeId},
     outbox::{
@@ -100,7 +100,7 @@ impl Sending {
         }
         let is_whole = is_whole && unheard.is_empty();
         for node in unheard.into_iter().chain(meant) {
-            self.heard(node, word::Word::Lost).await;
+            self.heard(node, SendOutcome::Lost).await;
         }
         is_whole
     }
@@ -117,7 +117,7 @@ impl Sending {
         }
     }
 
-    async fn heard(&self, node: NodeId, word: word::Word) {
+    async fn heard(&self, node: NodeId, word: SendOutcome) {
         let node = self.calls.pool().nodes[node].name.clone();
         trace!(
             hash = %self.id.hash, tenant = %self.id.tenant, node = &*node, word = word.name(),
@@ -125,11 +125,11 @@ impl Sending {
             "a node's word on a transaction"
         );
         let word = match word {
-            word::Word::Took | word::Word::AlreadyKnown => Word::Taken,
-            word::Word::Refused { code, message, .. } => {
+            SendOutcome::Took | SendOutcome::AlreadyKnown => Word::Taken,
+            SendOutcome::Refused { code, message, .. } => {
                 Word::of_error(&NodeError { code, message: message.into(), data: None })
             }
-            word::Word::Busy { .. } | word::Word::Lost => Word::Lost,
+            SendOutcome::Busy { .. } | SendOutcome::Lost => Word::Lost,
         };
         _ = self.inputs.send(Input::Heard { id: self.id.clone(), send: self.number, node, word }).await;
     }

@@ -6,7 +6,7 @@ use super::{ask, beacon};
 use crate::{domain::layer::Layer, pool::node::Node};
 
 /// The longest text that is shown, in characters.
-const LONGEST: usize = 60;
+const MAX_SHOWN: usize = 60;
 
 /// The node's software by its own account, as `Geth/v1.16.7-stable/linux-amd64/go1.25`;
 /// `None` where the node does not say. The caller limits the time.
@@ -30,6 +30,6 @@ pub(crate) async fn software(node: &Node, layer: Layer) -> Option<String> {
         }
     };
     // A node's words are shown in a terminal.
-    let shown = text.chars().filter(|character| !character.is_control()).take(LONGEST).collect::<String>();
+    let shown = text.chars().filter(|character| !character.is_control()).take(MAX_SHOWN).collect::<String>();
     Some(node.redact_text(&shown))
 }

@@ -71,7 +71,7 @@ fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
     assert_eq!(width as u32, 2 * WIDEST);
     // The next refusal is a first one.
     resting.refused(CALL, None, now);
-    assert_eq!(resting.state(CALL, false, now), RestState::Rests(now + FIRST));
+    assert_eq!(resting.state(CALL, false, now), RestState::Rests(now + FIRST_PAUSE));
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn a_failing_method_is_tried_last_until_its_first_good_answer() {
     resting.failed(CALL, now);
     assert_eq!(resting.state(CALL, false, now), RestState::Last);
     assert!(!resting.is_whole(now));
-    resting.answered(CALL, None, now + FIRST);
-    assert_eq!(resting.state(CALL, false, now + FIRST), RestState::Free);
+    resting.answered(CALL, None, now + FIRST_PAUSE);
+    assert_eq!(resting.state(CALL, false, now + FIRST_PAUSE), RestState::Free);
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn a_rest_that_no_call_puts_to_the_test_is_over_in_the_end() {
     let (resting, now) = (Resting::default(), Instant::now());
     resting.refused(CALL, None, now);
     resting.refused(LOGS, None, now);
-    assert!(resting.is_whole(now + FIRST));
-    assert!(!resting.is_whole(now + FIRST + LAPSE));
-    assert_eq!(resting.state(CALL, false, now + FIRST + LAPSE), RestState::Free);
+    assert!(resting.is_whole(now + FIRST_PAUSE));
+    assert!(!resting.is_whole(now + FIRST_PAUSE + LAPSE));
+    assert_eq!(resting.state(CALL, false, now + FIRST_PAUSE + LAPSE), RestState::Free);
 }
 
 #[test]
 fn a_refusal_is_forgotten_with_the_rest_that_it_began() {
-    for (after, is_whole) in [(FIRST, true), (FIRST + LAPSE, false)] {
+    for (after, is_whole) in [(FIRST_PAUSE, true), (FIRST_PAUSE + LAPSE, false)] {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.refused(CALL, None, now);
         resting.failed(OTHER, now + after);
@@ -138,7 +138,7 @@ fn a_refusal_is_forgotten_with_the_rest_that_it_began() {
 fn a_scout_that_stays_out_holds_up_no_other() {
     let (resting, now) = (Resting::default(), Instant::now());
     resting.refused(CALL, None, now);
-    let then = now + FIRST;
+    let then = now + FIRST_PAUSE;
     let _hangs = scout(&resting, CALL, then);
     assert!(resting.claim(CALL, false, then + SCOUTING / 2).is_none());
     let _hangs = scout(&resting, CALL, then + SCOUTING);
@@ -158,7 +158,7 @@ fn an_answer_to_a_call_that_was_sent_in_the_rest_ends_the_rest() {
 
 #[test]
 fn the_time_given_for_one_method_is_not_that_of_the_node() {
-    for (wait, rest) in [(Some(seconds(2)), seconds(2)), (None, LONGEST)] {
+    for (wait, rest) in [(Some(seconds(2)), seconds(2)), (None, MAX_PAUSE)] {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.refused(CALL, Some(seconds(3600)), now);
         resting.refused(LOGS, wait, now);

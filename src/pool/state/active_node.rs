@@ -189,7 +189,7 @@ impl PoolState {
         if let Some(since) = self.recovering {
             let is_near = preference.below_served <= self.near;
             let longest = if is_near {
-                late_primary::longest_wait(self.memory.block_time().unwrap_or(late_primary::LONGEST))
+                late_primary::longest_wait(self.memory.block_time().unwrap_or(late_primary::MAX_WAIT))
             } else {
                 Duration::MAX
             };

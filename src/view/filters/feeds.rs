@@ -1,10 +1,10 @@
 //! The feeds of transactions that wait for a block: one of hashes, and one of whole transactions.
 //!
-//! Rule: a feed runs while a filter wants the feed and for [`KEPT`] longer; then its source is told
-//! to end, and ends its filter at a node. Reason: a client that makes and ends filters in a loop
-//! makes one filter at a node, and a filter that is left at a node counts there until its time is
-//! over. Example: a client makes a filter, ends the filter, and makes another a second later. The
-//! node has one filter all the time, which goes five seconds after the client's last one.
+//! Rule: a feed runs while a filter wants the feed and for [`IDLE_FEED`] longer; then its source is
+//! told to end, and ends its filter at a node. Reason: a client that makes and ends filters in a
+//! loop makes one filter at a node, and a filter that is left at a node counts there until its time
+//! is over. Example: a client makes a filter, ends the filter, and makes another a second later.
+//! The node has one filter all the time, which goes five seconds after the client's last one.
 
 use std::{
     pin::pin,
@@ -23,7 +23,7 @@ use crate::{
 /// How long a client waits until a node is known to report transactions, or none to.
 const FIRST_FEED_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a feed runs without a filter and a client that waits.
-const KEPT: Duration = Duration::from_secs(5);
+const IDLE_FEED: Duration = Duration::from_secs(5);
 
 /// Whether transactions are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Feeds {
     }
 }
 
-/// Runs the source of a feed until the feed was idle for [`KEPT`], and the source has ended.
+/// Runs the source of a feed until the feed was idle for [`IDLE_FEED`], and the source has ended.
 async fn run(source: Source, mut idle: watch::Receiver<bool>, end: watch::Sender<bool>) {
     let (filters, full) = (source.filters.clone(), source.full);
     let mut work = pin!(source.run());
@@ -174,13 +174,14 @@ async fn run(source: Source, mut idle: watch::Receiver<bool>, end: watch::Sender
     work.await;
 }
 
-/// Completes when the feed was idle for [`KEPT`], or with `false` when the feed has been taken out.
+/// Completes when the feed was idle for [`IDLE_FEED`], or with `false` when the feed has been taken
+/// out.
 async fn deserted(idle: &mut watch::Receiver<bool>) -> bool {
     loop {
         if idle.wait_for(|idle| *idle).await.is_err() {
             return false;
         }
-        match timeout(KEPT, idle.wait_for(|idle| !*idle)).await {
+        match timeout(IDLE_FEED, idle.wait_for(|idle| !*idle)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return false,
             Err(_) => return true,

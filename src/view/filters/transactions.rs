@@ -31,17 +31,17 @@ use crate::{
 };
 
 /// How often a filter at a node is polled.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause before a node is asked again that gave none.
-const PAUSE: Duration = Duration::from_millis(500);
+const ASK_PAUSE: Duration = Duration::from_millis(500);
 /// How long a filter at a node is polled before a subscription is tried for again.
 const SECOND_TRY: Duration = Duration::from_secs(30);
 /// A filter that a node loses sooner counts as an early loss: the node may not serve such filters.
-const STEADY: Duration = Duration::from_secs(10);
+const EARLY_LOSS: Duration = Duration::from_secs(10);
 /// How long a node may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of transactions that may wait to be recorded, and of one answer of a node.
-const MOST: usize = 32 << 20;
+const MAX_BYTES: usize = 32 << 20;
 /// Bytes of a filter's id at most.
 const LONGEST_ID: usize = 1024;
 
@@ -104,13 +104,13 @@ impl Source {
     async fn subscribe(&self) -> Result<(), Gone> {
         let params: &[u8] =
             if self.full { br#"["newPendingTransactions",true]"# } else { br#"["newPendingTransactions"]"# };
-        let (mailbox, head) = (Mailbox::new(MOST), "".into());
+        let (mailbox, head) = (Mailbox::new(MAX_BYTES), "".into());
         let mut joined = match self.topics.open("eth_subscribe", params, &head, &mailbox).await {
             Ok(joined) => joined,
             Err(refused) => {
                 debug!(?refused, "no subscription to transactions");
                 if refused == SubscriptionRefusal::NoNode {
-                    sleep(PAUSE).await;
+                    sleep(ASK_PAUSE).await;
                 }
                 return Ok(());
             }
@@ -161,7 +161,7 @@ impl Source {
             if is_over(pool, began) {
                 return Ok(());
             }
-            self.until_the_end(sleep(PAUSE)).await?;
+            self.until_the_end(sleep(ASK_PAUSE)).await?;
         }
     }
 
@@ -170,7 +170,7 @@ impl Source {
     async fn poll_at(&self, pool: &Arc<Pool>, node: NodeId, barren: &mut Barren, began: Instant) -> Result<bool, Gone> {
         let params = if self.full { "[true]" } else { "[]" };
         let name = &*pool.nodes[node].name;
-        let answer = pool.ask_in_time(node, "eth_newPendingTransactionFilter", params, MOST, LIMIT).await;
+        let answer = pool.ask_in_time(node, "eth_newPendingTransactionFilter", params, MAX_BYTES, ASK_TIMEOUT).await;
         let why = match &answer {
             Ok(Ok(id)) if is_id(id) => None,
             Ok(Ok(_)) => Some("eth_newPendingTransactionFilter: the id is no string"),
@@ -191,7 +191,7 @@ impl Source {
                 return Ok(false);
             }
             Err(_) => {
-                barren.avoided.add_for(node, LIMIT, Instant::now());
+                barren.avoided.add_for(node, ASK_TIMEOUT, Instant::now());
                 return Ok(false);
             }
         };
@@ -199,7 +199,7 @@ impl Source {
         let parted = self.read(pool, node, &id, barren, began).await;
         if parted.as_ref().map_or(true, |parted| parted.is_there) {
             // A filter that cannot be ended times out at its node.
-            let _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
+            let _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MAX_BYTES, ASK_TIMEOUT).await;
         }
         parted.map(|parted| parted.is_useful)
     }
@@ -217,12 +217,12 @@ impl Source {
         let (made, mut has_worked) = (Instant::now(), false);
         // The first poll is sent at once, since clients wait for its outcome.
         loop {
-            let news = pool.ask_in_time(node, "eth_getFilterChanges", id, MOST, LIMIT).await;
+            let news = pool.ask_in_time(node, "eth_getFilterChanges", id, MAX_BYTES, ASK_TIMEOUT).await;
             if matches!(&news, Err(Trouble { fault: Fault::Full, .. }))
                 && pool.snapshot().nodes[node].preference(0, 0).is_some()
             {
                 // The node was not asked, and has the filter still.
-                self.until_the_end(sleep(POLL)).await?;
+                self.until_the_end(sleep(POLL_INTERVAL)).await?;
                 continue;
             }
             let list = match &news {
@@ -235,7 +235,7 @@ impl Source {
                 Ok(list) => list,
                 Err(why) => {
                     debug!(node = name, why, "the filter of transactions at the node is lost");
-                    let is_early = made.elapsed() < STEADY;
+                    let is_early = made.elapsed() < EARLY_LOSS;
                     return Ok(Parted { is_useful: !barren.lost(pool, node, is_early), is_there: news.is_ok() });
                 }
             };
@@ -257,7 +257,7 @@ impl Source {
                     return Ok(Parted { is_useful: false, is_there: true });
                 }
             }
-            self.until_the_end(sleep(POLL)).await?;
+            self.until_the_end(sleep(POLL_INTERVAL)).await?;
             barren.forget_outages(pool);
             if !Arc::ptr_eq(&self.topics.pool(), pool) || barren.is_better_elsewhere(pool, node) || is_over(pool, began)
             {
@@ -300,7 +300,7 @@ impl Barren {
         self.avoided.add(node, now);
         let is_other = self.avoided.choose(pool, |_| true, now).is_some();
         if !is_other {
-            self.avoided.add_for(node, LIMIT, now);
+            self.avoided.add_for(node, ASK_TIMEOUT, now);
         }
         is_other
     }

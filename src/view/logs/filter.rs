@@ -10,7 +10,7 @@ use super::log::Log;
 use crate::domain::{bloom::Bits, hex};
 
 /// Addresses and topics in one filter, at most.
-const MOST: usize = 10_000;
+const MAX_CONDITIONS: usize = 10_000;
 /// Addresses, or topics at one position, that nodes take in one filter without complaint.
 const UNION: usize = 1000;
 /// Topics that a log can have.

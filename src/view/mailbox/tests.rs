@@ -145,7 +145,7 @@ fn an_emptied_mailbox_gives_back_the_memory_of_a_burst() {
     let mailbox = Mailbox::new(1 << 20);
     (0..1000).for_each(|_| mailbox.push_answer("x".into()));
     while next(&mailbox).is_some() {}
-    assert!(mailbox.lock().messages.capacity() <= KEPT);
+    assert!(mailbox.lock().messages.capacity() <= KEPT_MESSAGES);
     assert!(EMPTY <= 48 && mem::size_of::<Mailbox>() <= 136, "{EMPTY} {}", mem::size_of::<Mailbox>());
 }
 

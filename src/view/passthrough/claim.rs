@@ -10,7 +10,7 @@ use super::{super::mailbox::Mailbox, Topic};
 
 /// Different shared subscriptions of one client at a time, at most. Enough for all known kinds and
 /// a few filters of other namespaces.
-const MOST: usize = 16;
+const MAX_TOPICS_PER_CLIENT: usize = 16;
 
 /// The subscriptions of all clients.
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl Claim {
     pub(super) fn new(claims: &Arc<Claims>, client: &Arc<Mailbox>, topic: &Arc<Topic>) -> Option<Self> {
         let mut all = claims.lock();
         let counts = all.entry(place(client)).or_default();
-        if counts.len() >= MOST && !counts.contains_key(&place(topic)) {
+        if counts.len() >= MAX_TOPICS_PER_CLIENT && !counts.contains_key(&place(topic)) {
             return None;
         }
         *counts.entry(place(topic)).or_default() += 1;
@@ -61,7 +61,7 @@ impl Drop for Claim {
 impl Claims {
     /// Whether the client may subscribe to no further topic.
     pub(super) fn are_used_up(&self, client: &Arc<Mailbox>) -> bool {
-        self.lock().get(&place(client)).is_some_and(|counts| counts.len() >= MOST)
+        self.lock().get(&place(client)).is_some_and(|counts| counts.len() >= MAX_TOPICS_PER_CLIENT)
     }
 
     /// Every change is whole, so a panic elsewhere cannot have spoilt the counts.

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 /// How long after the first node the second may send the same notification.
 pub(super) const OVERLAP: Duration = Duration::from_secs(2);
 /// Notifications that are remembered, at most.
-const MOST: usize = 8192;
+const MAX_REMEMBERED: usize = 8192;
 
 /// Rule: a notification is sent as often as the node that sent it most often did. Reason: one node
 /// may repeat a text on purpose, while two nodes send the same event twice. Example: node a sends
@@ -61,7 +61,7 @@ impl Overlap {
             self.last = Some((hash, source));
             return !is_repeated;
         }
-        while self.heard.len() >= MOST || self.heard.front().is_some_and(|(at, ..)| *at + OVERLAP < now) {
+        while self.heard.len() >= MAX_REMEMBERED || self.heard.front().is_some_and(|(at, ..)| *at + OVERLAP < now) {
             self.forget();
         }
         let counts = self.told.entry(hash).or_default();
@@ -134,10 +134,10 @@ mod tests {
         assert!(overlap.hear(1, b"a", later));
         assert!(overlap.hear(1, b"b", later + OVERLAP * 2));
         assert_eq!((overlap.told.len(), overlap.heard.len()), (1, 1));
-        for n in 0..2 * MOST {
+        for n in 0..2 * MAX_REMEMBERED {
             assert!(overlap.hear(0, &n.to_le_bytes(), later + OVERLAP * 2));
         }
-        assert!(overlap.heard.len() <= MOST && overlap.told.len() <= MOST);
+        assert!(overlap.heard.len() <= MAX_REMEMBERED && overlap.told.len() <= MAX_REMEMBERED);
     }
 
     #[tokio::test(start_paused = true)]

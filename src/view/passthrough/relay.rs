@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// How long a node may take to grant a subscription.
-const LIMIT: Duration = Duration::from_secs(5);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a request to subscribe got lost.
-const PAUSE: Duration = Duration::from_millis(100);
+const SUBSCRIBE_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Relay {
     key: TopicKey,
@@ -154,7 +154,7 @@ impl Relay {
         {
             let (method, params) = self.key.clone();
             let answer = async move {
-                let answer = timeout(LIMIT, link.subscribe(&method, params)).await;
+                let answer = timeout(SUBSCRIBE_TIMEOUT, link.subscribe(&method, params)).await;
                 answer.unwrap_or(Err(SubscribeError::Link(Error::Lost)))
             };
             self.opening = Some(Opening { pool: self.pool.clone(), node, answer: Box::pin(answer) });
@@ -192,7 +192,7 @@ impl Relay {
                     self.refusal.get_or_insert(error);
                 }
             }
-            Err(SubscribeError::Link(_)) => self.paused = Some(now + PAUSE),
+            Err(SubscribeError::Link(_)) => self.paused = Some(now + SUBSCRIBE_PAUSE),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Any, Filter, MOST, POSITIONS};
+use super::{Any, Filter, MAX_CONDITIONS, POSITIONS};
 use crate::{
     domain::bloom::Bits,
     view::params::{self, Text},
@@ -169,8 +169,8 @@ impl Asked {
         }
         let Self { addresses, topics, .. } = self;
         let size = addresses.0.len() + topics.iter().map(|any| any.0.len()).sum::<usize>();
-        if size > MOST {
-            return Err(format!("exceed max addresses or topics: {MOST} in one filter"));
+        if size > MAX_CONDITIONS {
+            return Err(format!("exceed max addresses or topics: {MAX_CONDITIONS} in one filter"));
         }
         Ok(Filter { addresses, topics, from, to })
     }
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_place_and_the_form_that_is_expected() {
-        let many: Vec<String> = (0..=MOST).map(|n| format!("0x{n:040x}")).collect();
+        let many: Vec<String> = (0..=MAX_CONDITIONS).map(|n| format!("0x{n:040x}")).collect();
         let short = "hex has invalid length 20 after decoding; expected 32 for topic";
         let range = "invalid block range params";
         for (filter, expected) in [

@@ -13,7 +13,7 @@ use super::{answer::Answer, attempt::Sent};
 
 /// A node's word on a raw transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum SendOutcome {
     /// The node took the transaction.
     Took,
     /// The node has the transaction already, waiting or in a block.
@@ -38,7 +38,7 @@ pub enum Word {
     Lost,
 }
 
-impl Word {
+impl SendOutcome {
     /// The word's name in metrics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -97,8 +97,8 @@ mod tests {
         Answer::whole(Bytes::from(text), 21..22)
     }
 
-    fn refused(code: i64, message: &str, for_good: bool) -> Word {
-        Word::Refused { code, message: message.to_owned(), for_good }
+    fn refused(code: i64, message: &str, for_good: bool) -> SendOutcome {
+        SendOutcome::Refused { code, message: message.to_owned(), for_good }
     }
 
     #[test]
@@ -111,8 +111,15 @@ mod tests {
             (-32603, "tx already in mempool"),
             (-32003, "transaction already exists in pool"),
         ] {
-            assert_eq!(Word::of(&mut Sent::OfTheCaller(error(code, message))), Word::AlreadyKnown, "{message}");
-            assert_eq!(Word::of(&mut Sent::OfTheNode(Some(error(code, message)), None)), Word::AlreadyKnown);
+            assert_eq!(
+                SendOutcome::of(&mut Sent::OfTheCaller(error(code, message))),
+                SendOutcome::AlreadyKnown,
+                "{message}"
+            );
+            assert_eq!(
+                SendOutcome::of(&mut Sent::OfTheNode(Some(error(code, message)), None)),
+                SendOutcome::AlreadyKnown
+            );
         }
     }
 
@@ -127,28 +134,28 @@ mod tests {
             (-32000, "replacement transaction underpriced", false),
             (-32099, "a reason that is not known", false),
         ] {
-            let word = Word::of(&mut Sent::OfNobody(error(code, message)));
+            let word = SendOutcome::of(&mut Sent::OfNobody(error(code, message)));
             assert_eq!(word, refused(code, message, for_good));
         }
-        assert_eq!(Word::of(&mut Sent::Rejected(403)), refused(403, "HTTP status 403", false));
+        assert_eq!(SendOutcome::of(&mut Sent::Rejected(403)), refused(403, "HTTP status 403", false));
     }
 
     #[test]
     fn a_node_without_an_answer_may_have_the_transaction() {
         let trouble = || Some(Trouble { fault: Fault::Silent, text: String::new() });
         for mut sent in [Sent::Lost(trouble()), Sent::OfTheNode(None, trouble()), Sent::NoRoom(Full(1))] {
-            assert_eq!(Word::of(&mut sent), Word::Lost);
+            assert_eq!(SendOutcome::of(&mut sent), SendOutcome::Lost);
         }
     }
 
     #[test]
     fn a_node_that_is_full_or_away_is_busy() {
         let wait = Some(Duration::from_secs(7));
-        assert_eq!(Word::of(&mut Sent::Refused(None, wait)), Word::Busy { wait });
+        assert_eq!(SendOutcome::of(&mut Sent::Refused(None, wait)), SendOutcome::Busy { wait });
         for mut sent in
             [Sent::Nothing(None), Sent::Unwanted, Sent::OfTheNode(Some(error(-32000, "txpool is full")), None)]
         {
-            assert_eq!(Word::of(&mut sent), Word::Busy { wait: None });
+            assert_eq!(SendOutcome::of(&mut sent), SendOutcome::Busy { wait: None });
         }
     }
 }

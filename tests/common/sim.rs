@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
     app::{App, OpenStore, Source, World},
+    cluster::open_nats,
     domain::{address::Address, client::Peer},
     net::{
         Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen,
@@ -75,6 +76,7 @@ impl Net {
             wall: Arc::new(move || dawn + start.elapsed().as_secs()),
             open_store: self.open_store(),
             connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            open_cluster: Arc::new(move |settings| open_nats(settings, dawn)),
             threads: None,
             descriptors: None,
             faults: None,

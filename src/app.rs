@@ -296,7 +296,7 @@ impl App {
         let mut dns = Followed::new(world.names.clone(), own, metrics.clone());
         dns.adopt(dns.looked_up(&config).await);
         let export = Export::start(&config, &world, &metrics).map_err(StartError::Node)?;
-        let outbox = outbox::start(config.outbox.as_ref(), &deps).map_err(StartError::Outbox)?;
+        let outbox = outbox::start(&config, &deps).map_err(StartError::Outbox)?;
         let mut runtime = Runtime::build(dns.expand(&config), outbox.clone(), &deps).map_err(StartError::Node)?;
         runtime.keep_transactions().map_err(StartError::Outbox)?;
         let site = Arc::new(ArcSwap::from_pointee(runtime.site(export.spans())));

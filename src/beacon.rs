@@ -8,6 +8,7 @@
 
 pub mod answer;
 mod attempt;
+mod best_answer;
 mod blobs;
 mod broadcast;
 mod choice;
@@ -16,9 +17,11 @@ mod idle;
 mod maker;
 mod missing_data;
 mod publish;
+mod publish_unkept;
 mod race_reads;
 mod returning;
 mod room;
+mod shown_head;
 mod time_limit;
 mod told_messages;
 mod under_way;
@@ -38,7 +41,8 @@ use self::{
     attempt::{Sent, attempt_holding, kind},
     maker::{Makers, makes_a_block},
     room::Room,
-    time_limit::has_a_deadline,
+    shown_head::Awaited,
+    time_limit::{has_a_deadline, may_be_compressed},
     told_messages::ToldMessages,
     under_way::UnderWay,
     upload::{Kept, Upload},
@@ -50,7 +54,7 @@ use crate::{
     exchange::{
         background::Background,
         failures::Failures,
-        next_node::{Choice, rest_ends, seconds_to, unserved},
+        next_node::Choice,
         queue::{Exit, HeadPermit, Queue, Ticket},
         tries::{Begun, Tries},
     },
@@ -75,6 +79,7 @@ pub struct Requests {
     /// The requests that all nodes were told lately.
     told: Arc<ToldMessages>,
     makers: Makers,
+    awaited: Awaited,
     queue: Queue<Requests>,
     /// Room for the bodies that are kept, of all clients.
     room: Arc<Room>,
@@ -120,6 +125,7 @@ impl Requests {
             publish_to,
             told,
             makers: Makers::default(),
+            awaited: Awaited::default(),
             counts: metrics.clone(),
             failures: Failures::default(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
@@ -179,6 +185,8 @@ impl Requests {
         arrived: Instant,
     ) -> Result<Answer, Failure> {
         let mut ending = Ending { requests: self, request, arrived, outcome: CallOutcome::Gone };
+        let readable = (!may_be_compressed(request)).then(|| request.readable());
+        let request = readable.as_ref().unwrap_or(request);
         let exchange = self.exchange(request, upload);
         let outcome = match has_a_deadline(request) {
             true => timeout_at(arrived + self.settings.timeout, exchange).await,
@@ -213,7 +221,7 @@ impl Requests {
                 (Class::Everywhere, Kept::NoRoom) => {
                     return Err(Refusal::Limit { name: "max_held_bytes", limit: self.settings.max_held_bytes }.into());
                 }
-                // The body is passed on as the client sends, and sent once.
+                // The body is passed on piece by piece, and sent once; a signed message to all.
                 (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
             }
         }
@@ -239,7 +247,11 @@ impl Requests {
                 return Ok(answer);
             }
             let mut run = RequestRun::new(requests, request, begun);
-            match run.run(upload).await {
+            let outcome = match request.route.class {
+                Class::Publish => run.publish_unkept(upload).await,
+                _ => run.run(upload).await,
+            };
+            match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => {
                     self.failures.note(&requests.pool, &run.tries);
@@ -346,7 +358,9 @@ impl<'a> RequestRun<'a> {
                 if answer.status < 300 && makes_a_block(self.request) {
                     self.requests.has_made_a_block(node);
                 }
-                self.requests.shows_head(self.request, node, &answer);
+                if let Some(head) = shown_head::told(self.request, &answer) {
+                    self.requests.shows_head(node, head).await;
+                }
                 return Ok(answer);
             }
             if !upload.is_there() {
@@ -448,47 +462,6 @@ impl<'a> RequestRun<'a> {
             {
                 return Ok(None);
             }
-        }
-    }
-
-    /// Whether the best answer so far blames the request.
-    fn is_at_fault(&self) -> bool {
-        !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status == 400)
-    }
-
-    /// Keeps an answer of this form for the client, if no node has a better one. A success that
-    /// does not come from a node is never passed on: the client would think that the request was
-    /// done. An empty one may be all that the route has to say, and goes before errors of nodes; an
-    /// error of a node goes before one in another form, and a demand for another form of the
-    /// request, which the client can fulfil, before other errors.
-    fn keeps(&mut self, answer: Answer, form: Form) {
-        match answer.status {
-            ..300 if form == Form::Empty => self.empty = self.empty.take().or(Some(answer)),
-            ..400 => self.foreign = Some(answer.status),
-            status => {
-                let is_foreign = form != Form::Node;
-                let worth = |is_foreign, status: u16| (is_foreign, !matches!(status, 406 | 415));
-                let is_better = self
-                    .best
-                    .as_ref()
-                    .is_none_or(|best| worth(is_foreign, status) < worth(self.is_best_foreign, best.status));
-                if is_better {
-                    (self.best, self.is_best_foreign) = (Some(answer), is_foreign);
-                }
-            }
-        }
-    }
-
-    fn give_up(&mut self) -> Result<Answer, Failure> {
-        let rests = || rest_ends(&self.requests.pool, kind(self.request));
-        let is_of_the_request = !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status < 500);
-        let empty = self.empty.take().filter(|_| !is_of_the_request);
-        match empty.or_else(|| self.best.take()).or_else(|| self.refused.take()) {
-            Some(best) => Ok(best),
-            None if let Some(status) = self.foreign => Err(Refusal::Rejected(status).into()),
-            None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
-            None if self.was_late => Err(Refusal::Deadline.into()),
-            None => Err(Refusal::Unserved(unserved(&self.requests.pool, self.tries.failure)).into()),
         }
     }
 }

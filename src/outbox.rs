@@ -25,6 +25,8 @@ pub mod step;
 pub mod store;
 pub mod told;
 pub mod webhook;
+#[cfg(test)]
+mod weighing;
 
 pub use self::{
     handle::{Incoming, NotAccepted, Outbox},

@@ -30,8 +30,8 @@ pub type OpenStore = Arc<dyn Fn(&config::Outbox) -> Result<Store, OpenError> + S
 ///
 /// # Errors
 /// When the store cannot be opened, or an endpoint's settings cannot be used; names the key.
-pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Result<Option<SharedOutbox>, String> {
-    let Some(settings) = settings else { return Ok(None) };
+pub(super) fn start(config: &Config, deps: &Deps<'_>) -> Result<Option<SharedOutbox>, String> {
+    let Some(settings) = &config.outbox else { return Ok(None) };
     let World { open_store, connect, .. } = deps.world;
     let store = open_store(settings).map_err(|why| format!("outbox.dir: {why}"))?;
     let broken = deps.broken.clone();
@@ -41,6 +41,7 @@ pub(super) fn start(settings: Option<&config::Outbox>, deps: &Deps<'_>) -> Resul
         clock: deps.world.millis(),
         seed: (deps.world.wall)(),
         memory: deps.memory.clone(),
+        networks: config.networks.iter().filter(|network| !network.el.is_empty()).count(),
         metrics: deps.metrics.clone(),
         broken: Arc::new(move |consequence| {
             error!("{consequence}");

@@ -40,7 +40,8 @@ const HELD_BACK: u64 = 256 * 1024;
 const HELD_WHOLE: u64 = 48 << 20;
 /// How long the rest of a node's word on a message is waited for.
 const WORD: Duration = Duration::from_secs(1);
-/// How long an answer of unknown length is waited for, because such an answer may be long.
+/// How long an answer of unknown length is waited for behind its first piece: the answer may be
+/// long.
 const UNKNOWN_LENGTH_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// An error of up to this many bytes is read: for its meaning if it is about a signed message, and
@@ -83,6 +84,8 @@ pub struct Answer {
     is_withheld: bool,
     /// The request was sent to the node before, over a connection that was closed.
     was_sent_before: bool,
+    /// The body ended with its connection, and nothing shows that all of the body has come.
+    is_unproven: bool,
 }
 
 impl Answer {
@@ -91,8 +94,8 @@ impl Answer {
     /// not end, a success counts as one without a body: the status is the verdict.
     ///
     /// # Errors
-    /// When the connection is lost meanwhile, or when a body that is wanted whole ends with its
-    /// connection and nothing shows that all of the body has come.
+    /// When the connection is lost meanwhile, or when a text in JSON that is wanted whole ends with
+    /// its connection and is not whole.
     pub(super) async fn read(
         response: Response,
         pool: &Arc<Pool>,
@@ -130,6 +133,7 @@ impl Answer {
             share,
             is_withheld: false,
             was_sent_before: false,
+            is_unproven: false,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
             answer.redact().await?;
@@ -147,15 +151,19 @@ impl Answer {
         if hold == Hold::Word {
             match timeout(WORD, answer.hold_back(limit, is_wanted_whole)).await {
                 Ok(held) => held?,
-                Err(_) if status < 300 && !answer.begins_as_a_page() => return Ok(answer.as_success()),
+                Err(_) if status < 300 && !answer.begins_as_no_success() => return Ok(answer.as_success()),
                 Err(_) => {}
             }
         } else {
             answer.hold_back(limit, is_wanted_whole).await?;
         }
         if hold == Hold::Whole && status < 300 && ends_with_connection && !answer.is_provably_whole() {
-            let error = io::ErrorKind::UnexpectedEof.into();
-            return Err(Broken::Lost { error, started: true });
+            // Half a text in JSON is known by its form, and a body that is not here may yet be cut.
+            if answer.is_json || answer.rest.is_some() {
+                let error = io::ErrorKind::UnexpectedEof.into();
+                return Err(Broken::Lost { error, started: true });
+            }
+            answer.is_unproven = true;
         }
         Ok(answer)
     }
@@ -168,13 +176,17 @@ impl Answer {
             let piece = tokio::select! {
                 biased;
                 piece = poll_fn(|context| self.poll_rest(context)) => piece.transpose()?,
-                () = &mut short_wait, if self.length.is_none() && !is_awaited => return Ok(()),
+                () = &mut short_wait, if self.length.is_none() && !is_awaited && held > 0 => return Ok(()),
             };
             let Some(piece) = piece else {
                 self.length = Some(held);
                 return Ok(());
             };
             let length = piece.len();
+            if held == 0 {
+                // Nothing can be said of an answer before its first piece.
+                short_wait.as_mut().reset(Instant::now() + UNKNOWN_LENGTH_TIMEOUT);
+            }
             held += length as u64;
             append(&mut self.pieces, piece);
             // Room is taken as bytes come: an announced length alone costs other answers nothing.
@@ -250,6 +262,11 @@ impl Answer {
                 Some(whole.freeze())
             }
         }
+    }
+
+    /// Whether nothing shows that all of the body has come.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.is_unproven
     }
 
     /// Bytes of the body, where the length is known.

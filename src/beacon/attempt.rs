@@ -66,6 +66,15 @@ pub struct Request {
     pub trace: Option<Arc<Trace>>,
 }
 
+impl Request {
+    /// The request without the codings that the client takes: the proxy reads the answer.
+    pub(super) fn readable(&self) -> Self {
+        let mut request = self.clone();
+        request.headers.remove(header::ACCEPT_ENCODING);
+        request
+    }
+}
+
 /// The outcome of an attempt.
 pub(super) enum Sent {
     /// An answer for the client.

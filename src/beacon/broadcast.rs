@@ -10,7 +10,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::header;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -62,9 +61,7 @@ impl Requests {
             let usable: Vec<NodeId> = nodes.iter().copied().filter(|node| self.pool.is_usable(*node)).collect();
             (nodes, usable)
         };
-        let mut request = request.clone();
-        request.headers.remove(header::ACCEPT_ENCODING);
-        let request = Arc::new(request);
+        let request = Arc::new(request.clone());
         let (answers, mut told) = mpsc::channel(nodes.len().max(1));
         {
             let limit = self.settings.max_held.get();

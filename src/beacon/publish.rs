@@ -19,7 +19,6 @@ mod part;
 
 use std::{sync::Arc, time::Duration};
 
-use http::header;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
@@ -140,9 +139,7 @@ impl Requests {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             };
             let mut background = self.background.tasks();
-            let (requests, mut request) = (self.clone(), request.clone());
-            // The proxy reads the answers of nodes, so they must not be compressed.
-            request.headers.remove(header::ACCEPT_ENCODING);
+            let (requests, request) = (self.clone(), request.clone());
             background.spawn(async move {
                 let outcome = requests.give_out(&request, &body).await;
                 drop(place);

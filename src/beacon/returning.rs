@@ -141,9 +141,10 @@ pub(super) async fn watch(pool: Arc<Pool>, told: Arc<ToldMessages>, metrics: Arc
                 ask(&pool, index, seen, &told, &mut tasks);
             }
             // Until the node has confirmed all, clients' requests do not move back to the node.
-            pool.nodes[index].traffic.set_informed(told.knows_all(index));
+            let open = told.open(index);
+            pool.nodes[index].traffic.set_informed(open.knows_all);
             for kind in (0..LANES).filter(|_| answers) {
-                if !seen.is_busy[kind] && told.has_due(index, kind) {
+                if !seen.is_busy[kind] && open.due[kind] {
                     seen.is_busy[kind] = true;
                     tasks.spawn(tell(pool.clone(), index, kind, told.clone(), metrics.clone()));
                 }

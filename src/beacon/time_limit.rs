@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 use super::{Request, Requests};
 use crate::domain::beacon_route::Class;
 
@@ -71,9 +73,35 @@ pub(super) fn has_a_deadline(request: &Request) -> bool {
 }
 
 /// Whether half of an answer is useless, so that the answer is waited for whole: data to be signed,
-/// and blocks and blobs.
+/// blocks and blobs; and all that is short.
 pub(super) fn is_wanted_whole(request: &Request) -> bool {
-    request.route.class == Class::Read && matches!(request.route.group, "validator" | "blocks" | "blobs")
+    if request.route.class != Class::Read {
+        return false;
+    }
+    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+    match steps[..] {
+        ["beacon", "genesis"] => true,
+        ["beacon", "states", _, what, ..] => {
+            matches!(what, "root" | "fork" | "finality_checkpoints" | "randao" | "sync_committees")
+        }
+        _ => matches!(request.route.group, "validator" | "headers" | "blocks" | "blobs" | "config"),
+    }
+}
+
+/// Whether a node may compress the answer: whole states and lists of all validators are long, and
+/// of unknown routes nothing is judged. Any other answer is judged by its text.
+pub(super) fn may_be_compressed(request: &Request) -> bool {
+    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+    let is_of_all = request.target.query().is_none_or(|query| !query.contains("id="));
+    let is_long = match steps[..] {
+        ["debug", ..] => true,
+        ["beacon", "states", _, what] => {
+            is_of_all && matches!(what, "validators" | "validator_balances" | "validator_identities" | "committees")
+        }
+        _ => false,
+    };
+    let is_unknown = request.route.group == "other" || request.route.class == Class::Once;
+    is_unknown || (request.method == Method::GET && is_long)
 }
 
 impl Requests {
@@ -89,7 +117,7 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
+    use http::HeaderMap;
 
     use super::*;
     use crate::domain::{beacon_route::Route, target::Target};
@@ -104,12 +132,12 @@ mod tests {
             ("POST", "/eth/v1/validator/duties/attester/1", TimeLimit::Soon, true),
             ("POST", "/eth/v1/validator/beacon_committee_selections", TimeLimit::Long, true),
             ("GET", "/eth/v1/beacon/blocks/head/root", TimeLimit::Due, true),
-            ("GET", "/eth/v1/beacon/headers/head", TimeLimit::Soon, false),
-            ("GET", "/eth/v1/beacon/states/head/fork", TimeLimit::Soon, false),
+            ("GET", "/eth/v1/beacon/headers/head", TimeLimit::Soon, true),
+            ("GET", "/eth/v1/beacon/states/head/fork", TimeLimit::Soon, true),
             ("GET", "/eth/v1/node/syncing", TimeLimit::Usual, false),
             ("GET", "/eth/v2/beacon/blocks/head", TimeLimit::Work, true),
             ("GET", "/eth/v1/beacon/blobs/7", TimeLimit::Work, true),
-            ("GET", "/eth/v1/config/spec", TimeLimit::Soon, false),
+            ("GET", "/eth/v1/config/spec", TimeLimit::Soon, true),
             ("POST", "/eth/v1/beacon/states/head/validators", TimeLimit::Work, false),
             ("POST", "/eth/v1/beacon/rewards/attestations/1", TimeLimit::Work, false),
             ("GET", "/eth/v2/debug/beacon/states/head", TimeLimit::Long, false),

@@ -15,6 +15,7 @@ mod node_record;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -86,6 +87,12 @@ struct State {
 
 struct ToldMessage {
     id: u64,
+    /// The place of the request's kind; unnamed kinds stand behind the named ones.
+    kind: usize,
+    /// A hash of the target and of the headers that count.
+    form: u64,
+    /// The same with the body.
+    text: u64,
     request: Arc<Request>,
     body: Bytes,
     at: Instant,
@@ -106,17 +113,10 @@ struct ToldMessage {
 }
 
 impl ToldMessage {
-    /// The place of the request's kind; unnamed kinds stand behind the named ones.
-    fn kind(&self) -> usize {
-        let path = self.request.target.as_str().split('?').next().unwrap_or_default();
-        let last = path.trim_end_matches('/').rsplit('/').next();
-        KINDS.iter().position(|kind| last == Some(kind)).unwrap_or(KINDS.len())
-    }
-
     /// Whether the node, which is in this life, is to be told this now. A request whose first round
     /// is under way waits for a good word: the nodes may refuse it.
-    fn is_due(&self, node: NodeId, kind: usize, life: u64, now: Instant) -> bool {
-        (self.is_taken || self.under_way == 0) && self.nodes[node].is_due(life, now) && self.kind() == kind
+    fn is_due(&self, node: NodeId, life: u64, now: Instant) -> bool {
+        (self.is_taken || self.under_way == 0) && self.nodes[node].is_due(life, now)
     }
 
     fn weight(&self) -> usize {
@@ -124,6 +124,35 @@ impl ToldMessage {
         let about = self.about.as_ref().map_or(0, |about| about.weight());
         EACH + self.body.len() + about + headers.sum::<usize>()
     }
+}
+
+/// The place of a request's kind; unnamed kinds stand behind the named ones.
+fn kind(request: &Request) -> usize {
+    let last = request.target.path().trim_end_matches('/').rsplit('/').next();
+    KINDS.iter().position(|kind| last == Some(kind)).unwrap_or(KINDS.len())
+}
+
+/// Hashes of the request's target and of the headers that count, and of these with the body. Many
+/// thousands of requests are compared by them first.
+fn hashes(request: &Request, body: &[u8]) -> (u64, u64) {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(request.target.as_str().as_bytes());
+    for name in MEANING {
+        hasher.write(request.headers.get(name).map_or(&b""[..], |value| value.as_bytes()));
+        hasher.write_u8(0);
+    }
+    let form = hasher.finish();
+    hasher.write(body);
+    (form, hasher.finish())
+}
+
+/// The requests that are due for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    /// The node has confirmed all requests in its present life.
+    pub(super) knows_all: bool,
+    /// Whether a request of each kind is due now, and the node is not left alone with the kind.
+    pub(super) due: [bool; LANES],
 }
 
 /// A request that nodes are told.
@@ -178,8 +207,10 @@ impl ToldMessages {
             state.claim = body.claim_beside();
         }
         state.forget(epoch);
+        let (form, text) = hashes(request, body.bytes());
         let is_same = |told: &ToldMessage| {
-            told.request.target == request.target
+            told.text == text
+                && told.request.target == request.target
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.body == *body.bytes()
         };
@@ -196,6 +227,9 @@ impl ToldMessages {
         let (is_refused, is_at_fault) = (false, false);
         let mut told = ToldMessage {
             id,
+            kind: kind(&request),
+            form,
+            text,
             request,
             body,
             at,
@@ -211,7 +245,7 @@ impl ToldMessages {
         for &node in nodes {
             told.nodes[node].knows = Knows::IsTold(state.lives[node]);
         }
-        let telling = Telling { id, kind: told.kind(), about: told.about.clone(), is_first: true };
+        let telling = Telling { id, kind: told.kind, about: told.about.clone(), is_first: true };
         state.bytes += told.weight();
         state.told.push_back(told);
         state.make_room(self.most);
@@ -271,19 +305,29 @@ impl ToldMessages {
         self.state().pauses[node][kind].is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether a request of this kind is due for the node now.
-    pub(super) fn has_due(&self, node: NodeId, kind: usize) -> bool {
-        if self.is_left_alone(node, kind) {
-            return false;
-        }
+    /// The requests that are due for the node now.
+    pub(super) fn open(&self, node: NodeId) -> Open {
         let (state, now) = (self.state(), Instant::now());
-        state.told.iter().any(|told| told.is_due(node, kind, state.lives[node], now))
+        let life = state.lives[node];
+        let is_free = |kind: usize| state.pauses[node][kind].is_none_or(|until| until <= now);
+        let mut open = Open { knows_all: true, due: [false; LANES] };
+        for told in state.told.iter().filter(|told| told.nodes[node].knows != Knows::All(life)) {
+            open.knows_all = false;
+            open.due[told.kind] |= told.is_due(node, life, now) && is_free(told.kind);
+        }
+        open
+    }
+
+    /// Whether a request of this kind is due for the node now.
+    #[cfg(test)]
+    fn has_due(&self, node: NodeId, kind: usize) -> bool {
+        self.open(node).due[kind]
     }
 
     /// Whether the node has confirmed all requests in its present life.
-    pub(super) fn knows_all(&self, node: NodeId) -> bool {
-        let state = self.state();
-        state.told.iter().all(|told| told.nodes[node].knows == Knows::All(state.lives[node]))
+    #[cfg(test)]
+    fn knows_all(&self, node: NodeId) -> bool {
+        self.open(node).knows_all
     }
 
     /// The first request of this kind that is due for the node. From now on the request counts as
@@ -292,7 +336,7 @@ impl ToldMessages {
         let mut state = self.state();
         state.forget(epoch);
         let (life, now) = (state.lives[node], Instant::now());
-        let due = state.told.iter_mut().find(|told| told.is_due(node, kind, life, now))?;
+        let due = state.told.iter_mut().find(|told| told.kind == kind && told.is_due(node, life, now))?;
         due.nodes[node].knows = Knows::IsTold(life);
         let telling = Telling { id: due.id, kind, about: due.about.clone(), is_first: false };
         Some(Due { telling, request: due.request.clone(), upload: Upload::whole(due.body.clone()) })
@@ -356,9 +400,10 @@ impl State {
             return;
         }
         let Some(about) = newer.about.clone().filter(|_| newer.is_taken && !newer.is_refused) else { return };
-        let request = newer.request.clone();
+        let (form, request) = (newer.form, newer.request.clone());
         let is_replaced = |told: &ToldMessage| {
-            told.request.target == request.target
+            told.form == form
+                && told.request.target == request.target
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.about.as_ref().is_some_and(|earlier| about.covers(earlier))
         };
@@ -377,7 +422,7 @@ impl State {
         };
         for told in self.told.iter_mut().filter(|told| told.id > telling.id) {
             let is_known = matches!(told.nodes[node].knows, Knows::All(_));
-            if is_known && told.kind() == telling.kind && meets(told) {
+            if is_known && told.kind == telling.kind && meets(told) {
                 told.nodes[node].knows = Knows::Nothing;
             }
         }
@@ -416,13 +461,13 @@ impl State {
     /// this measure; `false` if there is no request.
     fn thin(&mut self, measure: fn(&ToldMessage) -> usize) -> bool {
         let mut sums = [0; KINDS.len() + 1];
-        self.told.iter().for_each(|told| sums[told.kind()] += measure(told));
+        self.told.iter().for_each(|told| sums[told.kind] += measure(told));
         let heaviest = (0..sums.len()).max_by_key(|kind| sums[*kind]);
-        let of_kind = || self.told.iter().filter(|told| Some(told.kind()) == heaviest);
+        let of_kind = || self.told.iter().filter(|told| Some(told.kind) == heaviest);
         let mut shares: BTreeMap<Option<Peer>, usize> = BTreeMap::new();
         of_kind().for_each(|told| *shares.entry(told.client).or_default() += measure(told));
         let Some((&client, _)) = shares.iter().max_by_key(|(_, share)| **share) else { return false };
-        let is_it = |told: &ToldMessage| Some(told.kind()) == heaviest && told.client == client;
+        let is_it = |told: &ToldMessage| Some(told.kind) == heaviest && told.client == client;
         let oldest = self.told.iter().position(is_it);
         oldest.and_then(|place| self.remove(place)).is_some()
     }

@@ -1,7 +1,8 @@
 //! The share of each client in the messages that are under way.
 //!
 //! Rule: the messages of one address may be [`TIMES_FREE`] times as many as they leave places free;
-//! an address has one in any case, if there is a place. Reason: a message goes on when its client
+//! an address has one in any case, if there is a place; and where none is under way, a message has
+//! places at all nodes, however few there are. Reason: a message goes on when its client
 //! has left, so one client could fill all places with messages over which a node is slow, and keep
 //! out the signed messages of others. Example: there are 200 places. An address sends 260 messages
 //! over which the nodes hang, and leaves: 175 are taken, and 25 places are left for others.
@@ -34,9 +35,13 @@ impl UnderWay {
     pub(super) fn admit(self: &Arc<Self>, client: Option<Peer>, count: usize) -> Option<Vec<Place>> {
         let client = client.map(Peer::block);
         let mut taken = self.taken();
-        let left = self.limit.checked_sub(taken.sum() + count)?;
         let own = taken.of(&client);
-        if own > 0 && own + count > left.saturating_mul(TIMES_FREE) {
+        let fits = match self.limit.checked_sub(taken.sum() + count) {
+            Some(left) => own == 0 || own + count <= left.saturating_mul(TIMES_FREE),
+            // A message for more nodes than there are places would never have room.
+            None => taken.is_empty(),
+        };
+        if !fits {
             return None;
         }
         taken.add(client, count);
@@ -79,6 +84,11 @@ mod tests {
         let forced = all.place(peer(1));
         drop((first, second, forced));
         assert!(all.taken().is_empty() && all.taken().sum() == 0);
+        // A message for more nodes than there are places.
+        let few = UnderWay::new(2);
+        let places = few.admit(peer(1), 3);
+        assert!(places.is_some() && few.admit(peer(2), 1).is_none());
+        drop(places);
         let one = UnderWay::new(1);
         let place = one.admit(peer(1), 1);
         assert!(place.is_some() && one.admit(peer(1), 1).is_none() && one.admit(peer(2), 1).is_none());

@@ -140,7 +140,13 @@ impl Upload {
         let mut share = room.request(self.claim.as_ref().and_then(|claim| claim.account().client()));
         // Room is taken as bytes come: an announced length alone costs other clients nothing.
         let kept = loop {
-            let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? else {
+            // Both arms are cancel-safe.
+            let piece = tokio::select! {
+                biased;
+                () = share.gives_way() => return Err(self.is_too_slow()),
+                piece = poll_fn(|context| self.poll_rest(context)) => piece,
+            };
+            let Some(piece) = piece.transpose()? else {
                 self.length = Some(bytes.len() as u64);
                 break Kept::Whole;
             };
@@ -159,9 +165,28 @@ impl Upload {
                 break Kept::NoRoom;
             }
         };
+        if !share.has_come() {
+            return Err(self.is_too_slow());
+        }
         self.kept = bytes.freeze();
         self.memory = Some(Arc::new(KeptMemory { share, claim: self.claim.take() }));
         Ok(kept)
+    }
+
+    fn is_too_slow(&mut self) -> io::Error {
+        self.failed = Some(io::ErrorKind::TimedOut.into());
+        io::ErrorKind::TimedOut.into()
+    }
+
+    /// The body, which is gone from here.
+    pub(super) fn take(&mut self) -> Self {
+        let left = Self { begun: true, ..Self::whole(Bytes::new()) };
+        std::mem::replace(self, left)
+    }
+
+    /// Bytes of the body, where the length is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// The whole body, if all of it is in memory.

@@ -9,81 +9,36 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Request, Requests, answer::Answer};
-use crate::domain::{beacon_route::Class, chain::Number, node_id::NodeId};
+use super::{Request, Requests};
+use crate::domain::{beacon_route::Class, node_id::NodeId};
 
 /// The time between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whether a request refers to the head: all requests of validators do, and those that name the
-/// head.
+/// Whether a request refers to the head: data to be signed does, and requests that name the
+/// head. Duties are those of an epoch, and the block of a moment ago decides nothing about them.
 pub(super) fn is_of_the_head(request: &Request) -> bool {
-    let names_the_head = || {
-        let path = request.target.path();
-        path.split('/').any(|step| step == "head") || path.trim_end_matches('/').ends_with("/beacon/headers")
-    };
-    request.route.class == Class::Read && (request.route.is_duty || names_the_head())
+    if request.route.class != Class::Read {
+        return false;
+    }
+    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+    match steps[..] {
+        ["validator", "duties" | "liveness" | "beacon_committee_selections" | "sync_committee_selections", ..] => false,
+        ["validator", ..] | ["beacon", "headers"] => true,
+        _ => steps.contains(&"head"),
+    }
 }
 
 impl Requests {
-    /// Notes the head that an answer of `node` names: by its slot, or by a root that the pool knows
-    /// as the head of that node.
-    pub(super) fn shows_head(&self, request: &Request, node: NodeId, answer: &Answer) {
-        #[derive(Deserialize)]
-        struct Told<T> {
-            data: T,
-        }
-        #[derive(Deserialize)]
-        struct Header {
-            header: Signed,
-        }
-        #[derive(Deserialize)]
-        struct Signed {
-            message: Message,
-        }
-        #[derive(Deserialize)]
-        struct Message {
-            slot: Number,
-        }
-        #[derive(Deserialize)]
-        struct Head<'a> {
-            #[serde(borrow, alias = "beacon_block_root")]
-            root: &'a str,
-        }
-        if answer.status != 200 || !answer.is_json() {
-            return;
-        }
-        let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
-        let names_a_slot = steps[..] == ["beacon", "headers", "head"];
-        let names_a_root =
-            matches!(steps[..], ["beacon", "blocks", "head", "root"] | ["validator", "attestation_data"]);
-        if !(names_a_slot || names_a_root) {
-            return;
-        }
-        let Some(body) = answer.in_memory() else { return };
-        let slot = if names_a_slot {
-            serde_json::from_slice::<Told<Header>>(&body).ok().and_then(|told| told.data.header.message.slot.0)
-        } else {
-            let told = serde_json::from_slice::<Told<Head<'_>>>(&body).ok();
-            let snapshot = self.pool.snapshot();
-            let head = snapshot.nodes[node].head.as_ref();
-            head.filter(|head| told.is_some_and(|told| told.data.root == head.hash)).map(|head| head.number)
-        };
-        if let Some(slot) = slot {
-            self.pool.shown(node, slot);
-        }
-    }
-
     /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if
     /// the request refers to the head.
     pub(super) async fn wait_for_head(&self, request: &Request, node: NodeId) {
         if !is_of_the_head(request) || !self.pool.owes_head(node) {
             return;
         }
-        self.catches_up(&mut vec![(node, Instant::now() + self.pool.slot() / 6)]).await;
+        self.catches_up(&mut vec![(node, Instant::now() + self.pool.longest_wait_for_head())]).await;
     }
 
     /// Waits until one of these nodes knows the head that clients have seen, for each until its

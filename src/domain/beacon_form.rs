@@ -115,6 +115,24 @@ pub fn is_page(kind: Option<&[u8]>, begin: &[u8]) -> bool {
     begin.first() == Some(&b'<') && begin.get(1).is_none_or(|byte| byte.is_ascii_alphabetic() || b"!?".contains(byte))
 }
 
+/// Whether a text begins as an error inside a success: the first member of the object says so.
+pub fn begins_as_an_error(begin: &[u8]) -> bool {
+    let begin = String::from_utf8_lossy(&begin[..begin.len().min(256)]);
+    let Some((name, value)) = begin.trim_start().strip_prefix('{').and_then(|text| text.split_once(':')) else {
+        return false;
+    };
+    let (name, value) = (name.trim().trim_matches('"'), value.trim_start().trim_start_matches('"'));
+    let is_one_of = |words: &[&str]| words.iter().any(|word| value.starts_with(word));
+    let number: String = value.chars().take_while(char::is_ascii_digit).collect();
+    match name {
+        "code" | "status" | "statusCode" => {
+            number.parse::<u64>().is_ok_and(|status| (300..1000).contains(&status)) || is_one_of(&["error", "fail"])
+        }
+        "success" | "ok" => is_one_of(&["false"]),
+        name => ERRORS.contains(&name) && !value.is_empty() && !is_one_of(&["null", "false", "[]", "{}"]),
+    }
+}
+
 /// Whether a value of `Content-Type` names this type.
 pub fn is_of_kind(value: Option<&[u8]>, kind: &[u8]) -> bool {
     let value = value.unwrap_or_default().split(|&byte| byte == b';').next();
@@ -421,6 +439,27 @@ mod tests {
         }
         for text in ["", "Service Unavailable", r#"{"data":"#, "{]"] {
             assert_eq!(Signs::read(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_known_by_its_beginning() {
+        for text in
+            ["{\"code\":500,", " {\n\"code\": \"503\"", "{\"error\":{", "{\"status\":\"error\"", "{\"success\":false"]
+        {
+            assert!(begins_as_an_error(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "",
+            "{",
+            "{\"code\":",
+            "{\"code\":200,",
+            "{\"data\":",
+            "{\"error\":null",
+            "{\"message\":\"ok\"",
+            "[{\"code\":500",
+        ] {
+            assert!(!begins_as_an_error(text.as_bytes()), "{text}");
         }
     }
 

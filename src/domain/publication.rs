@@ -66,8 +66,11 @@ const REPEATED: [&str; 16] = [
     "alreadyinitiated",
     "alreadyproposed",
 ];
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 16] = [
     "alreadyknown",
+    "alreadybeenimported",
+    "alreadybeenpublished",
+    "alreadybeenreceived",
     "alreadyexists",
     "alreadyseen",
     "alreadyimported",
@@ -176,8 +179,12 @@ const OF_ANOTHER: [&str; 12] = [
     "isnt",
     "wasnt",
 ];
-/// Texts that stand behind them where the known message is bad.
-const BAD: [&str; 8] = ["invalid", "asinvalid", "tobeinvalid", "andinvalid", "butinvalid", "bad", "asbad", "tobebad"];
+/// Texts that stand directly behind them where the known message is bad.
+const BAD: [&str; 3] = ["bad", "asbad", "tobebad"];
+/// The same anywhere behind them.
+const INVALID: [&str; 2] = ["invalid", "notvalid"];
+/// Texts by which the known message may be another than this one.
+const OF_TWO: [&str; 6] = ["another", "different", "otherroot", "otherblock", "sameslot", "conflict"];
 
 /// The kinds of words, in the order of [`LISTS`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -216,8 +223,11 @@ impl PublishVerdict {
             text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
         // Words count as success only where they speak of the message itself.
         let is_of_the_message = |before: &str, after: &str| {
-            !OF_ANOTHER.iter().any(|word| before.ends_with(word)) && !BAD.iter().any(|word| after.starts_with(word))
+            !OF_ANOTHER.iter().any(|word| before.ends_with(word))
+                && !BAD.iter().any(|word| after.starts_with(word))
+                && !INVALID.iter().any(|word| after.contains(word))
         };
+        let is_of_two = || OF_TWO.iter().any(|word| plain.contains(word));
         let mut has = [false; LISTS.len()];
         let mut says = [false; LISTS.len()];
         for found in SEARCH.find_overlapping_iter(&plain) {
@@ -226,12 +236,13 @@ impl PublishVerdict {
             says[kind as usize] |= matches!(kind, Kind::Repeated | Kind::Known)
                 && is_of_the_message(&plain[..found.start()], &plain[found.end()..]);
         }
-        // The words of the first kind have some of the second in them.
+        // The words of the second kind have some of the third in them.
         match () {
+            () if has[Kind::Slashable as usize] => Self::Slashable,
             () if says[Kind::Repeated as usize] => Self::Repeated,
             () if has[Kind::Repeated as usize] => Self::Other,
+            () if says[Kind::Known as usize] && is_of_two() => Self::Repeated,
             () if says[Kind::Known as usize] => Self::Known,
-            () if has[Kind::Slashable as usize] => Self::Slashable,
             () if has[Kind::Unknown as usize] => Self::Unknown,
             () if has[Kind::Wrong as usize] => Self::Wrong,
             () if has[Kind::Failed as usize] => Self::Failed,
@@ -415,6 +426,31 @@ mod tests {
             ("failed to publish: context deadline exceeded; peer already seen", PublishVerdict::Failed),
             ("the exit was not already seen", PublishVerdict::Other),
             ("the parent is already imported, the block is already known", PublishVerdict::Known),
+        ] {
+            assert_eq!(PublishVerdict::of(text), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_of_two_kinds_in_one_text_are_no_success() {
+        for (text, said) in [
+            ("Slashable: another block of this proposer and slot was already seen", PublishVerdict::Slashable),
+            ("equivocating block: a block is already known for this slot", PublishVerdict::Slashable),
+            ("block equivocation: duplicate block of proposer", PublishVerdict::Slashable),
+            ("double vote: prior attestation known", PublishVerdict::Slashable),
+            ("a different block already received for slot", PublishVerdict::Repeated),
+            ("another block is already known for this slot", PublishVerdict::Repeated),
+            ("block already exists in DB with a different root", PublishVerdict::Repeated),
+            ("a block with an other root is already known", PublishVerdict::Repeated),
+            ("block conflicts with one that is already known", PublishVerdict::Repeated),
+            ("credentials already changed: another change already in the pool", PublishVerdict::Repeated),
+            ("Sidecar already known, but block is invalid", PublishVerdict::Other),
+            ("already seen; the signature is not valid", PublishVerdict::Other),
+            ("a block with the same slot already exists", PublishVerdict::Repeated),
+            ("block has already been imported", PublishVerdict::Known),
+            ("block had already been received", PublishVerdict::Known),
+            ("attestation was already seen", PublishVerdict::Known),
+            ("duplicate block", PublishVerdict::Known),
         ] {
             assert_eq!(PublishVerdict::of(text), said, "{text}");
         }

@@ -105,7 +105,13 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Bea
     let requests = network.beacon.as_ref();
     let requests = requests
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"))?;
-    let route = Route::of(request.method().as_str(), path);
+    let mut route = Route::of(request.method().as_str(), path);
+    let (folded, mut path) = (guard::folded(&plain), path);
+    let as_folded = Route::of(request.method().as_str(), &folded);
+    if as_folded.class != route.class {
+        // A server on the way may read the path so, and then all nodes have to hear of the request.
+        (route, path) = (as_folded, folded.as_str());
+    }
     if route.group == "events" {
         super::trace(&request).into_iter().for_each(|trace| trace.ended(route.group, CallOutcome::Result));
         return events::answer(site, network, &request).await;

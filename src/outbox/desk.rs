@@ -39,6 +39,7 @@ mod looking;
 mod sending;
 mod tally;
 mod terms;
+mod untaken;
 mod word;
 
 #[cfg(test)]
@@ -72,6 +73,9 @@ use super::{
 /// The most transitions that one input makes beyond those of its blocks; the rest follow with the
 /// next.
 const MOST_AT_ONCE: usize = 1000;
+
+/// Memory that a pending transaction takes, in bytes: its entry, and its places in the indices.
+pub const ENTRY_BYTES: usize = 3072;
 
 /// Numbers that a desk may use in each millisecond of its life, as a power of two, before they meet
 /// those of a desk that is made anew.
@@ -365,7 +369,10 @@ impl Desk {
         }
         for (waiter, key) in self.book.held_until(self.now) {
             // The transaction is kept and will be sent: the client has waited long enough.
-            self.book.change(&key, |entry| entry.waiters.retain(|(other, _)| *other != waiter));
+            self.book.change(&key, |entry| {
+                entry.waiters.retain(|(other, _)| *other != waiter);
+                entry.flight.is_new = false;
+            });
             turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });
         }
         if self.has_more {

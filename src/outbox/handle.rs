@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub(super) settings: ArcSwap<config::Outbox>,
     /// The relays, by network.
     pub(super) relays: Mutex<BTreeMap<Network, Arc<RelayHandle>>>,
+    /// The most pending transactions of a network that memory holds.
+    pub(super) most_pending: usize,
     pub(super) hub: Arc<Hub>,
     /// Bounds the bytes on their way to nodes.
     pub(super) send_room: Arc<SendRoom>,

@@ -107,6 +107,8 @@ impl Record {
         if self.history.len() >= MAX_HISTORY {
             self.history.remove(KEPT_FIRST);
         }
+        // A list that grows by itself takes room for four.
+        self.history.reserve_exact(1);
         self.history.push(transition);
     }
 

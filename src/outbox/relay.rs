@@ -438,14 +438,18 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
     Terms {
         network: network.clone(),
         ack: settings.ack,
-        hold: calls.map_or(0, |calls| millis(calls.settings().hold)),
+        // The hash is to come before the call ends at its `timeout`.
+        hold: calls.map_or(0, |calls| {
+            let settings = calls.settings();
+            millis(settings.hold.min(settings.timeout - settings.timeout / 10))
+        }),
         confirmations: settings.confirmations.get().into(),
         resend_blocks: settings.resend_blocks.get().into(),
         deadline: millis(settings.deadline),
         keep: millis(settings.keep),
         bounds: desk::Bounds {
-            pending: settings.max_pending.get(),
-            tenant_pending: settings.max_pending_per_tenant.get(),
+            pending: settings.max_pending.get().min(shared.most_pending),
+            tenant_pending: settings.max_pending_per_tenant.get().min(shared.most_pending),
             bytes: settings.max_bytes,
             tenant_bytes: settings.max_bytes_per_tenant,
         },

@@ -21,6 +21,7 @@ use tracing::warn;
 use super::{
     calls::Keeper,
     clock,
+    desk::ENTRY_BYTES,
     handle::{DELIVERY_BYTES, Outbox, Shared},
     measured,
     operator::MOST_TENANTS,
@@ -50,6 +51,10 @@ const SWEEP: Duration = Duration::from_secs(60);
 const SWEEP_AGAIN: Duration = Duration::from_millis(200);
 /// Records that go with one look.
 const SWEPT: usize = 500;
+/// Pending transactions may take this part of the clients' memory.
+const PENDING_DIVISOR: usize = 4;
+/// So many may be pending however little memory there is.
+const LEAST_PENDING: usize = 64;
 /// From one question whether the disk takes writes again to the next.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,6 +70,8 @@ pub struct Tools {
     pub seed: u64,
     /// The memory that clients may make the proxy hold: sends count there.
     pub memory: Arc<Budget>,
+    /// Networks that share the memory for pending transactions.
+    pub networks: usize,
     /// Counts transitions and deliveries.
     pub metrics: Arc<Metrics>,
     /// Hears of a task that broke off, which is a bug, by its work.
@@ -103,13 +110,18 @@ pub struct Running {
     background: JoinSet<()>,
 }
 
+/// The most pending transactions of each of so many networks for which there is memory.
+fn most_pending(limit: usize, networks: usize) -> usize {
+    (limit / PENDING_DIVISOR / ENTRY_BYTES / networks.max(1)).max(LEAST_PENDING)
+}
+
 impl Outbox {
     /// Starts the outbox, without networks yet.
     ///
     /// # Errors
     /// When the settings of an endpoint cannot be used: names the endpoint.
     pub fn start(settings: &config::Outbox, tools: Tools) -> Result<(Self, Running), String> {
-        let Tools { store, connect, clock: wall, seed, memory, metrics, broken } = tools;
+        let Tools { store, connect, clock: wall, seed, memory, networks, metrics, broken } = tools;
         let clock = clock::steady(wall.clone());
         let prepared = Webhooks::prepare(&connect, &settings.webhooks)?;
         let tools = webhook::Tools {
@@ -121,6 +133,15 @@ impl Outbox {
             metrics: metrics.clone(),
         };
         let (webhooks, supervisor) = Webhooks::new(tools, prepared);
+        let most_pending = most_pending(memory.limit(), networks);
+        if settings.max_pending.get() > most_pending {
+            warn!(
+                memory = memory.limit(),
+                "memory is too little: outbox.max_pending is {most_pending} instead of {}; a quarter of \
+                 max_client_memory holds no more for each network",
+                settings.max_pending
+            );
+        }
         let shared = Arc::new(Shared {
             store,
             webhooks,
@@ -128,6 +149,7 @@ impl Outbox {
             connect,
             settings: ArcSwap::from_pointee(settings.clone()),
             relays: Mutex::default(),
+            most_pending,
             hub: Hub::new(),
             send_room: SendRoom::new(memory),
             is_closing: AtomicBool::new(false),
@@ -361,5 +383,19 @@ async fn watch_disk(shared: Arc<Shared>) {
             // A step whose outcome was unsure may have written deliveries.
             shared.webhooks.look_again().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_transactions_take_a_quarter_of_the_clients_memory() {
+        for networks in [1, 3] {
+            let bytes = most_pending(1 << 30, networks) * networks * ENTRY_BYTES;
+            assert!(bytes <= 256 << 20 && bytes > 255 << 20, "{bytes}");
+        }
+        assert_eq!((most_pending(0, 1), most_pending(1 << 20, 0)), (64, 85));
     }
 }

@@ -11,6 +11,9 @@
 //!    active node.
 //! 2. The view leaves a node at once that is not usable, that fails validators' requests one after
 //!    the other, or that is below the head that clients were told while another usable node is not.
+//!    So does it leave a node that imports nothing: whose head has stood still for a slot and a
+//!    twelfth, and below that of another usable node all that time. Heads that the clock has not
+//!    reached count for nothing there.
 //! 3. The view goes to a better node, in the order of tiers and of the configuration, only from a
 //!    sixth of a slot before an epoch to a sixth of a slot before the end of its first slot:
 //!    blocks, attestations and aggregates of the last slot are done then. The better node must have
@@ -35,7 +38,7 @@ use crate::domain::{
     beacon_route::Route,
     chain::{Beacon, Chain},
     method::MethodId,
-    node_id::NodeId,
+    node_id::{ByNode, NodeId},
 };
 
 /// Validators count as there for so many epochs after the last request of theirs.
@@ -100,6 +103,12 @@ impl Pool {
         Chain::slot(self.snapshot().chain.as_ref())
     }
 
+    /// How long a request that refers to the head waits for a node to know the head: a sixth of a
+    /// slot.
+    pub fn longest_wait_for_head(&self) -> Duration {
+        self.slot() / 6
+    }
+
     /// An epoch of the consensus nodes' chain.
     pub fn epoch(&self) -> Duration {
         Chain::epoch(self.snapshot().chain.as_ref())
@@ -139,6 +148,8 @@ pub(super) struct View {
     boundary: Option<(u64, bool)>,
     /// The better node that the stream of events is to go to, so that the view can.
     pub(super) moving: Option<NodeId>,
+    /// The head of each node that is below another usable node's, and since when.
+    below: Vec<Option<(u64, Instant)>>,
 }
 
 /// The facts that decide about the view.
@@ -152,6 +163,19 @@ pub(super) struct Facts<'a> {
     pub(super) fails: &'a dyn Fn(NodeId) -> bool,
     /// The time by the clock, a sixth of a slot ahead; `None` if unknown.
     pub(super) time: Option<Time>,
+    pub(super) heads: Heads<'a>,
+}
+
+/// The facts that tell which node imports nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Heads<'a> {
+    /// The slot of each node's head, where that is known.
+    pub(super) of: &'a [Option<u64>],
+    /// The present slot by the clock; `None` if unknown.
+    pub(super) present: Option<u64>,
+    /// The length of a slot.
+    pub(super) slot: Duration,
+    pub(super) now: Instant,
 }
 
 /// A moment of the chain.
@@ -167,14 +191,45 @@ impl View {
     pub(super) fn step(&mut self, facts: &Facts<'_>) -> Option<NodeId> {
         self.moving = None;
         if !facts.ties.validators {
-            (self.home, self.boundary) = (None, None);
+            *self = Self::default();
             return None;
         }
         let well = |node: NodeId| {
             facts.preferences.get(node.0).copied().flatten().filter(|preference| preference.badness == 0)
         };
-        let is_any_fit = NodeId::all(facts.preferences.len()).any(|node| well(node).is_some() && !(facts.fails)(node));
-        let usable = |node: NodeId| well(node).filter(|_| !is_any_fit || !(facts.fails)(node));
+        let is_known = |head: &u64| facts.heads.present.is_none_or(|present| *head <= present);
+        let heads = facts.heads.of.by_node().filter(|(node, _)| well(*node).is_some());
+        self.note_heads(facts.heads, heads.filter_map(|(_, head)| head.filter(is_known)).max());
+        let below = std::mem::take(&mut self.below);
+        let fails = |node: NodeId| (facts.fails)(node) || stands_still(&below, node, facts.heads);
+        let is_any_fit = NodeId::all(facts.preferences.len()).any(|node| well(node).is_some() && !fails(node));
+        let usable = |node: NodeId| well(node).filter(|_| !is_any_fit || !fails(node));
+        let node = self.choose(facts, &usable);
+        self.below = below;
+        node
+    }
+
+    /// Notes which nodes are below the `highest` head of a usable node.
+    fn note_heads(&mut self, heads: Heads<'_>, highest: Option<u64>) {
+        self.below.resize(heads.of.len(), None);
+        for (below, head) in self.below.iter_mut().zip(heads.of) {
+            *below = match (*below, *head) {
+                (_, Some(head)) if highest.is_none_or(|highest| head >= highest) => None,
+                // Without a new block.
+                (Some((at, since)), Some(head)) if head <= at => Some((at, since)),
+                (_, Some(head)) => Some((head, heads.now)),
+                (_, None) => None,
+            };
+        }
+    }
+
+    /// Whether a node imports nothing.
+    pub(super) fn stands_still(&self, node: NodeId, heads: Heads<'_>) -> bool {
+        stands_still(&self.below, node, heads)
+    }
+
+    /// The node of the view among the `usable` ones.
+    fn choose(&mut self, facts: &Facts<'_>, usable: &dyn Fn(NodeId) -> Option<Preference>) -> Option<NodeId> {
         let preferences = || NodeId::all(facts.preferences.len()).filter_map(|node| Some((usable(node)?, node)));
         let least = preferences().map(|(preference, _)| preference.below_served).min()?;
         let has_reached = |node: &NodeId| usable(*node).is_some_and(|preference| preference.below_served == least);
@@ -211,6 +266,12 @@ impl View {
     }
 }
 
+/// Whether a node has been `below` another for a slot and a twelfth without a new block.
+fn stands_still(below: &[Option<(u64, Instant)>], node: NodeId, heads: Heads<'_>) -> bool {
+    let below = below.get(node.0).copied().flatten();
+    below.is_some_and(|(_, since)| heads.now.saturating_duration_since(since) >= heads.slot + heads.slot / 12)
+}
+
 /// The group of the requests by which validators live.
 pub(super) fn duties() -> MethodId {
     Kind::of_route(&Route::of("GET", "/eth/v1/validator/attestation_data")).id()
@@ -238,7 +299,11 @@ mod tests {
         active: usize,
         failing: Option<usize>,
         uninformed: Option<usize>,
+        heads: [Option<u64>; 2],
+        elapsed: Duration,
     }
+
+    const SLOT: Duration = Duration::from_secs(12);
 
     impl Table {
         /// A step with nodes of these badnesses and distances, all primaries, in an epoch's first
@@ -258,6 +323,7 @@ mod tests {
                 informed: &|node| self.uninformed != Some(node.0),
                 fails: &|node| self.failing == Some(node.0),
                 time: Some(time),
+                heads: Heads { of: &self.heads, present: Some(100), slot: SLOT, now: Instant::now() + self.elapsed },
             };
             let node = self.view.step(&facts).map(|node| node.0);
             self.active = node.unwrap_or(self.active);
@@ -333,6 +399,40 @@ mod tests {
         assert_eq!(table.step(&[WELL, WELL], Some(1), 6), Some(1));
         // If no other node is well, a failing node is better than none.
         assert_eq!(table.step(&[WELL, BAD], Some(0), 6), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_stands_still_below_another_is_left() {
+        let long = SLOT + SLOT / 12;
+        let mut table = Table { heads: [Some(66), Some(66)], ..Table::default() };
+        for (heads, seconds, node) in [
+            ([66, 66], 0, 0),
+            // The first has a block late, and stands still behind an empty slot.
+            ([66, 67], 1, 0),
+            ([67, 67], 2, 0),
+            ([67, 67], 26, 0),
+            ([67, 69], 27, 0),
+            ([67, 69], 39, 0),
+            // Blocks go away again; there is no new one.
+            ([66, 70], 39, 0),
+            ([67, 70], 40, 1),
+            ([67, 71], 52, 1),
+            // With all blocks again, the node is gone home to as a node is that was out.
+            ([71, 71], 53, 1),
+            // Heads beyond the clock are no proof.
+            ([71, 101], 53, 1),
+        ] {
+            (table.heads, table.elapsed) = (heads.map(Some), Duration::from_secs(seconds));
+            let stream = Some(table.active);
+            assert_eq!(table.step(&[WELL, WELL], stream, 5), Some(node), "{heads:?} at {seconds}");
+        }
+        let mut table = Table { heads: [Some(66), Some(101)], ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], Some(0), 5), Some(0));
+        table.elapsed = long * 3;
+        assert_eq!(table.step(&[WELL, WELL], Some(0), 5), Some(0), "a head beyond the clock");
+        // Without another node, one that stands still is better than none.
+        table.heads = [Some(66), Some(70)];
+        assert_eq!(table.step(&[WELL, BAD], Some(0), 5), Some(0));
     }
 
     #[test]

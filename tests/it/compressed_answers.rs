@@ -66,21 +66,24 @@ async fn answers_of_a_node_that_always_compresses_are_plain() {
     assert_eq!(socket["result"], "0x539");
     let long = proxy.post(call(5, "dev_blob", "[900000]")).await.json();
     assert!(long["result"].as_str().unwrap().len() >= 900_000);
-    // A client that asks for nothing gets the answer plain, and one that asks for it gets it as the
-    // node gives it.
+    // A client that asks for nothing gets the answer plain. One that asks for it gets the answer of
+    // an unknown route as the node gives it, and a plain answer where the proxy reads it.
     let mut client = proxy.client().await;
     let mut ask = async |path: &str, fields: &str| {
         client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await;
         client.response().await
     };
-    for path in ["/eth/v1/beacon/genesis", "/eth/v1/no/such/path"] {
+    for (path, coding) in [("/eth/v1/beacon/genesis", None), ("/eth/v1/no/such/path", Some("gzip"))] {
         let plain = ask(path, "").await;
         assert_eq!(plain.header("content-encoding"), None, "{path}");
         assert!(plain.json().is_object(), "{path}");
         let coded = ask(path, "Accept-Encoding: gzip\r\n").await;
-        assert_eq!(coded.header("content-encoding"), Some("gzip"), "{path}");
-        let mut text = String::new();
-        GzDecoder::new(&coded.body[..]).read_to_string(&mut text).unwrap();
+        assert_eq!(coded.header("content-encoding"), coding, "{path}");
+        let mut text = coded.text();
+        if coding.is_some() {
+            text.clear();
+            GzDecoder::new(&coded.body[..]).read_to_string(&mut text).unwrap();
+        }
         assert_eq!((text, coded.status), (plain.text(), plain.status));
     }
     for node in [el, cl] {
@@ -92,7 +95,7 @@ async fn answers_of_a_node_that_always_compresses_are_plain() {
             all.join(",")
         };
         let others: Vec<_> = requests.iter().filter(|request| said(request) != "identity").map(said).collect();
-        assert_eq!(others, if node.name() == cl.name() { vec!["gzip"; 2] } else { Vec::new() });
+        assert_eq!(others, if node.name() == cl.name() { vec!["gzip"] } else { Vec::new() });
     }
 }
 

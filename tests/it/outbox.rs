@@ -10,6 +10,7 @@ mod draining;
 mod following;
 mod left;
 mod lying;
+mod much;
 mod refusing;
 mod sending;
 mod tenants;

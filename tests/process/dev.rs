@@ -1,7 +1,7 @@
 //! The pretend network as a newcomer runs it: what it prints is what there is, its validators outlive a node, and a
 //! transaction outlives refusals, losses and a reorganisation.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -133,7 +133,11 @@ async fn a_transaction_outlives_all_that_dev_prints() {
     });
     let shown = String::from_utf8(shown.await.unwrap().stdout).unwrap();
     assert!(shown.starts_with(hash) && shown.contains("reorged"), "{shown}");
-    let folder = std::env::temp_dir().join(format!("steadfast-dev-{}", dev.id()));
+    let begin = format!("steadfast-dev-{}-", dev.id());
+    let folders = std::fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let own = |folder: &PathBuf| folder.file_name().unwrap().to_string_lossy().starts_with(&begin);
+    // Folders of a killed process of this number would come before.
+    let folder = folders.filter(own).max().expect("a folder for the outbox");
     assert!(folder.join("outbox.redb").exists());
     dev.signal("INT");
     let ended = spawn_blocking(move || dev.wait()).await.unwrap();

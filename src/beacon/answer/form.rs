@@ -8,7 +8,7 @@ use http::{HeaderValue, header};
 use serde::de::IgnoredAny;
 
 use super::{Answer, HELD_BACK};
-use crate::domain::beacon_form::{Body, Form, Reply, Wanted, is_page};
+use crate::domain::beacon_form::{Body, Form, Reply, Wanted, begins_as_an_error, is_page};
 
 impl Answer {
     /// The form of the answer to a request whose success has the content `wanted`.
@@ -24,7 +24,11 @@ impl Answer {
             () if is_whole => Body::Whole(&held),
             () => Body::Begin(&held),
         };
-        Form::of(&Reply { status: self.status, kind: self.kind(), body }, wanted)
+        match Form::of(&Reply { status: self.status, kind: self.kind(), body }, wanted) {
+            // Half of the body may be missing: another node may have the whole.
+            Form::Node if self.is_unproven => Form::Empty,
+            form => form,
+        }
     }
 
     /// Whether an error is in the API's form, and so is about the request, and not from a gateway
@@ -50,9 +54,10 @@ impl Answer {
         self.pieces.iter().map(Bytes::len).sum()
     }
 
-    /// Whether the held beginning is that of a page.
-    pub(super) fn begins_as_a_page(&self) -> bool {
-        is_page(self.kind(), &self.held())
+    /// Whether the held beginning is that of a page, or of an error.
+    pub(super) fn begins_as_no_success(&self) -> bool {
+        let held = self.held();
+        is_page(self.kind(), &held) || begins_as_an_error(&held)
     }
 
     fn is_compressed(&self) -> bool {

@@ -71,6 +71,7 @@ impl Answer {
             share: None,
             is_withheld: false,
             was_sent_before: false,
+            is_unproven: false,
             source: (pool.clone(), node),
         }
     }

@@ -138,9 +138,11 @@ const CANNOT_UNSEND: &str = "The proxy stops sending. Cancelling cannot unsend: 
 fn refused(why: &NotDone) -> Refusal {
     let status = match why {
         NotDone::Unknown => StatusCode::NOT_FOUND,
-        NotDone::Full { .. } | NotDone::DiskFull | NotDone::Unwritable | NotDone::OutcomeUnknown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        NotDone::Full { .. }
+        | NotDone::Untaken { .. }
+        | NotDone::DiskFull
+        | NotDone::Unwritable
+        | NotDone::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::CONFLICT,
     };
     Refusal(status, why.to_string())

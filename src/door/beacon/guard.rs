@@ -49,6 +49,11 @@ pub(super) fn steps(plain: &str) -> impl Iterator<Item = &str> + Clone {
     plain.split(['/', '\\']).map(|step| step.split(';').next().unwrap_or_default())
 }
 
+/// A plain path as a server reads it that takes several slashes for one.
+pub(super) fn folded(plain: &str) -> String {
+    steps(plain).filter(|step| !step.is_empty()).flat_map(|step| ["/", step]).collect()
+}
+
 /// The path in lower case with all percent-encoding undone, also where a path was encoded many
 /// times. Each byte is looked at a few times at most.
 pub(super) fn plain(path: &str) -> String {

@@ -30,7 +30,7 @@ const MAX_SETTLED: usize = 8192;
 const MAX_BYTES: usize = 4 << 20;
 
 /// Topics that refer to a block whose head nodes have reported before.
-const TOPICS: [&str; 11] = [
+const TOPICS: [&str; 12] = [
     "attestation",
     "contribution_and_proof",
     "execution_payload",
@@ -39,6 +39,7 @@ const TOPICS: [&str; 11] = [
     "head_v2",
     "light_client_finality_update",
     "light_client_optimistic_update",
+    "light_client_optimistic_update_v2",
     "payload_attestation_message",
     "payload_attributes",
     "single_attestation",
@@ -225,6 +226,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::events::topics;
 
     fn root(byte: u8) -> B256 {
         B256::repeat_byte(byte)
@@ -259,6 +261,28 @@ mod tests {
             (json!({}), None),
         ] {
             assert_eq!(about(&data), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn each_topic_waits_for_its_block_or_has_none() {
+        // These come before their block, or name none that clients were told.
+        const OTHERS: [&str; 11] = [
+            "attester_slashing",
+            "blob_sidecar",
+            "block_gossip",
+            "bls_to_execution_change",
+            "data_column_sidecar",
+            "execution_payload_bid",
+            "execution_payload_gossip",
+            "inclusion_list",
+            "proposer_preferences",
+            "proposer_slashing",
+            "voluntary_exit",
+        ];
+        let is_of_the_chain = |topic: &&str| topics::CHAIN.contains(topic) || *topic == "other";
+        for topic in topics::labels().filter(|topic| !is_of_the_chain(topic)) {
+            assert_ne!(TOPICS.contains(&topic), OTHERS.contains(&topic), "{topic} is in one list");
         }
     }
 

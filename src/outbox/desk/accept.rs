@@ -40,6 +40,10 @@ impl Desk {
             Ok(()) => self.acknowledge(turn, &key, waiter),
             Err(why) => turn.effects.push(Effect::Answer { waiter, answer: Err(why) }),
         }
+        if let Some(entry) = self.book.get(&key).filter(|entry| entry.record.state.is_over()) {
+            // It was put on the desk for this question only.
+            turn.effects.push(Effect::Settled { id: entry.record.id.clone(), seq: entry.record.seq });
+        }
         self.send_ready(turn);
         // Until a later sending the store keeps the bytes.
         self.book.change(&key, |entry| entry.raw = None);
@@ -47,12 +51,15 @@ impl Desk {
 
     fn accept_again(&mut self, turn: &mut Turn, key: &Key, accept: &Accept) -> Result<(), NotDone> {
         let Some(entry) = self.book.get(key) else { return Ok(()) };
-        let was_over = entry.record.state.is_over();
         let is_revived = matches!(entry.record.state, State::Refused { .. } | State::Expired);
         if is_revived {
             self.book.tally.room(&key.tenant, accept.raw.len(), &self.terms.bounds)?;
+            self.has_room_for(&accept.tx.sender)?;
             let (now, deadline) = (self.now, self.now.after(self.terms.deadline));
-            self.book.change(key, |entry| (entry.record.accepted_at, entry.record.deadline) = (now, deadline));
+            self.book.change(key, |entry| {
+                (entry.record.accepted_at, entry.record.deadline) = (now, deadline);
+                entry.flight.is_new = true;
+            });
         }
         // Bytes that a node has taken stay: the new ones may be worse.
         let is_untaken = entry_is_untaken(self.book.get(key));
@@ -61,10 +68,6 @@ impl Desk {
         }
         let happened = self.happen(turn, key, &Event::Accepted, Source::default());
         let Some(entry) = self.book.get(key) else { return Ok(()) };
-        if was_over && happened != Ok(true) {
-            // It was put on the desk for this question only.
-            turn.effects.push(Effect::Settled { id: self.id_of(key), seq: entry.record.seq });
-        }
         happened.map(|_| ()).map_err(|_| not_again(&entry.record))
     }
 
@@ -98,6 +101,7 @@ impl Desk {
             return Err(NotDone::NonceUsed { by });
         }
         self.book.tally.room(&id.tenant, raw.len(), &self.terms.bounds)?;
+        self.has_room_for(&tx.sender)?;
         let mut record = Record {
             sender: tx.sender,
             nonce: tx.nonce,
@@ -128,7 +132,7 @@ impl Desk {
         turn.step.accept(record.clone(), raw.clone(), deliveries);
         turn.effects.push(Effect::Tell { id, transition });
         let mut flight = Flight { round: self.next_round(), ..Flight::default() };
-        flight.want = Some(To::All);
+        (flight.is_new, flight.want) = (true, Some(To::All));
         let entry = Entry { raw: Some(raw), flight, ..Entry::stored(record) };
         self.book.add(entry, false);
         Ok(())
@@ -138,7 +142,10 @@ impl Desk {
     fn acknowledge(&mut self, turn: &mut Turn, key: &Key, waiter: Waiter) {
         let Some(entry) = self.book.get(key) else { return };
         let is_decided = !entry.record.state.is_pending() || entry.flight.is_taken;
-        if self.terms.ack == Ack::Disk || is_decided || entry.waiters.len() >= MAX_WAITERS || self.is_draining {
+        // Where too many wait that no node took, the nodes' words decide on a further one.
+        let needs_no_node = self.terms.ack == Ack::Disk && !(entry.flight.is_new && self.is_full_of_untaken());
+        if needs_no_node || is_decided || entry.waiters.len() >= MAX_WAITERS || self.is_draining {
+            self.book.change(key, |entry| entry.flight.is_new = false);
             turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });
         } else {
             let until = self.now.after(self.terms.hold);
@@ -165,7 +172,11 @@ impl Desk {
 
     /// Gives all who wait for a transaction this answer.
     pub(super) fn answer_waiters(&mut self, effects: &mut Vec<Effect>, key: &Key, answer: &Answer) {
-        let waiters = self.book.change(key, |entry| std::mem::take(&mut entry.waiters)).unwrap_or_default();
+        let waiters = self.book.change(key, |entry| {
+            entry.flight.is_new &= answer.is_err();
+            std::mem::take(&mut entry.waiters)
+        });
+        let waiters = waiters.unwrap_or_default();
         effects.extend(waiters.into_iter().map(|(waiter, _)| Effect::Answer { waiter, answer: answer.clone() }));
     }
 

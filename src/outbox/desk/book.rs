@@ -10,6 +10,7 @@ use super::{
     index::Index,
     input::Waiter,
     tally::Tally,
+    untaken::Untaken,
 };
 use crate::outbox::record::{Millis, State, TenantName};
 
@@ -23,6 +24,7 @@ pub(super) struct Book {
     entries: BTreeMap<B256, Vec<Entry>>,
     /// What is held, on the desk and in the store.
     pub(super) tally: Tally,
+    pub(super) untaken: Untaken,
     slots: BTreeMap<Slot, Vec<Key>>,
     /// The slots that later nonces of their sender wait for.
     waiting: BTreeSet<Slot>,
@@ -59,7 +61,7 @@ impl Book {
             self.tally.add(&entry.record);
         }
         let slot = (entry.record.sender, entry.record.nonce);
-        self.slots.entry(slot).or_default().push(entry.key());
+        push_alone(self.slots.entry(slot).or_default(), entry.key());
         self.put(entry);
         self.settle(slot);
     }
@@ -201,7 +203,7 @@ impl Book {
 
     fn put(&mut self, entry: Entry) {
         self.index(&entry, true);
-        self.entries.entry(entry.record.id.hash).or_default().push(entry);
+        push_alone(self.entries.entry(entry.record.id.hash).or_default(), entry);
     }
 
     /// Adds the entry to all indices but that of the slots, or takes it out.
@@ -210,6 +212,7 @@ impl Book {
         fn set<T: Copy + Ord>(index: &mut Index<T>, at: T, key: &Key, is_added: bool) {
             if is_added { index.insert(at, key.clone()) } else { index.remove(at, key) }
         }
+        self.untaken.count(record, is_added);
         match &record.state {
             State::Mined { block } => set(&mut self.mined, block.number, &key, is_added),
             State::Confirmed { block } | State::Replaced { block, is_final: false, .. } => {
@@ -219,7 +222,9 @@ impl Book {
         }
         if record.state.is_pending() {
             set(&mut self.deadlines, record.deadline, &key, is_added);
-            if flight.under_way.is_none() && flight.want.is_none() && flight.look == Look::No {
+            let is_quiet = flight.under_way.is_none() && flight.want.is_none() && flight.look == Look::No;
+            // A refused one is sent again, and a node that has the transaction says so then.
+            if is_quiet && !entry.is_unwanted() {
                 set(&mut self.rounds, flight.round, &key, is_added);
             }
         }
@@ -243,4 +248,10 @@ impl Book {
             }
         }
     }
+}
+
+/// Adds one to a list that hardly ever has more. A list that grows by itself takes room for four.
+fn push_alone<T>(list: &mut Vec<T>, one: T) {
+    list.reserve_exact(1);
+    list.push(one);
 }

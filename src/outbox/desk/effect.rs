@@ -129,6 +129,13 @@ pub enum NotDone {
         /// The value.
         limit: usize,
     },
+    /// There are as many transactions that no node took as may be.
+    Untaken {
+        /// Of this sender; otherwise in all.
+        of_sender: bool,
+        /// So many.
+        limit: usize,
+    },
     /// The disk has no room.
     DiskFull,
     /// The disk takes no writes.
@@ -136,7 +143,7 @@ pub enum NotDone {
     /// The disk failed in the middle of a write: the transaction may be kept, and sent when the
     /// disk is back.
     OutcomeUnknown,
-    /// Each node refuses the transaction for good: the words of one.
+    /// Each node refuses the transaction, for good or for want of funds: the words of one.
     OfNodes(NodeWords),
     /// Another transaction of this sender and nonce is in a block.
     NonceUsed {
@@ -157,7 +164,7 @@ impl NotDone {
     /// The JSON-RPC error code.
     pub fn code(&self) -> i64 {
         match self {
-            Self::Full { .. } | Self::DiskFull | Self::Unwritable => -32005,
+            Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull | Self::Unwritable => -32005,
             Self::OutcomeUnknown => -32002,
             Self::OfNodes(words) => words.code,
             Self::NonceUsed { .. } | Self::Cancelled | Self::Expired | Self::Unknown | Self::Unfit(_) => -32000,
@@ -167,7 +174,7 @@ impl NotDone {
     /// The word for programs.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Full { .. } | Self::DiskFull => "outbox_full",
+            Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull => "outbox_full",
             Self::Unwritable => "outbox_unwritable",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::OfNodes(_) => "refused_by_nodes",
@@ -184,6 +191,12 @@ impl fmt::Display for NotDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { key, limit } => write!(f, "the outbox is full: `{key}` is {limit}"),
+            Self::Untaken { of_sender: true, limit } => {
+                write!(f, "the outbox is full: of this sender {limit} transactions wait that no node took")
+            }
+            Self::Untaken { of_sender: false, limit } => {
+                write!(f, "the outbox is full: nodes refuse this transaction, and {limit} wait that no node took")
+            }
             Self::DiskFull => f.write_str("the outbox is full: its disk has no room"),
             Self::Unwritable => f.write_str("the outbox cannot write to its disk"),
             Self::OutcomeUnknown => f.write_str(

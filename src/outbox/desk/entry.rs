@@ -18,6 +18,13 @@ pub(super) struct Key {
     pub(super) tenant: TenantName,
 }
 
+impl Key {
+    /// Before the keys of all transactions: none has this hash.
+    pub(super) fn first() -> Self {
+        Self { hash: B256::ZERO, tenant: TenantName::default() }
+    }
+}
+
 impl From<&TxId> for Key {
     fn from(id: &TxId) -> Self {
         Self { hash: id.hash, tenant: id.tenant.clone() }
@@ -40,17 +47,21 @@ pub(super) struct Entry {
 /// How the nodes stand to a transaction, as far as is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight {
+    /// It was accepted since the desk was made, and no client has its hash from this life yet:
+    /// nothing is promised.
+    pub(super) is_new: bool,
     /// The nodes that it is to be sent to.
     pub(super) want: Option<To>,
     /// It stands among those that became ready to be sent.
     pub(super) is_queued: bool,
     /// The sending that is under way.
-    pub(super) under_way: Option<UnderWay>,
+    pub(super) under_way: Option<Box<UnderWay>>,
     /// Some node has it, and was not found to have forgotten it since.
     pub(super) is_taken: bool,
     /// Each node that gave a word in the newest sending refused it, and each gave one.
     pub(super) is_refused: bool,
-    /// The words of the first node that refused it for good, in the newest sending.
+    /// The words of the first node that refused it for good, or for want of funds, in the newest
+    /// sending.
     pub(super) words: Option<NodeWords>,
     /// A node said that the sender has used the nonce.
     pub(super) is_nonce_used: bool,
@@ -78,11 +89,14 @@ pub(super) struct UnderWay {
     /// The transaction began to wait anew meanwhile: the sending rests on a step that is older.
     pub(super) is_outlived: bool,
     pub(super) taken: bool,
-    /// Nodes that refused it for good, and the first of these.
+    /// Nodes that refused it for good.
     pub(super) refused: u32,
+    /// The first of these, and of those that refused it for want of funds.
     pub(super) node: Option<Arc<str>>,
     /// Nodes that gave another word.
     pub(super) others: u32,
+    /// Of these, the nodes that refused it for want of funds.
+    pub(super) unfunded: u32,
     /// Nodes that gave none.
     pub(super) lost: u32,
     /// The nodes that gave none, and those that refused for now.
@@ -101,6 +115,7 @@ impl UnderWay {
             refused: 0,
             node: None,
             others: 0,
+            unfunded: 0,
             lost: 0,
             owing: BTreeSet::new(),
             words: Vec::new(),
@@ -128,7 +143,9 @@ pub(super) enum Look {
 
 impl Entry {
     /// The entry of a record that the store has.
-    pub(super) fn stored(record: Record) -> Self {
+    pub(super) fn stored(mut record: Record) -> Self {
+        record.history.shrink_to_fit();
+        record.refusals.shrink_to_fit();
         Self { record, raw: None, waiters: Vec::new(), settled: None, flight: Flight::default() }
     }
 
@@ -197,6 +214,7 @@ impl Entry {
             Some(Refusal { node: node.to_string(), code: *code, message: reason(message) })
         };
         let mut refusals: Vec<Refusal> = words.iter().filter_map(refusal).chain(earlier).take(MAX_REFUSALS).collect();
+        refusals.shrink_to_fit();
         refusals.sort_by(|one, other| one.node.cmp(&other.node));
         let is_changed = refusals != self.record.refusals;
         self.record.refusals = refusals;

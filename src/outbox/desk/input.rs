@@ -130,6 +130,8 @@ pub enum Word {
     Taken,
     /// No node can ever take it, for its very bytes.
     RefusedForGood(NodeWords),
+    /// The node does not take it now: its sender lacks the funds.
+    Unfunded(NodeWords),
     /// The node does not take it now.
     RefusedNow(NodeWords),
     /// The sender has used the nonce already: for this transaction or for another.

@@ -105,7 +105,7 @@ impl Desk {
         let number = self.number();
         let sent = self.book.change(key, |entry| {
             let to = entry.flight.want.take().unwrap_or(To::All);
-            entry.flight.under_way = Some(UnderWay::new(to.clone(), number));
+            entry.flight.under_way = Some(Box::new(UnderWay::new(to.clone(), number)));
             entry.flight.words = None;
             entry.flight.owing.retain(|node| !to.has(node));
             if entry.flight.owing.is_empty() {
@@ -139,12 +139,15 @@ impl Desk {
             let Some(under_way) = flight.under_way.as_mut().filter(|under_way| under_way.number == send) else {
                 return false;
             };
-            if matches!(word, Word::RefusedNow(_) | Word::NonceUsed(_) | Word::Lost) {
+            if matches!(word, Word::Unfunded(_) | Word::RefusedNow(_) | Word::NonceUsed(_) | Word::Lost) {
                 under_way.owing.insert(node.clone());
             }
             let words = match &word {
-                Word::RefusedForGood(words) | Word::RefusedNow(words) | Word::NonceUsed(words) => Some(words.clone()),
                 Word::Taken | Word::Lost => None,
+                Word::RefusedForGood(words)
+                | Word::Unfunded(words)
+                | Word::RefusedNow(words)
+                | Word::NonceUsed(words) => Some(words.clone()),
             };
             if word != Word::Lost {
                 under_way.words.push((node.clone(), words));
@@ -153,6 +156,11 @@ impl Desk {
                 Word::Taken => under_way.taken = true,
                 Word::RefusedForGood(words) => {
                     under_way.refused += 1;
+                    under_way.node.get_or_insert_with(|| node.clone());
+                    flight.words.get_or_insert(words);
+                }
+                Word::Unfunded(words) => {
+                    (under_way.others, under_way.unfunded) = (under_way.others + 1, under_way.unfunded + 1);
                     under_way.node.get_or_insert_with(|| node.clone());
                     flight.words.get_or_insert(words);
                 }
@@ -205,13 +213,15 @@ impl Desk {
         if self.book.get(key).is_some_and(Entry::is_settled) {
             self.book.take(key);
         }
-        let Some(UnderWay { to, is_outlived, taken, refused, others, lost, node, .. }) = ended.flatten() else {
-            return;
-        };
+        let Some(done) = ended.flatten() else { return };
+        let UnderWay { to, is_outlived, taken, refused, others, unfunded, lost, node, .. } = *done;
         if taken || is_outlived {
             return;
         }
-        if is_whole && to == To::All && refused > 0 && others + lost == 0 {
+        // While no client has its hash, a want of funds ends it: nodes alone would have said no.
+        let is_new = self.book.get(key).is_some_and(|entry| entry.flight.is_new);
+        let for_good = if is_new { refused + unfunded } else { refused };
+        if is_whole && to == To::All && for_good > 0 && refused + others + lost == for_good {
             let words = self.book.get(key).and_then(|entry| entry.flight.words.clone());
             let why = words.map(|words| reason(&words.message)).unwrap_or_default();
             _ = self.happen(
@@ -225,8 +235,19 @@ impl Desk {
         if self.book.get(key).is_some_and(|entry| entry.flight.is_nonce_used) {
             self.want_look_soon(key);
         }
+        if is_new
+            && refused + others > 0
+            && lost == 0
+            && let Some(full) = self.one_too_many()
+        {
+            let why = full.to_string();
+            self.answer_waiters(&mut turn.effects, key, &Err(full));
+            _ = self.happen(turn, key, &Event::RefusedByAll { reason: why }, Source::default());
+            return;
+        }
         if refused + others > 0 {
             // Nodes were reached, and none takes it now. It is kept and will be sent again.
+            self.book.change(key, |entry| entry.flight.words = None);
             self.answer_waiters(&mut turn.effects, key, &Ok(Done::Hash(key.hash)));
         }
     }

@@ -7,6 +7,8 @@ mod chain;
 mod commands;
 mod draining;
 mod looking;
+mod memory;
 mod refusals;
 mod sending;
+mod untaken;
 mod world;

@@ -17,6 +17,17 @@ const FOR_GOOD: [&str; 9] = [
     "oversized data",
 ];
 
+/// Words for a sender whose balance does not pay for the transaction.
+const UNFUNDED: [&str; 7] = [
+    "insufficient funds",
+    "insufficientfunds",
+    "insufficient_funds",
+    "insufficient balance",
+    "exceeds account balance",
+    "exceeds transaction sender account balance",
+    "exceeds_balance",
+];
+
 /// Words for a nonce that a block has used.
 const NONCE_USED: [&str; 6] =
     ["nonce too low", "noncetoolow", "nonce_too_low", "oldnonce", "old nonce", "nonce is too low"];
@@ -37,6 +48,8 @@ impl Word {
             Self::NonceUsed(words)
         } else if says(&FOR_GOOD) {
             Self::RefusedForGood(words)
+        } else if says(&UNFUNDED) {
+            Self::Unfunded(words)
         } else {
             Self::RefusedNow(words)
         }
@@ -73,8 +86,16 @@ mod tests {
         ] {
             assert!(matches!(word(-32000, message), Word::RefusedForGood(_)), "{message}");
         }
+        for message in [
+            "insufficient funds for gas * price + value: address 0x1 have 0 want 1",
+            "InsufficientFunds, Account balance: 0, cumulative cost: 21000",
+            "transaction up-front cost 0x1 exceeds transaction sender account balance 0x0",
+            "Upfront cost exceeds account balance",
+            "UPFRONT_COST_EXCEEDS_BALANCE",
+        ] {
+            assert!(matches!(word(-32000, message), Word::Unfunded(_)), "{message}");
+        }
         for (code, message) in [
-            (-32000, "insufficient funds for gas * price + value"),
             (-32000, "replacement transaction underpriced"),
             (-32000, "transaction underpriced"),
             (-32000, "txpool is full"),

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Effect, PoolState, Served};
 use crate::{
     domain::{
+        chain::Chain,
         node_id::{ByNode, NodeId},
         verdict::{Down, Verdict},
     },
@@ -51,6 +52,14 @@ impl PoolState {
         let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
         let duties = validator_view::duties();
         let fails = |node: NodeId| nodes[node].resting.kinds(now).iter().any(|kind| kind.id() == duties);
+        let slots: Vec<Option<u64>> =
+            self.known.iter().map(|known| known.block.as_ref().map(|block| block.number)).collect();
+        let heads = validator_view::Heads {
+            of: &slots,
+            present: beacon.and_then(|beacon| beacon.slot_at(unix)),
+            slot: Chain::slot(self.chain.as_ref()),
+            now,
+        };
         let kept = self.view.step(&validator_view::Facts {
             ties: self.ties,
             active: self.active,
@@ -58,6 +67,7 @@ impl PoolState {
             informed: &|node| nodes[node].traffic.is_informed(),
             fails: &fails,
             time: beacon.and_then(|beacon| validator_view::time(beacon, unix)),
+            heads,
         });
         // A node that clients are tied to is not left for a better one.
         let late = if kept.is_none() { best.and_then(|best| self.late(&preferences, best)) } else { None };
@@ -92,6 +102,7 @@ impl PoolState {
                 match () {
                     () if is_home => "failback",
                     () if fails(from) => "duties",
+                    () if self.view.stands_still(from, heads) => "behind",
                     () => "events",
                 }
             }

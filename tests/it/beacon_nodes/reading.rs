@@ -209,7 +209,7 @@ async fn half_an_answer_does_not_look_like_a_whole_one() {
         let second = well().await;
         let proxy = over(&[&first, &second], "").await;
         let mut client = proxy.client().await;
-        client.send(request("GET", PATH, "", "")).await;
+        client.send(request("GET", "/eth/v2/debug/beacon/states/head", "", "")).await;
         let broken = client.try_response().await.unwrap_err();
         assert!(matches!(broken, Broken::Closed(_) | Broken::Reset), "{broken:?}");
         assert_eq!(second.count(), 0);

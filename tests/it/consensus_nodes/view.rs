@@ -42,6 +42,11 @@ struct Setup {
 
 impl Setup {
     async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with these settings.
+    async fn with(settings: &str) -> Self {
         let (start, net) = (Instant::now(), Net::default());
         let options = Options {
             execution: 0,
@@ -54,7 +59,7 @@ impl Setup {
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let urls: Vec<String> = devnet.nodes().map(|node| node.http_url()).collect();
         let world = net.world(START_UNIX, start);
-        let app = App::start(proxy::config(&nodes(&urls)), world, None).await.unwrap();
+        let app = App::start(proxy::config(&[&nodes(&urls), settings].concat()), world, None).await.unwrap();
         sleep(Duration::from_secs(3)).await;
         let mut setup = Self { net, devnet, app, start, genesis: 0, tasks: JoinSet::new() };
         let genesis = setup.get("/eth/v1/beacon/genesis").await;
@@ -254,5 +259,37 @@ async fn a_node_that_keeps_taking_its_word_back_moves_no_client() {
             waited += 1;
             assert!(waited < 100);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_is_for_a_polled_head_of_a_node_that_is_gone() {
+    for poll in ["headers/head", "headers", "blocks/head/root", "blocks/head", "attestation_data"] {
+        // The pool's own questions come later than that of the client.
+        let setup = Setup::with("[health]\ninterval = \"3s\"\n").await;
+        assert_eq!(setup.duty().await, 1);
+        // The other node sees blocks a while later.
+        setup.devnet.cl(1).set_fault(Fault::lag(1));
+        let before = setup.devnet.chain().head().number;
+        while setup.devnet.chain().head().number == before {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let head = setup.devnet.chain().head().number;
+        match poll {
+            "attestation_data" => setup.get(&format!("{DATA}?slot={head}&committee_index=0")).await,
+            "blocks/head" => setup.get("/eth/v2/beacon/blocks/head").await,
+            _ => setup.get(&format!("/eth/v1/beacon/{poll}")).await,
+        };
+        sleep(Duration::from_millis(30)).await;
+        setup.devnet.cl(0).set_fault(Fault::Down);
+        let node = setup.devnet.cl(1).clone();
+        let sees = async {
+            sleep(Duration::from_millis(200)).await;
+            node.clear_faults();
+        };
+        let votes = async { setup.get(&format!("{DATA}?slot={head}&committee_index=0")).await };
+        let (vote, ()) = tokio::join!(votes, sees);
+        let block = setup.get(&format!("/eth/v1/beacon/blocks/{head}/root")).await;
+        assert_eq!(vote["data"]["beacon_block_root"], block["data"]["root"], "{poll}");
     }
 }

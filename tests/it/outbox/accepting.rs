@@ -157,6 +157,10 @@ fn poor(seen: &Seen) -> Reply {
     Reply::error(seen, -32000, "insufficient funds for gas * price + value")
 }
 
+fn full(seen: &Seen) -> Reply {
+    Reply::error(seen, -32000, "txpool is full")
+}
+
 fn already_known(seen: &Seen) -> Reply {
     Reply::error(seen, -32000, "already known")
 }
@@ -170,11 +174,24 @@ async fn a_refusal_for_good_by_all_nodes_is_the_clients_answer() {
     assert_eq!(state, "refused");
 }
 
+/// As without an outbox: the client hears of it, and pays nobody twice.
+#[tokio::test(start_paused = true)]
+async fn want_of_funds_at_all_nodes_is_the_clients_answer() {
+    for second in [poor, too_little_gas] as [fn(&Seen) -> Reply; 2] {
+        let (answer, state) = answered_by([poor, second]).await;
+        let (code, reason, message) = error(&answer);
+        assert_eq!((code, reason, &*state), (-32000, "refused_by_nodes", "refused"), "{answer}");
+        assert!(message.contains("insufficient funds") || message.contains("gas too low"), "{message}");
+    }
+}
+
 /// A refusal that can pass ends nothing: the transaction is kept, and the client has its hash.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_can_pass_ends_nothing() {
-    for second in [poor, too_little_gas] as [fn(&Seen) -> Reply; 2] {
-        let (answer, state) = answered_by([poor, second]).await;
+    for (first, second) in
+        [(full, full), (full, poor), (full, too_little_gas)] as [(fn(&Seen) -> Reply, fn(&Seen) -> Reply); 3]
+    {
+        let (answer, state) = answered_by([first, second]).await;
         assert!(answer["result"].is_string(), "{answer}");
         assert_eq!(state, "accepted");
     }
@@ -196,4 +213,15 @@ async fn without_an_outbox_nodes_judge_the_bytes() {
     assert!(answer["result"].is_string(), "{answer}");
     assert_eq!(error(&scene.ask(STATUS, &format!("[\"{}\"]", hash(0))).await).0, -32601);
     assert_eq!(scene.net.1.changes(), 0, "a disk was used");
+}
+
+/// The call's end and that of `calls.hold` are the same, and the client hears the hash.
+#[tokio::test(start_paused = true)]
+async fn the_hash_comes_before_the_call_ends() {
+    use steadfast::devnet::Fault;
+    let scene = Scene::start("[calls]\ntimeout = \"10s\"\nhold = \"10s\"\n[outbox]\n").await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::slow_over(60_000, &[SEND]));
+    }
+    assert_eq!(scene.sent(0).await, hash(0));
 }

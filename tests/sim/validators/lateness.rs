@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast::devnet::{Earned, Fault, Proposals};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     events::listen,
@@ -72,4 +72,66 @@ fn a_head_that_was_told_is_the_head_wherever_it_is_asked_for() {
             setup.end().await;
         });
     }
+}
+
+#[test]
+fn a_node_without_the_head_is_asked_in_the_end() {
+    // The first node hangs, and the second will not see the slot's block in the slot.
+    let (fifth, sixth, third) = (SLOT / 5, SLOT / 6, SLOT / 3);
+    for (request, at, longest) in [
+        ("GET /eth/v1/validator/attestation_data?slot=SLOT&committee_index=0", SLOT / 3, fifth + sixth),
+        ("GET /eth/v3/validator/blocks/SLOT?randao_reveal=0x00", Duration::from_millis(100), fifth + sixth),
+        ("GET /eth/v1/validator/duties/proposer/EPOCH", SLOT / 3, third),
+        ("POST /eth/v1/validator/duties/attester/EPOCH", SLOT / 3, third),
+    ] {
+        run_simulated(5, async {
+            let setup = Setup::start(Before::Proxy, [0, 11_500]).await;
+            let port = setup.app.as_ref().unwrap().addr().port();
+            let mut listening = JoinSet::new();
+            listening.spawn(listen(setup.net.clone(), port, "head", 60_000));
+            setup.at(1, SLOT / 2).await;
+            setup.devnet.cl(0).set_fault(Fault::hang_over(&[
+                "GET /eth/v1/validator/attestation_data",
+                "GET /eth/v3/validator/blocks/*",
+                "GET /eth/v1/validator/duties/proposer/*",
+                "POST /eth/v1/validator/duties/attester/*",
+            ]));
+            setup.at(2, at).await;
+            let mut client = Client::over(setup.net.connect(port).await.unwrap());
+            let asked = request.replace("SLOT", &(PAST + 3).to_string()).replace("EPOCH", "3");
+            let body = if asked.starts_with("POST") { "[\"1\"]" } else { "" };
+            let length = body.len();
+            let head = format!("{asked} HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n");
+            let since = Instant::now();
+            client.send(format!("{head}Content-Length: {length}\r\n\r\n{body}")).await;
+            let answer = client.response().await;
+            assert_eq!(answer.status, 200, "{asked}: {answer:?}");
+            let took = since.elapsed();
+            assert!(took < longest + Duration::from_millis(250), "{asked}: {took:?}");
+            assert!(setup.devnet.cl(1).head_number() < setup.devnet.cl(0).head_number(), "{asked}");
+            setup.end().await;
+        });
+    }
+}
+
+#[test]
+fn a_node_that_imports_no_more_costs_one_slots_votes() {
+    let (votes, active) = run_simulated(7, async {
+        let setup = Setup::start(Before::Proxy, [0, 500]).await;
+        let app = setup.app.as_ref().unwrap();
+        // The blocks are those of others.
+        let validator = setup.validator(Before::Proxy, &Vec::from_iter(40..64));
+        setup.at(3, SLOT / 2).await;
+        setup.devnet.cl(0).set_fault(Fault::Freeze);
+        setup.at(9, Duration::from_secs(1)).await;
+        let mut admin = Client::over(setup.net.connect(app.admin_addr().port()).await.unwrap());
+        admin.send("GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        let active = admin.response().await.json()["networks"][0]["cl"]["active"].take();
+        let earned = validator.earned();
+        setup.end().await;
+        (earned.votes, active)
+    });
+    assert_eq!(active, "cl-2");
+    // Three of the twenty-four vote in each slot.
+    assert!(votes.failed() <= 3 && votes.right >= 6 * 3, "{votes:?}");
 }

@@ -94,7 +94,7 @@ fn a_refusal_by_all_for_good_is_the_clients_answer() {
 
 #[test]
 fn one_node_that_may_yet_take_it_is_enough_to_go_on() {
-    for word in [Word::RefusedNow(words("insufficient funds")), Word::Lost] {
+    for word in [Word::RefusedNow(words("txpool is full")), Word::Lost] {
         let mut bench = Bench::new();
         bench.accept(1, 0);
         bench.word(1, "a", Word::RefusedForGood(words("no")));

@@ -32,6 +32,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tracing::{error, warn};
 
 use self::{
     connect::{Connecting, Plan},
@@ -47,7 +48,7 @@ pub use self::{
 };
 use crate::{
     config,
-    domain::fleet::{NodeVerdict, ServedHead, ServingNode, Term},
+    domain::fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term},
     metrics::Metrics,
 };
 
@@ -80,6 +81,8 @@ pub struct Tools {
     pub metrics: Arc<Metrics>,
     /// Called when the process must end, since the work cannot be stopped otherwise.
     pub exit: Arc<dyn Fn(&'static str) + Send + Sync>,
+    /// Called when the task of the cluster has failed, so that only another process takes part.
+    pub broken: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The cluster as this replica knows it. Clones are the same.
@@ -161,11 +164,24 @@ impl Running {
         let cluster = Cluster { snapshot: snapshot.clone(), heights, clock: tools.clock.clone() };
         let (commands, received) = mpsc::channel(COMMANDS);
         let (tell_first, first) = oneshot::channel();
+        let failed = (cluster.clone(), tools.exit.clone(), tools.broken.clone());
         let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights), received, tell_first);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
+        let mut work = JoinSet::new();
+        work.spawn(async move {
             if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
                 Driver::new(connected, epoch_file).run().await;
+            }
+        });
+        let mut task = JoinSet::new();
+        // Dropping the task ends the work.
+        task.spawn(async move {
+            if let Some(Err(why)) = work.join_next().await {
+                let (cluster, exit, broken) = failed;
+                error!(%why, "the task of the cluster failed: this replica takes no part until it is started again");
+                broken();
+                if cluster.snapshot().role != Role::Watching {
+                    exit("this replica may have led, and nothing is left that would run on_fence: the process ends");
+                }
             }
         });
         Ok((Self { cluster, commands, _task: task }, FirstAttempt(first)))
@@ -206,7 +222,63 @@ impl Running {
             let _ = done.await;
         };
         if timeout(patience, leaving).await.is_err() {
-            tracing::warn!("the cluster was not left in time: others take over after cluster.failover_timeout");
+            warn!("the cluster was not left in time: others take over after cluster.failover_timeout");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use tokio::time::sleep;
+
+    use super::{
+        store::{
+            Store,
+            memory::{Memory, Settings},
+        },
+        *,
+    };
+    use crate::config::Config;
+
+    /// A21: a fault in the task is not ignored, and a leader whose hooks nothing runs any more ends.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_fails_is_told_and_ends_a_leader() {
+        let cluster = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
+        let text = format!("{cluster}[[el.primary]]\nhttp = \"http://a\"\n");
+        let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
+        for leads in [false, true] {
+            let (fails, is_broken) = (Arc::new(AtomicBool::new(!leads)), Arc::new(AtomicBool::new(false)));
+            let exits = Arc::new(Mutex::new(Vec::new()));
+            let store = Memory::new(Settings::default());
+            let start = tokio::time::Instant::now();
+            let (failing, breaking, exiting) = (fails.clone(), is_broken.clone(), exits.clone());
+            let tools = Tools {
+                open: Arc::new(move |_| {
+                    let store = Arc::new(store.client("r1")) as Arc<dyn Store>;
+                    Box::pin(async move { Ok(store) })
+                }),
+                clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
+                seed: 1,
+                local: Arc::new(move || match failing.load(SeqCst) {
+                    true => panic!("a fault of the test"),
+                    false => Local::default(),
+                }),
+                metrics: Arc::new(Metrics::new()),
+                exit: Arc::new(move |why| exiting.lock().unwrap().push(why)),
+                broken: Arc::new(move || breaking.store(true, SeqCst)),
+            };
+            let (running, _) = Running::start(&settings, tools).unwrap();
+            sleep(Duration::from_secs(30)).await;
+            assert_eq!((running.cluster().leads().is_some(), is_broken.load(SeqCst)), (leads, !leads));
+            fails.store(true, SeqCst);
+            sleep(Duration::from_secs(30)).await;
+            assert!(is_broken.load(SeqCst) && running.cluster().leads().is_none());
+            assert_eq!(exits.lock().unwrap().len(), usize::from(leads));
         }
     }
 }

@@ -45,10 +45,10 @@ pub(super) fn start(
     world: &World,
     site: &Arc<ArcSwap<Site>>,
     metrics: &Arc<Metrics>,
-    must_end: &Arc<watch::Sender<bool>>,
+    (must_end, broken): (&Arc<watch::Sender<bool>>, &Arc<watch::Sender<bool>>),
 ) -> Result<Option<Started>, StartError> {
     let Some(settings) = &config.cluster else { return Ok(None) };
-    let (site, must_end) = (site.clone(), must_end.clone());
+    let (site, must_end, broken) = (site.clone(), must_end.clone(), broken.clone());
     let tools = Tools {
         open: world.open_cluster.clone(),
         clock: clock(world),
@@ -58,6 +58,9 @@ pub(super) fn start(
         exit: Arc::new(move |why| {
             error!("{why}");
             must_end.send_replace(true);
+        }),
+        broken: Arc::new(move || {
+            broken.send_replace(true);
         }),
     };
     let (running, first) = Running::start(settings, tools).map_err(StartError::Cluster)?;

@@ -7,7 +7,11 @@
 mod effects;
 mod news;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::{
@@ -19,6 +23,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep,
 };
+use tracing::{error, info, warn};
 
 use super::{
     Tools,
@@ -85,6 +90,10 @@ pub(super) struct Driver {
     /// Hears of the end of the leave.
     leaving: Option<oneshot::Sender<()>>,
     snapshot: Snapshot,
+    /// Why the newest request to the store failed; none where the store has answered.
+    fault: Arc<Mutex<Option<String>>>,
+    /// When a request last failed; none after a while without.
+    failed: Option<Moment>,
 }
 
 impl Driver {
@@ -120,6 +129,8 @@ impl Driver {
             epoch_file,
             leaving: None,
             snapshot,
+            fault: Arc::default(),
+            failed: None,
         }
     }
 
@@ -203,6 +214,7 @@ impl Driver {
         let now = self.now();
         self.snapshot.update(now, &self.lead, &self.member);
         self.snapshot.heard = self.heard;
+        self.note_fault(now);
         self.published.store(Arc::new(self.snapshot.clone()));
         self.heights.send_if_modified(|known| {
             let heights = self.snapshot.heights_of_others();
@@ -210,6 +222,25 @@ impl Driver {
             *known = heights;
             is_new
         });
+    }
+
+    /// Shows why the store fails. The log tells the first fault, and when there was none for a
+    /// while.
+    fn note_fault(&mut self, now: Moment) {
+        self.snapshot.fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (&self.snapshot.fault, self.failed) {
+            (Some(why), before) => {
+                if before.is_none() {
+                    warn!(why, "the cluster's store fails: calls go on");
+                }
+                self.failed = Some(now);
+            }
+            (None, Some(at)) if now.since(at) > self.plan.settings.timing.failover => {
+                info!("the cluster's store answers again");
+                self.failed = None;
+            }
+            (None, _) => {}
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -243,7 +274,7 @@ impl Driver {
     fn hook_ended(&mut self, ended: Result<(), String>) {
         let Some((hook, _)) = self.hook.take() else { return };
         if let Err(why) = &ended {
-            tracing::error!(why, "a hook of the cluster failed");
+            error!(why, "a hook of the cluster failed");
         }
         self.inputs.push_back(Feed::Lead(lease::Input::HookDone { hook, is_ok: ended.is_ok() }));
     }

@@ -126,7 +126,11 @@ fn changes(at: Moment, before: &Verdicts, after: &Verdicts) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::fleet::LayerWord;
+    use crate::{
+        cluster::snapshot::Peer,
+        config::Config,
+        domain::fleet::{Epoch, Heartbeat, LayerWord, Member, NodeVerdict, View, ViewNumber},
+    };
 
     fn node(name: &str) -> NodeRef {
         NodeRef { network: "main".parse().unwrap(), layer: LayerWord::El, node: name.parse().unwrap() }
@@ -159,6 +163,39 @@ mod tests {
             fleet.update(Moment(3 + at), of(&[("a", "r1", if at % 2 == 0 { "up" } else { "down" })]));
         }
         assert_eq!((fleet.changes().count(), fleet.changes().next().unwrap().at), (KEPT_CHANGES, Moment(3)));
+    }
+
+    /// C9, C10: verdicts count of the lives that the view has as members, and of no other.
+    #[test]
+    fn verdicts_of_members_alone_count() {
+        let settings = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
+        let text = format!("{settings}[[el.primary]]\nhttp = \"http://a\"\n");
+        let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
+        let mut snapshot = Snapshot::new(&settings, Moment(0));
+        let mut view = View::default();
+        let lives = [
+            ("active", 5, MemberState::Active, 5),
+            ("draining", 6, MemberState::Draining, 6),
+            ("failed", 7, MemberState::Failed, 7),
+            ("left", 8, MemberState::Left, 8),
+            ("dead", 9, MemberState::Active, 4),
+            ("new", 9, MemberState::Active, 10),
+        ];
+        for (replica, epoch, state, heard_of) in lives {
+            let name: ReplicaName = replica.parse().unwrap();
+            let member = Member { epoch: Epoch(epoch), state, other: Default::default() };
+            view.members.insert(name.clone(), member);
+            let mut heartbeat = Heartbeat::registration(1);
+            heartbeat.epoch = Some(Epoch(heard_of));
+            heartbeat.verdicts = vec![NodeVerdict { node: node("a"), verdict: "up".into(), last_error: None }];
+            snapshot.peers.push(Peer { name, heartbeat, seen: Moment(0) });
+        }
+        let stranger = Peer { name: "stranger".parse().unwrap(), ..snapshot.peers[0].clone() };
+        snapshot.peers.push(stranger);
+        assert!(verdicts(&snapshot).is_empty(), "without a view there is no member");
+        snapshot.view = Some((ViewNumber(1), view));
+        let counted: Vec<_> = verdicts(&snapshot)[&node("a")].keys().map(ToString::to_string).collect();
+        assert_eq!(counted, ["active", "draining"]);
     }
 
     /// C19: a dead node and a broken path are told apart.

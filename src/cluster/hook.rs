@@ -6,6 +6,7 @@ use std::{process::Stdio, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -73,7 +74,12 @@ impl Hooks {
                 command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
                 command.env("STEADFAST_EVENT", event).env("STEADFAST_TERM", term.to_string());
                 command.env("STEADFAST_CLUSTER", &*cluster).env("STEADFAST_REPLICA", &*replica);
-                let ended = command.status().await.map_err(|error| error.to_string())?;
+                // A group of its own, so that the programs that the hook waits for end with it.
+                command.process_group(0);
+                let mut child = command.spawn().map_err(|error| error.to_string())?;
+                let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
+                let ended = child.wait().await.map_err(|error| error.to_string())?;
+                group.0 = None;
                 if ended.success() { Ok(()) } else { Err(ended.to_string()) }
             }),
             Hook::Url(post) => Box::pin(async move {
@@ -88,10 +94,25 @@ impl Hooks {
     }
 }
 
+/// The processes of a hook, which are killed with an aborted hook.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // The hook was not waited for, so no other group has the number. All may have ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::{
+        config::Config,
+        net::post::{Answer, PostError},
+    };
 
     fn hooks(lines: &str) -> Hooks {
         let needed = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
@@ -116,12 +137,12 @@ mod tests {
         assert!(hooks.run(HookKind::Fence, Term(1)).is_none());
     }
 
-    /// A20: an aborted command does not go on.
+    /// A20: an aborted command does not go on, and neither do the programs that it waits for.
     #[tokio::test]
     async fn an_aborted_command_is_killed() {
         let file = std::env::temp_dir().join(format!("steadfast-hook-{}", std::process::id()));
         let _ = std::fs::remove_file(&file);
-        let script = format!("echo begun > {0}; sleep 1; echo went on > {0}", file.display());
+        let script = format!("(sleep 1; echo went on > {0}) & echo begun > {0}; wait", file.display());
         let hooks = hooks(&format!("on_lead = [\"/bin/sh\", \"-c\", \"{script}\"]"));
         let mut run = hooks.run(HookKind::Lead, Term(1)).unwrap();
         let read = || std::fs::read_to_string(&file).unwrap_or_default();
@@ -133,5 +154,29 @@ mod tests {
         tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
         assert_eq!(read(), "begun\n");
         std::fs::remove_file(&file).unwrap();
+    }
+
+    /// A server that keeps each body, and answers with this status.
+    struct Told(std::sync::Mutex<Vec<serde_json::Value>>, http::StatusCode);
+
+    impl Post for Told {
+        fn post(&self, headers: HeaderMap, body: Bytes) -> BoxFuture<'_, Result<Answer, PostError>> {
+            assert_eq!(headers[CONTENT_TYPE], "application/json");
+            self.0.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+            Box::pin(async { Ok(Answer { status: self.1, retry_after: None }) })
+        }
+    }
+
+    /// A37: a URL gets the same, and its status is the outcome.
+    #[tokio::test]
+    async fn a_url_is_told_the_event_and_its_status_counts() {
+        for (status, is_ok) in [(204, true), (302, false), (500, false)] {
+            let server = Arc::new(Told(Default::default(), http::StatusCode::from_u16(status).unwrap()));
+            let fence = Some(Hook::Url(server.clone()));
+            let hooks = Hooks { fence, ..hooks("") };
+            assert_eq!(hooks.run(HookKind::Fence, Term(7)).unwrap().await.is_ok(), is_ok, "{status}");
+            let expected = json!({ "event": "fence", "cluster": "eu", "replica": "r1", "term": 7 });
+            assert_eq!(*server.0.lock().unwrap(), [expected]);
+        }
     }
 }

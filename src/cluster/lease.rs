@@ -96,6 +96,11 @@ pub struct Leadership {
     /// Sendings of the newest writes, by number.
     sent: VecDeque<(u64, Moment)>,
     hold: Option<Hold>,
+    /// How long the lease lasts from the sending of a write, in milliseconds. After a reload with
+    /// longer times, those count from the first write that tells them to the others.
+    length: u64,
+    /// The last write before that reload.
+    last_of_length: u64,
     /// Why the lease is lost, until the state follows.
     lost: Option<Reason>,
     /// The claim came to nothing.
@@ -126,7 +131,6 @@ impl Leadership {
     pub fn new(me: ReplicaName, options: Options, previous: Option<Epoch>, now: Moment) -> Self {
         Self {
             me,
-            options,
             epoch: None,
             previous,
             is_eligible: false,
@@ -139,6 +143,8 @@ impl Leadership {
             pending: None,
             sent: VecDeque::new(),
             hold: None,
+            length: options.timing.lease,
+            last_of_length: 0,
             lost: None,
             is_claim_lost: false,
             is_left: false,
@@ -152,6 +158,7 @@ impl Leadership {
             successes: 0,
             next_try: now,
             next_beat: now,
+            options,
         }
     }
 
@@ -196,7 +203,7 @@ impl Leadership {
     /// Until when the lease lasts, while this replica leads.
     pub fn lease_end(&self) -> Option<Moment> {
         let hold = self.hold.as_ref()?;
-        Some(hold.stored.min(hold.echoed?).after(self.options.timing.lease))
+        Some(hold.stored.min(hold.echoed?).after(self.length))
     }
 
     /// The newest lease of the watch, with its revision, for status.
@@ -230,7 +237,7 @@ impl Leadership {
             return None;
         }
         let hold = self.hold.as_ref().expect("a leader has a lease");
-        let lease = self.options.timing.lease;
+        let lease = self.length;
         if now >= hold.stored.after(lease) {
             return Some(Reason::LeaseExpired);
         }
@@ -313,6 +320,7 @@ impl Leadership {
             State::Candidate => {
                 (self.hold, self.lost, self.next_beat) = (None, None, now);
                 (self.is_claim_lost, self.wants_read) = (false, false);
+                (self.length, self.last_of_length) = (self.options.timing.lease, self.sequence);
             }
             State::Leading if from == State::Yielding => {
                 self.asked = None;
@@ -401,7 +409,8 @@ impl Leadership {
                     match (is_this_life, is_dead_life, is_free) {
                         (false, true, _) => (seen.since, Reason::Resumed),
                         (true, _, _) | (_, _, true) => (seen.since, Reason::LeaseFree),
-                        _ => (seen.since.after(failover), Reason::LeaseFree),
+                        // The holder may have longer times, so that its lease lasts longer.
+                        _ => (seen.since.after(lease.failover.unwrap_or_default().max(failover)), Reason::LeaseFree),
                     }
                 }
                 None => (seen.since.after(failover), Reason::LeaseFree),

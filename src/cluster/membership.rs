@@ -69,6 +69,8 @@ pub struct Membership {
     is_draining: bool,
     is_empty: bool,
     replaced_by: Option<Epoch>,
+    /// When the newest heartbeat was sent.
+    last_beat: Moment,
     next_beat: Moment,
     next_try: Moment,
     next_view: Moment,
@@ -98,6 +100,7 @@ impl Membership {
             is_draining: false,
             is_empty: false,
             replaced_by: None,
+            last_beat: Moment::default(),
             next_beat: now,
             next_try: now,
             next_view: now,
@@ -115,8 +118,7 @@ impl Membership {
             Input::Tick => {}
             Input::Ready => self.is_ready = true,
             Input::Beat => {
-                let last = Moment(self.next_beat.0.saturating_sub(self.timing.heartbeat));
-                self.next_beat = self.next_beat.min(now.max(last.after(BEAT_GAP)));
+                self.next_beat = self.next_beat.min(now.max(self.last_beat.after(BEAT_GAP)));
             }
             Input::Drain => self.is_draining = true,
             Input::Emptied => self.is_empty = true,
@@ -404,7 +406,7 @@ impl Membership {
             }
         }
         self.pending = Some((sequence, registers));
-        self.next_beat = now.after(self.timing.heartbeat);
+        (self.last_beat, self.next_beat) = (now, now.after(self.timing.heartbeat));
         turn.effects.push(Effect::Write { sequence, expected: self.revision, heartbeat: Box::new(heartbeat) });
     }
 

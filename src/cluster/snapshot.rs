@@ -71,7 +71,7 @@ pub struct Snapshot {
     pub peers: Vec<Peer>,
     /// When the store last sent any news; none before the first news.
     pub heard: Option<Moment>,
-    /// Why there is no connection to the store.
+    /// Why the newest request to the store failed, or why there is no connection to the store.
     pub fault: Option<String>,
     /// The nodes as all replicas see them.
     pub fleet: Fleet,

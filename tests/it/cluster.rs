@@ -86,13 +86,18 @@ impl Fleet {
 
     /// Starts the replica of this place, anew where it was stopped.
     async fn launch(&mut self, place: usize, more: &str) {
+        self.launch_at(START_UNIX, place, more).await;
+    }
+
+    /// The same with another time on its wall clock.
+    async fn launch_at(&mut self, wall: u64, place: usize, more: &str) {
         let (memory, opens) = (self.store.clone(), self.opens.clone());
         let open_cluster = Arc::new(move |settings: &steadfast::config::Cluster| {
             let store = Arc::new(memory.client(settings.replica.as_str())) as Arc<dyn Store>;
             let outcome = if opens.load(SeqCst) { Ok(store) } else { Err(OpenError::Unreachable("gone".into())) };
             Box::pin(async move { outcome }) as _
         });
-        let world = World { open_cluster, ..self.net.world(START_UNIX, self.start) };
+        let world = World { open_cluster, ..self.net.world(wall, self.start) };
         let settings = Arc::new(Mutex::new(self.text(place, more)));
         let read = settings.clone();
         let source: Source = Arc::new(move || {
@@ -206,7 +211,8 @@ fn another_leads_when_the_leader_crashes() {
     });
 }
 
-/// A22, R8, C5, C7: a replica that comes back is a new life, and is taken in again.
+/// A22, A28, R8, C5, C7: a replica that comes back under its name with a clock that was set back is
+/// a new life at all replicas, and outranks the one before without a wait.
 #[test]
 fn a_replica_that_comes_back_is_a_new_life() {
     run_simulated(2, async {
@@ -215,11 +221,29 @@ fn a_replica_that_comes_back_is_a_new_life() {
         let before = fleet.cluster(other).await["epoch"].as_u64().unwrap();
         fleet.crash(other);
         sleep(Duration::from_secs(1)).await;
-        fleet.launch(other, "").await;
+        fleet.launch_at(START_UNIX - 86_400, other, "").await;
+        let (start, mut place) = (Instant::now(), 0);
+        while place < 3 {
+            let told = fleet.cluster(place).await;
+            let epoch_in = |list: &Value| {
+                let known = list.as_array().into_iter().flatten().find(|of| of["replica"] == format!("r{other}"));
+                known.and_then(|of| of["epoch"].as_u64()).filter(|epoch| *epoch > before)
+            };
+            match (epoch_in(&told["view"]["members"]), epoch_in(&told["replicas"])) {
+                (Some(member), Some(heard)) if member == heard => place += 1,
+                _ => assert!(start.elapsed() < LEASE, "r{place} does not know the new life: {told}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
         fleet.until_view("r0 active, r1 active, r2 active").await;
-        let after = fleet.cluster(other).await["epoch"].as_u64().unwrap();
-        assert!(after > before);
+        assert_eq!(fleet.cluster(other).await["state"], "active");
         assert_eq!(fleet.leaders().await, [leader]);
+        // Its verdict on the node counts once, and it may lead.
+        let node = fleet.cluster(leader).await["nodes"][0].take();
+        assert_eq!((&node["of"], &node["verdicts"]["up"]), (&3.into(), &3.into()), "{node}");
+        fleet.crash(leader);
+        fleet.crash(3 - leader - other);
+        assert_eq!(fleet.leader_within(2 * FAILOVER).await, other);
     });
 }
 
@@ -283,6 +307,8 @@ fn without_the_store_calls_go_on() {
         fleet.store.refuse("r0");
         sleep(FAILOVER).await;
         fleet.serves(0).await;
+        let told = fleet.cluster(0).await;
+        assert!(told["store"]["fault"].is_string(), "the fault is not said: {told}");
         assert!(fleet.leaders().await.is_empty());
         assert!(fleet.at(0).metric("steadfast_cluster_copy_age_seconds", "").await > 5.0);
         // The end does not wait for the store.

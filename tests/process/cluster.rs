@@ -191,6 +191,38 @@ async fn hooks_run_at_promotion_and_fence() {
     let _ = std::fs::remove_file(&file);
 }
 
+/// A20, A37: a fence ends an `on_lead` that still runs, with the programs that it waits for; an
+/// `on_lead` that fails is answered by `on_fence`, and another replica leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_is_cut_short_or_fails_is_fenced() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let nats = Nats::start().await;
+    let file = nats.folder.with_extension("cut");
+    let name = file.display();
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    let fence = format!("on_fence = [\"/bin/sh\", \"-c\", \"echo fence >> {name}\"]\non_hook_timeout = \"60s\"\n");
+    let slow =
+        format!("on_lead = [\"/bin/sh\", \"-c\", \"echo lead >> {name}; sleep 5; echo late >> {name}\"]\n{fence}");
+    let mut first = Process::start(&nats.settings(0, &node, &slow), &[]).await;
+    until("on_lead runs", async || told() == "lead\n").await;
+    let begun = Instant::now();
+    assert!(first.terminate(), "{}", first.log());
+    assert_eq!(told(), "lead\nfence\n");
+    let failing = format!("on_lead = \"/bin/false\"\n{fence}");
+    let mut processes = vec![Some(Process::start(&nats.settings(0, &node, &failing), &[]).await)];
+    until("on_fence has run", async || told() == "lead\nfence\nfence\n").await;
+    processes.push(Some(Process::start(&nats.settings(1, &node, ""), &[]).await));
+    assert_eq!(leader_within(&processes, FAILOVER + SLACK).await, 1);
+    let of = "steadfast_cluster_fences_total{reason=\"hook_failed\"}";
+    assert_eq!(processes[0].as_ref().unwrap().metric(of).await, 1.0);
+    sleep(Duration::from_secs(6).saturating_sub(begun.elapsed())).await;
+    assert_eq!(told(), "lead\nfence\nfence\n", "the aborted hook went on");
+    for process in processes.iter_mut().flatten() {
+        assert!(process.terminate(), "{}", process.log());
+    }
+    let _ = std::fs::remove_file(&file);
+}
+
 /// Settings that no wait can mend are refused at the start.
 #[tokio::test]
 async fn credentials_that_are_not_there_are_refused_at_the_start() {

@@ -102,7 +102,7 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
         None => text += "lease: none is known\n",
     }
     if let Some(fault) = &fleet.store.fault {
-        text += &format!("the store is not reached: {fault}\n");
+        text += &format!("the store fails: {fault}\n");
     }
     text += &format!("the store last told something {} ms ago\n", fleet.store.copy_age_ms);
     if let Some(by) = fleet.replaced_by {

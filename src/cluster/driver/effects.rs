@@ -1,6 +1,9 @@
 //! The effects of the rules, done.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -22,6 +25,8 @@ use crate::{
 /// How long the last heartbeat of a replica that is gone stays in the store, if that lets entries
 /// expire.
 const KEPT_HEARTBEAT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The fault of a request that is given up.
+const LATE: &str = "no answer in time";
 
 impl Driver {
     /// Carries out the effects of the election.
@@ -184,7 +189,7 @@ impl Driver {
         payload: &impl Payload,
         ttl: Option<Ttl>,
     ) -> impl Future<Output = Result<StoreRevision, WriteError>> + Send + 'static {
-        let (store, longest) = (self.store.clone(), self.longest());
+        let (store, longest, fault) = (self.store.clone(), self.longest(), self.fault.clone());
         let (key, value) = (place(key), Bytes::from(encode(payload, self.bucket)));
         async move {
             let write = async {
@@ -194,7 +199,8 @@ impl Driver {
                 }
             };
             let outcome =
-                timeout(longest, write).await.unwrap_or_else(|_| Err(store::WriteError::Ambiguous(String::new())));
+                timeout(longest, write).await.unwrap_or_else(|_| Err(store::WriteError::Ambiguous(LATE.to_owned())));
+            tell(&fault, outcome.as_ref().err().filter(|error| !matches!(error, store::WriteError::Conflict { .. })));
             outcome.map(number).map_err(|error| match error {
                 store::WriteError::Conflict { .. } => WriteError::Conflict,
                 store::WriteError::Ambiguous(_) => WriteError::Ambiguous,
@@ -205,13 +211,24 @@ impl Driver {
 
     fn read(&self, key: &Key) -> BoxFuture<'static, Result<Option<Entry>, ()>> {
         let (store, key, longest): (Arc<dyn Store>, _, _) = (self.store.clone(), place(key), self.longest());
-        Box::pin(async move { timeout(longest, store.read(&key)).await.map_err(drop)?.map_err(drop) })
+        let fault = self.fault.clone();
+        Box::pin(async move {
+            let late = |_| Err(store::ReadError::Unavailable(LATE.to_owned()));
+            let outcome = timeout(longest, store.read(&key)).await.unwrap_or_else(late);
+            tell(&fault, outcome.as_ref().err());
+            outcome.map_err(drop)
+        })
     }
 
     /// The longest wait for an answer: the store has a deadline of its own, which tells more.
     fn longest(&self) -> Duration {
         request_timeout(&self.plan.settings) * 2
     }
+}
+
+/// Notes the outcome of a request.
+fn tell(fault: &Mutex<Option<String>>, error: Option<&impl ToString>) {
+    *fault.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
 }
 
 /// A key in the store.

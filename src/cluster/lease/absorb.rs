@@ -41,7 +41,12 @@ impl Leadership {
                 }
             }
             Input::Stop => self.is_stopping = true,
-            Input::Reload(options) => self.options = options,
+            Input::Reload(options) => {
+                // Writes that are sent already tell the others the times of before.
+                self.length = self.length.min(options.timing.lease);
+                self.last_of_length = self.sequence;
+                self.options = options;
+            }
         }
         self.duty.tick(turn, now);
     }
@@ -135,6 +140,9 @@ impl Leadership {
                 hold.revision = hold.revision.max(revision);
                 hold.stored = hold.stored.max(sent);
                 hold.sequence = hold.sequence.max(sequence);
+                if hold.sequence > self.last_of_length {
+                    self.length = self.options.timing.lease;
+                }
                 hold.echoed = hold.echoed.max(echoed);
                 // Older writes cannot prolong the lease any more.
                 let newest = hold.echoed;

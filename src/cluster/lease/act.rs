@@ -71,6 +71,7 @@ impl Leadership {
         let Some(epoch) = self.epoch else { return };
         let sequence = self.number();
         let mut lease = Lease::held(self.me.clone(), Revision { epoch, sequence }, term);
+        lease.failover = Some(self.options.timing.failover);
         // Fields of a newer version stay, whoever of this cluster wrote them.
         if let Some(before) = self.copy.entry.as_ref().and_then(|seen| seen.lease.as_ref()) {
             lease.other = before.other.clone();

@@ -113,6 +113,23 @@ impl Bench {
     }
 }
 
+/// Heights that rise fast bring no more heartbeats than the gap allows, however many there are.
+#[test]
+fn news_bring_a_heartbeat_sooner_within_the_gap() {
+    let mut bench = Bench::active();
+    bench.at(100);
+    bench.input(Input::Beat);
+    let first = bench.beat().0;
+    bench.echo(8);
+    bench.at(110);
+    for _ in 0..3 {
+        bench.input(Input::Beat);
+    }
+    assert_eq!((bench.beat().0, bench.member.next_due(Moment(110))), (first, Some(Moment(100 + BEAT_GAP))));
+    bench.at(100 + BEAT_GAP);
+    assert!(bench.beat().0 > first);
+}
+
 /// R9: every pair.
 #[test]
 fn every_pair_of_standings_is_legal_or_not() {

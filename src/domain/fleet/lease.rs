@@ -33,6 +33,9 @@ pub struct Lease {
     /// The term, in all writes but the first: the first write's own revision is the term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<Term>,
+    /// The holder's `failover_timeout` in milliseconds, which a replica waits whose own is shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<u64>,
     /// Whether the lease is held.
     pub state: LeaseState,
     /// The replica to which the lease is left.
@@ -46,7 +49,8 @@ pub struct Lease {
 impl Lease {
     /// A lease that is held from now on.
     pub fn held(holder: ReplicaName, stamp: Revision, term: Option<Term>) -> Self {
-        Self { format: FORMAT, holder, stamp, term, state: LeaseState::Held, to: None, other: Unknown::new() }
+        let (failover, state, to) = (None, LeaseState::Held, None);
+        Self { format: FORMAT, holder, stamp, term, failover, state, to, other: Unknown::new() }
     }
 
     /// The term of a lease that stands at `revision`.

@@ -42,7 +42,7 @@ fn a_broken_path_is_told_from_a_dead_node() {
         // The second replica is given another address for its first node, where nothing listens.
         let settings = fleet.text(1, "");
         let broken = settings.replacen(&fleet.devnet.el(1).http_url(), "http://127.0.0.1:9", 1);
-        *fleet.settings[1].lock().unwrap() = broken;
+        *fleet.settings[1].lock().unwrap() = broken.clone();
         fleet.at(1).app.reload().await.unwrap();
         let split = json!({ "down": 1, "up": 1 });
         fleet.until_seen(0, "el-1", split.clone(), Duration::from_secs(10)).await;
@@ -53,6 +53,21 @@ fn a_broken_path_is_told_from_a_dead_node() {
         let last = changes.as_array().unwrap().last().unwrap();
         assert_eq!((&last["replica"], &last["from"], &last["to"]), (&json!("r1"), &json!("up"), &json!("down")));
         assert_eq!(fleet.at(0).metric("steadfast_cluster_node_verdicts", "verdict=\"down\"").await, 1.0);
+        // A node that a reload removes at one replica counts there no more, and comes back.
+        let nodes = fleet.text(1, "");
+        let without = broken.replacen("name = \"el-1\"", "name = \"el-3\"", 1);
+        *fleet.settings[1].lock().unwrap() = without;
+        fleet.at(1).app.reload().await.unwrap();
+        fleet.until_seen(0, "el-1", json!({ "up": 1 }), Duration::from_secs(3)).await;
+        let changes = fleet.cluster(0).await["changes"].take();
+        let gone = changes.as_array().unwrap().iter().rev().find(|change| change["node"] == "el-1").unwrap();
+        assert_eq!((&gone["replica"], &gone["from"], &gone["to"]), (&json!("r1"), &json!("down"), &Value::Null));
+        *fleet.settings[1].lock().unwrap() = nodes;
+        fleet.at(1).app.reload().await.unwrap();
+        fleet.until_seen(0, "el-1", json!({ "up": 2 }), Duration::from_secs(10)).await;
+        *fleet.settings[1].lock().unwrap() = broken;
+        fleet.at(1).app.reload().await.unwrap();
+        fleet.until_seen(0, "el-1", split, Duration::from_secs(10)).await;
         // A node that is dead is so for all.
         fleet.devnet.el(0).set_fault(Fault::Down);
         fleet.until_seen(0, "el-1", json!({ "down": 2 }), Duration::from_secs(10)).await;

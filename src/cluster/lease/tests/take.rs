@@ -1,7 +1,7 @@
 //! Taking the lease, keeping it, and losing it.
 
 use super::{super::*, bench::*};
-use crate::domain::fleet::{Epoch, Lease, LeaseState, Revision, StoreRevision, Term};
+use crate::domain::fleet::{Epoch, Lease, LeaseState, Revision, StoreRevision, Term, timing::Timing};
 
 /// A11, A13.
 #[test]
@@ -20,6 +20,48 @@ fn a_silent_leader_is_followed_after_the_timeout() {
     bench.wrote(sequence, Err(WriteError::Conflict));
     assert_eq!(bench.last(), (State::Candidate, State::Watching, Reason::Lost));
     assert!(bench.effects.contains(&Effect::CasLost));
+}
+
+/// A26, A27: two replicas in the middle of a reload have other times.
+#[test]
+fn a_leader_with_longer_times_is_given_them() {
+    let mut bench = Bench::new();
+    bench.watch(told(7, Lease { failover: Some(9000), ..foreign(3, 1, None) }));
+    bench.watch(Watched::Synced);
+    bench.at(8999);
+    assert_eq!(bench.lead.state(), State::Watching);
+    bench.at(9000);
+    assert_eq!(bench.lead.state(), State::Candidate);
+    assert_eq!(bench.newest_write().2.failover, Some(6000));
+    // Shorter times of the leader change nothing for this replica.
+    let mut bench = Bench::new();
+    bench.watch(told(7, Lease { failover: Some(2000), ..foreign(3, 1, None) }));
+    bench.watch(Watched::Synced);
+    bench.at(5999);
+    assert_eq!(bench.lead.state(), State::Watching);
+}
+
+/// A26, A27: a longer lease counts once the others can know of the longer times.
+#[test]
+fn a_longer_lease_counts_from_the_first_write_that_tells() {
+    let mut bench = Bench::leading();
+    bench.at(7000);
+    let before = bench.written();
+    let with = |lease: u64, failover: u64| Options { timing: Timing { lease, failover, ..TIMING }, ..options() };
+    bench.input(Input::Reload(with(9000, 12_000)));
+    assert_eq!(bench.lead.lease_end(), Some(Moment(9000)));
+    // This write was sent before the reload.
+    bench.store(before, 11);
+    assert_eq!(bench.lead.lease_end(), Some(Moment(10_000)));
+    bench.at(8000);
+    assert_eq!(bench.newest_write().2.failover, Some(12_000));
+    let after = bench.written();
+    assert_eq!(bench.lead.lease_end(), Some(Moment(10_000)));
+    bench.store(after, 12);
+    assert_eq!(bench.lead.lease_end(), Some(Moment(17_000)));
+    // A shorter one counts at once.
+    bench.input(Input::Reload(with(2000, 4000)));
+    assert_eq!(bench.lead.lease_end(), Some(Moment(10_000)));
 }
 
 /// A12.

@@ -111,7 +111,8 @@ impl<H: Hasher> Canon<'_, H> {
         self.put(self.sequences.rank(sequence));
     }
 
-    fn lease(&mut self, Lease { format: _, holder, stamp, term, state, to, other: _ }: &Lease) {
+    fn lease(&mut self, lease: &Lease) {
+        let Lease { format: _, holder, stamp, term, failover: _, state, to, other: _ } = lease;
         self.put((holder, state, to, term.is_some()));
         term.iter().for_each(|term| self.revision(term.0));
         self.revision(stamp.epoch.0);
@@ -182,6 +183,9 @@ impl<H: Hasher> Canon<'_, H> {
             pending,
             sent,
             hold,
+            // There is no reload in the model.
+            length: _,
+            last_of_length: _,
             lost,
             is_claim_lost,
             is_left,

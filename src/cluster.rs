@@ -177,7 +177,7 @@ impl Running {
         task.spawn(async move {
             if let Some(Err(why)) = work.join_next().await {
                 let (cluster, exit, broken) = failed;
-                error!(%why, "the task of the cluster failed: this replica takes no part until it is started again");
+                error!(%why, "the task of the cluster failed: this replica takes no part until a restart");
                 broken();
                 if cluster.snapshot().role != Role::Watching {
                     exit("this replica may have led, and nothing is left that would run on_fence: the process ends");
@@ -245,7 +245,7 @@ mod tests {
     };
     use crate::config::Config;
 
-    /// A21: a fault in the task is not ignored, and a leader whose hooks nothing runs any more ends.
+    /// A21: a fault in the task is told, and ends the process of a leader, whose hooks run no more.
     #[tokio::test(start_paused = true)]
     async fn a_task_that_fails_is_told_and_ends_a_leader() {
         let cluster = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";

@@ -74,7 +74,7 @@ impl Hooks {
                 command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
                 command.env("STEADFAST_EVENT", event).env("STEADFAST_TERM", term.to_string());
                 command.env("STEADFAST_CLUSTER", &*cluster).env("STEADFAST_REPLICA", &*replica);
-                // A group of its own, so that the programs that the hook waits for end with it.
+                // The programs that the hook waits for end with the hook: they are one group.
                 command.process_group(0);
                 let mut child = command.spawn().map_err(|error| error.to_string())?;
                 let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
@@ -137,7 +137,7 @@ mod tests {
         assert!(hooks.run(HookKind::Fence, Term(1)).is_none());
     }
 
-    /// A20: an aborted command does not go on, and neither do the programs that it waits for.
+    /// A20: an aborted command does not go on, nor do the programs that it started.
     #[tokio::test]
     async fn an_aborted_command_is_killed() {
         let file = std::env::temp_dir().join(format!("steadfast-hook-{}", std::process::id()));

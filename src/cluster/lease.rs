@@ -9,8 +9,10 @@
 //! - A leader's lease is counted from the moment at which the newest heartbeat was **sent** that
 //!   the store has taken and that came back on the leader's own watch. An answer that comes after
 //!   the lease has run out does not prolong the lease.
-//! - A follower claims `failover_timeout` after it **saw** the leader's newest heartbeat. The rule
-//!   of [`timing`](crate::domain::fleet::timing) makes that later than the end of the lease.
+//! - A follower claims `failover_timeout` after the follower **saw** the leader's newest heartbeat.
+//!   The lease tells the leader's own `failover_timeout`, and the longer one counts: in the middle
+//!   of a reload, or by mistake, replicas may have other times. The rule of
+//!   [`timing`](crate::domain::fleet::timing) makes that later than the end of the lease.
 //! - Each effect asks [`Leadership::may_begin`] first, also after a pause of the whole process, and
 //!   carries the term.
 //! - A claim without that wait follows only where the holder said that the work has ended, or where

@@ -32,7 +32,7 @@ impl Driver {
                 debug!(key = malformed.key, why = malformed.why, "an entry of the bucket is not Steadfast's");
             }
             None => {
-                error!("the watch of the cluster's store ended: it is begun anew");
+                error!("the watch of the cluster's store ended, and begins anew");
                 self.reset();
                 self.watch = self.store.watch(&Prefix::ALL);
             }

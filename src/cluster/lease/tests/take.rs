@@ -1,4 +1,4 @@
-//! Taking the lease, keeping it, and losing it.
+//! Taking, keeping and losing the lease.
 
 use super::{super::*, bench::*};
 use crate::domain::fleet::{Epoch, Lease, LeaseState, Revision, StoreRevision, Term, timing::Timing};

@@ -24,7 +24,14 @@ pub mod store;
 #[cfg(test)]
 mod world;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -48,7 +55,7 @@ pub use self::{
 };
 use crate::{
     config,
-    domain::fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term},
+    domain::fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term, timing::millis},
     metrics::Metrics,
 };
 
@@ -143,6 +150,8 @@ pub struct Prepared(Box<Plan>);
 pub struct Running {
     cluster: Cluster,
     commands: mpsc::Sender<Command>,
+    /// The time of a hook in milliseconds, by the newest settings.
+    hook_timeout: AtomicU64,
     _task: JoinSet<()>,
 }
 
@@ -184,7 +193,8 @@ impl Running {
                 }
             }
         });
-        Ok((Self { cluster, commands, _task: task }, FirstAttempt(first)))
+        let hook_timeout = AtomicU64::new(millis(settings.on_hook_timeout));
+        Ok((Self { cluster, commands, hook_timeout, _task: task }, FirstAttempt(first)))
     }
 
     /// The cluster.
@@ -209,19 +219,24 @@ impl Running {
 
     /// Takes up other times, hooks and wishes for the lease.
     pub async fn reload(&self, Prepared(plan): Prepared) {
+        self.hook_timeout.store(millis(plan.settings.on_hook_timeout), Relaxed);
         // The task ends with the proxy alone.
         let _ = self.commands.send(Command::Reload(plan)).await;
     }
 
-    /// Gives the lease away, if this replica has it, and leaves the cluster. Takes no longer than
-    /// `patience`; others find a replica that was slower failed.
+    fn hook_timeout(&self) -> Duration {
+        Duration::from_millis(self.hook_timeout.load(Relaxed))
+    }
+
+    /// Gives the lease away, if this replica has it, and leaves the cluster. The store has
+    /// `patience`, beside the time of `on_fence`; others find a replica that was slower failed.
     pub async fn leave(&self, patience: Duration) {
         let (left, done) = oneshot::channel();
         let leaving = async {
             let _ = self.commands.send(Command::Leave(left)).await;
             let _ = done.await;
         };
-        if timeout(patience, leaving).await.is_err() {
+        if timeout(patience + self.hook_timeout(), leaving).await.is_err() {
             warn!("the cluster was not left in time: others take over after cluster.failover_timeout");
         }
     }
@@ -273,6 +288,10 @@ mod tests {
                 broken: Arc::new(move || breaking.store(true, SeqCst)),
             };
             let (running, _) = Running::start(&settings, tools).unwrap();
+            assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
+            let settings = config::Cluster { on_hook_timeout: Duration::from_secs(60), ..settings.clone() };
+            running.reload(Running::prepare(&settings).unwrap()).await;
+            assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
             sleep(Duration::from_secs(30)).await;
             assert_eq!((running.cluster().leads().is_some(), is_broken.load(SeqCst)), (leads, !leads));
             fails.store(true, SeqCst);

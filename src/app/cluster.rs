@@ -21,7 +21,7 @@ use crate::{
 
 /// How long the start waits for the first word of the store, while clients are served already.
 const FIRST_WORD: Duration = Duration::from_secs(1);
-/// The longest time that the end of the proxy waits for the store and the hook.
+/// The longest time that the end of the proxy waits for the store, beside the hook's own time.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A replica that runs, and the store's first word.

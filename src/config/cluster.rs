@@ -232,6 +232,7 @@ fn checked(
             ("failover_timeout", &["heartbeat", "failure_threshold", "safety_margin"])
         }
         BadTiming::HeartbeatTooShort(_) => ("heartbeat", &[]),
+        BadTiming::ThresholdTooLow(_) => ("failure_threshold", &[]),
         BadTiming::MarginTooShort(_) => ("safety_margin", &[]),
     };
     r.check(false, key, others, &bad.to_string());
@@ -277,6 +278,7 @@ mod tests {
             ("heartbeat = \"10ms\"", "cluster.heartbeat", "50ms at least"),
             ("safety_margin = \"10ms\"", "cluster.safety_margin", "50ms at least"),
             ("failure_threshold = 0", "cluster.failure_threshold", "from 1 to"),
+            ("failure_threshold = 1", "cluster.failure_threshold", "2 at least"),
             ("credentials = \"\"", "cluster.credentials", "path"),
             ("on_lead = []", "cluster.on_lead", "program"),
             ("on_lead = [\"\"]", "cluster.on_lead", "program"),

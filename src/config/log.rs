@@ -68,8 +68,8 @@ impl LogFilter {
     /// The filter that `tracing` wants.
     pub fn to_env_filter(&self) -> EnvFilter {
         // The client of NATS logs each attempt to connect, and the cluster logs the outcome. A
-        // directive of the operator stands in the place of this default.
-        EnvFilter::builder().parse_lossy(format!("async_nats=error,{}", self.0))
+        // directive of the operator stands in the place of this default, which adds no line to any.
+        EnvFilter::builder().parse_lossy(format!("async_nats=off,{}", self.0))
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
         for text in ["", "loud", "steadfast", "info,", "a=b=c", "[=info"] {
             assert!(text.parse::<LogFilter>().is_err(), "{text}");
         }
-        assert_eq!(Log::default().filter.to_env_filter().to_string(), "async_nats=error,info");
+        assert_eq!(Log::default().filter.to_env_filter().to_string(), "async_nats=off,info");
         let chosen: LogFilter = "info,async_nats=debug".parse().unwrap();
         assert_eq!(chosen.to_env_filter().to_string(), "async_nats=debug,info");
     }

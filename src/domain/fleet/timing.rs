@@ -18,6 +18,9 @@ use thiserror::Error;
 
 /// The shortest heartbeat.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
+/// The fewest failures that make a leader stop. With one, the lease would end while the heartbeat
+/// that renews the lease is on the way.
+const FEWEST_FAILURES: u32 = 2;
 
 /// Why times do not fit together. The keys are those of `[cluster]`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -42,6 +45,9 @@ pub enum BadTiming {
     /// The heartbeat would load the store.
     #[error("`heartbeat` is {0:?} and must be 50ms at least")]
     HeartbeatTooShort(Duration),
+    /// A lease would be over before the next heartbeat is stored.
+    #[error("`failure_threshold` is {0} and must be 2 at least: a lease lasts longer than one heartbeat")]
+    ThresholdTooLow(u32),
     /// No time to end the last effect.
     #[error("`safety_margin` is {0:?} and must be 50ms at least")]
     MarginTooShort(Duration),
@@ -80,6 +86,9 @@ impl Timing {
             return Err(BadTiming::MarginTooShort(safety_margin));
         }
         let failure_threshold = failure_threshold.get();
+        if failure_threshold < FEWEST_FAILURES {
+            return Err(BadTiming::ThresholdTooLow(failure_threshold));
+        }
         let lease = heartbeat.saturating_mul(failure_threshold);
         let sum = lease.saturating_add(safety_margin);
         if failover_timeout <= sum {
@@ -142,6 +151,8 @@ mod tests {
              `safety_margin` 1s"
         );
         assert_eq!(timing(10, 3, 1000, 6000), Err(BadTiming::HeartbeatTooShort(Duration::from_millis(10))));
+        assert_eq!(timing(1000, 1, 1000, 6000), Err(BadTiming::ThresholdTooLow(1)));
+        assert!(timing(1000, 2, 1000, 6000).is_ok());
         assert_eq!(timing(1000, 3, 0, 6000), Err(BadTiming::MarginTooShort(Duration::ZERO)));
     }
 

@@ -16,11 +16,8 @@ use serde_json::Value;
 use steadfast::{
     app::{App, OpenStore, Source, World},
     cluster::{
-        open_nats,
-        store::{
-            Store,
-            memory::{self, Memory},
-        },
+        self, open_nats,
+        store::memory::{self, Memory},
     },
     domain::{address::Address, client::Peer},
     net::{
@@ -316,7 +313,7 @@ impl Proxy {
         let open_store = net.open_store();
         let store = Memory::new(memory::Settings::default());
         let open_cluster = Arc::new(move |settings: &steadfast::config::Cluster| {
-            let client: Arc<dyn Store> = Arc::new(store.client(settings.replica.as_str()));
+            let client: Arc<dyn cluster::store::Store> = Arc::new(store.client(settings.replica.as_str()));
             Box::pin(async move { Ok(client) }) as _
         });
         let own = World { dial, listen, names, open_store, open_cluster, ..World::real(1) };

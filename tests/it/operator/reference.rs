@@ -42,7 +42,8 @@ async fn proxy_with_much_to_tell(net: &Net) -> (Proxy, Devnet) {
          [[cl.primary]]\nname = \"cl-1\"\nhttp = \"{cl}\"\npair = \"a\"\n[[cl.backup]]\nname = \"cl-2\"\nhttp = \"{other}\"\n\
          [outbox]\n[[outbox.webhook]]\nname = \"billing\"\nurl = \"https://hooks.example/\"\nevents = [\"tx.final\"]\n\
          secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n\
-         [cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://unused\"\n"
+         [cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://unused\"\n\
+         heartbeat = \"100ms\"\nsafety_margin = \"100ms\"\nfailover_timeout = \"500ms\"\n"
     );
     let proxy = Proxy::launch(net, &settings).await;
     until("all are up", async || proxy.verdicts().await == ["up", "up", "up"]).await;

@@ -3,6 +3,7 @@
 
 mod aside;
 mod build;
+mod cluster;
 mod descriptors;
 pub(crate) mod dns;
 mod doors;
@@ -30,9 +31,13 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::{build::Deps, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export, worker::Workers};
+use self::{
+    build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export,
+    worker::Workers,
+};
 pub use self::{file_watch::FileWatch, outbox::OpenStore};
 use crate::{
+    cluster::{OpenStore as OpenCluster, Running as RunningCluster, open_nats},
     config::{self, Config},
     domain::address::Address,
     door::{
@@ -84,6 +89,8 @@ pub struct World {
     pub open_store: OpenStore,
     /// Prepares requests to the endpoints of webhooks.
     pub connect: Connect,
+    /// Opens the store that replicas share.
+    pub open_cluster: OpenCluster,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
     /// runtime that starts the proxy.
     pub threads: Option<usize>,
@@ -108,6 +115,7 @@ impl World {
             wall: Arc::new(unix_seconds),
             open_store: Arc::new(|settings| Store::open(&settings.dir)),
             connect: Arc::new(connect),
+            open_cluster: Arc::new(|settings| open_nats(settings, RandomState::new().hash_one(0))),
             threads: Some(threads),
             descriptors: None,
             faults: None,
@@ -188,6 +196,9 @@ pub enum StartError {
     /// The outbox cannot be opened.
     #[error("{0}")]
     Outbox(String),
+    /// This replica cannot be one of the cluster.
+    #[error("{0}")]
+    Cluster(String),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -237,6 +248,7 @@ pub struct App {
     background: JoinSet<()>,
     export: Export,
     outbox: Option<SharedOutbox>,
+    must_end: Arc<watch::Sender<bool>>,
 }
 
 /// The parts that a reload needs.
@@ -252,6 +264,8 @@ struct Shared {
     reloaded: watch::Sender<u64>,
     /// Where the spans of requests go, if requests have spans.
     spans: Option<Arc<Spans>>,
+    /// This proxy as one of several replicas.
+    cluster: Option<Arc<RunningCluster>>,
 }
 
 impl App {
@@ -304,6 +318,10 @@ impl App {
         );
         let workers = Workers::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
+        let must_end = Arc::new(watch::Sender::new(false));
+        let started = cluster::start(&config, &world, &site, &metrics, (&must_end, &broken));
+        let replica = started?;
+        let running = replica.as_ref().map(Started::running);
         let admin = Admin::new(
             site.clone(),
             metrics.clone(),
@@ -313,8 +331,10 @@ impl App {
             reload.clone(),
             world.faults.clone(),
         );
+        let admin = admin.of_cluster(running.as_ref().map(|running| running.cluster().clone()));
         let spans = export.spans().cloned();
-        let shared = Arc::new(Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans });
+        let shared = Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans, cluster: running };
+        let shared = Arc::new(shared);
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));
         let mut background = JoinSet::new();
@@ -322,10 +342,28 @@ impl App {
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
         let file = shared.world.file.clone();
         let written = reload::Written { config, dns, source, file };
+        if let Some(replica) = &shared.cluster {
+            let reloaded = shared.reloaded.subscribe();
+            background.spawn(cluster::share_heights(replica.clone(), shared.site.clone(), reloaded));
+        }
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let (alive, ends) = (shared.clone(), closing.subscribe());
         background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.worker_jobs, ends).await });
-        Ok(Self { addresses, admin_addr, shared, closing, workers, reload, acceptor, background, export, outbox })
+        // Clients are served meanwhile: calls never wait for the store of replicas.
+        cluster::heard(replica).await?;
+        Ok(Self {
+            addresses,
+            admin_addr,
+            shared,
+            closing,
+            workers,
+            reload,
+            acceptor,
+            background,
+            export,
+            outbox,
+            must_end,
+        })
     }
 
     /// Where clients connect.
@@ -363,12 +401,35 @@ impl App {
         outcome.await.map_err(|_| gone())?
     }
 
+    /// Waits until the process must end at once: this replica led, and cannot be sure that all work
+    /// of a leader has ended. For ever, where all is well.
+    pub fn must_end(&self) -> impl Future<Output = ()> + use<> {
+        let mut must_end = self.must_end.subscribe();
+        async move {
+            if must_end.wait_for(|must| *must).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Stops accepting, lets calls in flight finish until the grace time is over, and ends the
     /// proxy.
     pub async fn shutdown(mut self) {
         let began = Instant::now();
         self.closing.send_replace(true);
         self.acceptor.shutdown().await;
+        // Another replica leads while calls finish here.
+        let shared = self.shared.clone();
+        let leaving = cluster::leave(shared.cluster.as_deref());
+        tokio::join!(leaving, self.let_finish());
+        let grace = self.shared.site.load().shutdown_grace;
+        outbox::shut(self.outbox.take(), grace.saturating_sub(began.elapsed())).await;
+        self.background.shutdown().await;
+        self.export.finish().await;
+    }
+
+    /// Lets calls in flight finish until the grace time is over.
+    async fn let_finish(&mut self) {
         // Streams of events would never finish by themselves.
         for network in &self.shared.site.load().networks {
             network.events.iter().for_each(|events| events.close());
@@ -388,9 +449,6 @@ impl App {
                 warn!("the grace time is over; some connections are cut");
             }
         }
-        outbox::shut(self.outbox.take(), grace.saturating_sub(began.elapsed())).await;
-        self.background.shutdown().await;
-        self.export.finish().await;
     }
 }
 

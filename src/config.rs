@@ -13,6 +13,7 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod cluster;
 mod compression;
 mod difference;
 mod dns;
@@ -62,6 +63,7 @@ pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, SendTo, Verify},
     chain::{Chain, TrustBloom},
+    cluster::{Cluster, Hook, NatsUrl},
     compression::{Coding, Compression},
     difference::{Change, Difference, NodeChange, Setting},
     dns::Addresses as DnsAddresses,
@@ -133,6 +135,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// How accepted transactions are kept and followed; `None`: they are not.
     pub outbox: Option<Outbox>,
+    /// The replicas with which this proxy agrees; `None`: the proxy is alone.
+    pub cluster: Option<Cluster>,
 }
 
 /// `[admin]`: the operator's side.
@@ -234,6 +238,7 @@ impl Config {
             log: Log { format, filter, access: _, trusted_proxies: _ },
             tracing: Tracing { endpoint, headers, sample: _ },
             outbox,
+            cluster,
         } = self;
         let changes = [
             ("listen", *listen != new.listen),
@@ -250,6 +255,12 @@ impl Config {
             (None, None) => Vec::new(),
             _ => vec!["outbox"],
         };
-        changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).chain(outbox).collect()
+        let cluster = match (cluster, &new.cluster) {
+            (Some(old), Some(new)) => old.changes_needing_restart(new),
+            (None, None) => Vec::new(),
+            _ => vec!["cluster"],
+        };
+        let changes = changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key);
+        changes.chain(outbox).chain(cluster).collect()
     }
 }

@@ -12,6 +12,7 @@ pub mod call_id;
 pub mod chain;
 pub mod client;
 pub mod event_kind;
+pub mod fleet;
 pub mod hex;
 pub mod json;
 pub mod layer;

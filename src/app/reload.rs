@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::{Shared, Source, aside::Aside, build::Deps, dns::Followed, file_watch::FileWatch, networks::Runtime};
+use super::{
+    Shared, Source, aside::Aside, build::Deps, cluster, dns::Followed, file_watch::FileWatch, networks::Runtime,
+};
 use crate::{
     config::{Config, Difference},
     door::admin::{Comparison, Reload},
@@ -107,7 +109,11 @@ impl Reloading {
             return Err(needs_restart(&needing_restart));
         }
         let found = self.written.dns.looked_up(&config).await;
+        let replica = cluster::prepare(&config)?;
         let changed = self.use_nodes_of(&config, &found).await?;
+        if let (Some(running), Some(replica)) = (&self.shared.cluster, replica) {
+            running.reload(replica).await;
+        }
         self.written.dns.adopt(found);
         self.written.config = config;
         Ok(changed)
@@ -145,7 +151,7 @@ impl Reloading {
         let difference = Difference::between(&self.written.config, &config);
         let found = self.written.dns.looked_up(&config).await;
         let refusal = match &*difference.needing_restart {
-            [] => self.runtime.fault_of(&found.expand(&config)),
+            [] => cluster::prepare(&config).err().or_else(|| self.runtime.fault_of(&found.expand(&config))),
             keys => Some(needs_restart(keys)),
         };
         let file = self.written.file.as_ref().map(|file| file.path().display().to_string());

@@ -52,7 +52,10 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         let clients: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
         info!(clients = %clients.join(","), admin = %app.admin_addr(), threads, "steadfast is running");
         supervisor.tell(Supervisor::READY);
-        let reason = signals.until_told(&app).await.name;
+        let End { name: reason, at_once, .. } = signals.until_told(&app).await;
+        if at_once {
+            return Ok(ExitCode::FAILURE);
+        }
         supervisor.tell(Supervisor::STOPPING);
         info!(reason, "shutting down: letting calls finish; a second signal ends the process at once");
         Ok::<_, String>(signals.see_down(app).await)
@@ -66,6 +69,8 @@ pub(super) struct End {
     /// The exit code of a process that the signal ends at once, as a shell counts: 128 and the
     /// signal's number.
     code: u8,
+    /// Whether the process must not even let calls finish.
+    at_once: bool,
 }
 
 /// The signals to end and to reload, which are caught from the moment that this exists.
@@ -88,8 +93,9 @@ impl Signals {
     /// Waits for a signal to end; reloads when told to in the meantime.
     pub(super) async fn until_told(&mut self, app: &App) -> End {
         loop {
-            // Both arms are cancel-safe.
+            // All arms are cancel-safe.
             tokio::select! {
+                () = app.must_end() => return End { name: "cluster", code: 1, at_once: true },
                 end = Self::end(&mut self.terminate, &mut self.interrupt) => return end,
                 _ = self.hangup.recv() => app.ask_for_reload(),
             }
@@ -98,8 +104,10 @@ impl Signals {
 
     /// Lets calls in flight finish. Another signal to end cuts that short, and sets the exit code.
     pub(super) async fn see_down(&mut self, app: App) -> ExitCode {
+        let must_end = app.must_end();
         // Dropping a shutdown that is under way ends the proxy at once.
         tokio::select! {
+            () = must_end => ExitCode::FAILURE,
             () = app.shutdown() => ExitCode::SUCCESS,
             end = Self::end(&mut self.terminate, &mut self.interrupt) => {
                 warn!(reason = end.name, "ending at once: calls in flight are cut");
@@ -111,8 +119,8 @@ impl Signals {
     async fn end(terminate: &mut Signal, interrupt: &mut Signal) -> End {
         // Both arms are cancel-safe.
         tokio::select! {
-            _ = terminate.recv() => End { name: "SIGTERM", code: 128 + 15 },
-            _ = interrupt.recv() => End { name: "SIGINT", code: 128 + 2 },
+            _ = terminate.recv() => End { name: "SIGTERM", code: 128 + 15, at_once: false },
+            _ = interrupt.recv() => End { name: "SIGINT", code: 128 + 2, at_once: false },
         }
     }
 }

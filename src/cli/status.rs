@@ -1,5 +1,7 @@
 //! `steadfast status`: prints a running proxy's view of its nodes.
 
+mod fleet;
+
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Args;
@@ -23,11 +25,14 @@ pub(super) struct Status {
     /// Print everything that is known as JSON.
     #[arg(long, conflicts_with = "watch")]
     json: bool,
-    /// Print nothing; only the exit code tells whether the proxy is ready (0) or not (1).
+    /// Show the replicas of the cluster, as this one knows them, in the place of the nodes.
     #[arg(long, conflicts_with_all = ["watch", "json"])]
+    fleet: bool,
+    /// Print nothing; only the exit code tells whether the proxy is ready (0) or not (1).
+    #[arg(long, conflicts_with_all = ["watch", "json", "fleet"])]
     ready: bool,
     /// Print nothing; only the exit code tells whether the process is alive (0) or not (1).
-    #[arg(long, conflicts_with_all = ["watch", "json", "ready"])]
+    #[arg(long, conflicts_with_all = ["watch", "json", "fleet", "ready"])]
     live: bool,
 }
 
@@ -42,6 +47,8 @@ struct Report {
     ready: bool,
     draining: bool,
     networks: Vec<Network>,
+    #[serde(default)]
+    cluster: Option<fleet::Fleet>,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +115,7 @@ pub(super) fn run(status: &Status) -> ExitCode {
         match answer {
             _ if status.ready => {}
             Ok((_, text)) if status.json => print!("{text}"),
+            Ok((report, _)) if status.fleet => print!("{}", fleet::render(report.cluster.as_ref())),
             Ok((report, _)) => print!("{}", render(&report, None)),
             Err(why) => eprintln!("{why}"),
         }
@@ -247,7 +255,8 @@ mod tests {
 
     fn screen(last: Option<u64>, trouble: Option<&str>) -> String {
         let now = Instant::now();
-        let report = || Report { version: "1.2.3".into(), ready: true, draining: false, networks: Vec::new() };
+        let report =
+            || Report { version: "1.2.3".into(), ready: true, draining: false, networks: Vec::new(), cluster: None };
         let last = last.map(|age| (report(), now - Duration::from_secs(age)));
         Screen { admin: AdminUrl::of("http://a"), last, trouble: trouble.map(str::to_owned) }.text(now)
     }

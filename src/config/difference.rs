@@ -3,6 +3,7 @@
 //! Values are told as the file writes them, and secrets never: of those the difference says only
 //! that there is another one.
 
+mod cluster;
 mod nodes;
 mod outbox;
 mod sections;

@@ -67,7 +67,9 @@ impl LogFilter {
 
     /// The filter that `tracing` wants.
     pub fn to_env_filter(&self) -> EnvFilter {
-        EnvFilter::builder().parse_lossy(&self.0)
+        // The client of NATS logs each attempt to connect, and the cluster logs the outcome. A
+        // directive of the operator stands in the place of this default, which adds no line to any.
+        EnvFilter::builder().parse_lossy(format!("async_nats=off,{}", self.0))
     }
 }
 
@@ -103,6 +105,8 @@ mod tests {
         for text in ["", "loud", "steadfast", "info,", "a=b=c", "[=info"] {
             assert!(text.parse::<LogFilter>().is_err(), "{text}");
         }
-        assert_eq!(Log::default().filter.to_env_filter().to_string(), "info");
+        assert_eq!(Log::default().filter.to_env_filter().to_string(), "async_nats=off,info");
+        let chosen: LogFilter = "info,async_nats=debug".parse().unwrap();
+        assert_eq!(chosen.to_env_filter().to_string(), "async_nats=debug,info");
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Flags, Health, Hosts,
-    LISTEN, Log, MAX_CONNECTIONS, Network, Outbox, Problem, SHUTDOWN_GRACE, Tracing, Url, Ws,
+    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Cluster, Compression, Config, Cors, Filters, Flags, Health,
+    Hosts, LISTEN, Log, MAX_CONNECTIONS, Network, Outbox, Problem, SHUTDOWN_GRACE, Tracing, Url, Ws,
     form::Form,
     listen,
     node::ONE_IS_THE_LINKS,
@@ -68,6 +68,7 @@ pub(super) fn read_and_list_keys(
         log: Log::read(root.section("log")),
         tracing: Tracing::read(root.section("tracing")),
         outbox: Outbox::read_if_set(&mut root),
+        cluster: Cluster::read_if_set(&mut root),
         networks,
     };
     drop(root);

@@ -24,6 +24,7 @@ const TABLES: &str = "
     [[networks.any.cl.primary]]
     [[networks.any.cl.backup]]
     [outbox]
+    [cluster]
     [[outbox.webhook]]
 ";
 

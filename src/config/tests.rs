@@ -111,8 +111,14 @@ fn every_commented_setting_of_the_example_is_its_default() {
     assert_eq!(Outbox { webhooks: Vec::new(), tenant_header: None, ..outbox }, Outbox::default());
     let tracing = Tracing { sample: full.tracing.sample, ..Tracing::default() };
     let networks = bare.networks.clone();
-    let outbox = None;
-    assert_eq!(Config { workers: None, max_client_memory: None, chain, tracing, networks, outbox, ..full }, bare);
+    let cluster = full.cluster.expect("the example has the cluster");
+    let plain = "[cluster]\nname = \"a\"\nreplica = \"a\"\nnats = \"nats://a\"\n[[el.primary]]\nhttp = \"http://a\"";
+    let plain = Config::parse(plain, &|_| None).unwrap().cluster.unwrap();
+    let Cluster { name, replica, nats, credentials, ca_file, dir, on_lead, on_fence, .. } = cluster.clone();
+    assert_eq!(cluster, Cluster { name, replica, nats, credentials, ca_file, dir, on_lead, on_fence, ..plain });
+    let (outbox, cluster, workers, max_client_memory) = (None, None, None, None);
+    let full = Config { workers, max_client_memory, chain, tracing, networks, outbox, cluster, ..full };
+    assert_eq!(full, bare);
 }
 
 #[test]
@@ -136,6 +142,14 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
             "tracing.endpoint",
             "tracing.headers",
             "outbox.tenant_header",
+            "cluster.name",
+            "cluster.replica",
+            "cluster.nats",
+            "cluster.credentials",
+            "cluster.ca_file",
+            "cluster.dir",
+            "cluster.on_lead",
+            "cluster.on_fence",
         ];
         let no_default = no_default.contains(&setting.as_str()) || setting.starts_with("outbox.webhook.");
         let row = match setting.strip_prefix("node.") {

@@ -4,6 +4,7 @@
 //! It listens on an address of its own, the loopback by default, and asks for no password: whoever
 //! reaches it may use it.
 
+mod cluster;
 mod dashboard;
 mod live;
 mod outbox;
@@ -26,6 +27,7 @@ use tokio::{
 };
 
 use crate::{
+    cluster::Cluster,
     domain::{node_id::ByNode, verdict::Verdict},
     door::{
         STALL,
@@ -64,6 +66,8 @@ pub struct Admin {
     faults: Option<Faults>,
     /// Places for streams of `/events`.
     streams: Arc<Semaphore>,
+    /// The cluster; `None` where the proxy is alone.
+    cluster: Option<Cluster>,
 }
 
 impl Admin {
@@ -79,7 +83,13 @@ impl Admin {
         faults: Option<Faults>,
     ) -> Self {
         let streams = Arc::new(Semaphore::new(live::STREAMS));
-        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload, faults, streams }
+        let (started, cluster) = (Instant::now(), None);
+        Self { site, metrics, started, draining, readiness, broken, reload, faults, streams, cluster }
+    }
+
+    /// The same side of a proxy that is a replica of `cluster`.
+    pub fn of_cluster(self, cluster: Option<Cluster>) -> Self {
+        Self { cluster, ..self }
     }
 
     /// Serves one connection to its end.
@@ -134,6 +144,7 @@ impl Admin {
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
                 "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally()).await),
+                "/leader" => cluster::leader(self.cluster.as_ref()),
                 "/metrics" => self.metrics().await,
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
                 "/livez" => text(StatusCode::OK, "ok\n"),
@@ -193,6 +204,7 @@ impl Admin {
             },
             "networks": networks,
             "outbox": outbox,
+            "cluster": self.cluster.as_ref().map(cluster::status),
         })
     }
 
@@ -205,6 +217,7 @@ impl Admin {
         let body = self.metrics.render(|facts| {
             site.networks.iter().flat_map(Served::pools).for_each(|pool| fill(facts, pool));
             outbox.iter().for_each(|outbox| outbox.fill(&facts.outbox));
+            self.cluster.iter().for_each(|cluster| cluster::fill(cluster, &facts.cluster));
         });
         let mut response = Response::new(Full::new(body.into()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -253,8 +266,9 @@ impl Admin {
     }
 }
 
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 21] = [
     "GET /events",
+    "GET /leader",
     "GET /status",
     "GET /metrics",
     "GET /livez",

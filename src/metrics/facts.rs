@@ -2,7 +2,7 @@
 
 use prometric::prometheus::{IntGaugeVec, Opts};
 
-use super::outbox::OutboxFacts;
+use super::{cluster::ClusterFacts, outbox::OutboxFacts};
 
 /// The gauges that are written anew at every scrape.
 pub struct Facts {
@@ -32,6 +32,8 @@ pub struct Facts {
     pub failover_active: IntGaugeVec,
     /// The outbox.
     pub outbox: OutboxFacts,
+    /// The cluster.
+    pub cluster: ClusterFacts,
 }
 
 impl Facts {
@@ -97,6 +99,7 @@ impl Facts {
                 &["network", "layer"],
             ),
             outbox: OutboxFacts::new(gauge),
+            cluster: ClusterFacts::new(gauge),
         }
     }
 
@@ -115,6 +118,7 @@ impl Facts {
             active_node,
             failover_active,
             outbox,
+            cluster,
         } = self;
         let of_nodes = [
             node_usable,
@@ -130,6 +134,6 @@ impl Facts {
             active_node,
             failover_active,
         ];
-        of_nodes.into_iter().chain(outbox.all()).collect()
+        of_nodes.into_iter().chain(outbox.all()).chain(cluster.all()).collect()
     }
 }

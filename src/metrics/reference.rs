@@ -45,6 +45,8 @@ fn all() -> Vec<MetricFamily> {
     metrics.outbox_transition(of.network, "default", "sent", &["sent"]);
     metrics.outbox_dispatched(of.network, 0.1);
     metrics.webhook_known("billing");
+    metrics.begin_cluster();
+    metrics.cluster_changed("watching", "candidate");
     let facts = metrics.facts.lock().unwrap();
     for gauge in facts.all() {
         let labels = gauge.desc()[0].variable_labels.len();

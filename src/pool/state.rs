@@ -2,7 +2,9 @@
 //! its own.
 
 mod active_node;
+mod elsewhere;
 mod inherit;
+mod input;
 mod places;
 
 use std::{
@@ -12,6 +14,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::elsewhere::Elsewhere;
+pub use self::input::Input;
 use super::{
     claims::Claims,
     clock,
@@ -39,30 +43,6 @@ use crate::{
 const NEWS: Duration = Duration::from_secs(1);
 /// A node that is asked rarely is not given more time for that.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
-
-/// An event that changes a pool's state.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A probe ended.
-    Probed(NodeId, Result<Probe, Trouble>),
-    /// The node told of a new latest block by itself, which came at this moment.
-    Told(NodeId, BlockRef, Instant),
-    /// The node's feed of heads runs from now on, or no longer.
-    Feed(NodeId, bool),
-    /// The node's rests have changed.
-    Rests(NodeId),
-    /// A call failed in a way that speaks of the node.
-    CallFailed(NodeId, Trouble),
-    /// Evidence that needs no repetition: the node is out.
-    Out(NodeId, Trouble),
-    /// The operator takes the node out, or lets it back in.
-    Cordon(NodeId, bool),
-    /// The moment of [`Snapshot::wake_at`] has come.
-    Woken,
-    /// Calls could not be held any longer for the highest block shown, and went to the best node
-    /// there is.
-    Impatient,
-}
 
 /// The highest block that clients have been shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,6 +143,7 @@ pub struct PoolState {
     /// Since when nodes serve again after an outage, while the nodes that serve are below the
     /// highest block that clients were shown.
     recovering: Option<Instant>,
+    elsewhere: Elsewhere,
     wait: Option<Wait>,
     chase: Option<Chase>,
     /// The ties of clients to a node now.
@@ -209,6 +190,7 @@ impl PoolState {
             exempt_from_served: vec![false; nodes],
             is_out: true,
             recovering: None,
+            elsewhere: Elsewhere::default(),
             wait: None,
             chase: None,
             ties: Ties::default(),
@@ -278,7 +260,11 @@ impl PoolState {
             }
             Input::Cordon(node, cordoned) => self.known[node].cordoned = cordoned,
             Input::Woken => {}
-            Input::Impatient => self.recovering = None,
+            Input::ShownElsewhere => self.elsewhere.shown(now),
+            Input::Impatient => {
+                self.recovering = None;
+                self.elsewhere.in_vain(now);
+            }
         }
         for (known, node) in self.known.iter_mut().zip(nodes) {
             let rested = std::mem::replace(&mut known.resting, node.resting.is_whole(now));

@@ -15,6 +15,10 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
     app::{App, OpenStore, Source, World},
+    cluster::{
+        self, open_nats,
+        store::memory::{self, Memory},
+    },
     domain::{address::Address, client::Peer},
     net::{
         Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen,
@@ -75,6 +79,7 @@ impl Net {
             wall: Arc::new(move || dawn + start.elapsed().as_secs()),
             open_store: self.open_store(),
             connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            open_cluster: Arc::new(move |settings| open_nats(settings, dawn)),
             threads: None,
             descriptors: None,
             faults: None,
@@ -306,7 +311,13 @@ impl Proxy {
         let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
         let names = Arc::new(Names::new(net.clone()));
         let open_store = net.open_store();
-        let world = World { dial, listen, names, open_store, threads: None, descriptors, ..World::real(1) };
+        let store = Memory::new(memory::Settings::default());
+        let open_cluster = Arc::new(move |settings: &steadfast::config::Cluster| {
+            let client: Arc<dyn cluster::store::Store> = Arc::new(store.client(settings.replica.as_str()));
+            Box::pin(async move { Ok(client) }) as _
+        });
+        let own = World { dial, listen, names, open_store, open_cluster, ..World::real(1) };
+        let world = World { threads: None, descriptors, ..own };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();
         let source: Source = Arc::new(move || Ok(proxy::config(&read.lock().unwrap())));

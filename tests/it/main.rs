@@ -15,6 +15,7 @@ mod beacon_routes;
 mod call_order;
 mod chain_follower;
 mod chain_names;
+mod cluster;
 mod compressed_answers;
 mod compressed_clients;
 mod configuration;

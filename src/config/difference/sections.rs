@@ -39,6 +39,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         log,
         tracing,
         outbox,
+        cluster,
     } = old;
     add(changes, "listen".into(), listen, &new.listen, values::listen);
     add(changes, "hosts".into(), names, &new.hosts, values::hosts);
@@ -148,4 +149,5 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
         Tracing { endpoint: optional(plain), headers: values::headers, sample: plain }
     );
     super::outbox::compare(changes, outbox.as_ref(), new.outbox.as_ref());
+    super::cluster::compare(changes, cluster.as_ref(), new.cluster.as_ref());
 }

@@ -77,6 +77,8 @@ impl PoolState {
         let awaited = self.home.step(best, late.filter(is_better), block_time, now);
         self.wait = awaited.map(|awaited| Wait { since: awaited.since, longest: awaited.longest });
         self.recover(&preferences, best, nodes, served, now);
+        let preferred = best.and_then(preference);
+        self.wait = self.wait.or(self.elsewhere.step(preferred, self.near, block_time, now));
         let hurry = if awaited.is_some() { 6 } else { 3 };
         self.chase = late.filter(|late| !self.known[late.node].feed.is_telling()).map(|late| Chase {
             node: late.node,

@@ -41,7 +41,9 @@ async fn proxy_with_much_to_tell(net: &Net) -> (Proxy, Devnet) {
          [[el.primary]]\nname = \"el-2\"\nhttp = \"{two}\"\n[[el.backup]]\nname = \"el-3\"\nhttp = \"{three}\"\n\
          [[cl.primary]]\nname = \"cl-1\"\nhttp = \"{cl}\"\npair = \"a\"\n[[cl.backup]]\nname = \"cl-2\"\nhttp = \"{other}\"\n\
          [outbox]\n[[outbox.webhook]]\nname = \"billing\"\nurl = \"https://hooks.example/\"\nevents = [\"tx.final\"]\n\
-         secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n"
+         secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n\
+         [cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://unused\"\n\
+         heartbeat = \"100ms\"\nsafety_margin = \"100ms\"\nfailover_timeout = \"500ms\"\n"
     );
     let proxy = Proxy::launch(net, &settings).await;
     until("all are up", async || proxy.verdicts().await == ["up", "up", "up"]).await;
@@ -53,6 +55,7 @@ async fn proxy_with_much_to_tell(net: &Net) -> (Proxy, Devnet) {
         proxy.node("el-1").await["resting"].is_object() && proxy.node("el-3").await["last_error"].is_object()
     })
     .await;
+    until("it leads", async || proxy.admin("/leader").await.status == 200).await;
     proxy.operate("/nodes/el-2/cordon").await;
     proxy.operate("/nodes/el-2/uncordon").await;
     (proxy, devnet)
@@ -85,9 +88,21 @@ async fn every_field_of_the_status_is_in_the_reference() {
     let (proxy, _devnet) = proxy_with_much_to_tell(&net).await;
     let mut shown = BTreeSet::new();
     fields(&proxy.admin("/status").await.json(), "", &mut shown);
+    // These have the names of their members in their rows.
+    let lists = ["leader", "view", "last_fence", "nodes", "changes", "replicas"].map(|list| format!("cluster.{list}"));
+    let (members, mut shown): (BTreeSet<_>, BTreeSet<_>) = shown
+        .into_iter()
+        .partition(|field| lists.iter().any(|list| field.starts_with(list) && field.len() > list.len() + 1));
+    for member in members.iter().filter(|member| !member.contains(".verdicts.")) {
+        let (list, name) = (lists.iter().find(|list| member.starts_with(*list)).unwrap(), member.rsplit('.').next());
+        let row = STATUS.lines().find(|line| line.starts_with(&format!("| `{list}`"))).unwrap_or_default();
+        assert!(row.contains(&format!("`{}`", name.unwrap())), "docs/STATUS.md lacks {member}");
+    }
+    assert!(members.len() > 30, "{members:?}");
     // Only what is in them is described.
     shown.retain(|field| {
-        !["websockets", "networks", "outbox", "outbox.networks", "outbox.webhooks"].contains(&field.as_str())
+        !["websockets", "networks", "outbox", "outbox.networks", "outbox.webhooks", "cluster", "cluster.store"]
+            .contains(&field.as_str())
     });
     let is_field = |name: &String| !name.starts_with(['/', '<']) && !name.starts_with("steadfast");
     let is_level = |name: &String| name.chars().all(|c| c.is_ascii_uppercase());

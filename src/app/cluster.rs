@@ -1,0 +1,183 @@
+//! The replica in its place: started with the networks, told of reloads, and left at the end.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tracing::error;
+
+use super::{StartError, World};
+use crate::{
+    cluster::{
+        FirstAttempt, Local, Prepared, Running, Tools,
+        moment::{Clock, Moment, boot_time},
+    },
+    config::Config,
+    domain::fleet::{LayerWord, NodeRef, NodeVerdict, ServedHead, ServingNode},
+    door::site::{Served, Site},
+    metrics::Metrics,
+    pool::{Pool, node::Node, snapshot::Facts},
+};
+
+/// How long the start waits for the first word of the store, while clients are served already.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+/// The longest time that the end of the proxy waits for the store, beside the hook's own time.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A replica that runs, and the store's first word.
+pub(super) struct Started {
+    running: Arc<Running>,
+    first: FirstAttempt,
+}
+
+impl Started {
+    pub(super) fn running(&self) -> Arc<Running> {
+        self.running.clone()
+    }
+}
+
+/// Starts the replica that the settings ask for.
+///
+/// # Errors
+/// A hook or the folder cannot be used: names the key.
+pub(super) fn start(
+    config: &Config,
+    world: &World,
+    site: &Arc<ArcSwap<Site>>,
+    metrics: &Arc<Metrics>,
+    (must_end, broken): (&Arc<watch::Sender<bool>>, &Arc<watch::Sender<bool>>),
+) -> Result<Option<Started>, StartError> {
+    let Some(settings) = &config.cluster else { return Ok(None) };
+    let (site, must_end, broken) = (site.clone(), must_end.clone(), broken.clone());
+    let tools = Tools {
+        open: world.open_cluster.clone(),
+        clock: clock(world),
+        seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+        local: Arc::new(move || local(&site.load())),
+        metrics: metrics.clone(),
+        exit: Arc::new(move |why| {
+            error!("{why}");
+            must_end.send_replace(true);
+        }),
+        broken: Arc::new(move || {
+            broken.send_replace(true);
+        }),
+    };
+    let (running, first) = Running::start(settings, tools).map_err(StartError::Cluster)?;
+    Ok(Some(Started { running: Arc::new(running), first }))
+}
+
+/// Waits a moment for the store's first word.
+///
+/// # Errors
+/// The store is reached, and refuses.
+pub(super) async fn heard(started: Option<Started>) -> Result<(), StartError> {
+    match started {
+        Some(Started { first, .. }) => first.outcome(FIRST_WORD).await.map_err(StartError::Cluster),
+        None => Ok(()),
+    }
+}
+
+/// Leaves the cluster, as far as the store lets a replica.
+pub(super) async fn leave(running: Option<&Running>) {
+    if let Some(running) = running {
+        running.leave(LEAVE_TIMEOUT).await;
+    }
+}
+
+/// Prepares the settings that a reload brings.
+///
+/// # Errors
+/// A hook cannot be used: names the key.
+pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, String> {
+    config.cluster.as_ref().map(Running::prepare).transpose()
+}
+
+/// Shares the heights that clients are shown with the other replicas, for as long as the networks
+/// of `site` stay; a reload begins anew.
+pub(super) async fn share_heights(running: Arc<Running>, site: Arc<ArcSwap<Site>>, mut reloaded: watch::Receiver<u64>) {
+    loop {
+        let mut sharing = JoinSet::new();
+        for pool in site.load().networks.iter().flat_map(Served::pools) {
+            sharing.spawn(share(pool.clone(), running.clone()));
+        }
+        if reloaded.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Shares the heights of one pool. The heights of others are taken over as far as the pool believes
+/// them, now or once its own nodes have come near.
+async fn share(pool: Arc<Pool>, running: Arc<Running>) {
+    let (mut heights, mut changes) = (running.cluster().heights(), pool.subscribe());
+    let place = (pool.network.to_string(), pool.layer.as_str().to_owned());
+    let words = || pool.snapshot().nodes.iter().map(|known| known.verdict.as_str()).collect::<Vec<_>>();
+    let mut seen = words();
+    loop {
+        if let Some(height) = heights.borrow_and_update().get(&place) {
+            pool.shown_elsewhere(*height);
+        }
+        // All arms are cancel-safe.
+        tokio::select! {
+            () = pool.shown_higher() => running.beat(),
+            changed = heights.changed() => if changed.is_err() { return },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // A verdict is news.
+                let now = words();
+                if now != seen {
+                    running.beat();
+                }
+                seen = now;
+            }
+        }
+    }
+}
+
+/// The clock of leases; in a simulation the simulated one.
+fn clock(world: &World) -> Clock {
+    if world.threads.is_some() {
+        return Arc::new(boot_time);
+    }
+    let start = Instant::now();
+    Arc::new(move || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The part of a heartbeat that the pools know.
+fn local(site: &Site) -> Local {
+    let mut local = Local::default();
+    for pool in site.networks.iter().flat_map(Served::pools) {
+        // Each network's name in the settings is a name in the cluster too, shorter and plainer.
+        let Ok(network) = pool.network.parse() else { continue };
+        let layer = LayerWord::from(pool.layer.as_str());
+        local.verdicts.extend(verdicts(pool));
+        if let Some(node) = serving(pool) {
+            local.serving.push(ServingNode { network, layer: layer.clone(), node });
+        }
+        if let (Ok(network), served @ 1..) = (pool.network.parse(), pool.served()) {
+            local.heads.push(ServedHead { network, layer, served });
+        }
+    }
+    local
+}
+
+/// The verdicts on the nodes of a pool. The errors are clean: the pool keeps no other.
+fn verdicts(pool: &Pool) -> Vec<NodeVerdict> {
+    let (snapshot, layer) = (pool.snapshot(), LayerWord::from(pool.layer.as_str()));
+    let verdict = |(node, known): (&Node, &Facts)| {
+        let (network, name) = (pool.network.parse().ok()?, node.name.parse().ok()?);
+        let node = NodeRef { network, layer: layer.clone(), node: name };
+        let last_error = known.last_error.as_ref().filter(|_| !known.verdict.is_usable());
+        let last_error = last_error.map(|(text, _)| text.clone());
+        Some(NodeVerdict { node, verdict: known.verdict.as_str().into(), last_error })
+    };
+    pool.nodes.iter().zip(&snapshot.nodes).filter_map(verdict).collect()
+}
+
+fn serving(pool: &Pool) -> Option<crate::domain::fleet::NodeName> {
+    let active = pool.snapshot().active?;
+    pool.nodes[active].name.parse().ok()
+}

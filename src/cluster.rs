@@ -1,0 +1,303 @@
+//! Several replicas as a whole: members and leader, agreed through a store that all share.
+//!
+//! Calls never ask this module. A replica that cannot reach the store serves its clients as before,
+//! and stops the work of a leader before another replica begins.
+//!
+//! - [`store`]: entries under keys, written by compare-and-set alone, in NATS or in memory.
+//! - [`membership`] and [`lease`]: the rules, as values without I/O and without a clock.
+//! - `driver`: a single task that feeds the rules with the news of the store, and carries out the
+//!   effects. A single watch over the whole bucket feeds all rules, in the order of revisions.
+//!
+//! The payloads are those of [`domain::fleet`](crate::domain::fleet). `docs/CLUSTER.md` has the
+//! promises and the settings.
+
+mod connect;
+mod driver;
+mod epoch_file;
+mod fleet;
+mod hook;
+pub mod lease;
+pub mod membership;
+pub mod moment;
+mod snapshot;
+pub mod store;
+#[cfg(test)]
+mod world;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{error, warn};
+
+use self::{
+    connect::{Connecting, Plan},
+    driver::{Command, Driver},
+    epoch_file::EpochFile,
+    hook::Hooks,
+    moment::{Clock, Moment},
+};
+pub use self::{
+    connect::{OpenStore, open_nats},
+    fleet::{Change, Fleet, Seen, Verdicts, counts},
+    snapshot::{Heights, Leader, Peer, Snapshot},
+};
+use crate::{
+    config,
+    domain::fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term, timing::millis},
+    metrics::Metrics,
+};
+
+/// Requests to the driver that wait.
+const COMMANDS: usize = 8;
+
+/// The part of a heartbeat that only the rest of the proxy knows.
+#[derive(Clone, Debug, Default)]
+pub struct Local {
+    /// The heights that clients were shown.
+    pub heads: Vec<ServedHead>,
+    /// The nodes that serve.
+    pub serving: Vec<ServingNode>,
+    /// The verdicts on all nodes.
+    pub verdicts: Vec<NodeVerdict>,
+}
+
+/// The means of a replica.
+#[derive(Clone)]
+pub struct Tools {
+    /// Opens the store.
+    pub open: OpenStore,
+    /// The replica's clock.
+    pub clock: Clock,
+    /// A number that no other process has.
+    pub seed: u64,
+    /// Tells the rest of a heartbeat.
+    pub local: Arc<dyn Fn() -> Local + Send + Sync>,
+    /// The instruments.
+    pub metrics: Arc<Metrics>,
+    /// Called when the process must end, since the work cannot be stopped otherwise.
+    pub exit: Arc<dyn Fn(&'static str) + Send + Sync>,
+    /// Called when the task of the cluster has failed, so that only another process takes part.
+    pub broken: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The cluster as this replica knows it. Clones are the same.
+#[derive(Clone)]
+pub struct Cluster {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    heights: watch::Receiver<Heights>,
+    clock: Clock,
+}
+
+impl Cluster {
+    /// The newest knowledge.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The term, if this replica leads at this moment. The lease's end is looked at anew, so a
+    /// process that was frozen does not say yes from memory.
+    pub fn leads(&self) -> Option<Term> {
+        let (term, until) = self.snapshot.load().lease?;
+        (self.now() < until).then_some(term)
+    }
+
+    /// The heights that clients of other replicas were shown, and every change of them.
+    pub fn heights(&self) -> watch::Receiver<Heights> {
+        self.heights.clone()
+    }
+
+    /// This moment, by the clock of the snapshot's moments.
+    pub fn now(&self) -> Moment {
+        (self.clock)()
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+/// The outcome of the first attempt at the store.
+pub struct FirstAttempt(oneshot::Receiver<Result<(), String>>);
+
+impl FirstAttempt {
+    /// Waits for the outcome, no longer than `patience`. A store that is not reached is no error.
+    ///
+    /// # Errors
+    /// The store refuses in a way that only another setting, or another server, can change.
+    pub async fn outcome(self, patience: Duration) -> Result<(), String> {
+        timeout(patience, self.0).await.ok().and_then(Result::ok).unwrap_or(Ok(()))
+    }
+}
+
+/// Settings that were prepared for a reload.
+pub struct Prepared(Box<Plan>);
+
+/// A replica's task. Dropped, the replica falls silent, and others find it failed.
+pub struct Running {
+    cluster: Cluster,
+    commands: mpsc::Sender<Command>,
+    /// The time of a hook in milliseconds, by the newest settings.
+    hook_timeout: AtomicU64,
+    _task: JoinSet<()>,
+}
+
+impl Running {
+    /// Starts a replica, and waits for nothing.
+    ///
+    /// # Errors
+    /// A hook's settings cannot be used, or another process uses `cluster.dir`.
+    pub fn start(settings: &config::Cluster, tools: Tools) -> Result<(Self, FirstAttempt), String> {
+        let Prepared(plan) = Self::prepare(settings)?;
+        let epoch_file = match &settings.dir {
+            Some(dir) => Some(EpochFile::open(dir).map_err(|why| format!("cluster.dir: {why}"))?),
+            None => None,
+        };
+        tools.metrics.begin_cluster();
+        let now = (tools.clock)();
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(settings, now)));
+        let (tell_heights, heights) = watch::channel(Heights::new());
+        let cluster = Cluster { snapshot: snapshot.clone(), heights, clock: tools.clock.clone() };
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let (tell_first, first) = oneshot::channel();
+        let failed = (cluster.clone(), tools.exit.clone(), tools.broken.clone());
+        let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights), received, tell_first);
+        let mut work = JoinSet::new();
+        work.spawn(async move {
+            if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
+                Driver::new(connected, epoch_file).run().await;
+            }
+        });
+        let mut task = JoinSet::new();
+        // Dropping the task ends the work.
+        task.spawn(async move {
+            if let Some(Err(why)) = work.join_next().await {
+                let (cluster, exit, broken) = failed;
+                error!(%why, "the task of the cluster failed: this replica takes no part until a restart");
+                broken();
+                if cluster.snapshot().role != Role::Watching {
+                    exit("this replica may have led, and nothing is left that would run on_fence: the process ends");
+                }
+            }
+        });
+        let hook_timeout = AtomicU64::new(millis(settings.on_hook_timeout));
+        Ok((Self { cluster, commands, hook_timeout, _task: task }, FirstAttempt(first)))
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Prepares the settings that a reload brings.
+    ///
+    /// # Errors
+    /// A hook's settings cannot be used.
+    pub fn prepare(settings: &config::Cluster) -> Result<Prepared, String> {
+        let hooks = Hooks::new(settings)?;
+        Ok(Prepared(Box::new(Plan { settings: settings.clone(), hooks })))
+    }
+
+    /// Clients were shown a higher block: the next heartbeat goes out sooner.
+    pub fn beat(&self) {
+        // With the channel full, a heartbeat is due anyhow.
+        let _ = self.commands.try_send(Command::Beat);
+    }
+
+    /// Takes up other times, hooks and wishes for the lease.
+    pub async fn reload(&self, Prepared(plan): Prepared) {
+        self.hook_timeout.store(millis(plan.settings.on_hook_timeout), Relaxed);
+        // The task ends with the proxy alone.
+        let _ = self.commands.send(Command::Reload(plan)).await;
+    }
+
+    fn hook_timeout(&self) -> Duration {
+        Duration::from_millis(self.hook_timeout.load(Relaxed))
+    }
+
+    /// Gives the lease away, if this replica has it, and leaves the cluster. The store has
+    /// `patience`, beside the time of `on_fence`; others find a replica that was slower failed.
+    pub async fn leave(&self, patience: Duration) {
+        let (left, done) = oneshot::channel();
+        let leaving = async {
+            let _ = self.commands.send(Command::Leave(left)).await;
+            let _ = done.await;
+        };
+        if timeout(patience + self.hook_timeout(), leaving).await.is_err() {
+            warn!("the cluster was not left in time: others take over after cluster.failover_timeout");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use tokio::time::sleep;
+
+    use super::{
+        store::{
+            Store,
+            memory::{Memory, Settings},
+        },
+        *,
+    };
+    use crate::config::Config;
+
+    /// A21: a fault in the task is told, and ends the process of a leader, whose hooks run no more.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_fails_is_told_and_ends_a_leader() {
+        let cluster = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
+        let text = format!("{cluster}[[el.primary]]\nhttp = \"http://a\"\n");
+        let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
+        for leads in [false, true] {
+            let (fails, is_broken) = (Arc::new(AtomicBool::new(!leads)), Arc::new(AtomicBool::new(false)));
+            let exits = Arc::new(Mutex::new(Vec::new()));
+            let store = Memory::new(Settings::default());
+            let start = tokio::time::Instant::now();
+            let (failing, breaking, exiting) = (fails.clone(), is_broken.clone(), exits.clone());
+            let tools = Tools {
+                open: Arc::new(move |_| {
+                    let store = Arc::new(store.client("r1")) as Arc<dyn Store>;
+                    Box::pin(async move { Ok(store) })
+                }),
+                clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
+                seed: 1,
+                local: Arc::new(move || match failing.load(SeqCst) {
+                    true => panic!("a fault of the test"),
+                    false => Local::default(),
+                }),
+                metrics: Arc::new(Metrics::new()),
+                exit: Arc::new(move |why| exiting.lock().unwrap().push(why)),
+                broken: Arc::new(move || breaking.store(true, SeqCst)),
+            };
+            let (running, _) = Running::start(&settings, tools).unwrap();
+            assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
+            let settings = config::Cluster { on_hook_timeout: Duration::from_secs(60), ..settings.clone() };
+            running.reload(Running::prepare(&settings).unwrap()).await;
+            assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
+            sleep(Duration::from_secs(30)).await;
+            assert_eq!((running.cluster().leads().is_some(), is_broken.load(SeqCst)), (leads, !leads));
+            fails.store(true, SeqCst);
+            sleep(Duration::from_secs(30)).await;
+            assert!(is_broken.load(SeqCst) && running.cluster().leads().is_none());
+            assert_eq!(exits.lock().unwrap().len(), usize::from(leads));
+        }
+    }
+}

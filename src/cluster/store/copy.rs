@@ -1,0 +1,83 @@
+//! The copy of a watcher: turns messages and listings into events, each change told once.
+
+use std::collections::BTreeMap;
+
+use super::{Entry, Event, Incarnation, Key, Listing, Malformed, Revision};
+
+/// The keys and revisions that a watcher knows.
+///
+/// Messages come in the order of their revisions, but may be lost, and may be older than the last
+/// listing. A listing is the whole truth up to its revision.
+#[derive(Debug, Default)]
+pub(super) struct Copy {
+    incarnation: Option<Incarnation>,
+    /// Messages up to here are in the last listing.
+    floor: Option<Revision>,
+    /// The greatest revision that a message or a listing had.
+    last: Option<Revision>,
+    known: BTreeMap<Key, Revision>,
+    malformed: BTreeMap<String, Revision>,
+}
+
+impl Copy {
+    /// The bucket of the last listing.
+    pub(super) const fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    /// Takes a message that an entry was written.
+    pub(super) fn written(&mut self, entry: Entry) -> Option<Event> {
+        let is_old = self.floor.is_some_and(|floor| entry.revision <= floor)
+            || self.known.get(&entry.key).is_some_and(|known| entry.revision <= *known);
+        if is_old {
+            return None;
+        }
+        self.last = self.last.max(Some(entry.revision));
+        self.known.insert(entry.key.clone(), entry.revision);
+        Some(Event::Entry(entry))
+    }
+
+    /// Takes a message that an entry was deleted, or has expired.
+    pub(super) fn deleted(&mut self, key: Key, revision: Revision) -> Option<Event> {
+        if self.known.get(&key).is_none_or(|known| revision <= *known) {
+            return None;
+        }
+        self.last = self.last.max(Some(revision));
+        self.known.remove(&key);
+        Some(Event::Deleted { key, revision })
+    }
+
+    /// Takes a message that an entry of a foreign key was written.
+    pub(super) fn strange(&mut self, malformed: Malformed) -> Option<Event> {
+        let before = self.malformed.insert(malformed.key.clone(), malformed.revision);
+        (before != Some(malformed.revision)).then_some(Event::Malformed(malformed))
+    }
+
+    /// Takes a listing: tells the losses and the changes that no message told.
+    ///
+    /// A listing that is older than a message before it comes from a server that was replaced, and
+    /// is left aside.
+    pub(super) fn listed(&mut self, listing: Listing) -> Vec<Event> {
+        let Listing { incarnation, upto, entries, malformed } = listing;
+        let mut events = Vec::new();
+        if self.incarnation.is_some_and(|before| before != incarnation) {
+            *self = Self::default();
+            events.push(Event::Reset { incarnation });
+        } else if self.last.is_some_and(|last| upto < last) {
+            return events;
+        }
+        self.incarnation = Some(incarnation);
+        self.floor = Some(upto);
+        self.last = self.last.max(Some(upto));
+        let before = std::mem::take(&mut self.known);
+        self.known = entries.iter().map(|entry| (entry.key.clone(), entry.revision)).collect();
+        let lost = before.iter().filter(|(key, _)| !self.known.contains_key(*key));
+        events.extend(lost.map(|(key, &revision)| Event::Deleted { key: key.clone(), revision }));
+        let is_new = |entry: &Entry| before.get(&entry.key) != Some(&entry.revision);
+        events.extend(entries.into_iter().filter(is_new).map(Event::Entry));
+        self.malformed.retain(|key, _| malformed.iter().any(|entry| entry.key == *key));
+        events.extend(malformed.into_iter().filter_map(|entry| self.strange(entry)));
+        events.push(Event::Synced { incarnation });
+        events
+    }
+}

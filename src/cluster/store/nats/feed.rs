@@ -1,0 +1,183 @@
+//! A watch of the bucket: one task that listens to the stream and lists now and then.
+//!
+//! The stream tells neither of a purge nor, before 2.11, of expiry, and a consumer that is resumed
+//! does not tell that the bucket is another. So the task lists the bucket after each connection and
+//! in between, and the copy turns the difference into events.
+
+use std::{convert::Infallible, sync::Arc, sync::PoisonError, time::Duration};
+
+use async_nats::jetstream::{
+    Message,
+    consumer::{
+        DeliverPolicy,
+        push::{Ordered, OrderedConfig},
+    },
+};
+use futures_util::{StreamExt, future::BoxFuture};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
+
+use super::{
+    bucket::Look,
+    link::Link,
+    read::{Parsed, Stored},
+};
+use crate::cluster::store::{Event, Prefix, ReadError, copy::Copy, watch::Feed};
+
+/// Events that wait for the watcher.
+const WAITING_EVENTS: usize = 256;
+/// The first and the longest pause after a session that failed.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The watcher's end of the task, which ends when this is dropped.
+pub(super) struct NatsFeed {
+    events: mpsc::Receiver<Event>,
+    _task: JoinSet<()>,
+}
+
+impl NatsFeed {
+    pub(super) fn start(link: Arc<Link>, prefix: Prefix) -> Self {
+        let (sender, events) = mpsc::channel(WAITING_EVENTS);
+        let mut task = JoinSet::new();
+        let watcher = Watcher { link, prefix, events: sender, copy: Copy::default(), listed: None };
+        task.spawn(watcher.run());
+        Self { events, _task: task }
+    }
+}
+
+impl Feed for NatsFeed {
+    fn next(&mut self) -> BoxFuture<'_, Option<Event>> {
+        Box::pin(self.events.recv())
+    }
+}
+
+/// Why a session ended.
+enum End {
+    /// The watcher is gone.
+    Unwatched,
+    Failed(ReadError),
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+struct Watcher {
+    link: Arc<Link>,
+    prefix: Prefix,
+    events: mpsc::Sender<Event>,
+    copy: Copy,
+    /// The bucket as it was when last listed.
+    listed: Option<Look>,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut pause = PAUSES.0;
+        loop {
+            let began = Instant::now();
+            let Err(end) = self.session().await;
+            let End::Failed(error) = end else { return };
+            tracing::debug!(bucket = self.link.bucket, %error, "a watch begins anew");
+            if began.elapsed() > PAUSES.1 {
+                pause = PAUSES.0;
+            }
+            let part = self.link.rng.lock().unwrap_or_else(PoisonError::into_inner).f64();
+            sleep(pause.mul_f64(0.5 + part / 2.0)).await;
+            pause = pause.saturating_mul(2).min(PAUSES.1);
+        }
+    }
+
+    /// Listens through one connection to one bucket. The consumer begins before the listing, so all
+    /// is in one of them.
+    async fn session(&mut self) -> Result<Infallible, End> {
+        let link = self.link.clone();
+        let mut connections = link.connections.clone();
+        connections.mark_unchanged();
+        let incarnation = link.found_or_made().await?.incarnation;
+        let mut messages = self.listen().await?;
+        self.list(true).await?;
+        let mut listings = interval_at(Instant::now() + link.options.relist, link.options.relist);
+        listings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.copy.incarnation() == Some(incarnation) {
+            // All arms are cancel-safe. The clock comes before messages, for those may be many.
+            tokio::select! {
+                biased;
+                _ = connections.changed() => {
+                    return Err(End::Failed(ReadError::Unavailable("another connection".to_owned())));
+                }
+                _ = listings.tick() => self.list(false).await?,
+                message = messages.next() => {
+                    let fault = |text: String| End::Failed(ReadError::Unavailable(text));
+                    let message = message
+                        .ok_or_else(|| fault("the consumer ended".to_owned()))?
+                        .map_err(|error| fault(error.to_string()))?;
+                    self.take(&message).await?;
+                }
+            }
+        }
+        Err(End::Failed(ReadError::Unavailable("another bucket".to_owned())))
+    }
+
+    async fn listen(&self) -> Result<Ordered, ReadError> {
+        let link = &self.link;
+        let config = OrderedConfig {
+            deliver_subject: link.client.new_inbox(),
+            description: Some("a watch of Steadfast".to_owned()),
+            filter_subject: link.filter(&self.prefix),
+            deliver_policy: DeliverPolicy::New,
+            ..OrderedConfig::default()
+        };
+        let fault = |text: String| ReadError::Unavailable(text);
+        let stream = link.stream().await?;
+        let consumer = link.within(stream.create_consumer(config)).await?;
+        let consumer = consumer.map_err(|error| fault(link.because(&error.to_string())))?;
+        let messages = link.within(consumer.messages()).await?;
+        messages.map_err(|error| fault(link.because(&error.to_string())))
+    }
+
+    /// Lists the bucket, and tells the difference. A bucket that has not changed since the last
+    /// listing is not listed again.
+    async fn list(&mut self, is_first: bool) -> Result<(), End> {
+        let look = self.link.found_or_made().await?;
+        if !is_first && self.listed == Some(look) {
+            return self.tell(Event::Synced { incarnation: look.incarnation }).await;
+        }
+        let listing = self.link.list(&self.prefix).await?;
+        self.listed = (listing.incarnation == look.incarnation).then_some(look);
+        for event in self.copy.listed(listing) {
+            self.tell(event).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, message: &Message) -> Result<(), End> {
+        let info = message.info().map_err(|error| ReadError::Malformed(format!("a message of the stream: {error}")))?;
+        let stored = Stored {
+            subject: message.subject.as_str(),
+            headers: message.headers.as_ref(),
+            value: message.payload.clone(),
+            revision: info.stream_sequence,
+            created: info.published.unix_timestamp_nanos(),
+        };
+        let event = match stored.parsed(&self.link.subjects) {
+            Parsed::Entry(entry) => self.copy.written(entry),
+            Parsed::Deletion(key, revision) => self.copy.deleted(key, revision),
+            Parsed::Strange(malformed) => self.copy.strange(malformed),
+            Parsed::StrangeDeletion => None,
+        };
+        match event {
+            Some(event) => self.tell(event).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), End> {
+        self.events.send(event).await.map_err(|_| End::Unwatched)
+    }
+}

@@ -1,0 +1,125 @@
+//! A watcher's copy: messages may be lost, doubled or old, and a listing is the whole truth.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::copies::Told;
+use crate::cluster::store::{Entry, Event, Incarnation, Key, Listing, Malformed, Revision, StoreTime, copy::Copy};
+
+fn entry(name: u8, revision: u64) -> Entry {
+    Entry {
+        key: Key::of(&["k", &name.to_string()]).expect("names"),
+        value: Bytes::new(),
+        revision: Revision::new(revision),
+        created: StoreTime::from_nanos(revision),
+    }
+}
+
+fn listing(bucket: u64, upto: u64, entries: Vec<Entry>) -> Listing {
+    let incarnation = Incarnation::new(StoreTime::from_nanos(bucket));
+    Listing { incarnation, upto: Revision::new(upto), entries, malformed: Vec::new() }
+}
+
+fn deleted(name: u8, revision: u64) -> Event {
+    Event::Deleted { key: entry(name, 1).key, revision: Revision::new(revision) }
+}
+
+#[test]
+fn listing_tells_losses_before_changes() {
+    let mut copy = Copy::default();
+    copy.listed(listing(1, 2, vec![entry(1, 1), entry(2, 2)]));
+    let events = copy.listed(listing(1, 5, vec![entry(2, 2), entry(3, 5)]));
+    let Event::Synced { incarnation } = events[2] else { panic!("{events:?}") };
+    assert_eq!(events[..2], [deleted(1, 1), Event::Entry(entry(3, 5))]);
+    assert_eq!(Some(incarnation), copy.incarnation());
+}
+
+#[test]
+fn message_older_than_the_listing_is_left_aside() {
+    let mut copy = Copy::default();
+    copy.listed(listing(1, 5, vec![entry(1, 5)]));
+    assert_eq!(copy.written(entry(1, 4)), None);
+    assert_eq!(copy.written(entry(2, 3)), None, "deleted before the listing");
+    assert_eq!(copy.deleted(entry(1, 1).key, Revision::new(4)), None);
+    assert_eq!(copy.written(entry(1, 6)), Some(Event::Entry(entry(1, 6))));
+    assert_eq!(copy.written(entry(1, 6)), None, "told once");
+    assert_eq!(copy.deleted(entry(1, 1).key, Revision::new(7)), Some(deleted(1, 7)));
+}
+
+#[test]
+fn listing_older_than_a_message_is_left_aside() {
+    let mut copy = Copy::default();
+    copy.listed(listing(1, 1, vec![entry(1, 1)]));
+    copy.written(entry(2, 2));
+    assert_eq!(copy.listed(listing(1, 1, vec![entry(1, 1)])), []);
+    assert_eq!(copy.listed(listing(1, 2, vec![entry(1, 1), entry(2, 2)])).len(), 1, "synced");
+}
+
+#[test]
+fn listing_of_another_bucket_begins_with_a_reset() {
+    let mut copy = Copy::default();
+    copy.listed(listing(1, 100, vec![entry(1, 100)]));
+    let events = copy.listed(listing(2, 3, vec![entry(1, 3)]));
+    let incarnation = Incarnation::new(StoreTime::from_nanos(2));
+    let wanted = [Event::Reset { incarnation }, Event::Entry(entry(1, 3)), Event::Synced { incarnation }];
+    assert_eq!(events, wanted);
+    assert_eq!(copy.written(entry(1, 4)), Some(Event::Entry(entry(1, 4))));
+}
+
+#[test]
+fn foreign_key_is_told_once_for_each_revision() {
+    let mut copy = Copy::default();
+    let strange = |revision| Malformed {
+        key: "not a key".to_owned(),
+        revision: Revision::new(revision),
+        why: "a test".to_owned(),
+    };
+    assert!(copy.strange(strange(1)).is_some());
+    assert!(copy.strange(strange(1)).is_none());
+    let with = |revision| Listing { malformed: vec![strange(revision)], ..listing(1, 9, vec![]) };
+    assert_eq!(copy.listed(with(1)).len(), 1, "synced");
+    assert_eq!(copy.listed(with(2)).len(), 2);
+}
+
+proptest! {
+    /// Each write of a bucket comes as a message, or is lost; listings come in between. After the
+    /// last listing the copy is the bucket, and no event on the way was wrong.
+    #[test]
+    fn copy_is_the_bucket_after_a_listing(
+        steps in prop::collection::vec((0..4_u8, any::<bool>(), any::<bool>(), 0..4_u8), 0..60)
+    ) {
+        let (mut copy, mut told) = (Copy::default(), Told::default());
+        let mut bucket = BTreeMap::new();
+        let mut last = 0;
+        let lists = |bucket: &BTreeMap<u8, u64>, last| {
+            listing(1, last, bucket.iter().map(|(name, at)| entry(*name, *at)).collect())
+        };
+        for (name, is_written, is_lost, at) in steps {
+            last += 1;
+            let event = if is_written {
+                bucket.insert(name, last);
+                copy_unless(is_lost, || copy.written(entry(name, last)))
+            } else {
+                bucket.remove(&name);
+                let key = entry(name, 1).key;
+                copy_unless(is_lost, || copy.deleted(key, Revision::new(last)))
+            };
+            event.iter().for_each(|event| told.take(event));
+            if at == 0 {
+                copy.listed(lists(&bucket, last)).iter().for_each(|event| told.take(event));
+            }
+        }
+        copy.listed(lists(&bucket, last)).iter().for_each(|event| told.take(event));
+        let wanted: BTreeMap<_, _> = bucket
+            .iter()
+            .map(|(name, at)| (entry(*name, *at).key, Revision::new(*at)))
+            .collect();
+        prop_assert_eq!(told.entries, wanted);
+    }
+}
+
+fn copy_unless(is_lost: bool, take: impl FnOnce() -> Option<Event>) -> Option<Event> {
+    if is_lost { None } else { take() }
+}

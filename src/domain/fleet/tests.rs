@@ -1,0 +1,139 @@
+//! Names, keys and payloads.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BUCKET: Incarnation = Incarnation(7);
+
+/// Reads a golden file and writes the same bytes again.
+fn golden<P: Payload>(file: &str) -> P {
+    let payload: P = decode("key", file.trim().as_bytes(), BUCKET).unwrap();
+    assert_eq!(payload.unknown(), 0);
+    assert_eq!(String::from_utf8(encode(&payload, BUCKET)).unwrap(), file.trim());
+    payload
+}
+
+/// C14, U9: the bytes of format 1 are these, and are read by each later version.
+#[test]
+fn payloads_of_format_1_are_read_and_written() {
+    let beat: Heartbeat = golden(include_str!("golden/heartbeat.json"));
+    assert_eq!((beat.process, beat.epoch, beat.role), (u64::MAX, Some(Epoch(12)), Role::Leading));
+    let lease: Lease = golden(include_str!("golden/lease.json"));
+    assert_eq!(lease.term_at(StoreRevision(99)), Term(13));
+    let view: View = golden(include_str!("golden/view.json"));
+    assert_eq!(view.active().count(), 1);
+}
+
+/// C14: a newer version's fields, words and kinds are kept, counted and written back.
+#[test]
+fn unknown_fields_and_words_come_back_unchanged() {
+    let lease =
+        r#"{"bucket":7,"format":2,"holder":"a","stamp":{"epoch":1,"sequence":2},"state":"resting","zone":{"a":[1]}}"#;
+    let read: Lease = decode("leader", lease.as_bytes(), BUCKET).unwrap();
+    assert_eq!((read.unknown(), read.format), (2, 2));
+    assert_eq!(String::from_utf8(encode(&read, BUCKET)).unwrap(), lease);
+    let view = r#"{"bucket":7,"format":1,"members":{"a":{"epoch":1,"state":"resting","zone":"x"}},"quorum":2}"#;
+    let read: View = decode("view", view.as_bytes(), BUCKET).unwrap();
+    assert_eq!(read.unknown(), 3);
+    assert_eq!(String::from_utf8(encode(&read, BUCKET)).unwrap(), view);
+}
+
+/// C2, R24: malformed values are errors that name the key and the fault.
+#[test]
+fn malformed_values_are_errors_that_name_the_key() {
+    let why = |value: &str| decode::<Lease>("leader", value.as_bytes(), BUCKET).unwrap_err().to_string();
+    for value in ["", "null", "[]", "{}", "\"x\"", "{\"format\":1}", "\u{0}"] {
+        assert!(why(value).starts_with("the value at \"leader\" is malformed"), "{value}");
+    }
+    let lease = |holder: &str, format: u32, bucket: u64| {
+        let stamp = r#"{"epoch":1,"sequence":2}"#;
+        format!(r#"{{"bucket":{bucket},"format":{format},"holder":"{holder}","stamp":{stamp},"state":"held"}}"#)
+    };
+    assert!(why(&lease("a b", 1, 7)).contains("whitespace"));
+    assert!(why(&lease("a", 0, 7)).contains("format 0"));
+    assert!(why(&lease("a", 1, 6)).contains("written for bucket 6, not 7"));
+    assert!(why(&lease("a", 1, 7).replace("\"epoch\":1", "\"epoch\":-1")).contains("u64"));
+    assert!(why(&" ".repeat(2 << 20)).contains("bytes"));
+}
+
+/// C1, A23.
+#[test]
+fn names_that_break_keys_are_refused() {
+    for good in ["a", "host-1.example.org", "Knoten ü".replace(' ', "_").as_str(), &"x".repeat(253)] {
+        assert!(good.parse::<ReplicaName>().is_ok(), "{good}");
+    }
+    for bad in ["", "a b", "a\n", "a*", ">", &"x".repeat(254), "\u{7}"] {
+        assert!(bad.parse::<ReplicaName>().is_err(), "{bad}");
+    }
+    assert_eq!("mainnet-eu".parse::<ClusterName>().unwrap().bucket(), "steadfast-mainnet-eu");
+    for bad in ["", "a.b", "a b", "ü", &"x".repeat(65)] {
+        assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
+    }
+    let error = "a b".parse::<NodeName>().unwrap_err().to_string();
+    assert_eq!(error, "node \"a b\" has whitespace or control characters");
+}
+
+/// C3, C4.
+#[test]
+fn keys_are_read_back_and_others_are_refused() {
+    for (key, text) in [
+        (Key::Leader, "leader"),
+        (Key::View, "view"),
+        (Key::Replica("r1.example".parse().unwrap()), "replica.r1=2Eexample"),
+    ] {
+        assert_eq!(key.to_string(), text);
+        assert_eq!(text.parse(), Ok(key));
+    }
+    for bad in [
+        "",
+        "leader.x",
+        "replica.",
+        "replica.a=2",
+        "replica.a=zz",
+        "replica.=61",
+        "wish.x",
+        "node.a.b",
+        "replica.a=20b",
+    ] {
+        assert!(bad.parse::<Key>().is_err(), "{bad}");
+    }
+}
+
+/// C5, C6, C7: a later life outranks an earlier one, whatever their counts.
+#[test]
+fn a_later_life_outranks_every_earlier_event() {
+    let at = |epoch, sequence| Revision { epoch: Epoch(epoch), sequence };
+    assert!(at(2, 0) > at(1, u64::MAX) && at(2, 1) > at(2, 0));
+    let registration = Heartbeat::registration(u64::MAX);
+    assert_eq!(registration.epoch_at(StoreRevision(9)), Epoch(9));
+}
+
+proptest! {
+    /// C1: tokens are injective, and NATS takes them.
+    #[test]
+    fn tokens_are_injective(name in "\\PC{1,40}") {
+        let token = KeyToken::of(&name);
+        prop_assert!(token.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=".contains(&b)));
+        prop_assert_eq!(KeyToken::name(token.as_str()), Ok(name));
+    }
+
+    /// R24: no bytes make a decoder or a key panic.
+    #[test]
+    fn no_bytes_panic(value in proptest::collection::vec(any::<u8>(), 0..200), key in "\\PC{0,40}") {
+        _ = decode::<Heartbeat>("key", &value, BUCKET);
+        _ = decode::<View>("key", &value, BUCKET);
+        _ = key.parse::<Key>();
+    }
+
+    /// R24: a golden file with a byte changed is read or refused.
+    #[test]
+    fn a_changed_byte_is_read_or_refused(at in 0_usize..400, byte: u8) {
+        let mut value = include_str!("golden/heartbeat.json").trim().as_bytes().to_vec();
+        let at = at % value.len();
+        value[at] = byte;
+        if let Ok(beat) = decode::<Heartbeat>("key", &value, BUCKET) {
+            prop_assert_eq!(decode::<Heartbeat>("key", &encode(&beat, BUCKET), BUCKET), Ok(beat));
+        }
+    }
+}

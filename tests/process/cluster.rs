@@ -1,0 +1,236 @@
+//! Three processes as replicas over a real NATS server.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use steadfast::devnet::{Devnet, Options};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    common::{
+        SOON,
+        binary::{ADDRESSES, Binary},
+        client::{Client, call},
+        devnet, until,
+    },
+    harness::Process,
+};
+
+/// Names the binary of the server. Without, that of `tests/install.sh` is taken.
+const SERVER: &str = "STEADFAST_NATS_SERVER";
+/// The lease has room for a busy machine.
+const TIMES: &str = "heartbeat = \"500ms\"\nfailure_threshold = 6\nsafety_margin = \"1s\"\nfailover_timeout = \"6s\"\n";
+const FAILOVER: Duration = Duration::from_secs(6);
+/// For a machine that has other things to do.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// A NATS server with a folder of its own; killed when dropped.
+struct Nats {
+    child: Option<Child>,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Nats {
+    async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{}-{port}", std::process::id()));
+        let mut nats = Self { child: None, folder, port };
+        nats.run();
+        until("NATS listens", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
+        nats
+    }
+
+    fn run(&mut self) {
+        let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/venv/bin/nats-server");
+        let server = std::env::var_os(SERVER).map_or(installed, PathBuf::from);
+        assert!(server.exists(), "no {}: run tests/install.sh, or set {SERVER}", server.display());
+        let mut command = Command::new(server);
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]).arg(&self.folder);
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn settings(&self, replica: usize, node: &Devnet, more: &str) -> String {
+        let (url, port) = (node.el(0).http_url(), self.port);
+        format!(
+            "[[el.primary]]\nname = \"el-1\"\nhttp = \"{url}\"\n[cluster]\nname = \"test\"\nreplica = \"r{replica}\"\n\
+             nats = \"nats://127.0.0.1:{port}\"\n{TIMES}{more}"
+        )
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The places of the processes that say that they lead.
+async fn leaders(processes: &[Option<Process>]) -> Vec<usize> {
+    let mut leaders = Vec::new();
+    for (place, process) in processes.iter().enumerate() {
+        let Some(process) = process else { continue };
+        if process.admin_status("/leader").await == Some(200) {
+            leaders.push(place);
+        }
+    }
+    leaders
+}
+
+/// Calls again and again, each of which must be answered with a result, until told to stop. How
+/// many calls there were.
+async fn call_on(addr: SocketAddr, stop: Arc<AtomicBool>) -> usize {
+    let mut calls = 0;
+    while !stop.load(SeqCst) {
+        let answer = Client::connect(addr).await.post(call(1, "eth_chainId", "[]")).await.json();
+        assert!(answer["result"].is_string(), "{answer}");
+        calls += 1;
+        sleep(Duration::from_millis(20)).await;
+    }
+    calls
+}
+
+async fn leader_within(processes: &[Option<Process>], patience: Duration) -> usize {
+    let start = Instant::now();
+    loop {
+        if let Some(leader) = leaders(processes).await.first() {
+            return *leader;
+        }
+        assert!(start.elapsed() < patience, "no leader within {patience:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A12, A15, A16, A40; R1 and R2 of the promises: the leader is killed and another leads; NATS is
+/// killed and calls go on; NATS comes back and there is a leader again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_leader_and_a_killed_store_cost_no_call() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let mut nats = Nats::start().await;
+    let mut processes = Vec::new();
+    for place in 0..3 {
+        processes.push(Some(Process::start(&nats.settings(place, &node, ""), &[]).await));
+    }
+    let leader = leader_within(&processes, FAILOVER + SLACK).await;
+    let others = (0..3).filter(|place| *place != leader);
+    let (mut callers, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+    for place in others {
+        callers.spawn(call_on(processes[place].as_ref().unwrap().clients(), stop.clone()));
+    }
+    // Dropped, the process gets SIGKILL.
+    drop(processes[leader].take());
+    let killed = Instant::now();
+    let next = leader_within(&processes, FAILOVER + SLACK).await;
+    println!("the next replica leads after {:?}", killed.elapsed());
+    assert!(killed.elapsed() > Duration::from_secs(2), "before the dead one's lease was over");
+    nats.kill();
+    let gone = Instant::now();
+    until("the leader stops", async || leaders(&processes).await.is_empty()).await;
+    println!("without NATS the leader stopped after {:?}", gone.elapsed());
+    assert!(!processes[next].as_ref().unwrap().log().contains("panicked"));
+    sleep(Duration::from_secs(2)).await;
+    nats.run();
+    leader_within(&processes, FAILOVER + SLACK).await;
+    stop.store(true, SeqCst);
+    while let Some(calls) = callers.join_next().await {
+        let calls = calls.unwrap();
+        assert!(calls > 20, "only {calls} calls");
+    }
+    for process in processes.iter_mut().flatten() {
+        assert!(process.terminate(), "{}", process.log());
+    }
+}
+
+/// A19, A20, A29, A37: SIGTERM runs `on_fence` and gives the lease away; an `on_fence` that fails
+/// ends the process at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_run_at_promotion_and_fence() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let nats = Nats::start().await;
+    let file = nats.folder.with_extension("hooks");
+    let hook = |event: &str| format!("[\"/bin/sh\", \"-c\", \"echo {event} $STEADFAST_EVENT >> {}\"]", file.display());
+    let hooks = format!("on_lead = {}\non_fence = {}\n", hook("a"), hook("b"));
+    let first = Process::start(&nats.settings(0, &node, &hooks), &[]).await;
+    let mut processes = vec![Some(first)];
+    leader_within(&processes, FAILOVER + SLACK).await;
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("on_lead has run", async || told() == "a lead\n").await;
+    let broken = nats.settings(1, &node, "on_fence = \"/bin/false\"\n");
+    processes.push(Some(Process::start(&broken, &[]).await));
+    let second = processes[1].as_ref().unwrap();
+    until("both are there", async || second.metric("steadfast_cluster_replicas{state=\"active\"}").await == 2.0).await;
+    let start = Instant::now();
+    assert!(processes[0].as_mut().unwrap().terminate());
+    assert_eq!(told(), "a lead\nb fence\n");
+    processes[0] = None;
+    leader_within(&processes, SLACK).await;
+    println!("the second leads {:?} after the first was told to end", start.elapsed());
+    let mut last = processes[1].take().unwrap();
+    assert!(!last.terminate(), "a fence that failed is no good end: {}", last.log());
+    assert!(last.log().contains("the process ends"), "{}", last.log());
+    let _ = std::fs::remove_file(&file);
+}
+
+/// A20, A37: a fence ends an `on_lead` that still runs, with the programs that it waits for; an
+/// `on_lead` that fails is answered by `on_fence`, and another replica leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_is_cut_short_or_fails_is_fenced() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let nats = Nats::start().await;
+    let file = nats.folder.with_extension("cut");
+    let name = file.display();
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    let fence = format!("on_fence = [\"/bin/sh\", \"-c\", \"echo fence >> {name}\"]\non_hook_timeout = \"60s\"\n");
+    let slow =
+        format!("on_lead = [\"/bin/sh\", \"-c\", \"echo lead >> {name}; sleep 5; echo late >> {name}\"]\n{fence}");
+    let mut first = Process::start(&nats.settings(0, &node, &slow), &[]).await;
+    until("on_lead runs", async || told() == "lead\n").await;
+    let begun = Instant::now();
+    assert!(first.terminate(), "{}", first.log());
+    assert_eq!(told(), "lead\nfence\n");
+    let failing = format!("on_lead = \"/bin/false\"\n{fence}");
+    let mut processes = vec![Some(Process::start(&nats.settings(0, &node, &failing), &[]).await)];
+    until("on_fence has run", async || told() == "lead\nfence\nfence\n").await;
+    processes.push(Some(Process::start(&nats.settings(1, &node, ""), &[]).await));
+    assert_eq!(leader_within(&processes, FAILOVER + SLACK).await, 1);
+    let of = "steadfast_cluster_fences_total{reason=\"hook_failed\"}";
+    assert_eq!(processes[0].as_ref().unwrap().metric(of).await, 1.0);
+    sleep(Duration::from_secs(6).saturating_sub(begun.elapsed())).await;
+    assert_eq!(told(), "lead\nfence\nfence\n", "the aborted hook went on");
+    for process in processes.iter_mut().flatten() {
+        assert!(process.terminate(), "{}", process.log());
+    }
+    let _ = std::fs::remove_file(&file);
+}
+
+/// Settings that no wait can mend are refused at the start.
+#[tokio::test]
+async fn credentials_that_are_not_there_are_refused_at_the_start() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let nats = Nats { child: None, folder: PathBuf::new(), port: 1 };
+    let settings = nats.settings(0, &node, "credentials = \"/nowhere/nats.creds\"\n");
+    let mut binary = Binary::run(&[ADDRESSES, &settings].concat());
+    let line = binary.until_it_says("/nowhere/nats.creds", SOON);
+    assert!(line.starts_with("cluster: "), "{line}");
+    assert!(!binary.wait().success());
+}

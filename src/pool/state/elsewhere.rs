@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::pool::{
-    late_primary::{LONGEST, longest_wait},
+    late_primary::{MAX_WAIT, longest_wait},
     preference::Preference,
     snapshot::Wait,
 };
@@ -51,7 +51,7 @@ impl Elsewhere {
         now: Instant,
     ) -> Option<Wait> {
         let since = self.since?;
-        let longest = longest_wait(block_time.unwrap_or(LONGEST));
+        let longest = longest_wait(block_time.unwrap_or(MAX_WAIT));
         match best {
             Some(best) if best.below_served == 0 => (self.since, self.pause) = (None, None),
             Some(best) if best.badness == 0 && best.below_served <= near => {
@@ -82,7 +82,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(elsewhere.step(best(1), 5, Some(second), start), None);
         elsewhere.shown(start);
-        let wait = Wait { since: start, longest: LONGEST };
+        let wait = Wait { since: start, longest: MAX_WAIT };
         assert_eq!(elsewhere.step(best(1), 5, Some(second), start + second), Some(wait));
         assert_eq!(elsewhere.step(best(0), 5, Some(second), start + second), None);
         assert_eq!(elsewhere.step(best(1), 5, Some(second), start + second), None);
@@ -94,12 +94,12 @@ mod tests {
     fn after_a_wait_in_vain_calls_do_not_wait_again_for_a_while() {
         let (mut elsewhere, start) = (Elsewhere::default(), Instant::now());
         elsewhere.shown(start);
-        assert_eq!(elsewhere.step(best(1), 5, None, start + LONGEST), None);
+        assert_eq!(elsewhere.step(best(1), 5, None, start + MAX_WAIT), None);
         let waits = |elsewhere: &mut Elsewhere, at: Instant| {
             elsewhere.shown(at);
             elsewhere.step(best(1), 5, None, at).is_some()
         };
-        let next = start + LONGEST + PAUSES.0;
+        let next = start + MAX_WAIT + PAUSES.0;
         assert!(!waits(&mut elsewhere, next - Duration::from_millis(1)));
         assert!(waits(&mut elsewhere, next));
         elsewhere.in_vain(next);

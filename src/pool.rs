@@ -64,6 +64,7 @@ use self::{
     health::{Fault, Trouble},
     listen::{Listener, Pushed},
     node::Node,
+    outage::Outage,
     own_question::{Clock, OwnQuestion},
     resting::Kind,
     snapshot::Snapshot,
@@ -132,6 +133,8 @@ pub struct Pool {
     wall: Wall,
     /// Keeps nodes that come and go from filling the log.
     lines: Burst,
+    /// The time without a node that serves, as the log was told.
+    outage: Mutex<Outage>,
     /// Hashes that clients were told of.
     announced: Mutex<Announced>,
     /// The names of cordoned nodes at addresses of a DNS name that does not have them now.
@@ -176,6 +179,7 @@ impl Pool {
             tied: Tied::new(),
             wall: wall.clone(),
             lines: Burst::default(),
+            outage: Mutex::default(),
             announced: Mutex::default(),
             away: Mutex::default(),
             is_retired: Arc::default(),

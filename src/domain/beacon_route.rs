@@ -138,7 +138,7 @@ impl Route {
 }
 
 /// Whether a success of the route has `data` in JSON. The success of a message has no body, health
-/// has a status only, and some lists of the light clients and of fork choice have forms of their own.
+/// has a status only, and light client updates and fork choice have forms of their own.
 fn has_data(method: &str, path: &str) -> bool {
     let mut steps = [""; 6];
     let mut count = 0;

@@ -4,10 +4,10 @@
 //! the API is JSON with a code and a message. A success of a message has no body, or one of the few
 //! that nodes send; an answer to a question has `data`, where the API says so. Any other answer
 //! comes from a gateway, or cannot be told from one, and another node is asked. Reason: gateways
-//! answer in the place of nodes with every status, and a gateway's page says nothing of the request.
-//! Example: an ingress without a backend answers a vote with 404 and a page. The vote goes to
-//! another node, as after a lost connection; a 404 in the API's form would have said that the node
-//! lacks the route.
+//! answer in the place of nodes with every status, and a gateway's page says nothing of the
+//! request. Example: an ingress without a backend answers a vote with 404 and a page. The vote goes
+//! to another node, as after a lost connection; a 404 in the API's form would have said that the
+//! node lacks the route.
 
 use std::collections::BTreeMap;
 

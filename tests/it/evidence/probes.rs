@@ -55,7 +55,7 @@ async fn a_node_that_gives_probes_no_result_is_out() {
     for body in ["{}", r#"{"foo":1}"#, r#"{"data":[]}"#, "[]", "7"] {
         let net = Net::default();
         let node = Origin::within(&net, |seen| Reply::result(seen, "1")).await;
-        let proxy = Proxy::over(&net, [], &common::proxy::nodes([&*node.url()])).await;
+        let proxy = Proxy::over(&net, [], &common::proxy::nodes([node.url()])).await;
         until("it is up", async || proxy.verdicts().await == ["up"]).await;
         node.ail(Some(common::origin::ok(body)));
         until("it is out", async || proxy.verdicts().await == ["down"]).await;

@@ -12,11 +12,26 @@ import tempfile
 from pathlib import Path
 
 import callgrind
-from measure import HAPROXY, LOADS, STEADFAST, Bench, Failed, Proxy, free_port
+from measure import HAPROXY, LOADS, STEADFAST, Bench, Failed, Load, Proxy, free_port
+
+BEACON = """
+[[cl.primary]]
+name = "beacon-node"
+http = "http://127.0.0.1:{origin}"
+"""
+
+BEACON_LOADS = [
+    Load("duties of four validators, 8 connections", '["0","1","2","3"]', 8, 400, "/eth/v1/validator/duties/attester/1"),
+    Load("beacon block of 100 kB, 8 connections", "", 8, 100_000, "/eth/v2/beacon/blocks/head", "GET"),
+]
 
 
 class Counted(Bench):
     """Runs each proxy under callgrind, one after the other."""
+
+    @property
+    def loads(self):
+        return BEACON_LOADS if self.options.beacon else LOADS + BEACON_LOADS
 
     def begin(self, name, command, template, suffix, origin):
         ports = {"port": free_port(), "admin": free_port(), "origin": origin, "work": self.work}
@@ -38,21 +53,22 @@ class Counted(Bench):
         node = self.start("node", [os.environ["ORIGIN_BIN"], str(origin)], self.other_cpus)
         self.wait_for(Proxy("node", origin), node)
         steadfast = ["run", "--config"]
-        kinds = [("Steadfast", [os.environ["STEADFAST_BIN"], *steadfast], STEADFAST, ".toml")]
+        settings = STEADFAST + BEACON
+        kinds = [("Steadfast", [os.environ["STEADFAST_BIN"], *steadfast], settings, ".toml")]
         if self.options.against:
-            kinds.append(("against", [self.options.against, *steadfast], STEADFAST, ".toml"))
+            kinds.append(("against", [self.options.against, *steadfast], settings, ".toml"))
         else:
             kinds.append(("haproxy", ["haproxy", "-db", "-f"], HAPROXY, ".cfg"))
         counts = {}
         for kind in kinds:
             proxy = self.begin(*kind, origin)
-            for load in LOADS:
+            for load in self.loads:
                 counts[load, proxy.name] = self.count(proxy, load)
             proxy.process.terminate()
             proxy.process.wait(20)
         first, second = (name for name, *_ in kinds)
         print(f"| thousands of user instructions a call | {first} | {second} | ratio |\n|---|--:|--:|--:|")
-        for load in LOADS:
+        for load in self.loads:
             one, other = counts[load, first], counts[load, second]
             print(f"| {load.title} | {one / 1000:.1f} | {other / 1000:.1f} | {one / other:.2f} |")
 
@@ -62,6 +78,7 @@ def main():
     parser.add_argument("--instructions", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=int, default=6, help="seconds for each load (default 6)")
     parser.add_argument("--against", metavar="BIN", help="compare with this binary of Steadfast, not with haproxy")
+    parser.add_argument("--beacon", action="store_true", help="only the requests to the beacon API")
     options = parser.parse_args()
     options.no_pin = False
 
@@ -70,7 +87,7 @@ def main():
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(each, give_up)
-    signal.alarm(120 + options.seconds * len(LOADS) * 4)
+    signal.alarm(120 + options.seconds * (len(LOADS) + len(BEACON_LOADS)) * 4)
     with tempfile.TemporaryDirectory() as work:
         counted = Counted(work, options)
         counted.work = Path(work)

@@ -34,6 +34,8 @@ class Load:
     body: str
     connections: int
     size: int  # least bytes of an answer
+    path: str = "/"
+    method: str = "POST"
 
 
 LOADS = [
@@ -229,12 +231,12 @@ class Bench:
         """Runs wrk; gives calls, calls a second, p50 and p99."""
         script = self.write(
             "load.lua",
-            'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n' f"wrk.body = [==[{load.body}]==]\n",
+            f'wrk.method = "{load.method}"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = [==[{load.body}]==]\n',
         )
         command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--latency", "-s", script]
         try:
             run = subprocess.run(
-                [*command, f"http://127.0.0.1:{proxy.port}/"],
+                [*command, f"http://127.0.0.1:{proxy.port}{load.path}"],
                 capture_output=True,
                 text=True,
                 timeout=seconds + 20,

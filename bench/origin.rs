@@ -1,4 +1,4 @@
-//! A pretend execution node that costs as little as possible, for `bench/run.sh`.
+//! A pretend node that costs as little as possible, for `bench/run.sh`: an execution node, and under `/eth/` a consensus node.
 //!
 //! It answers a small call, a large one, and what a proxy's health checks ask, over HTTP/1.1 with keep-alive. It understands only
 //! what it is sent by the programs it is measured with, and is no model for anything else.
@@ -36,6 +36,34 @@ struct Node {
     /// What follows the id in a large answer: first with its length known, then in chunks.
     large: Bytes,
     chunked: Bytes,
+    /// A beacon block.
+    block: Bytes,
+}
+
+/// A route of the beacon API.
+#[derive(Clone, Copy)]
+enum Route {
+    Duties,
+    Block,
+    Header,
+    Genesis,
+    Spec,
+    Syncing,
+    Health,
+}
+
+impl Route {
+    fn of(path: &str) -> Self {
+        match path.split('?').next().unwrap_or_default().trim_start_matches("/eth/") {
+            path if path.contains("/duties/") => Self::Duties,
+            "v2/beacon/blocks/head" => Self::Block,
+            "v1/beacon/genesis" => Self::Genesis,
+            "v1/config/spec" => Self::Spec,
+            "v1/node/syncing" => Self::Syncing,
+            path if path.starts_with("v1/beacon/headers") => Self::Header,
+            _ => Self::Health,
+        }
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -64,7 +92,7 @@ impl Node {
             chunked.extend_from_slice(b"\r\n");
         }
         chunked.extend_from_slice(b"0\r\n\r\n");
-        Self { started: Instant::now(), epoch, large: large.into(), chunked: chunked.into() }
+        Self { started: Instant::now(), epoch, block: block().into(), large: large.into(), chunked: chunked.into() }
     }
 
     /// Number and time of the newest block.
@@ -107,6 +135,44 @@ impl Node {
         head(out, Some(OPENING.len() + id.len() + result.len() + 2));
         for part in [OPENING, id, b",", result.as_bytes(), b"}"] {
             out.extend_from_slice(part);
+        }
+        Bytes::new()
+    }
+
+    /// The answer of a consensus node, as of [`Self::answer`].
+    fn beacon(&self, route: Route, out: &mut Vec<u8>) -> Bytes {
+        let (slot, _) = self.head();
+        let data = match route {
+            Route::Block => {
+                head(out, Some(self.block.len()));
+                return self.block.clone();
+            }
+            Route::Duties => {
+                let duty = |index: u64| {
+                    format!(r#"{{"pubkey":"0x{index:096x}","validator_index":"{index}","slot":"{slot}"}}"#)
+                };
+                format!("[{}]", (0..4).map(duty).collect::<Vec<_>>().join(","))
+            }
+            Route::Header => format!(
+                r#"{{"root":"0x{slot:064x}","canonical":true,"header":{{"message":{{"slot":"{slot}","parent_root":"0x{:064x}"}}}}}}"#,
+                slot - 1
+            ),
+            Route::Genesis => {
+                let time = self.epoch - START * BLOCK_TIME;
+                format!(r#"{{"genesis_time":"{time}","genesis_validators_root":"0x{:064x}"}}"#, 1)
+            }
+            Route::Spec => {
+                format!(r#"{{"SECONDS_PER_SLOT":"{BLOCK_TIME}","SLOTS_PER_EPOCH":"32","DEPOSIT_CHAIN_ID":"1337"}}"#)
+            }
+            Route::Syncing => format!(r#"{{"head_slot":"{slot}","sync_distance":"0","is_syncing":false}}"#),
+            Route::Health => String::new(),
+        };
+        if data.is_empty() {
+            head(out, Some(0));
+        } else {
+            let text = format!(r#"{{"execution_optimistic":false,"data":{data}}}"#);
+            head(out, Some(text.len()));
+            out.extend_from_slice(text.as_bytes());
         }
         Bytes::new()
     }
@@ -167,6 +233,30 @@ fn large() -> Vec<u8> {
     text
 }
 
+/// A block of 100 kB: most of it are attestations.
+fn block() -> Vec<u8> {
+    let attestation = |index: u64| {
+        format!(
+            concat!(
+                r#"{{"aggregation_bits":"0x{:0256x}","data":{{"slot":"{}","index":"0","beacon_block_root":"0x{:064x}","#,
+                r#""source":{{"epoch":"1","root":"0x{:064x}"}},"target":{{"epoch":"2","root":"0x{:064x}"}}}},"#,
+                r#""signature":"0x{:0192x}"}}"#
+            ),
+            index, START, index, index, index, index
+        )
+    };
+    let mut text = br#"{"version":"electra","execution_optimistic":false,"finalized":false,"data":{"message":{"slot":"1","body":{"attestations":["#.to_vec();
+    let mut index = 0;
+    while text.len() < LARGE {
+        text.extend_from_slice(attestation(index).as_bytes());
+        text.push(b',');
+        index += 1;
+    }
+    text.pop();
+    text.extend_from_slice(br#"]}},"signature":"0x00"}}"#);
+    text
+}
+
 fn head(out: &mut Vec<u8>, length: Option<usize>) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nVary: Origin\r\n");
     match length {
@@ -191,7 +281,7 @@ async fn serve(mut stream: TcpStream, node: &Node) -> io::Result<()> {
     let mut out = Vec::with_capacity(1024);
     let mut filled = 0;
     loop {
-        let Some((start, end)) = request(&buf[..filled])? else {
+        let Some((route, start, end)) = request(&buf[..filled])? else {
             if filled == buf.len() {
                 buf.resize(filled * 2, 0);
             }
@@ -202,7 +292,10 @@ async fn serve(mut stream: TcpStream, node: &Node) -> io::Result<()> {
             continue;
         };
         out.clear();
-        let shared = node.answer(&buf[start..end], &mut out);
+        let shared = match route {
+            Some(route) => node.beacon(route, &mut out),
+            None => node.answer(&buf[start..end], &mut out),
+        };
         if shared.is_empty() {
             stream.write_all(&out).await?;
         } else {
@@ -213,8 +306,8 @@ async fn serve(mut stream: TcpStream, node: &Node) -> io::Result<()> {
     }
 }
 
-/// Where the body of the first request begins and ends, once it is all there.
-fn request(buf: &[u8]) -> io::Result<Option<(usize, usize)>> {
+/// The beacon route of the first request, if it is for one, and where the body begins and ends, once it is all there.
+fn request(buf: &[u8]) -> io::Result<Option<(Option<Route>, usize, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut parsed = httparse::Request::new(&mut headers);
     let start = match parsed.parse(buf).map_err(io::Error::other)? {
@@ -226,5 +319,6 @@ fn request(buf: &[u8]) -> io::Result<Option<(usize, usize)>> {
     if length > MAX_REQUEST {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    Ok((buf.len() >= start + length).then_some((start, start + length)))
+    let route = parsed.path.filter(|path| path.starts_with("/eth/")).map(Route::of);
+    Ok((buf.len() >= start + length).then_some((route, start, start + length)))
 }

@@ -64,6 +64,7 @@ use self::{
     health::{Fault, Trouble},
     listen::{Listener, Pushed},
     node::Node,
+    outage::Outage,
     own_question::{Clock, OwnQuestion},
     resting::Kind,
     snapshot::Snapshot,
@@ -134,6 +135,8 @@ pub struct Pool {
     wall: Wall,
     /// Keeps nodes that come and go from filling the log.
     lines: Burst,
+    /// The time without a node that serves, as the log was told.
+    outage: Mutex<Outage>,
     /// Hashes that clients were told of.
     announced: Mutex<Announced>,
     /// The names of cordoned nodes at addresses of a DNS name that does not have them now.
@@ -179,6 +182,7 @@ impl Pool {
             tied: Tied::new(),
             wall: wall.clone(),
             lines: Burst::default(),
+            outage: Mutex::default(),
             announced: Mutex::default(),
             away: Mutex::default(),
             is_retired: Arc::default(),
@@ -254,14 +258,13 @@ impl Pool {
         self.is_usable(node) && self.nodes[node].probe_silence(Instant::now()) < PROBE_SILENCE
     }
 
-    /// Whether `node` is usable and a little below the highest block that clients were shown, and
-    /// another node showed that block.
+    /// Whether `node` is a little below the highest block that clients were shown, and another node
+    /// showed that block. A node that is not usable may answer all the same, where no other does.
     pub fn owes_head(&self, node: NodeId) -> bool {
         let (served, snapshot) = self.served_and_snapshot();
         let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), served);
-        let is_a_little_below = preference.is_some_and(|preference| {
-            preference.badness == 0 && (1..=snapshot.near).contains(&preference.below_served)
-        });
+        let is_a_little_below =
+            preference.is_some_and(|preference| (1..=snapshot.near).contains(&preference.below_served));
         is_a_little_below && self.served_by() != Some(node)
     }
 

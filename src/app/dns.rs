@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, DnsAddresses},
-    metrics::Metrics,
+    metrics::{Burst, Metrics},
     net::{elsewhere::OwnAddresses, names::Names},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Followed {
     failing: BTreeMap<Arc<str>, String>,
     /// When the log last said of a name that its lookups fail.
     told: BTreeMap<Arc<str>, Instant>,
+    /// The log's room for changes: a name may have other addresses each time.
+    lines: Arc<Burst>,
     looked_up: Instant,
 }
 
@@ -62,6 +64,7 @@ impl Followed {
             own_addresses: BTreeSet::new(),
             failing: BTreeMap::new(),
             told: BTreeMap::new(),
+            lines: Arc::default(),
             looked_up: Instant::now(),
         }
     }
@@ -122,13 +125,13 @@ impl Followed {
     /// Takes over a lookup whose nodes are in use, and tells its changes.
     pub(crate) fn adopt(&mut self, next: Self) {
         let before = std::mem::replace(self, next);
+        let list = |addresses: &[IpAddr], others: &[IpAddr]| {
+            let new = addresses.iter().filter(|address| !others.contains(address)).map(ToString::to_string);
+            new.collect::<Vec<_>>().join(" ")
+        };
         for (name, addresses) in &self.addresses {
             let known = before.addresses.get(name).map_or(&[][..], Vec::as_slice);
-            let list = |addresses: &[IpAddr], others: &[IpAddr]| {
-                let new = addresses.iter().filter(|address| !others.contains(address)).map(ToString::to_string);
-                new.collect::<Vec<_>>().join(" ")
-            };
-            if addresses == known {
+            if addresses == known || !self.lines.pass() {
                 continue;
             }
             info!(%name, new = list(addresses, known), gone = list(known, addresses), "the addresses of a name have changed");
@@ -138,9 +141,16 @@ impl Followed {
             }
         }
         for (name, address) in self.own_addresses.difference(&before.own_addresses) {
-            warn!(%name, %address, "an address of a name is left out: Steadfast itself listens there, and would call itself");
+            if self.lines.pass() {
+                warn!(%name, %address, "an address of a name is left out: Steadfast itself listens there, and would call itself");
+            }
         }
         self.tell_failures(&before);
+        if let Some(left_out) = self.lines.sum_up() {
+            let addresses = self.addresses.iter().map(|(name, addresses)| format!("{name}: {}", list(addresses, &[])));
+            let addresses = addresses.collect::<Vec<_>>().join("; ");
+            warn!(addresses, left_out, "names change too often for a line each");
+        }
     }
 
     /// Takes over a lookup whose nodes cannot be used: the next is due after the usual time.
@@ -157,7 +167,7 @@ impl Followed {
             }
         }
         for name in before.failing.keys().filter(|name| self.addresses.contains_key(*name)) {
-            if !self.failing.contains_key(name) {
+            if !self.failing.contains_key(name) && self.lines.pass() {
                 info!(%name, "a name is found again");
             }
         }

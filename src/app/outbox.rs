@@ -67,7 +67,7 @@ pub(super) async fn shut(outbox: Option<SharedOutbox>, within: Duration) {
     let Some(running) = running else { return };
     let (least, most) = LAST;
     let (transactions, deliveries) = running.shutdown(within.clamp(least, most)).await;
-    info!(transactions, deliveries, "the outbox is closed, and the rest stays on the disk for the next start");
+    info!(transactions, deliveries, "the outbox is closed, and the rest is on the disk");
 }
 
 /// Each change is whole, so a panic elsewhere cannot have spoilt the tasks.

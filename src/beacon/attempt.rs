@@ -308,7 +308,8 @@ fn wanted(request: &Request, status: u16) -> Wanted {
     match () {
         () if is_status || is_no_block => Wanted::Status,
         () if is_message(request) => Wanted::Success,
-        () => Wanted::Data,
+        () if request.route.has_data => Wanted::Data,
+        () => Wanted::Content,
     }
 }
 

@@ -152,8 +152,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "the outbox's folder is left");
+        let folder = self.0.display();
+        match fs::remove_dir_all(&self.0) {
+            Ok(()) => {
+                tracing::info!(%folder, "the outbox's folder is removed: its transactions go with the pretend chain")
+            }
+            Err(error) => tracing::warn!(%folder, %error, "the outbox's folder is left"),
         }
     }
 }

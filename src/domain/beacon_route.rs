@@ -33,6 +33,9 @@ pub struct Route {
     /// A number for the route's name, which is the same for all requests of the route. Names of
     /// things that the request asks for, such as slots and roots, count for nothing.
     pub name: u32,
+    /// Whether the API describes a success of the route as JSON with `data`. Of an unknown route
+    /// nothing is known.
+    pub has_data: bool,
     is_long: bool,
 }
 
@@ -118,6 +121,7 @@ impl Route {
             class,
             is_duty: area == "validator" || publishes,
             name: name(method, path),
+            has_data: has_data(method, path),
             is_long,
         }
     }
@@ -130,6 +134,62 @@ impl Route {
     /// Whether the request may be sent again although a node may already have the first one.
     pub fn is_repeatable(&self) -> bool {
         matches!(self.class, Class::Read | Class::Everywhere)
+    }
+}
+
+/// Whether a success of the route has `data` in JSON. The success of a message has no body, health
+/// has a status only, and light client updates and fork choice have forms of their own.
+fn has_data(method: &str, path: &str) -> bool {
+    let mut steps = [""; 6];
+    let mut count = 0;
+    for (place, step) in steps.iter_mut().zip(path.trim_matches('/').split('/').skip(2)) {
+        *place = step;
+        count += 1;
+    }
+    match (method, &steps[..count]) {
+        ("GET", ["beacon", what, rest @ ..]) => match (*what, rest) {
+            ("genesis" | "headers", []) => true,
+            ("headers" | "blocks" | "blinded_blocks" | "blobs" | "blob_sidecars", [_]) => true,
+            ("execution_payload_envelopes", [_]) | ("blocks", [_, "root" | "attestations"]) => true,
+            ("states", [_, what]) => matches!(
+                *what,
+                "root"
+                    | "fork"
+                    | "finality_checkpoints"
+                    | "validators"
+                    | "validator_balances"
+                    | "committees"
+                    | "sync_committees"
+                    | "randao"
+                    | "pending_consolidations"
+                    | "pending_deposits"
+                    | "pending_partial_withdrawals"
+                    | "proposer_lookahead"
+            ),
+            ("states", [_, "validators", _]) | ("rewards", ["blocks", _]) => true,
+            ("light_client", ["bootstrap", _] | ["finality_update" | "optimistic_update"]) => true,
+            ("pool", ["attestations" | "payload_attestations" | "attester_slashings"]) => true,
+            ("pool", ["proposer_slashings" | "voluntary_exits" | "bls_to_execution_changes"]) => true,
+            _ => false,
+        },
+        ("GET", ["debug", "beacon", "states" | "data_column_sidecars", _] | ["debug", "beacon", "heads"]) => true,
+        ("GET", ["node", "identity" | "peers" | "peer_count" | "version" | "syncing"] | ["node", "peers", _]) => true,
+        ("GET", ["config", "fork_schedule" | "spec" | "deposit_contract"]) => true,
+        ("GET", ["validator", what, rest @ ..]) => matches!(
+            (*what, rest),
+            ("duties", ["proposer", _])
+                | ("blocks" | "blinded_blocks", [_])
+                | ("attestation_data" | "payload_attestation_data", [])
+                | ("aggregate_attestation" | "sync_committee_contribution", [])
+                | ("execution_payload_bids" | "execution_payload_envelopes", [_, _])
+        ),
+        ("POST", ["beacon", "states", _, what]) => {
+            matches!(*what, "validators" | "validator_balances" | "validator_identities" | "builders")
+        }
+        ("POST", ["beacon", "rewards", "sync_committee" | "attestations", _]) => true,
+        ("POST", ["validator", "duties", "attester" | "sync" | "ptc", _] | ["validator", "liveness", _]) => true,
+        ("POST", ["validator", "beacon_committee_selections" | "sync_committee_selections"]) => true,
+        _ => false,
     }
 }
 

@@ -90,6 +90,16 @@ impl Burst {
         Some(std::mem::take(&mut spent.left_out))
     }
 
+    /// Goes on where an earlier one is, whose lines are summed up here.
+    pub fn inherit(&self, earlier: &Self) {
+        let spent = {
+            let mut earlier = earlier.lock();
+            let (left_out, first) = (std::mem::take(&mut earlier.left_out), earlier.first.take());
+            Spent { lines: earlier.lines, since: earlier.since, left_out, first }
+        };
+        *self.lock() = spent;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Spent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -41,6 +41,7 @@ impl Pool {
         };
         let from: Vec<Option<NodeId>> = self.nodes.iter().map(place).collect();
         self.inherit_shown(earlier);
+        self.inherit_lines(earlier);
         self.tied.inherit(&earlier.tied, |node| from.find_node(|old| *old == Some(node)));
         self.version.store(earlier.version.load(Relaxed), Relaxed);
         let announced = earlier.announced().clone();

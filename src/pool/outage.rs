@@ -2,7 +2,10 @@
 //! again while it lasts, and a message when it is over. Sums up lines about nodes that came and
 //! went too often for a line each.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -25,8 +28,8 @@ enum OutageNews {
 }
 
 /// The outages of one side.
-#[derive(Debug, Default)]
-struct Outage {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outage {
     since: Option<Instant>,
     /// When an outage was last told.
     told: Option<Instant>,
@@ -59,19 +62,19 @@ impl Outage {
 /// Watches for outages for as long as the pool runs.
 pub(super) async fn watch(pool: Arc<Pool>) {
     let mut changes = pool.subscribe();
-    let mut outage = Outage::default();
     let mut is_known = false;
     loop {
         // Before every node was asked, nothing is known to be out.
         is_known |= pool.is_known();
         let is_ours = is_known && pool.is_in_charge();
-        if is_ours && let Some(word) = outage.step(pool.snapshot().serves(), Instant::now()) {
+        let word = is_ours.then(|| pool.outage().step(pool.snapshot().serves(), Instant::now())).flatten();
+        if let Some(word) = word {
             pool.tell_outage(word);
         }
         if let Some(left_out) = pool.lines.sum_up() {
             pool.tell_nodes(left_out);
         }
-        let due = outage.due().filter(|_| is_ours).into_iter().chain(pool.lines.due()).min();
+        let due = pool.outage().due().filter(|_| is_ours).into_iter().chain(pool.lines.due()).min();
         // Both arms are cancel-safe; the pool itself holds the sender.
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -81,6 +84,20 @@ pub(super) async fn watch(pool: Arc<Pool>) {
 }
 
 impl Pool {
+    /// The outages so far.
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        // Each change is whole, so a panic elsewhere cannot have spoilt the state.
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the log was told by an earlier pool: pools may be replaced each second, when
+    /// a name has other addresses each time.
+    pub(super) fn inherit_lines(&self, earlier: &Self) {
+        self.lines.inherit(&earlier.lines);
+        let outage = *earlier.outage();
+        *self.outage() = outage;
+    }
+
     /// Whether a node serves, or every node was asked.
     fn is_known(&self) -> bool {
         let snapshot = self.snapshot();

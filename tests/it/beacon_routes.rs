@@ -16,7 +16,7 @@ use outline::Outline;
 use serde::de::IgnoredAny;
 use steadfast::domain::beacon_route::{Class, Route};
 
-/// Every route of the description with its methods, and what each is to the proxy.
+/// Every route of the description with its methods, what each is to the proxy, and whether a success has `data` in JSON.
 const ROUTES: &str = include_str!("beacon_routes/routes.txt");
 /// Routes that are in no description any more, and that clients still use.
 const FORMER: &str = include_str!("beacon_routes/former.txt");
@@ -161,12 +161,12 @@ fn all(folder: &Path) -> (Vec<Case>, BTreeMap<String, usize>, usize) {
     (all, routes, found)
 }
 
-/// Method, path and class of each line.
-fn listed(list: &'static str) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+/// Method, path, class and form of each line.
+fn listed(list: &'static str) -> impl Iterator<Item = [&'static str; 4]> {
     list.lines().map(|line| {
         let mut words = line.split(' ');
         let mut word = || words.next().unwrap_or_else(|| panic!("{line}"));
-        (word(), word(), word())
+        [word(), word(), word(), word()]
     })
 }
 
@@ -174,7 +174,7 @@ fn listed(list: &'static str) -> impl Iterator<Item = (&'static str, &'static st
 fn every_route_has_the_class_that_the_list_gives_it() {
     let lines: Vec<_> = listed(ROUTES).chain(listed(FORMER)).collect();
     assert!(lines.len() > 95, "{} routes", lines.len());
-    for (method, path, class) in lines {
+    for [method, path, class, form] in lines {
         let path: Vec<&str> = path.split('/').map(|step| if step.starts_with('{') { "head" } else { step }).collect();
         let route = Route::of(method, &path.join("/"));
         let of_the_table = match route.class {
@@ -183,8 +183,15 @@ fn every_route_has_the_class_that_the_list_gives_it() {
             Class::Everywhere => "everywhere",
             Class::Once => "once",
         };
-        assert_eq!((of_the_table, route.group == "other"), (class, false), "{method} {path:?}");
+        let of_the_form = if route.has_data { "data" } else { "other" };
+        assert_eq!((of_the_table, of_the_form, route.group == "other"), (class, form, false), "{method} {path:?}");
     }
+}
+
+/// Whether a success of a method is an object with `data` in JSON.
+fn has_data(method: &Outline) -> bool {
+    let steps = ["responses", "200", "content", "application/json", "schema", "properties", "data"];
+    steps.iter().try_fold(method, |outline, step| outline.get(step)).is_some()
 }
 
 #[test]
@@ -194,9 +201,13 @@ fn the_list_has_every_route_of_the_description() {
     let mut described = Vec::new();
     for path in &index.get("paths").unwrap().below {
         let route = Outline::read(&folder.join(&path.get("$ref").unwrap().value));
-        described.extend(route.below.iter().map(|method| format!("{} {}", method.key.to_ascii_uppercase(), path.key)));
+        described.extend(route.below.iter().map(|method| {
+            let form = if has_data(method) { "data" } else { "other" };
+            format!("{} {} {form}", method.key.to_ascii_uppercase(), path.key)
+        }));
     }
-    let mut known: Vec<String> = listed(ROUTES).map(|(method, path, _)| format!("{method} {path}")).collect();
+    let mut known: Vec<String> =
+        listed(ROUTES).map(|[method, path, _, form]| format!("{method} {path} {form}")).collect();
     described.sort();
     known.sort();
     assert_eq!(known, described);

@@ -272,6 +272,24 @@ async fn a_header_that_the_streams_node_does_not_give_another_does() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_header_without_data_is_asked_of_another_node() {
+    for words in ["{}", r#"{"foo":1}"#, "[]", "\"x\"", "7", r#"{"data":null}"#] {
+        let slot = present();
+        let (a, b, setup) = two_nodes(slot).await;
+        let mut client = setup.client("head").await;
+        a.says_of_headers(words);
+        for slot in slot + 1..=slot + 4 {
+            advance(&[&a, &b], slot);
+            // Nor does its own head give the header.
+            a.set_head(slot - 1);
+            assert_eq!(client.head().await, slot, "{words}");
+        }
+        assert!(!setup.shows("doubtful_events") && !setup.shows("gaps_skipped"), "{words}");
+        assert_eq!((a.streams(), b.streams()), (1, 0), "{words}");
+    }
+}
+
 /// Has a client come for one topic and for the other in turn, `count` times, each for a quarter of a second.
 async fn come_and_go(setup: &Setup, topics: [&str; 2], count: usize) {
     for turn in 0..count {

@@ -143,3 +143,14 @@ async fn a_transaction_outlives_all_that_dev_prints() {
     let ended = spawn_blocking(move || dev.wait()).await.unwrap();
     assert!(ended.success() && !folder.exists(), "{ended}");
 }
+
+#[test]
+fn dev_says_that_the_outboxs_folder_goes() {
+    let mut dev = Binary::dev(&["--validators", "0"]);
+    dev.until_it_says("Ctrl-C ends it.", TIMEOUT);
+    dev.signal("INT");
+    dev.until_it_says("the outbox is closed, and the rest is on the disk", TIMEOUT);
+    let line = dev.until_it_says("the outbox's folder is removed: its transactions go with the pretend chain", TIMEOUT);
+    assert!(line.contains(&format!("steadfast-dev-{}-", dev.id())), "{line}");
+    assert!(dev.wait().success());
+}

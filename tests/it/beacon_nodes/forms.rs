@@ -19,6 +19,7 @@ use crate::common::{
 const BLOCKS: &str = "/eth/v2/beacon/blocks";
 const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
 const DUTIES: &str = "/eth/v1/validator/duties/attester/7";
+const SELECTIONS: &str = "/eth/v1/validator/beacon_committee_selections";
 const READS: [&str; 9] = [
     "/eth/v1/beacon/headers/head",
     "/eth/v1/beacon/headers/9",
@@ -190,8 +191,52 @@ async fn a_node_may_say_that_it_took_a_message_in_its_way() {
 }
 
 #[tokio::test]
+async fn a_message_for_all_that_nodes_took_is_told_once() {
+    let bodies = ["", "null", "{}", "[]", r#"{"code":200,"message":"ok"}"#];
+    let mut told = Vec::new();
+    for body in bodies {
+        let node = Node::paced(1, move |exchange: Exchange| exchange.reply(json("200 OK", body))).await;
+        let proxy = over(&[&node], "").await;
+        let answer = send(&proxy, request("POST", PREPARE, "", "[1]")).await;
+        assert_eq!((answer.status, &*answer.text()), (200, body));
+        told.push((node, proxy));
+    }
+    // Slots take a second here: what a node did not take is sent again in the next.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for ((node, _), body) in told.iter().zip(bodies) {
+        assert_eq!(node.count(), 1, "{body}");
+    }
+}
+
+/// Successes in JSON without `data`.
+const WITHOUT_DATA: [&str; 6] =
+    ["{}", r#"{"foo":1}"#, "[]", "\"x\"", "7", r#"{"jsonrpc":"2.0","id":1,"result":{"data":[]}}"#];
+
+#[tokio::test]
+async fn an_answer_without_data_is_asked_elsewhere() {
+    for body in WITHOUT_DATA {
+        let (first, second) = (Node::always(json("200 OK", body)).await, well().await);
+        let proxy = over(&[&first, &second], "").await;
+        for (method, path) in
+            READS.map(|path| ("GET", path)).into_iter().chain([("POST", DUTIES), ("POST", SELECTIONS)])
+        {
+            let answer = send(&proxy, request(method, path, "", "[1]")).await;
+            assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":"well"}"#), "{path} {body}");
+        }
+        assert!(first.count() > 0, "{body}");
+        // Of a status nothing more is judged, and of an unknown route no data are known.
+        let unknown = ["/eth/v1/node/custom", "/eth/v1/lodestar/peers", "/eth/v1/beacon/states/head/new"];
+        let known = ["/eth/v1/node/health", "/eth/v1/debug/fork_choice", "/eth/v1/beacon/light_client/updates"];
+        let proxy = over(&[&first, &second], "").await;
+        for path in unknown.into_iter().chain(known) {
+            assert_eq!(ask(&proxy, "GET", path).await.text(), body, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn where_no_node_has_data_the_nodes_words_go_back() {
-    for none in [r#"{"data":null}"#, "null"] {
+    for none in [r#"{"data":null}"#, "null"].into_iter().chain(WITHOUT_DATA) {
         let (first, second) = (Node::always(json("200 OK", none)).await, Node::always(json("200 OK", none)).await);
         let proxy = over(&[&first, &second], "").await;
         for path in

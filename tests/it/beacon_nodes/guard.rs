@@ -16,7 +16,7 @@ use crate::common::{
 
 #[tokio::test]
 async fn the_keymanagers_paths_and_odd_methods_reach_no_node() {
-    let node = Node::always(json("200 OK", "{}")).await;
+    let node = Node::always(json("200 OK", r#"{"data":{}}"#)).await;
     let proxy = over(&[&node], "").await;
     for (method, path, status) in [
         ("GET", "/eth/v1/keystores", 404),
@@ -131,7 +131,7 @@ async fn long_request_lines_have_few_places_and_give_them_back() {
                     arrived.fetch_add(1, Relaxed);
                     opened.wait_for(|open| *open).await.ok()?;
                 }
-                exchange.reply(json("200 OK", "{}")).await
+                exchange.reply(json("200 OK", r#"{"data":{}}"#)).await
             }
         }
     })

@@ -12,8 +12,10 @@ const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
 const WELL: &str = r#"{"data":"well"}"#;
 const ZIPS: &str = "accept-encoding: gzip\r\n";
 /// Texts that are no answer to a question.
-const NONE: [&str; 4] = [
+const NONE: [&str; 6] = [
     r#"{"data":null}"#,
+    "{}",
+    "[]",
     r#"{"code":500,"message":"internal error"}"#,
     r#"{"data":[{"pubkey":"0xab","#,
     "<html><h1>502 Bad Gateway</h1></html>",

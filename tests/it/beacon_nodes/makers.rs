@@ -27,7 +27,7 @@ async fn node(millis: u64, block: &'static str, signed: &'static [(&'static str,
         let (status, body) = if exchange.asked.method == "POST" {
             signed[turn.fetch_add(1, SeqCst).min(signed.len() - 1)]
         } else {
-            (block, "{}")
+            (block, r#"{"data":{}}"#)
         };
         async move {
             if exchange.asked.method == "GET" {
@@ -91,7 +91,7 @@ async fn makes_later_blocks(signed: (&'static str, &'static str)) -> Node {
             "POST" => signed,
             _ if exchange.asked.target == ENVELOPE => ("404 Not Found", r#"{"code":404,"message":"no payload"}"#),
             _ if is_first => ("500 Oops", "{}"),
-            _ => ("200 OK", "{}"),
+            _ => ("200 OK", r#"{"data":{}}"#),
         };
         exchange.reply(json(status, body))
     })

@@ -83,7 +83,7 @@ async fn bodies_and_headers_pass_unchanged_in_any_framing() {
 async fn credentials_and_connection_headers_stay_on_their_side() {
     let fields = "content-type: application/json\r\nset-cookie: a=b\r\naccess-control-allow-origin: https://else\r\n\
                   x-hop: 1\r\nconnection: keep-alive, x-hop\r\nkeep-alive: timeout=5\r\neth-x: 1\r\n";
-    let node = Node::always(response("200 OK", fields, "{}")).await;
+    let node = Node::always(response("200 OK", fields, r#"{"data":[]}"#)).await;
     for (configured, authorization) in
         [("", None), ("calls.forward_headers = [\"authorization\"]\n", Some("Bearer theirs"))]
     {
@@ -111,7 +111,7 @@ async fn credentials_and_connection_headers_stay_on_their_side() {
 
 #[tokio::test]
 async fn a_request_gets_the_nodes_own_path_and_headers() {
-    let node = Node::always(json("200 OK", "{}")).await;
+    let node = Node::always(json("200 OK", r#"{"data":[]}"#)).await;
     let settings = format!(
         "[calls]\nforward_headers = [\"authorization\", \"x-key\"]\n[[cl.primary]]\nname = \"cl-1\"\nhttp = \"{}/k3y/?token=t\"\n\
          headers = {{ Authorization = \"Bearer own\", X-Key = \"own\" }}\n",
@@ -120,7 +120,7 @@ async fn a_request_gets_the_nodes_own_path_and_headers() {
     let proxy = crate::common::proxy::Proxy::launch(&settings).await;
     let fields = "authorization: theirs\r\nx-key: theirs\r\n";
     let answer = send(&proxy, request("GET", "/eth/v1/beacon/headers?slot=1", fields, "")).await;
-    assert_eq!((answer.status, &*answer.text()), (200, "{}"));
+    assert_eq!((answer.status, &*answer.text()), (200, r#"{"data":[]}"#));
     let seen = node.asked().pop().unwrap();
     assert_eq!(seen.target, "/k3y/eth/v1/beacon/headers?token=t&slot=1");
     assert_eq!(seen.header("authorization"), ["Bearer own"]);
@@ -193,7 +193,7 @@ async fn a_networks_beacon_api_is_under_its_path_and_under_cl() {
 
 #[tokio::test]
 async fn connections_are_kept_and_requests_counted_by_group() {
-    let node = Node::always(json("200 OK", "{}")).await;
+    let node = Node::always(json("200 OK", r#"{"data":[]}"#)).await;
     let proxy = over(&[&node], "").await;
     let mut client = proxy.client().await;
     for _ in 0..20 {

@@ -360,11 +360,11 @@ async fn all_nodes_of_a_reload_get_a_message_if_so_set() {
 async fn a_node_that_a_reload_takes_away_has_its_block_first() {
     let refuses = json("400 Bad", r#"{"code":400,"message":"no payload for this header"}"#);
     for reloads in [1, 2] {
-        let (a, c) = (says("{}").await, says("{}").await);
+        let (a, c) = (says(r#"{"data":{}}"#).await, says(r#"{"data":{}}"#).await);
         let refuses = refuses.clone();
         let b = Node::start(move |exchange: Exchange| {
             let is_block = exchange.asked.method == "POST";
-            exchange.reply(if is_block { refuses.clone() } else { json("200 OK", "{}") })
+            exchange.reply(if is_block { refuses.clone() } else { json("200 OK", r#"{"data":{}}"#) })
         })
         .await;
         let all = Reloadable::start(only(&[(1, &a), (2, &b), (3, &c)])).await;

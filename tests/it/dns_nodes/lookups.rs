@@ -70,6 +70,35 @@ async fn lookups_that_fail_are_told_soon_and_not_often() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_changes_each_second_does_not_fill_the_log() {
+    for nodes in [2, 0] {
+        let (net, log) = (Net::default(), Log::start());
+        let mut there = Vec::new();
+        for last in 1..=nodes {
+            there.push(node_at(&net, last).await);
+        }
+        net.name(NAME, &["10.0.0.1"]);
+        let proxy = Proxy::launch(&net, &settings("[health]\ndns_interval = \"1s\"\n")).await;
+        let mut before = 0;
+        // A burst of changes has a line each. After that the lines are few.
+        for most in [140, 70] {
+            for second in 0..300 {
+                net.name(NAME, &[["10.0.0.2", "10.0.0.1"][second % 2]]);
+                sleep(Duration::from_secs(1)).await;
+            }
+            let lines = log.lines();
+            assert!(lines.len() - before <= most, "{} lines with {nodes} nodes: {lines:#?}", lines.len() - before);
+            before = lines.len();
+        }
+        assert!(log.saying("the addresses of a name have changed").len() >= 30);
+        let summed_up = log.saying("names change too often for a line each");
+        assert!(summed_up.len() >= 5, "{summed_up:?}");
+        assert!(summed_up[0]["addresses"].as_str().unwrap().starts_with(&format!("{NAME}: 10.0.0.")), "{summed_up:?}");
+        drop(proxy);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cordon_outlives_an_answer_without_the_address() {
     let net = Net::default();
     let _nodes = [node_at(&net, 1).await, node_at(&net, 2).await];

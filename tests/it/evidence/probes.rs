@@ -51,6 +51,18 @@ async fn alone(net: &Net, settings: &str) -> (Devnet, Proxy) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_gives_probes_no_result_is_out() {
+    for body in ["{}", r#"{"foo":1}"#, r#"{"data":[]}"#, "[]", "7"] {
+        let net = Net::default();
+        let node = Origin::within(&net, |seen| Reply::result(seen, "1")).await;
+        let proxy = Proxy::over(&net, [], &common::proxy::nodes([node.url()])).await;
+        until("it is up", async || proxy.verdicts().await == ["up"]).await;
+        node.ail(Some(common::origin::ok(body)));
+        until("it is out", async || proxy.verdicts().await == ["down"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_takes_its_time_over_everything_is_not_silent() {
     for (timeout, slow) in [(2, 1200), (2, 1900), (6, 5800)] {
         let net = Net::default();

@@ -43,6 +43,8 @@ struct Shared {
     syncing: AtomicBool,
     /// It does not answer when it is asked for a header by its root.
     hides: AtomicBool,
+    /// Its answer to such a question, where it is not the header.
+    words: Mutex<Option<&'static str>>,
     /// It answers nothing, and closes each connection that is asked over, but for its streams.
     breaks: AtomicBool,
     /// It closes each new connection at once.
@@ -98,6 +100,7 @@ impl Teller {
             head: AtomicU64::new(head),
             syncing: AtomicBool::new(false),
             hides: AtomicBool::new(false),
+            words: Mutex::default(),
             breaks: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             is_early: AtomicBool::new(false),
@@ -142,6 +145,11 @@ impl Teller {
     /// From now on it does not answer when it is asked for a header by its root, or does again.
     pub fn set_hiding(&self, hides: bool) {
         self.shared.hides.store(hides, SeqCst);
+    }
+
+    /// From now on it answers with this text when it is asked for a header by its root.
+    pub fn says_of_headers(&self, text: &'static str) {
+        *self.shared.words.lock().unwrap() = Some(text);
     }
 
     /// Its slots are seconds, and four of them an epoch.
@@ -230,7 +238,11 @@ async fn serve(mut io: BoxIo, shared: &Shared) {
         if target.starts_with("/eth/v1/beacon/headers/0x") && shared.hides.load(SeqCst) {
             return sleep(Duration::from_secs(60)).await;
         }
-        let (status, body) = answer(shared, &target);
+        let words = *shared.words.lock().unwrap();
+        let (status, body) = match words.filter(|_| target.starts_with("/eth/v1/beacon/headers/0x")) {
+            Some(words) => ("200 OK", words.to_owned()),
+            None => answer(shared, &target),
+        };
         if send(&mut io, status, &body).await.is_none() {
             return;
         }

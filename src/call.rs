@@ -7,13 +7,13 @@ pub mod alarm;
 pub mod answer;
 mod attempt;
 pub mod client_message;
-mod ending;
 pub mod filter_calls;
-mod handover;
 mod known;
 mod leaving;
 mod null_answer;
 pub mod outbox_calls;
+mod outcome_count;
+mod raw_resend;
 pub mod raw_sends;
 mod remembered;
 mod run;
@@ -35,10 +35,10 @@ pub use self::terms::Terms;
 use self::{
     alarm::Alarm,
     answer::Answer,
-    ending::Ending,
     filter_calls::Keeper,
-    handover::Handover,
     outbox_calls::TransactionKeeper,
+    outcome_count::OutcomeCount,
+    raw_resend::RawResend,
     remembered::Remembered,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
@@ -80,7 +80,7 @@ pub struct Calls {
     /// Sends of the outbox under way, by node.
     outbox_sends: Arc<[AtomicUsize]>,
     /// The task that sends the remembered transactions to nodes; ended with this.
-    _handover: JoinSet<()>,
+    _raw_resend: JoinSet<()>,
     /// Answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
     /// Keeps transactions, if the network has an outbox.
@@ -100,7 +100,7 @@ impl Calls {
     /// Prepares calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
         let remembered = Arc::new(Remembered::new(pool.nodes.len()));
-        let handover = Handover {
+        let raw_resend = RawResend {
             pool: pool.clone(),
             remembered: remembered.clone(),
             send_to: settings.send_to,
@@ -108,13 +108,13 @@ impl Calls {
             metrics: metrics.clone(),
         };
         let mut running = JoinSet::new();
-        running.spawn(handover.run());
+        running.spawn(raw_resend.run());
         Self {
             counts: metrics.clone(),
             remembered,
             background: Background::default(),
             outbox_sends: pool.nodes.iter().map(|_| AtomicUsize::new(0)).collect(),
-            _handover: running,
+            _raw_resend: running,
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
@@ -178,7 +178,7 @@ impl Calls {
         kind: impl FnOnce(&T::Taken) -> answer::Kind,
     ) -> Result<T::Taken, Refusal> {
         let method = Method::of(&request.method);
-        let mut ending = Ending::new(self, request, method, terms);
+        let mut ending = OutcomeCount::new(self, request, method, terms);
         let outcome = match method.class {
             // In a box, so that the futures of other calls are no larger.
             Class::Filter => Box::pin(self.ask_keeper(request, method, terms, alarm, take)).await,

@@ -40,7 +40,7 @@ use prometric::prometheus::{
 pub use self::{
     calls::CallMetrics,
     cluster::ClusterFacts,
-    facts::Facts,
+    facts::NodeGauges,
     labels::{AttemptOutcome, CallOutcome, Ended, Replay, SpanLoss},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
     outbox::{DeliveryOutcome, OutboxFacts},
@@ -68,7 +68,7 @@ pub struct Metrics {
     cluster: cluster::Cluster,
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
-    facts: Mutex<Facts>,
+    facts: Mutex<NodeGauges>,
     /// Bytes that clients make the proxy hold, how many there may be, and how often some were
     /// refused.
     memory: OnceLock<Box<dyn Fn() -> [usize; 3] + Send + Sync>>,
@@ -92,7 +92,7 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
             register(&registry, HistogramVec::new(options, labels).expect("the names are constants"))
         };
-        let facts = Facts::new();
+        let facts = NodeGauges::new();
         for gauge in facts.all() {
             register(&registry, gauge.clone());
         }
@@ -169,7 +169,7 @@ impl Metrics {
 
     /// Everything in Prometheus's text format. `fill` writes the present state of the nodes; a
     /// series that it does not write is gone.
-    pub fn render(&self, fill: impl FnOnce(&Facts)) -> Vec<u8> {
+    pub fn render(&self, fill: impl FnOnce(&NodeGauges)) -> Vec<u8> {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         for gauge in facts.all() {
             gauge.reset();
@@ -225,7 +225,7 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
 mod tests {
     use super::*;
 
-    fn text(metrics: &Metrics, fill: impl FnOnce(&Facts)) -> String {
+    fn text(metrics: &Metrics, fill: impl FnOnce(&NodeGauges)) -> String {
         String::from_utf8(metrics.render(fill)).unwrap()
     }
 

@@ -127,7 +127,7 @@ pub trait Accept: Send + 'static {
 
 /// An accepted connection as the real or the simulated network gives it.
 pub trait Arrived: Send {
-    /// Ties the connection to the current runtime.
+    /// ValidatorTies the connection to the current runtime.
     ///
     /// # Errors
     /// When the runtime cannot register the socket.
@@ -152,7 +152,7 @@ impl Incoming {
         self.0.refuse(words);
     }
 
-    /// Ties the connection to the current runtime.
+    /// ValidatorTies the connection to the current runtime.
     ///
     /// # Errors
     /// When the runtime cannot register the socket.

@@ -7,7 +7,6 @@
 mod announced;
 pub mod ask;
 pub mod bounds;
-mod claims;
 pub mod clock;
 mod effects;
 pub mod evidence;
@@ -18,6 +17,7 @@ mod identity;
 mod inherit;
 mod late_primary;
 pub mod listen;
+mod named_heads;
 pub mod node;
 mod out_of_turn;
 mod outage;
@@ -29,13 +29,13 @@ mod redact;
 pub mod resting;
 mod running;
 mod scout;
+mod shared_finding;
 mod silence;
 pub mod snapshot;
 pub mod state;
 mod tasks;
 mod traffic;
-pub mod validator_view;
-mod word;
+pub mod validator_node;
 
 use std::{
     collections::BTreeSet,
@@ -70,7 +70,7 @@ use self::{
     snapshot::Snapshot,
     state::{Input, PoolState},
     traffic::Traffic,
-    validator_view::Tied,
+    validator_node::Tied,
 };
 pub use self::{running::Running, scout::Scout};
 use crate::{

@@ -26,7 +26,7 @@ pub struct Load {
 /// Nodes are ordered by the badness of the verdict (0 is usable), then by the blocks below
 /// `served`, the highest block that clients were shown, then by tier, then by `policy`, then by the
 /// configuration. Calls of the class [`Class::NodeLocal`] ignore `policy`.
-pub fn next(
+pub fn best_node(
     snapshot: &Snapshot,
     load: impl Fn(NodeId) -> Load,
     served: u64,
@@ -99,7 +99,7 @@ mod tests {
         let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
         let load = |node: NodeId| loads.get(node.0).copied().unwrap_or_default();
         let mut tried = Vec::new();
-        while let Some(node) = next(&snapshot, load, served, policy, Class::Read, &tried) {
+        while let Some(node) = best_node(&snapshot, load, served, policy, Class::Read, &tried) {
             tried.push(node);
         }
         tried
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(order(&nodes, 1, Policy::Spread, &loads), ids([1, 0, 2]));
         assert_eq!(order(&nodes, 1, Policy::First, &loads), ids([0, 1, 2]));
         let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
-        assert_eq!(next(&snapshot, |n| loads[n], 1, Policy::Spread, Class::NodeLocal, &[]), Some(NodeId(0)));
+        assert_eq!(best_node(&snapshot, |n| loads[n], 1, Policy::Spread, Class::NodeLocal, &[]), Some(NodeId(0)));
     }
 
     #[test]

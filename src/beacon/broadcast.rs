@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Failure, Request, Requests, Sent, answer::Answer, attempt::attempt, publish::ANOTHER_NODE_AFTER,
-    returning::is_told, told_messages::Word, upload::Whole,
+    returning::is_told, told_messages::TellOutcome, upload::Whole,
 };
 use crate::{
     domain::{beacon_form::Form, node_id::NodeId, refusal::Refusal},
@@ -28,12 +28,12 @@ use crate::{
 pub(super) const TELLING: Duration = Duration::from_secs(30);
 
 /// The node's word on a request that all nodes are told.
-pub(super) fn word(pool: &Pool, node: NodeId, sent: &Sent) -> Word {
+pub(super) fn word(pool: &Pool, node: NodeId, sent: &Sent) -> TellOutcome {
     match sent {
-        Sent::Answered(answer) if answer.status < 300 => Word::Taken { is_usable: pool.is_usable(node) },
-        Sent::Answered(answer) if matches!(answer.status, 404 | 405 | 410) => Word::NotOffered,
-        Sent::Answered(_) => Word::Refused { is_usable: pool.is_usable(node) },
-        _ => Word::Failed,
+        Sent::Answered(answer) if answer.status < 300 => TellOutcome::Taken { is_usable: pool.is_usable(node) },
+        Sent::Answered(answer) if matches!(answer.status, 404 | 405 | 410) => TellOutcome::NotOffered,
+        Sent::Answered(_) => TellOutcome::Refused { is_usable: pool.is_usable(node) },
+        _ => TellOutcome::Failed,
     }
 }
 

@@ -30,7 +30,7 @@ use super::{
     Request, Sent,
     attempt::attempt,
     broadcast::{TELLING, asked_rest, word},
-    told_messages::{Due, LANES, ToldMessages, Word},
+    told_messages::{Due, LANES, TellOutcome, ToldMessages},
 };
 use crate::{
     domain::{
@@ -310,10 +310,10 @@ async fn tell_one(pool: &Arc<Pool>, node: NodeId, mut due: Due, told: &ToldMessa
     if let Some(wait) = asked_rest(&sent) {
         told.rest(node, due.telling.kind(), wait);
     }
-    if word != Word::Failed {
+    if word != TellOutcome::Failed {
         metrics.told_again(&pool.network);
     }
-    word != Word::Failed
+    word != TellOutcome::Failed
 }
 
 #[cfg(test)]

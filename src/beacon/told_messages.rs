@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
-pub(super) use self::node_record::Word;
+pub(super) use self::node_record::TellOutcome;
 use self::{
     about::About,
     node_record::{Knows, NodeRecord},
@@ -272,15 +272,15 @@ impl ToldMessages {
 
     /// The word of a node on a request that the node was told, in the life in which the node was to
     /// be told. A request that the node could not take is due again after `pause` at least.
-    pub(super) fn heard(&self, telling: &Telling, node: NodeId, word: Word, pause: Duration) {
+    pub(super) fn heard(&self, telling: &Telling, node: NodeId, word: TellOutcome, pause: Duration) {
         let mut state = self.state();
         let is_taken = word.is_taken();
         if let Some(place) = state.told.iter().position(|told| told.id == telling.id) {
             let told = &mut state.told[place];
             told.nodes[node].heard(word, pause);
-            told.is_taken |= word == Word::Taken { is_usable: true };
-            told.is_refused |= matches!(word, Word::Refused { .. });
-            told.is_at_fault |= word == Word::Refused { is_usable: true };
+            told.is_taken |= word == TellOutcome::Taken { is_usable: true };
+            told.is_refused |= matches!(word, TellOutcome::Refused { .. });
+            told.is_at_fault |= word == TellOutcome::Refused { is_usable: true };
             told.under_way -= usize::from(telling.is_first && told.under_way > 0);
             if told.under_way == 0 {
                 state.settle(place);

@@ -13,7 +13,7 @@
 //! No copies are sent where there is one usable node, where the call has no id, where the
 //! transaction cannot be read, or where there is no room for copies: then the call takes the usual
 //! way, and the other nodes are sent the transaction once a node has that transaction
-//! ([`handover`](super::handover)).
+//! ([`raw_resend`](super::raw_resend)).
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 

@@ -36,7 +36,7 @@ use crate::{
         site::{Served, Site},
         stall::Stall,
     },
-    metrics::{Facts, Metrics, Tally},
+    metrics::{Metrics, NodeGauges, Tally},
     net::BoxIo,
     pool::Pool,
 };
@@ -290,7 +290,7 @@ const PATHS: [&str; 21] = [
     "POST /outbox/replay?from=<block>&network=&tenant=&endpoint=&limit=&yes=1",
 ];
 
-fn fill(facts: &Facts, pool: &Pool) {
+fn fill(facts: &NodeGauges, pool: &Pool) {
     let (network, layer) = (&*pool.network, pool.layer.as_str());
     let snapshot = pool.snapshot();
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);

@@ -8,9 +8,9 @@ mod batch;
 mod bridge;
 mod collect;
 mod compress;
+mod fast_lane;
 mod gate;
-mod lane;
-mod other;
+mod hyper_server;
 mod reply;
 mod streamed;
 
@@ -30,8 +30,8 @@ use tokio::{
 use self::{
     batch::Batch,
     compress::Encoders,
-    lane::{Lane, Left},
-    other::Ended,
+    fast_lane::{Lane, Left},
+    hyper_server::Ended,
     reply::Reply,
 };
 use crate::{
@@ -114,7 +114,7 @@ impl Service {
             let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
                 Ok(Left::Closed) => Ok(Ended::Closed),
                 Ok(Left::Other { io, read }) => {
-                    Box::pin(other::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
+                    Box::pin(hyper_server::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
                 }
                 Err(error) => Err(error.to_string()),
             };

@@ -55,7 +55,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     };
     let (served, snapshot) = pool.served_and_snapshot();
     if !pool.is_any_resting() {
-        return match route::next(&snapshot, load, served, query.policy, query.class, query.tried) {
+        return match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
             Some(node) => Choice::Node(node, None),
             None => Choice::Nowhere,
         };
@@ -86,7 +86,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     });
     let best = |shut: &[NodeId]| {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
-        route::next(snapshot, load, served, query.policy, query.class, shut)
+        route::best_node(snapshot, load, served, query.policy, query.class, shut)
     };
     // An unsafe call is a scout only where no other node is left. A node that keeps failing this
     // kind of exchange comes last.
@@ -125,7 +125,7 @@ fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -
     let may_serve = |node: &NodeId| !query.tried.contains(node) && rested.nodes[*node].preference(0, 0).is_some();
     let active = rested.active.filter(may_serve);
     let active = active.filter(|active| query.class == Class::NodeLocal && rested.nodes[*active].verdict.is_usable());
-    active.or_else(|| route::next(&rested, load, served, query.policy, query.class, query.tried))
+    active.or_else(|| route::best_node(&rested, load, served, query.policy, query.class, query.tried))
 }
 
 /// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest

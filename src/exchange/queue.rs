@@ -51,7 +51,7 @@ pub struct Queue<To> {
     write_order: Semaphore,
     quotas: ClientQuotas,
     /// The longest that an exchange waits.
-    longest: Duration,
+    max_hold: Duration,
     state: watch::Sender<QueueState<To>>,
 }
 
@@ -134,19 +134,19 @@ impl<To> Queue<To> {
             head: Arc::new(Semaphore::new(1)),
             write_order: Semaphore::new(1),
             quotas: ClientQuotas::new(settings.max_held.get(), settings.max_held_bytes),
-            longest: settings.hold,
+            max_hold: settings.hold,
             state: watch::Sender::new(QueueState::Open),
         }
     }
 
     /// The longest that an exchange waits.
-    pub fn longest(&self) -> Duration {
-        self.longest
+    pub fn max_hold(&self) -> Duration {
+        self.max_hold
     }
 
     /// Whether an exchange may pass the queue: the queue is empty, and a node admits exchanges.
     pub fn admits(&self) -> bool {
-        self.quotas.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
+        self.quotas.is_empty() && self.pool.snapshot().admits(self.max_hold, Instant::now())
     }
 
     /// Waits behind earlier exchanges until a node serves. `bytes` is the size of the exchange in
@@ -182,10 +182,10 @@ impl<To> Queue<To> {
                     return Err(Exit::Moved(to.clone(), HeadPermit(Some(permit))));
                 }
                 let now = Instant::now();
-                if self.pool.snapshot().admits(self.longest, now) {
+                if self.pool.snapshot().admits(self.max_hold, now) {
                     break;
                 }
-                let wait = self.pool.snapshot().wait.map(|wait| wait.since + wait.longest.min(self.longest));
+                let wait = self.pool.snapshot().wait.map(|wait| wait.since + wait.longest.min(self.max_hold));
                 let wait = wait.filter(|until| *until > now);
                 // All arms are cancel-safe.
                 let changed = tokio::select! {

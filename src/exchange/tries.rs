@@ -137,7 +137,7 @@ impl Tries {
     /// The end of the hold time, which begins with the first wait and not with the exchange: a
     /// first attempt that takes long leaves the hold time whole.
     pub fn until<To>(&mut self, queue: &Queue<To>) -> Instant {
-        let until = *self.held_since.get_or_insert_with(Instant::now) + queue.longest();
+        let until = *self.held_since.get_or_insert_with(Instant::now) + queue.max_hold();
         self.deadline.map_or(until, |deadline| deadline.min(until))
     }
 

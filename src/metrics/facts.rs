@@ -5,7 +5,7 @@ use prometric::prometheus::{IntGaugeVec, Opts};
 use super::{cluster::ClusterFacts, outbox::OutboxFacts};
 
 /// The gauges that are written anew at every scrape.
-pub struct Facts {
+pub struct NodeGauges {
     /// Whether calls may go to the node: 1 or 0.
     pub node_usable: IntGaugeVec,
     /// Whether the operator has taken the node out: 1 or 0.
@@ -36,7 +36,7 @@ pub struct Facts {
     pub cluster: ClusterFacts,
 }
 
-impl Facts {
+impl NodeGauges {
     pub(super) fn new() -> Self {
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             IntGaugeVec::new(Opts::new(format!("steadfast_{name}"), help), labels).expect("the names are constants")

@@ -243,9 +243,9 @@ impl OutboxFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Facts;
+    use crate::metrics::NodeGauges;
 
-    fn text(metrics: &Metrics, fill: impl FnOnce(&Facts)) -> String {
+    fn text(metrics: &Metrics, fill: impl FnOnce(&NodeGauges)) -> String {
         String::from_utf8(metrics.render(fill)).unwrap()
     }
 

@@ -7,7 +7,6 @@
 //!
 //! While the disk takes no writes, the desk rests: what it would do could not be written down.
 
-mod anew;
 mod blocks;
 mod commits;
 mod effects;
@@ -15,6 +14,7 @@ mod finality;
 mod full_block;
 mod given_up;
 mod look;
+mod restart;
 mod send;
 mod voices;
 
@@ -286,7 +286,7 @@ impl Relay {
     async fn order(&mut self, order: Order) {
         if self.line.is_broken() {
             // Another step failed, and rows that can be read now may go with the disk's return.
-            self.begin_anew().await;
+            self.restart().await;
         }
         match order {
             // The network has left the settings.

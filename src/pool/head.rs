@@ -265,7 +265,7 @@ impl Rises {
 
 /// Judges `reports`: those of the nodes that answer and serve the right chain. `unix` is the wall
 /// clock in seconds. Returns the memory for the next judgement.
-pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, unix: u64) -> (Memory, Judgement) {
+pub fn judge_heads(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, unix: u64) -> (Memory, Judgement) {
     let mut memory = memory.clone();
     let near = memory.near(limit);
     let is_early = |report: &Report| report.timestamp > unix.saturating_add(FUTURE);

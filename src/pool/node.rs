@@ -11,7 +11,7 @@ use std::{
 use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{bounds::Bounds, evidence::Evidence, resting::Resting, traffic::Traffic, word::Word};
+use super::{bounds::Bounds, evidence::Evidence, resting::Resting, shared_finding::SharedFinding, traffic::Traffic};
 use crate::{
     config::{Node as Settings, Tier, Url},
     domain::{layer::Layer, redact::Secrets},
@@ -75,7 +75,7 @@ pub struct Node {
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
     /// Findings that pools of this node share.
-    pub(super) word: Arc<Word>,
+    pub(super) word: Arc<SharedFinding>,
     /// Set when another chain may be behind the address now.
     pub(super) recheck: AtomicBool,
     /// The URL without its secrets, or the IPC socket.

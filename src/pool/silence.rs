@@ -16,7 +16,7 @@ use super::{
     PROBE_SILENCE, Pool,
     health::{Fault, Trouble},
     probe::{self, ProbeClock},
-    word::Finding,
+    shared_finding::Finding,
 };
 use crate::domain::node_id::{ByNode, NodeId};
 

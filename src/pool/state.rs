@@ -17,16 +17,16 @@ use tokio::time::Instant;
 use self::elsewhere::Elsewhere;
 pub use self::input::Input;
 use super::{
-    claims::Claims,
     clock,
     feed_watch::FeedLiveness,
     head::{self, HeadState, Limit, Memory, Report},
     health::{Fault, Health, Trouble},
     late_primary::LatePrimary,
+    named_heads::NamedHeads,
     node::Node,
     probe::{Probe, may_be_of_another_chain},
     snapshot::{Chase, Facts, Snapshot, Switch, Switches, Wait},
-    validator_view::{Ties, View},
+    validator_node::{ValidatorNode, ValidatorTies},
 };
 use crate::{
     config::Health as Settings,
@@ -133,7 +133,7 @@ pub struct PoolState {
     removed: Option<Arc<str>>,
     switches: Switches,
     unreached_since: Option<Instant>,
-    claims: Claims,
+    claims: NamedHeads,
     home: LatePrimary,
     /// Nodes for which the highest block served is no measure, since they contradict the node that
     /// showed that block.
@@ -147,8 +147,8 @@ pub struct PoolState {
     wait: Option<Wait>,
     chase: Option<Chase>,
     /// The ties of clients to a node now.
-    pub(super) ties: Ties,
-    view: View,
+    pub(super) ties: ValidatorTies,
+    view: ValidatorNode,
     /// All nodes are ahead of our clock, which was told.
     is_clock_slow: bool,
 }
@@ -185,7 +185,7 @@ impl PoolState {
             removed: None,
             switches: Switches::default(),
             unreached_since: None,
-            claims: Claims::new(nodes),
+            claims: NamedHeads::new(nodes),
             home: LatePrimary::default(),
             exempt_from_served: vec![false; nodes],
             is_out: true,
@@ -193,8 +193,8 @@ impl PoolState {
             elsewhere: Elsewhere::default(),
             wait: None,
             chase: None,
-            ties: Ties::default(),
-            view: View::default(),
+            ties: ValidatorTies::default(),
+            view: ValidatorNode::default(),
             is_clock_slow: false,
         }
     }
@@ -273,7 +273,7 @@ impl PoolState {
                 known.last_error = Some(("calls were refused for quota".to_owned(), now));
             }
         }
-        self.judge(now, unix, &mut effects);
+        self.give_verdicts(now, unix, &mut effects);
         self.choose(nodes, served.into(), (now, unix), &mut effects);
         effects
     }
@@ -285,7 +285,7 @@ impl PoolState {
     }
 
     /// Gives every node its verdict.
-    fn judge(&mut self, now: Instant, unix: u64, effects: &mut Vec<Effect>) {
+    fn give_verdicts(&mut self, now: Instant, unix: u64, effects: &mut Vec<Effect>) {
         self.chain = self.prevailing_chain();
         let chain = self.chain.as_ref();
         let mut verdicts: Vec<Option<Verdict>> = self.known.iter().map(|known| known.own_verdict(chain)).collect();
@@ -312,7 +312,7 @@ impl PoolState {
             self.memory.know_slot(time, by_clock);
         }
         self.doubt_clock(&places, near, unix, effects);
-        let (memory, judgement) = head::judge(&self.memory, &reports, self.limit, now, unix);
+        let (memory, judgement) = head::judge_heads(&self.memory, &reports, self.limit, now, unix);
         self.memory = memory;
         self.near = self.memory.near(self.limit);
         if judgement.head.is_some() {

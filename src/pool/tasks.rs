@@ -18,8 +18,8 @@ use super::{
     health::{Fault, Trouble},
     node::Node,
     probe::{self, Prober},
+    shared_finding::{Finding, Heard, Listening},
     state::{Effect, Input, Served},
-    word::{Finding, Heard, Listening},
 };
 use crate::{domain::node_id::NodeId, metrics::Metrics};
 

@@ -19,7 +19,7 @@ use crate::common::{
 };
 use steadfast::{
     domain::node_id::NodeId,
-    pool::head::{HeadState, Limit, Memory, Report, judge},
+    pool::head::{HeadState, Limit, Memory, Report, judge_heads},
 };
 use tokio::{
     task::JoinSet,
@@ -415,7 +415,7 @@ impl Bench {
         self.reports.push(Report { node, number, timestamp, moved, heard: now });
         self.reports.sort_by_key(|report| report.node);
         let limit = Limit { blocks: 5, time: Duration::from_secs(2) };
-        let (memory, judgement) = judge(&self.memory, &self.reports, limit, now, START_UNIX + millis / 1000);
+        let (memory, judgement) = judge_heads(&self.memory, &self.reports, limit, now, START_UNIX + millis / 1000);
         self.memory = memory;
         judgement.standings
     }

@@ -12,7 +12,7 @@ const MAX_FACTOR: u32 = 32;
 
 /// The word of a node on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::beacon) enum Word {
+pub(in crate::beacon) enum TellOutcome {
     Taken {
         is_usable: bool,
     },
@@ -26,7 +26,7 @@ pub(in crate::beacon) enum Word {
     Failed,
 }
 
-impl Word {
+impl TellOutcome {
     pub(super) fn is_taken(self) -> bool {
         matches!(self, Self::Taken { .. })
     }
@@ -62,9 +62,9 @@ impl NodeRecord {
 
     /// The node's word, in the life in which the node was told. After a failure the node is told
     /// again in `pause`, and later each time.
-    pub(super) fn heard(&mut self, word: Word, pause: Duration) {
+    pub(super) fn heard(&mut self, word: TellOutcome, pause: Duration) {
         match (word, self.knows) {
-            (Word::Failed, _) => {
+            (TellOutcome::Failed, _) => {
                 self.pause = Some(Instant::now() + pause * factor(self.failures, MAX_FACTOR));
                 self.failures += 1;
                 self.knows = Knows::Nothing;

@@ -40,7 +40,7 @@ async fn body_of(text: &str, account: &Arc<Account>) -> Whole {
     upload.in_memory().unwrap()
 }
 
-const TAKEN: Word = Word::Taken { is_usable: true };
+const TAKEN: TellOutcome = TellOutcome::Taken { is_usable: true };
 
 /// Keeps a request that these nodes take.
 async fn takes(kept: &ToldMessages, request: &Arc<Request>, text: &str, nodes: &[NodeId], budget: &Arc<Budget>) {
@@ -85,7 +85,7 @@ async fn a_node_that_begins_anew_is_told_all_in_order_and_once() {
     let register = request("/eth/v1/validator/register_validator");
     let telling = kept.keep(&register, &body("a", &budget).await, &[A, B], NOW);
     kept.heard(&telling, A, TAKEN, EPOCH);
-    kept.heard(&telling, B, Word::Failed, Duration::from_secs(12));
+    kept.heard(&telling, B, TellOutcome::Failed, Duration::from_secs(12));
     assert!(!has_due(&kept, B));
     advance(Duration::from_secs(12)).await;
     assert!(has_due(&kept, B));
@@ -102,7 +102,7 @@ async fn a_node_knows_all_when_it_has_confirmed_all() {
     kept.heard(&first, A, TAKEN, EPOCH);
     assert!(kept.knows_all(A));
     let second = kept.keep(&prepare, &body("b", &budget).await, &[A], NOW);
-    kept.heard(&second, A, Word::Failed, Duration::from_secs(12));
+    kept.heard(&second, A, TellOutcome::Failed, Duration::from_secs(12));
     assert!(!has_due(&kept, A) && !kept.knows_all(A), "it is left alone, and does not know");
     advance(Duration::from_secs(12)).await;
     told(&kept, A);
@@ -208,21 +208,21 @@ async fn a_later_word_on_the_same_validators_replaces_the_earlier() {
 
 #[tokio::test(start_paused = true)]
 async fn a_word_that_a_node_refuses_replaces_none() {
-    let refused = |is_usable| Word::Refused { is_usable };
+    let refused = |is_usable| TellOutcome::Refused { is_usable };
     let (good, later) = (fees(&[(1, "good")]), fees(&[(1, "later"), (2, "later")]));
     let both = [good.clone(), later.clone()];
     for (words, left) in [
         // A node that comes back in between is told the good one.
         ([refused(true), refused(true)], &both[..1]),
-        ([refused(true), Word::Failed], &both[..1]),
-        ([Word::Failed, Word::Failed], &both[..]),
-        ([refused(false), Word::Failed], &both[..]),
+        ([refused(true), TellOutcome::Failed], &both[..1]),
+        ([TellOutcome::Failed, TellOutcome::Failed], &both[..]),
+        ([refused(false), TellOutcome::Failed], &both[..]),
         // The node that refused needs the good one when that node has begun anew.
         ([refused(true), TAKEN], &both[..]),
         ([TAKEN, refused(true)], &both[..]),
-        ([Word::Taken { is_usable: false }, Word::Failed], &both[..]),
-        ([TAKEN, Word::Failed], &both[1..]),
-        ([TAKEN, Word::NotOffered], &both[1..]),
+        ([TellOutcome::Taken { is_usable: false }, TellOutcome::Failed], &both[..]),
+        ([TAKEN, TellOutcome::Failed], &both[1..]),
+        ([TAKEN, TellOutcome::NotOffered], &both[1..]),
     ] {
         let (kept, budget) = (ToldMessages::new(3), Budget::new(1 << 20));
         let prepare = request("/eth/v1/validator/prepare_beacon_proposer");
@@ -239,7 +239,7 @@ async fn a_word_that_a_node_refuses_replaces_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_word_that_was_away_at_first_replaces_when_it_is_taken() {
-    for (word, left) in [(TAKEN, 1..), (Word::Refused { is_usable: true }, 0..)] {
+    for (word, left) in [(TAKEN, 1..), (TellOutcome::Refused { is_usable: true }, 0..)] {
         let (kept, budget) = (ToldMessages::new(1), Budget::new(1 << 20));
         let prepare = request("/eth/v1/validator/prepare_beacon_proposer");
         takes(&kept, &prepare, &fees(&[(1, "good")]), &[A], &budget).await;
@@ -262,7 +262,7 @@ async fn a_request_that_a_node_cannot_take_lets_others_pass() {
     }
     let fails = |count: usize| {
         let due = due(&kept, B);
-        due.iter().take(count).for_each(|(telling, _)| kept.heard(telling, B, Word::Failed, slot));
+        due.iter().take(count).for_each(|(telling, _)| kept.heard(telling, B, TellOutcome::Failed, slot));
         due.len()
     };
     assert_eq!(fails(2), 3);

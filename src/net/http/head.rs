@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::coding::Coding;
 
 /// The longest response head accepted, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_ANSWER_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
 /// The longest line between chunks: a size, its extensions, or a trailer.
 const MAX_CHUNK_LINE: usize = 1024;
@@ -65,7 +65,9 @@ impl Head {
             let parser = httparse::ParserConfig::default();
             let length = match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut headers) {
                 Ok(httparse::Status::Complete(length)) => length,
-                Ok(httparse::Status::Partial) if buffer.len() > MAX_HEAD => return Err(NotHttp("head too long")),
+                Ok(httparse::Status::Partial) if buffer.len() > MAX_ANSWER_HEAD => {
+                    return Err(NotHttp("head too long"));
+                }
                 Ok(httparse::Status::Partial) => return Ok(None),
                 Err(_) if buffer.starts_with(TLS_ALERT) => {
                     return Err(NotHttp("the port speaks TLS: is the URL https:// or wss://?"));

@@ -39,7 +39,7 @@ impl Bench {
 
     fn judge(&mut self, now: Instant, seconds: f64) {
         let present: Vec<Report> = self.reports.iter().flatten().copied().collect();
-        (self.memory, self.last) = judge(&self.memory, &present, LIMIT, now, UNIX + seconds as u64);
+        (self.memory, self.last) = judge_heads(&self.memory, &present, LIMIT, now, UNIX + seconds as u64);
     }
 
     fn standing(&self, node: usize) -> Option<HeadState> {

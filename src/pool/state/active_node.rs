@@ -16,7 +16,7 @@ use crate::{
         node::Node,
         preference::Preference,
         snapshot::{Chase, Switch, Wait},
-        validator_view,
+        validator_node,
     },
 };
 
@@ -50,23 +50,23 @@ impl PoolState {
         let reached = best.is_none_or(|(preference, _)| preference.below_served == 0);
         self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
         let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
-        let duties = validator_view::duties();
+        let duties = validator_node::duties();
         let fails = |node: NodeId| nodes[node].resting.kinds(now).iter().any(|kind| kind.id() == duties);
         let slots: Vec<Option<u64>> =
             self.known.iter().map(|known| known.block.as_ref().map(|block| block.number)).collect();
-        let heads = validator_view::Heads {
+        let heads = validator_node::Heads {
             of: &slots,
             present: beacon.and_then(|beacon| beacon.slot_at(unix)),
             slot: Chain::slot(self.chain.as_ref()),
             now,
         };
-        let kept = self.view.step(&validator_view::Facts {
+        let kept = self.view.step(&validator_node::ValidatorFacts {
             ties: self.ties,
             active: self.active,
             preferences: &preferences,
             informed: &|node| nodes[node].traffic.is_informed(),
             fails: &fails,
-            time: beacon.and_then(|beacon| validator_view::time(beacon, unix)),
+            time: beacon.and_then(|beacon| validator_node::time(beacon, unix)),
             heads,
         });
         // A node that clients are tied to is not left for a better one.

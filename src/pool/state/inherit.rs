@@ -11,9 +11,9 @@ use crate::{
         node_id::{ByNode, NodeId},
     },
     pool::{
-        claims::Claims,
         feed_watch::FeedLiveness,
         head::{Memory, Report},
+        named_heads::NamedHeads,
         node::Node,
         snapshot::Switches,
     },
@@ -32,7 +32,7 @@ pub(in crate::pool) struct Legacy {
 
 struct Shown {
     memory: Memory,
-    claims: Claims,
+    claims: NamedHeads,
     head: Option<u64>,
     chain: Option<Chain>,
     usual_chain: Option<Chain>,

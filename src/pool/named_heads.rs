@@ -19,9 +19,9 @@ const CONTRADICTING_HEIGHTS: usize = 3;
 
 /// The heads that each node named, in order: height and hash.
 #[derive(Debug)]
-pub(super) struct Claims(Vec<VecDeque<(u64, String)>>);
+pub(super) struct NamedHeads(Vec<VecDeque<(u64, String)>>);
 
-impl Claims {
+impl NamedHeads {
     pub(super) fn new(nodes: usize) -> Self {
         Self(vec![VecDeque::new(); nodes])
     }
@@ -127,7 +127,7 @@ mod tests {
             // Many branches of one height.
             (vec![(6, "b"), (6, "c"), (6, "d"), (7, "b")], vec![(6, "a"), (7, "a"), (8, "a")], None),
         ] {
-            let mut claims = Claims::new(2);
+            let mut claims = NamedHeads::new(2);
             ours.iter().for_each(|(number, branch)| claims.told(NodeId(0), &block(*number, branch)));
             theirs.iter().for_each(|(number, branch)| claims.told(NodeId(1), &block(*number, branch)));
             assert_eq!(claims.contradict(NodeId(0), NodeId(1)), contradict, "{ours:?} {theirs:?}");
@@ -153,7 +153,7 @@ mod tests {
             ),
         ] {
             let block = |number: u64, name: &str| BlockRef { hash: format!("0x{name}"), ..block(number, "") };
-            let mut claims = Claims::new(2);
+            let mut claims = NamedHeads::new(2);
             ours.iter().for_each(|(number, name)| claims.told(NodeId(0), &block(*number, name)));
             theirs.iter().for_each(|(number, name)| claims.told(NodeId(1), &block(*number, name)));
             assert_eq!(claims.raises(NodeId(0), NodeId(1)), raises, "{ours:?} {theirs:?}");
@@ -169,7 +169,7 @@ mod tests {
             (vec![(1, "a")], vec![(2, "a")], false),
             (vec![], vec![(2, "a")], false),
         ] {
-            let mut claims = Claims::new(2);
+            let mut claims = NamedHeads::new(2);
             ours.iter().for_each(|(number, branch)| claims.told(NodeId(0), &block(*number, branch)));
             theirs.iter().for_each(|(number, branch)| claims.told(NodeId(1), &block(*number, branch)));
             assert_eq!(

@@ -42,7 +42,7 @@ impl Finding {
 }
 
 /// The latest finding about a node.
-struct Told {
+struct LatestFinding {
     finding: Finding,
     at: Instant,
     /// Whether the pool that found this has been replaced by now, perhaps by one without the node.
@@ -50,23 +50,23 @@ struct Told {
 }
 
 /// Where the pools of a node tell each other.
-pub(super) struct Word {
-    latest: watch::Sender<Option<Told>>,
+pub(super) struct SharedFinding {
+    latest: watch::Sender<Option<LatestFinding>>,
     /// The right of a replaced pool to probe the node.
     turn: Arc<Semaphore>,
 }
 
-impl Default for Word {
+impl Default for SharedFinding {
     fn default() -> Self {
         Self { latest: watch::Sender::new(None), turn: Arc::new(Semaphore::new(1)) }
     }
 }
 
-impl Word {
+impl SharedFinding {
     /// Tells the other pools. `is_retired`: whether the pool that tells has been replaced, now or
     /// later.
     pub(super) fn tell(&self, finding: Finding, is_retired: &Arc<AtomicBool>) {
-        let told = Told { finding, at: Instant::now(), is_retired: is_retired.clone() };
+        let told = LatestFinding { finding, at: Instant::now(), is_retired: is_retired.clone() };
         self.latest.send_replace(Some(told));
     }
 
@@ -84,7 +84,7 @@ impl Word {
 
 /// A replaced pool's subscription to the findings of others.
 pub(super) struct Listening {
-    latest: watch::Receiver<Option<Told>>,
+    latest: watch::Receiver<Option<LatestFinding>>,
     turn: Arc<Semaphore>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Counts a call, also one that its client abandons.
-pub(super) struct Ending<'a> {
+pub(super) struct OutcomeCount<'a> {
     calls: &'a Calls,
     /// The client's own name of the method, for the log; metrics have the name of the table.
     name: &'a str,
@@ -22,7 +22,7 @@ pub(super) struct Ending<'a> {
     counted: bool,
 }
 
-impl<'a> Ending<'a> {
+impl<'a> OutcomeCount<'a> {
     pub(super) fn new(calls: &'a Calls, request: &'a Request<'_>, method: Method, terms: &'a Terms<'a>) -> Self {
         Self { calls, name: &request.method, method, terms, counted: false }
     }
@@ -54,7 +54,7 @@ impl<'a> Ending<'a> {
     }
 }
 
-impl Drop for Ending<'_> {
+impl Drop for OutcomeCount<'_> {
     fn drop(&mut self) {
         if !self.counted {
             self.ended(CallOutcome::Gone);

@@ -62,7 +62,7 @@ pub(super) enum Ended {
 /// side. Clients that give up look the same as scripts that close their side and wait.
 const LEFT: Duration = Duration::from_secs(5);
 /// The longest head of a request, without a long query; also the size of one read.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_REQUEST_HEAD: usize = 64 * 1024;
 /// Serves the connection from here to its end, or until another door takes over.
 pub(super) async fn serve(
     io: BoxIo,
@@ -132,7 +132,7 @@ pub(super) async fn serve(
         // Otherwise hyper copies pieces together and advances over them before they are written,
         // which would notify receipts too early.
         .writev(true)
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(MAX_REQUEST_HEAD)
         .serve_connection(bridge, respond);
     let mut closing = service.closing.clone();
     // Both arms are cancel-safe; after the second arm, the first goes on alone.

@@ -50,7 +50,7 @@ const EPOCHS: u32 = 2;
 
 /// The facts that bind clients to a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ties {
+pub struct ValidatorTies {
     /// Whether validators are there.
     pub validators: bool,
     /// The node that clients' events come from.
@@ -94,10 +94,10 @@ impl Tied {
     }
 
     /// The ties at `now`, by the slot and epoch times of this chain.
-    pub(super) fn ties(&self, chain: Option<&Chain>, now: Instant) -> Ties {
+    pub(super) fn ties(&self, chain: Option<&Chain>, now: Instant) -> ValidatorTies {
         let long = Chain::epoch(chain).saturating_mul(EPOCHS);
         let validators = self.asked().is_some_and(|at| now.saturating_duration_since(at) < long);
-        Ties { validators, stream: self.stream() }
+        ValidatorTies { validators, stream: self.stream() }
     }
 }
 
@@ -144,7 +144,7 @@ impl Pool {
 
 /// The state of a move of the view to a better node.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct ValidatorNode {
     /// The better usable node, and the epoch in which it became usable.
     home: Option<(NodeId, u64)>,
     /// The last epoch that began while the better node was usable, and whether the node had got the
@@ -157,8 +157,8 @@ pub(super) struct View {
 }
 
 /// The facts that decide about the view.
-pub(super) struct Facts<'a> {
-    pub(super) ties: Ties,
+pub(super) struct ValidatorFacts<'a> {
+    pub(super) ties: ValidatorTies,
     pub(super) active: Option<NodeId>,
     pub(super) preferences: &'a [Option<Preference>],
     /// Whether a node has got the messages that the others got.
@@ -190,9 +190,9 @@ pub(super) struct Time {
     pub(super) is_first_slot: bool,
 }
 
-impl View {
+impl ValidatorNode {
     /// The node of the view, if one is held to; `None` where the best by preference serves.
-    pub(super) fn step(&mut self, facts: &Facts<'_>) -> Option<NodeId> {
+    pub(super) fn step(&mut self, facts: &ValidatorFacts<'_>) -> Option<NodeId> {
         self.moving = None;
         if !facts.ties.validators {
             *self = Self::default();
@@ -233,7 +233,7 @@ impl View {
     }
 
     /// The node of the view among the `usable` ones.
-    fn choose(&mut self, facts: &Facts<'_>, usable: &dyn Fn(NodeId) -> Option<Preference>) -> Option<NodeId> {
+    fn choose(&mut self, facts: &ValidatorFacts<'_>, usable: &dyn Fn(NodeId) -> Option<Preference>) -> Option<NodeId> {
         let preferences = || NodeId::all(facts.preferences.len()).filter_map(|node| Some((usable(node)?, node)));
         let least = preferences().map(|(preference, _)| preference.below_served).min()?;
         let has_reached = |node: &NodeId| usable(*node).is_some_and(|preference| preference.below_served == least);
@@ -300,7 +300,7 @@ mod tests {
 
     #[derive(Default)]
     struct Table {
-        view: View,
+        view: ValidatorNode,
         active: usize,
         failing: Option<usize>,
         uninformed: Option<usize>,
@@ -321,8 +321,8 @@ mod tests {
             let preference =
                 |&(badness, below_served): &(u64, u64)| Some(Preference { badness, below_served, tier: Tier::Primary });
             let preferences: Vec<_> = nodes.iter().map(preference).collect();
-            let facts = Facts {
-                ties: Ties { validators: true, stream: stream.map(NodeId) },
+            let facts = ValidatorFacts {
+                ties: ValidatorTies { validators: true, stream: stream.map(NodeId) },
                 active: Some(NodeId(self.active)),
                 preferences: &preferences,
                 informed: &|node| self.uninformed != Some(node.0),

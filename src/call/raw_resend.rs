@@ -54,7 +54,7 @@ struct Seen {
 
 /// The parts that sending needs.
 #[derive(Clone)]
-pub(super) struct Handover {
+pub(super) struct RawResend {
     pub(super) pool: Arc<Pool>,
     pub(super) remembered: Arc<Remembered>,
     pub(super) send_to: SendTo,
@@ -63,7 +63,7 @@ pub(super) struct Handover {
     pub(super) metrics: Arc<Metrics>,
 }
 
-impl Handover {
+impl RawResend {
     /// Runs as long as the network.
     pub(super) async fn run(self) {
         let Self { pool, remembered, .. } = &self;
@@ -75,8 +75,8 @@ impl Handover {
                 self.look(node, seen);
                 if seen.is_target && !seen.is_busy && remembered.has_due(node) {
                     seen.is_busy = true;
-                    let handover = self.clone();
-                    tasks.spawn(async move { handover.send_due(node).await });
+                    let resend = self.clone();
+                    tasks.spawn(async move { resend.send_due(node).await });
                 }
             }
             if let Some((count, bytes)) = remembered.tidy() {

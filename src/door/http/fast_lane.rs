@@ -53,7 +53,7 @@ use crate::{
 /// vectored one.
 const FLATTEN: u64 = 16 * 1024;
 /// The longest head that the lane serves. hyper refuses a longer one.
-const MAX_HEAD: usize = 16 * 1024;
+const MAX_LANE_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// How many bytes of further requests are read while a request is answered.
 const MAX_AHEAD: usize = 8 * 1024;
@@ -340,7 +340,7 @@ impl<'a> Lane<'a> {
     /// the bytes have doubled.
     fn is_worth_a_look(&self, looked: usize) -> bool {
         let len = self.read.len();
-        len > looked && (len >= MAX_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())
+        len > looked && (len >= MAX_LANE_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())
     }
 
     fn has_left(&self) -> bool {
@@ -353,7 +353,7 @@ impl<'a> Lane<'a> {
         let mut request = httparse::Request::new(&mut []);
         let head = match request.parse_with_uninit_headers(&self.read, &mut headers) {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if self.read.len() < MAX_HEAD => return Parsed::Head,
+            Ok(httparse::Status::Partial) if self.read.len() < MAX_LANE_HEAD => return Parsed::Head,
             _ => return Parsed::Other,
         };
         let (Some("POST"), Some(path), Some(1)) = (request.method, request.path, request.version) else {

@@ -30,11 +30,11 @@ impl Relay {
     /// ever.
     pub(super) async fn broke_off(&mut self, ended: &tokio::task::JoinError) {
         error!(network = %self.network, %ended, "a task of the outbox broke off: a bug");
-        self.begin_anew().await;
+        self.restart().await;
     }
 
     /// Waits for the steps on their way, and makes the desk anew.
-    pub(super) async fn begin_anew(&mut self) {
+    pub(super) async fn restart(&mut self) {
         let (done, undone) = self.commits.settle().await;
         done.into_iter().for_each(|after| self.perform_all(after));
         self.reopen(undone).await;
@@ -171,7 +171,7 @@ impl Relay {
         self.following.take_up(nodes.map(|nodes| nodes.interest));
         if have_come {
             // Questions of the time without nodes have no answers.
-            self.begin_anew().await;
+            self.restart().await;
         } else {
             self.desk.reload(self.terms(), Arc::new(self.shared.webhooks.clone()));
         }

@@ -258,13 +258,14 @@ impl Pool {
         self.is_usable(node) && self.nodes[node].probe_silence(Instant::now()) < PROBE_SILENCE
     }
 
-    /// Whether `node` is a little below the highest block that clients were shown, and another node
-    /// showed that block. A node that is not usable may answer all the same, where no other does.
+    /// Whether `node` is usable and a little below the highest block that clients were shown, and
+    /// another node showed that block.
     pub fn owes_head(&self, node: NodeId) -> bool {
         let (served, snapshot) = self.served_and_snapshot();
         let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), served);
-        let is_a_little_below =
-            preference.is_some_and(|preference| (1..=snapshot.near).contains(&preference.below_served));
+        let is_a_little_below = preference.is_some_and(|preference| {
+            preference.badness == 0 && (1..=snapshot.near).contains(&preference.below_served)
+        });
         is_a_little_below && self.served_by() != Some(node)
     }
 

@@ -11,11 +11,9 @@
 //!    active node.
 //! 2. The view leaves a node at once that is not usable, that fails validators' requests one after
 //!    the other, or that is below the head that clients were told while another usable node is not.
-//!    So does it leave a node that imports nothing: whose head has stood still for a third of a
-//!    slot, and below that of another usable node all that time. A vote has no more time than that,
-//!    and a block of the next slot must not be built on an old head. Where slots are short, the
-//!    time is [`SHORTEST`], or a slot and a twelfth if that is less: probes tell of a head up to a
-//!    second late. Heads that the clock has not reached count for nothing there.
+//!    So does it leave a node that imports nothing: whose head has stood still for a slot and a
+//!    twelfth, and below that of another usable node all that time. Heads that the clock has not
+//!    reached count for nothing there.
 //! 3. The view goes to a better node, in the order of tiers and of the configuration, only from a
 //!    sixth of a slot before an epoch to a sixth of a slot before the end of its first slot:
 //!    blocks, attestations and aggregates of the last slot are done then. The better node must have
@@ -43,8 +41,6 @@ use crate::domain::{
     node_id::{ByNode, NodeId},
 };
 
-/// No node is left for its old head sooner than this, unless slots are shorter.
-const SHORTEST: Duration = Duration::from_secs(3);
 /// Validators count as there for so many epochs after the last request of theirs.
 const EPOCHS: u32 = 2;
 
@@ -270,11 +266,10 @@ impl ValidatorNode {
     }
 }
 
-/// Whether a node has been `below` another for too long without a new block.
+/// Whether a node has been `below` another for a slot and a twelfth without a new block.
 fn stands_still(below: &[Option<(u64, Instant)>], node: NodeId, heads: Heads<'_>) -> bool {
-    let longest = (heads.slot / 3).max(SHORTEST).min(heads.slot + heads.slot / 12);
     let below = below.get(node.0).copied().flatten();
-    below.is_some_and(|(_, since)| heads.now.saturating_duration_since(since) >= longest)
+    below.is_some_and(|(_, since)| heads.now.saturating_duration_since(since) >= heads.slot + heads.slot / 12)
 }
 
 /// The group of the requests by which validators live.
@@ -408,7 +403,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_stands_still_below_another_is_left() {
-        let long = SLOT / 3;
+        let long = SLOT + SLOT / 12;
         let mut table = Table { heads: [Some(66), Some(66)], ..Table::default() };
         for (heads, seconds, node) in [
             ([66, 66], 0, 0),
@@ -417,10 +412,10 @@ mod tests {
             ([67, 67], 2, 0),
             ([67, 67], 26, 0),
             ([67, 69], 27, 0),
-            ([67, 69], 30, 0),
+            ([67, 69], 39, 0),
             // Blocks go away again; there is no new one.
-            ([66, 70], 30, 0),
-            ([67, 70], 31, 1),
+            ([66, 70], 39, 0),
+            ([67, 70], 40, 1),
             ([67, 71], 52, 1),
             // With all blocks again, the node is gone home to as a node is that was out.
             ([71, 71], 53, 1),

@@ -75,30 +75,6 @@ fn a_head_that_was_told_is_the_head_wherever_it_is_asked_for() {
 }
 
 #[test]
-fn a_node_that_is_not_usable_is_waited_for_too() {
-    for path in ["validator/attestation_data?slot=SLOT&committee_index=0", "beacon/blocks/head/root"] {
-        run_simulated(3, async {
-            let setup = Setup::start(Before::Proxy, [900, 0]).await;
-            let port = setup.app.as_ref().unwrap().addr().port();
-            setup.devnet.cl(0).set_fault(Fault::ElOffline);
-            let mut listening = JoinSet::new();
-            listening.spawn(listen(setup.net.clone(), port, "head", 60_000));
-            setup.at(1, SLOT / 2).await;
-            // A gateway before the usable node has no answer, and the other will see the slot's block in a moment.
-            let routes = ["GET /eth/v1/validator/attestation_data", "GET /eth/v1/beacon/blocks/head/root"];
-            setup.devnet.cl(1).set_fault(Fault::gateway(200, &routes));
-            setup.at(2, Duration::from_millis(100)).await;
-            let mut client = Client::over(setup.net.connect(port).await.unwrap());
-            let path = path.replace("SLOT", &(PAST + 3).to_string());
-            client.send(format!("GET /eth/v1/{path} HTTP/1.1\r\nHost: proxy\r\n\r\n")).await;
-            assert_eq!(client.response().await.status, 200, "{path}");
-            assert_eq!(setup.devnet.cl(0).head_number(), PAST + 3, "{path}");
-            setup.end().await;
-        });
-    }
-}
-
-#[test]
 fn a_node_without_the_head_is_asked_in_the_end() {
     // The first node hangs, and the second will not see the slot's block in the slot.
     let (fifth, sixth, third) = (SLOT / 5, SLOT / 6, SLOT / 3);

@@ -96,22 +96,14 @@ impl Script {
         script
     }
 
-    /// How often a node stops importing blocks.
-    pub fn stops_of_imports(&self) -> u64 {
-        let stops = self.changes.iter().filter(|change| matches!(change.what, What::Begins(Fault::Freeze)));
-        u64::try_from(stops.count()).unwrap()
-    }
-
     /// One thing happens to a node; returns when it is over.
     fn befalls(&mut self, node: usize, start: u64, lasts: u64, rng: &mut Rng) -> u64 {
         let mut change = |at: u64, what: What| {
             self.changes.push(Change { at: Duration::from_millis(at), node, what });
         };
         let route = |of: &[&'static str], rng: &mut Rng| of[rng.usize(..of.len())];
-        let (fault, ends) = match rng.u8(..11) {
+        let (fault, ends) = match rng.u8(..10) {
             0 | 1 => (Fault::Down, "down"),
-            // The node answers as before, and imports no more blocks.
-            10 => (Fault::Freeze, "freeze"),
             2 | 3 => (Fault::Hang, "hang"),
             4 | 5 => {
                 let mut now = start;

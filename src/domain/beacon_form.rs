@@ -9,10 +9,9 @@
 //! to another node, as after a lost connection; a 404 in the API's form would have said that the
 //! node lacks the route.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
+use super::json::{self, Scanner};
 
 /// A longer text is judged by its beginning: a long one has some content.
 const JUDGED_WHOLE: usize = 256 * 1024;
@@ -270,14 +269,18 @@ const ERRORS: [&str; 12] = [
 impl Signs {
     /// `None` where the text is not in JSON, or not whole.
     fn read(text: &[u8]) -> Option<Self> {
-        let text = text.trim_ascii();
-        if text.first() != Some(&b'{') {
-            let IgnoredAny = serde_json::from_slice(text).ok()?;
-            let is_null = text == b"null";
-            return Some(Self { is_null, is_success: is_null || text == b"[]", ..Self::default() });
+        let text = std::str::from_utf8(text.trim_ascii()).ok()?;
+        if !text.starts_with('{') {
+            let is_null = text == "null";
+            return json::is_whole(text.as_bytes()).then(|| Self {
+                is_null,
+                is_success: is_null || text == "[]",
+                ..Self::default()
+            });
         }
-        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).ok()?;
-        let field = |name| fields.get(name).map(|value| value.get());
+        let fields = members(text)?;
+        // Of two members of one name the last counts.
+        let field = |name: &str| Some(fields.iter().rfind(|(key, _)| key == name)?.1);
         let is_false = |name| field(name) == Some("false");
         let has = |name| field(name).is_some_and(|value| !matches!(value, "null" | "false" | "\"\"" | "[]" | "{}"));
         let number = |name| field(name)?.trim_matches('"').parse::<u64>().ok();
@@ -304,6 +307,22 @@ impl Signs {
                     || field("failures").is_some_and(|is| is.starts_with('['))),
         })
     }
+}
+
+/// The members of an object, each with its name and its value as written. `None` where the text is
+/// no object in JSON, or not whole.
+fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let (mut scanner, mut members) = (Scanner::of_answer(text.as_bytes()), Vec::new());
+    if !scanner.take(b'{') {
+        return None;
+    }
+    while let Some(name) = scanner.member(members.is_empty()).ok()? {
+        let start = scanner.offset();
+        scanner.value().ok()?;
+        members.push((name.decode().unwrap_or_default(), &text[start..scanner.offset()]));
+    }
+    scanner.end().ok()?;
+    Some(members)
 }
 
 #[cfg(test)]

@@ -344,7 +344,12 @@ impl App {
         let written = reload::Written { config, dns, source, file };
         if let Some(replica) = &shared.cluster {
             let reloaded = shared.reloaded.subscribe();
-            background.spawn(cluster::share_heights(replica.clone(), shared.site.clone(), reloaded));
+            background.spawn(cluster::share_heights(
+                replica.clone(),
+                shared.site.clone(),
+                shared.metrics.clone(),
+                reloaded,
+            ));
         }
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let (alive, ends) = (shared.clone(), closing.subscribe());

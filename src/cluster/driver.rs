@@ -217,7 +217,7 @@ impl Driver {
         self.note_fault(now);
         self.published.store(Arc::new(self.snapshot.clone()));
         self.heights.send_if_modified(|known| {
-            let heights = self.snapshot.heights_of_others();
+            let heights = self.snapshot.heights_of_others(now);
             let is_new = *known != heights;
             *known = heights;
             is_new

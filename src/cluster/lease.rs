@@ -101,6 +101,8 @@ pub struct Leadership {
     /// How long the lease lasts from the sending of a write, in milliseconds. After a reload with
     /// longer times, those count from the first write that tells them to the others.
     length: u64,
+    /// How long the hook that fences may run, in milliseconds: in the same way.
+    fence_time: u64,
     /// The last write before that reload.
     last_of_length: u64,
     /// Why the lease is lost, until the state follows.
@@ -146,6 +148,7 @@ impl Leadership {
             sent: VecDeque::new(),
             hold: None,
             length: options.timing.lease,
+            fence_time: options.hook_timeout,
             last_of_length: 0,
             lost: None,
             is_claim_lost: false,
@@ -323,6 +326,7 @@ impl Leadership {
                 (self.hold, self.lost, self.next_beat) = (None, None, now);
                 (self.is_claim_lost, self.wants_read) = (false, false);
                 (self.length, self.last_of_length) = (self.options.timing.lease, self.sequence);
+                self.fence_time = self.options.hook_timeout;
             }
             State::Leading if from == State::Yielding => {
                 self.asked = None;
@@ -341,7 +345,7 @@ impl Leadership {
                     self.humble_until = now.after(self.options.timing.failover.saturating_mul(2));
                 }
                 let margin = self.options.timing.margin;
-                let run = (self.number(), term, self.options.hook_timeout);
+                let run = (self.number(), term, self.fence_time);
                 self.duty.fence(turn, now, margin, run);
                 (self.wants_read, self.has_read, self.asked) = (true, false, None);
                 // An answer from before the fence says nothing about the time after.

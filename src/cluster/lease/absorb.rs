@@ -44,6 +44,8 @@ impl Leadership {
             Input::Reload(options) => {
                 // Writes that are sent already tell the others the times of before.
                 self.length = self.length.min(options.timing.lease);
+                let told = self.options.timing.failover.saturating_sub(self.options.timing.lease);
+                self.fence_time = self.fence_time.min(options.hook_timeout).min(told);
                 self.last_of_length = self.sequence;
                 self.options = options;
             }
@@ -142,6 +144,7 @@ impl Leadership {
                 hold.sequence = hold.sequence.max(sequence);
                 if hold.sequence > self.last_of_length {
                     self.length = self.options.timing.lease;
+                    self.fence_time = self.options.hook_timeout;
                 }
                 hold.echoed = hold.echoed.max(echoed);
                 // Older writes cannot prolong the lease any more.

@@ -10,7 +10,8 @@
 //! The leader counts from the moment at which the newest stored heartbeat was sent, and a follower
 //! from the moment at which the follower saw that heartbeat, which is later. So the leader stops
 //! before a follower begins, by `safety_margin` at least: the time for the last effect to end, and
-//! for clocks that run at different speeds.
+//! for clocks that run at different speeds. The hook that fences begins when the leader stops, and
+//! may run for longer: its whole time fits in before `failover_timeout` too.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -28,19 +29,19 @@ pub enum BadTiming {
     /// A replica could take over before the leader has stopped.
     #[error(
         "`failover_timeout` is {failover_timeout:?} and must be more than {sum:?}, which is `heartbeat` {heartbeat:?} \
-         * `failure_threshold` {failure_threshold} + `safety_margin` {safety_margin:?}"
+         * `failure_threshold` {failure_threshold} + `{}` {:?}", .end.0, .end.1
     )]
     FailoverTooShort {
         /// The setting.
         failover_timeout: Duration,
-        /// `heartbeat * failure_threshold + safety_margin`.
+        /// `heartbeat * failure_threshold`, and the time for the end.
         sum: Duration,
         /// The setting.
         heartbeat: Duration,
         /// The setting.
         failure_threshold: u32,
-        /// The setting.
-        safety_margin: Duration,
+        /// The longest of the times that the end of a leader has, with its key.
+        end: (&'static str, Duration),
     },
     /// The heartbeat would load the store.
     #[error("`heartbeat` is {0:?} and must be 50ms at least")]
@@ -69,7 +70,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The times of the settings.
+    /// The times of the settings. `fence_hook` is the time of the hook that fences, if there is one.
     ///
     /// # Errors
     /// The times do not keep two leaders apart, or are too short.
@@ -78,6 +79,7 @@ impl Timing {
         failure_threshold: NonZeroU32,
         safety_margin: Duration,
         failover_timeout: Duration,
+        fence_hook: Option<Duration>,
     ) -> Result<Self, BadTiming> {
         if heartbeat < SHORTEST_HEARTBEAT {
             return Err(BadTiming::HeartbeatTooShort(heartbeat));
@@ -90,15 +92,13 @@ impl Timing {
             return Err(BadTiming::ThresholdTooLow(failure_threshold));
         }
         let lease = heartbeat.saturating_mul(failure_threshold);
-        let sum = lease.saturating_add(safety_margin);
+        let end = match fence_hook {
+            Some(time) if time > safety_margin => ("on_hook_timeout", time),
+            _ => ("safety_margin", safety_margin),
+        };
+        let sum = lease.saturating_add(end.1);
         if failover_timeout <= sum {
-            return Err(BadTiming::FailoverTooShort {
-                failover_timeout,
-                sum,
-                heartbeat,
-                failure_threshold,
-                safety_margin,
-            });
+            return Err(BadTiming::FailoverTooShort { failover_timeout, sum, heartbeat, failure_threshold, end });
         }
         Ok(Self {
             heartbeat: millis(heartbeat),
@@ -136,7 +136,7 @@ mod tests {
 
     fn timing(heartbeat: u64, threshold: u32, margin: u64, failover: u64) -> Result<Timing, BadTiming> {
         let [heartbeat, margin, failover] = [heartbeat, margin, failover].map(Duration::from_millis);
-        Timing::new(heartbeat, threshold.try_into().unwrap(), margin, failover)
+        Timing::new(heartbeat, threshold.try_into().unwrap(), margin, failover, None)
     }
 
     /// A26, A27.
@@ -154,6 +154,24 @@ mod tests {
         assert_eq!(timing(1000, 1, 1000, 6000), Err(BadTiming::ThresholdTooLow(1)));
         assert!(timing(1000, 2, 1000, 6000).is_ok());
         assert_eq!(timing(1000, 3, 0, 6000), Err(BadTiming::MarginTooShort(Duration::ZERO)));
+    }
+
+    /// A20: the hook that fences ends before another replica begins.
+    #[test]
+    fn the_hook_that_fences_counts_in_the_sum() {
+        let with = |failover: u64, hook: u64| {
+            let [heartbeat, failover, hook] = [1000, failover, hook].map(Duration::from_millis);
+            Timing::new(heartbeat, NonZeroU32::new(3).unwrap(), heartbeat, failover, Some(hook))
+        };
+        assert!(with(8001, 5000).is_ok());
+        let error = with(8000, 5000).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`failover_timeout` is 8s and must be more than 8s, which is `heartbeat` 1s * `failure_threshold` 3 + \
+             `on_hook_timeout` 5s"
+        );
+        assert!(with(4001, 500).is_ok());
+        assert!(with(4000, 500).unwrap_err().to_string().ends_with("+ `safety_margin` 1s"));
     }
 
     /// A32.

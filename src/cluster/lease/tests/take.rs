@@ -64,6 +64,31 @@ fn a_longer_lease_counts_from_the_first_write_that_tells() {
     assert_eq!(bench.lead.lease_end(), Some(Moment(10_000)));
 }
 
+/// A20, A26: the same with the hook that fences, which ends before the others may begin.
+#[test]
+fn a_longer_hook_counts_from_the_first_write_that_tells() {
+    let fence_ends = |tells: bool| {
+        let mut bench = Bench::leading();
+        let timing = Timing { failover: 30_000, ..TIMING };
+        bench.input(Input::Reload(Options { timing, hook_timeout: 20_000, ..options() }));
+        if tells {
+            bench.at(7000);
+            let sequence = bench.written();
+            bench.store(sequence, 11);
+        }
+        let fenced = bench.now;
+        bench.watch(told(12, foreign(9, 1, None)));
+        bench.input(Input::Drained);
+        while !bench.effects.iter().any(|effect| matches!(effect, Effect::AbortHook { .. })) {
+            let next = bench.lead.next_due().expect("the hook has an end").0;
+            bench.at(next);
+        }
+        bench.now - fenced
+    };
+    assert_eq!(fence_ends(false), 2000);
+    assert_eq!(fence_ends(true), 20_000);
+}
+
 /// A12.
 #[test]
 fn the_revision_of_the_winning_write_is_the_term() {

@@ -185,6 +185,7 @@ impl<H: Hasher> Canon<'_, H> {
             hold,
             // There is no reload in the model.
             length: _,
+            fence_time: _,
             last_of_length: _,
             lost,
             is_claim_lost,

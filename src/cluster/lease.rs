@@ -46,6 +46,10 @@ use crate::domain::fleet::{Epoch, Lease, LeaseState, ReplicaName, Role, StoreRev
 
 /// The writes whose sending is remembered, for the watch to confirm.
 const REMEMBERED_WRITES: usize = 8;
+/// How often the time is doubled for which a replica whose hook failed lets others lead.
+const MOST_DOUBLINGS: u32 = 5;
+/// How long a lease is left to a replica that asked and takes nothing, in heartbeats of the giver.
+const LEFT_FOR: u64 = 2;
 
 /// A request to the store that has no answer yet. There is one at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,8 +123,10 @@ pub struct Leadership {
     asked: Option<ReplicaName>,
     /// Requests for the lease are not heard before.
     deaf_until: Moment,
-    /// The lease is not claimed before.
+    /// The lease is neither claimed nor asked for before.
     humble_until: Moment,
+    /// Promotions in a row whose hook failed.
+    hook_failures: u32,
     duty: Duty,
     failures: u32,
     successes: u32,
@@ -158,6 +164,7 @@ impl Leadership {
             asked: None,
             deaf_until: now,
             humble_until: now,
+            hook_failures: 0,
             duty: Duty::default(),
             failures: 0,
             successes: 0,
@@ -218,9 +225,10 @@ impl Leadership {
     }
 
     /// Whether this replica asks for the lease: the heartbeat carries the answer.
-    pub fn wants_lead(&self) -> bool {
+    pub fn wants_lead(&self, now: Moment) -> bool {
         let is_other = |lease: &Lease| lease.state == LeaseState::Held && lease.holder != self.me;
         self.options.preferred
+            && now >= self.humble_until
             && self.can_lead()
             && self.state == State::Watching
             && self.leader().is_some_and(|(_, lease)| is_other(lease))
@@ -342,7 +350,9 @@ impl Leadership {
             State::Fenced => {
                 let term = self.hold.take().map(|hold| hold.term).unwrap_or_default();
                 if reason == Reason::HookFailed {
-                    self.humble_until = now.after(self.options.timing.failover.saturating_mul(2));
+                    self.hook_failures = (self.hook_failures + 1).min(MOST_DOUBLINGS);
+                    let humble = self.options.timing.failover.saturating_mul(1 << self.hook_failures);
+                    self.humble_until = now.after(humble);
                 }
                 let margin = self.options.timing.margin;
                 let run = (self.number(), term, self.fence_time);
@@ -355,6 +365,8 @@ impl Leadership {
             State::Watching => {
                 if from == State::Yielding {
                     self.duty = Duty::default();
+                    // The replica that asked has its chance now, and none again at once.
+                    self.deaf_until = now.after(self.options.timing.failover);
                     turn.effects.push(Effect::Left);
                 }
                 if from != State::Candidate {
@@ -387,6 +399,12 @@ impl Leadership {
         self.sequence
     }
 
+    /// Whether this life has left the lease to another replica.
+    fn has_left(&self, lease: &Lease) -> bool {
+        let is_own = self.epoch.is_some_and(|epoch| lease.is_of(&self.me, epoch));
+        is_own && lease.state == LeaseState::Yielded
+    }
+
     /// Why the lease may be claimed now, if so.
     fn claim_reason(&self, now: Moment) -> Option<Reason> {
         let (at, reason) = self.claim_at()?;
@@ -415,6 +433,11 @@ impl Leadership {
                     match (is_this_life, is_dead_life, is_free) {
                         (false, true, _) => (seen.since, Reason::Resumed),
                         (true, _, _) | (_, _, true) => (seen.since, Reason::LeaseFree),
+                        // This replica's own work has ended, and the one that asked does not come.
+                        _ if self.has_left(lease) => (
+                            seen.since.after(self.options.timing.heartbeat.saturating_mul(LEFT_FOR)),
+                            Reason::LeaseFree,
+                        ),
                         // The holder may have longer times, so that its lease lasts longer.
                         _ => (seen.since.after(lease.failover.unwrap_or_default().max(failover)), Reason::LeaseFree),
                     }

@@ -22,7 +22,12 @@ impl Leadership {
             }
             Input::Tick => {}
             Input::Drained => self.duty.drained(),
-            Input::HookDone { hook, is_ok } => self.duty.hook_done(hook, is_ok),
+            Input::HookDone { hook, is_ok } => {
+                self.duty.hook_done(hook, is_ok);
+                if self.duty.has_lead_hook_run() {
+                    self.hook_failures = 0;
+                }
+            }
             Input::Registered(epoch) => {
                 if self.epoch != Some(epoch) && self.hold.is_some() {
                     self.lost.get_or_insert(Reason::NewLife);

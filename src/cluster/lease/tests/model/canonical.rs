@@ -195,6 +195,7 @@ impl<H: Hasher> Canon<'_, H> {
             asked,
             deaf_until,
             humble_until,
+            hook_failures,
             duty,
             failures,
             successes,
@@ -203,7 +204,16 @@ impl<H: Hasher> Canon<'_, H> {
         } = lead;
         let failover = options.timing.failover;
         self.put((me, is_eligible, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
-        self.put((wants_read, has_read, asked, failures, successes, epoch.is_some(), previous.is_some()));
+        self.put((
+            hook_failures,
+            wants_read,
+            has_read,
+            asked,
+            failures,
+            successes,
+            epoch.is_some(),
+            previous.is_some(),
+        ));
         epoch.iter().chain(previous).for_each(|epoch| self.revision(epoch.0));
         match state {
             State::Candidate => self.past(*since, failover),

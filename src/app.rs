@@ -319,7 +319,8 @@ impl App {
         let workers = Workers::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let must_end = Arc::new(watch::Sender::new(false));
-        let started = cluster::start(&config, &world, &site, &metrics, (&must_end, &broken));
+        let drains = draining.subscribe();
+        let started = cluster::start(&config, &world, &site, &metrics, drains, (&must_end, &broken));
         let replica = started?;
         let running = replica.as_ref().map(Started::running);
         let admin = Admin::new(

@@ -48,6 +48,7 @@ pub(super) fn start(
     world: &World,
     site: &Arc<ArcSwap<Site>>,
     metrics: &Arc<Metrics>,
+    draining: watch::Receiver<bool>,
     (must_end, broken): (&Arc<watch::Sender<bool>>, &Arc<watch::Sender<bool>>),
 ) -> Result<Option<Started>, StartError> {
     let Some(settings) = &config.cluster else { return Ok(None) };
@@ -57,6 +58,7 @@ pub(super) fn start(
         clock: clock(world),
         seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
         local: Arc::new(move || local(&site.load())),
+        is_drained: Arc::new(move || *draining.borrow()),
         metrics: metrics.clone(),
         exit: Arc::new(move |why| {
             error!("{why}");

@@ -90,6 +90,7 @@ pub struct Leadership {
     /// The life of an earlier process of this replica that is known to be dead.
     previous: Option<Epoch>,
     is_eligible: bool,
+    is_set_aside: bool,
     is_stopping: bool,
     replaced_by: Option<Epoch>,
     state: State,
@@ -144,6 +145,7 @@ impl Leadership {
             epoch: None,
             previous,
             is_eligible: false,
+            is_set_aside: false,
             is_stopping: false,
             replaced_by: None,
             state: State::Watching,
@@ -241,7 +243,11 @@ impl Leadership {
 
     /// Whether nothing but the lease keeps this replica from leading.
     fn can_lead(&self) -> bool {
-        self.is_eligible && !self.is_stopping && self.replaced_by.is_none() && self.epoch.is_some()
+        self.is_eligible
+            && !self.is_set_aside
+            && !self.is_stopping
+            && self.replaced_by.is_none()
+            && self.epoch.is_some()
     }
 
     /// Why the lease has run out, if the replica leads and the lease has.
@@ -288,6 +294,8 @@ impl Leadership {
                     self.go(turn, now, State::Yielding, Reason::Stopping);
                 } else if !self.is_eligible {
                     self.go(turn, now, State::Yielding, Reason::Ineligible);
+                } else if self.is_set_aside {
+                    self.go(turn, now, State::Yielding, Reason::Drained);
                 } else if let Some(by) = self.asked.clone() {
                     self.go(turn, now, State::Yielding, Reason::Asked { by });
                 }

@@ -337,6 +337,37 @@ fn the_preferred_replica_is_given_the_lease() {
     });
 }
 
+/// A25: a drained leader gives the lease away, stays a member, and all see the drain.
+#[test]
+fn a_drained_leader_gives_the_lease_to_another() {
+    run_simulated(15, async {
+        let (fleet, leader) = Fleet::of_three().await;
+        fleet.at(leader).operate("/drain").await;
+        let start = Instant::now();
+        let next = loop {
+            match fleet.leaders().await.first() {
+                Some(next) if *next != leader => break *next,
+                _ => assert!(start.elapsed() < LEASE, "{}", fleet.store.dump()),
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        sleep(FAILOVER).await;
+        let told = fleet.cluster(next).await;
+        let drained = |place: usize| told["replicas"][place]["drained"].as_bool().unwrap();
+        assert_eq!([0, 1, 2].map(drained), [0, 1, 2].map(|place| place == leader));
+        fleet.until_view("r0 active, r1 active, r2 active").await;
+        assert_eq!(fleet.at(leader).metric("steadfast_cluster_fences_total", "").await, 0.0);
+        // When the others are gone, a drained replica does not lead.
+        for place in (0..3).filter(|place| *place != leader) {
+            fleet.at(place).operate("/drain").await;
+        }
+        sleep(2 * FAILOVER).await;
+        assert!(fleet.leaders().await.is_empty());
+        fleet.at(leader).operate("/undrain").await;
+        assert_eq!(fleet.leader_within(LEASE).await, leader);
+    });
+}
+
 /// A24: a bucket that is made anew, or emptied, is a fence and a new start for all.
 #[test]
 fn a_bucket_that_is_another_is_joined_anew() {

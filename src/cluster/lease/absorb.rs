@@ -35,6 +35,7 @@ impl Leadership {
                 self.epoch = Some(epoch);
             }
             Input::Eligible(is_eligible) => self.is_eligible = is_eligible,
+            Input::SetAside(is_set_aside) => self.is_set_aside = is_set_aside,
             Input::Replaced { by } => {
                 self.replaced_by = Some(by);
                 self.lose(Reason::Replaced { by });

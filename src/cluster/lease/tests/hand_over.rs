@@ -96,6 +96,27 @@ fn a_stop_releases_the_lease() {
     assert_eq!(other.lead.state(), State::Candidate);
 }
 
+/// A25: a drained replica does not lead, does not ask, and takes part again when the drain is over.
+#[test]
+fn a_drained_leader_gives_the_lease_away() {
+    let mut bench = Bench::leading();
+    bench.input(Input::SetAside(true));
+    assert_eq!(bench.last(), (State::Leading, State::Yielding, Reason::Drained));
+    end_work(&mut bench);
+    let (sequence, _, lease) = bench.newest_write();
+    assert_eq!((lease.state, lease.to), (LeaseState::Released, None));
+    bench.store(sequence, 11);
+    bench.at(60_000);
+    assert_eq!(bench.lead.state(), State::Watching);
+    bench.input(Input::SetAside(false));
+    assert_eq!(bench.lead.state(), State::Candidate);
+    let mut bench = Bench::with(Options { preferred: true, ..options() }, None);
+    bench.watch(told(7, foreign(3, 1, None)));
+    bench.watch(Watched::Synced);
+    bench.input(Input::SetAside(true));
+    assert!(!bench.lead.wants_lead(Moment(0)));
+}
+
 /// A5, A29.
 #[test]
 fn a_release_with_a_lost_answer_is_read_again() {

@@ -174,6 +174,7 @@ impl<H: Hasher> Canon<'_, H> {
             epoch,
             previous,
             is_eligible,
+            is_set_aside,
             is_stopping,
             replaced_by,
             state,
@@ -203,7 +204,7 @@ impl<H: Hasher> Canon<'_, H> {
             next_beat,
         } = lead;
         let failover = options.timing.failover;
-        self.put((me, is_eligible, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
+        self.put((me, is_eligible, is_set_aside, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
         self.put((
             hook_failures,
             wants_read,

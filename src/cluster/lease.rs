@@ -48,6 +48,8 @@ use crate::domain::fleet::{Epoch, Lease, LeaseState, ReplicaName, Role, StoreRev
 const REMEMBERED_WRITES: usize = 8;
 /// How often the time is doubled for which a replica whose hook failed lets others lead.
 const MOST_DOUBLINGS: u32 = 5;
+/// How often the pause is doubled between claims that come to nothing.
+const MOST_LOST: u32 = 8;
 /// How long a lease is left to a replica that asked and takes nothing, in heartbeats of the giver.
 const LEFT_FOR: u64 = 2;
 
@@ -126,6 +128,8 @@ pub struct Leadership {
     deaf_until: Moment,
     /// The lease is neither claimed nor asked for before.
     humble_until: Moment,
+    /// Claims in a row that came to nothing, while the key has stayed as it is.
+    lost_claims: u32,
     /// Promotions in a row whose hook failed.
     hook_failures: u32,
     duty: Duty,
@@ -166,6 +170,7 @@ impl Leadership {
             asked: None,
             deaf_until: now,
             humble_until: now,
+            lost_claims: 0,
             hook_failures: 0,
             duty: Duty::default(),
             failures: 0,
@@ -280,6 +285,7 @@ impl Leadership {
             State::Candidate => {
                 let is_fresh = self.lease_end().is_some_and(|end| now < end);
                 if self.lost.is_some() || self.is_claim_lost || !self.can_lead() || held_for >= timing.failover {
+                    self.back_off(now);
                     self.go(turn, now, State::Watching, Reason::Lost);
                 } else if is_fresh && self.pending.is_none() {
                     self.go(turn, now, State::Leading, Reason::Won);
@@ -401,6 +407,17 @@ impl Leadership {
         self.duty.begin(turn, now, run);
     }
 
+    /// Lets more and more time pass before the next claim, where claims are lost to nobody: an entry
+    /// or a store that lets no claim through is not asked all the time.
+    fn back_off(&mut self, now: Moment) {
+        let timing = self.options.timing;
+        if self.lost_claims > 0 {
+            let pause = timing.retry_pause(self.sequence) << self.lost_claims;
+            self.humble_until = self.humble_until.max(now.after(pause.min(timing.failover)));
+        }
+        self.lost_claims = (self.lost_claims + 1).min(MOST_LOST);
+    }
+
     /// A number for a write, a read or a hook.
     fn number(&mut self) -> u64 {
         self.sequence += 1;
@@ -447,7 +464,7 @@ impl Leadership {
                             Reason::LeaseFree,
                         ),
                         // The holder may have longer times, so that its lease lasts longer.
-                        _ => (seen.since.after(lease.failover.unwrap_or_default().max(failover)), Reason::LeaseFree),
+                        _ => (seen.since.after(self.options.timing.wait_for(lease.failover)), Reason::LeaseFree),
                     }
                 }
                 None => (seen.since.after(failover), Reason::LeaseFree),

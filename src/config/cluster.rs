@@ -232,6 +232,7 @@ fn checked(
         BadTiming::FailoverTooShort { .. } => {
             ("failover_timeout", &["heartbeat", "failure_threshold", "safety_margin", "on_hook_timeout"])
         }
+        BadTiming::FailoverTooLong(_) => ("failover_timeout", &[]),
         BadTiming::HeartbeatTooShort(_) => ("heartbeat", &[]),
         BadTiming::ThresholdTooLow(_) => ("failure_threshold", &[]),
         BadTiming::MarginTooShort(_) => ("safety_margin", &[]),
@@ -281,6 +282,7 @@ mod tests {
                 "more than 12s, which is `heartbeat` 1s * `failure_threshold` 3 + `on_hook_timeout` 9s",
             ),
             ("heartbeat = \"4s\"", "cluster.failover_timeout", "more than 13s"),
+            ("failover_timeout = \"365d\"", "cluster.failover_timeout", "10 minutes at most"),
             ("heartbeat = \"10ms\"", "cluster.heartbeat", "50ms at least"),
             ("safety_margin = \"10ms\"", "cluster.safety_margin", "50ms at least"),
             ("failure_threshold = 0", "cluster.failure_threshold", "from 1 to"),

@@ -388,6 +388,28 @@ fn a_bucket_that_is_another_is_joined_anew() {
     });
 }
 
+/// R24: a view that cannot be is written over, and its lives end no replica again and again.
+#[test]
+fn a_view_that_cannot_be_is_written_over() {
+    use steadfast::domain::fleet::{self, Epoch, Incarnation, Member, MemberState, View};
+    run_simulated(16, async {
+        let (fleet, _) = Fleet::of_three().await;
+        let store = fleet.store.client("writer");
+        let key = steadfast::cluster::store::Key::of(&["view"]).unwrap();
+        let bucket = Incarnation(store.incarnation().await.unwrap().created().as_nanos());
+        let member = Member { epoch: Epoch(u64::MAX), state: MemberState::Active, other: Default::default() };
+        let members = ["r0", "r1", "r2"].map(|name| (name.parse().unwrap(), member.clone()));
+        let view = View { members: members.into(), ..View::default() };
+        let value = bytes::Bytes::from(fleet::encode(&view, bucket));
+        let seen = store.read(&key).await.unwrap().unwrap().revision;
+        store.compare_and_set(&key, seen, value, None).await.unwrap();
+        sleep(LEASE).await;
+        fleet.until_view("r0 active, r1 active, r2 active").await;
+        fleet.leader_within(FAILOVER + LEASE).await;
+        assert!(fleet.at(0).metric("steadfast_cluster_unreadable_total", "").await >= 1.0);
+    });
+}
+
 /// R6, R13: an outage of the store that is longer than the failover timeout fails no replica, though
 /// one is back sooner than the others.
 #[test]

@@ -137,7 +137,9 @@ impl Leadership {
             }
             None => {}
         }
-        self.copy.saw(revision, lease, now);
+        if self.copy.saw(revision, lease, now) {
+            self.lost_claims = 0;
+        }
     }
 
     /// A write of this life is in the store.

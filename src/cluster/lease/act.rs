@@ -74,7 +74,7 @@ impl Leadership {
         lease.failover = Some(self.options.timing.failover);
         // Fields of a newer version stay, whoever of this cluster wrote them.
         if let Some(before) = self.copy.entry.as_ref().and_then(|seen| seen.lease.as_ref()) {
-            lease.other = before.other.clone();
+            lease.carry(before);
         }
         if purpose == Purpose::Leave {
             lease.to = self.asked.clone().filter(|_| !self.is_stopping);

@@ -23,6 +23,9 @@ const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 /// that renews the lease is on the way.
 const FEWEST_FAILURES: u32 = 2;
 
+/// The longest silence before others take over: of a setting, and of one that an entry tells.
+const LONGEST_FAILOVER: Duration = Duration::from_secs(600);
+
 /// Why times do not fit together. The keys are those of `[cluster]`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTiming {
@@ -43,6 +46,9 @@ pub enum BadTiming {
         /// The longest of the times that the end of a leader has, with its key.
         end: (&'static str, Duration),
     },
+    /// A leader that died would be followed by none for too long.
+    #[error("`failover_timeout` is {0:?} and must be 10 minutes at most")]
+    FailoverTooLong(Duration),
     /// The heartbeat would load the store.
     #[error("`heartbeat` is {0:?} and must be 50ms at least")]
     HeartbeatTooShort(Duration),
@@ -91,6 +97,9 @@ impl Timing {
         if failure_threshold < FEWEST_FAILURES {
             return Err(BadTiming::ThresholdTooLow(failure_threshold));
         }
+        if failover_timeout > LONGEST_FAILOVER {
+            return Err(BadTiming::FailoverTooLong(failover_timeout));
+        }
         let lease = heartbeat.saturating_mul(failure_threshold);
         let end = match fence_hook {
             Some(time) if time > safety_margin => ("on_hook_timeout", time),
@@ -107,6 +116,12 @@ impl Timing {
             failover: millis(failover_timeout),
             fall: failure_threshold,
         })
+    }
+
+    /// How long to wait for a leader whose lease tells this `failover_timeout`: the longer of both
+    /// times, and no longer than a setting may be.
+    pub(crate) fn wait_for(&self, told: Option<u64>) -> u64 {
+        told.unwrap_or_default().min(millis(LONGEST_FAILOVER)).max(self.failover)
     }
 
     /// A pause before a failed request to the store is repeated: an eighth to a quarter of a
@@ -153,6 +168,8 @@ mod tests {
         assert_eq!(timing(10, 3, 1000, 6000), Err(BadTiming::HeartbeatTooShort(Duration::from_millis(10))));
         assert_eq!(timing(1000, 1, 1000, 6000), Err(BadTiming::ThresholdTooLow(1)));
         assert!(timing(1000, 2, 1000, 6000).is_ok());
+        assert!(timing(1000, 3, 1000, 600_000).is_ok());
+        assert_eq!(timing(1000, 3, 1000, 600_001), Err(BadTiming::FailoverTooLong(Duration::from_millis(600_001))));
         assert_eq!(timing(1000, 3, 0, 6000), Err(BadTiming::MarginTooShort(Duration::ZERO)));
     }
 

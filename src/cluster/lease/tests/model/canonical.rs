@@ -196,6 +196,7 @@ impl<H: Hasher> Canon<'_, H> {
             asked,
             deaf_until,
             humble_until,
+            lost_claims,
             hook_failures,
             duty,
             failures,
@@ -205,16 +206,8 @@ impl<H: Hasher> Canon<'_, H> {
         } = lead;
         let failover = options.timing.failover;
         self.put((me, is_eligible, is_set_aside, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
-        self.put((
-            hook_failures,
-            wants_read,
-            has_read,
-            asked,
-            failures,
-            successes,
-            epoch.is_some(),
-            previous.is_some(),
-        ));
+        self.put((lost_claims, hook_failures));
+        self.put((wants_read, has_read, asked, failures, successes, epoch.is_some(), previous.is_some()));
         epoch.iter().chain(previous).for_each(|epoch| self.revision(epoch.0));
         match state {
             State::Candidate => self.past(*since, failover),

@@ -407,8 +407,8 @@ impl Leadership {
         self.duty.begin(turn, now, run);
     }
 
-    /// Lets more and more time pass before the next claim, where claims are lost to nobody: an entry
-    /// or a store that lets no claim through is not asked all the time.
+    /// Lets more and more time pass before the next claim, where claims are lost and no other
+    /// replica takes the lease: the store is not asked all the time.
     fn back_off(&mut self, now: Moment) {
         let timing = self.options.timing;
         if self.lost_claims > 0 {

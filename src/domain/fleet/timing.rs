@@ -76,7 +76,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The times of the settings. `fence_hook` is the time of the hook that fences, if there is one.
+    /// The times of the settings. `fence_hook` is the time of the hook that fences, if there is
+    /// one.
     ///
     /// # Errors
     /// The times do not keep two leaders apart, or are too short.

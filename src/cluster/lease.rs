@@ -128,7 +128,7 @@ pub struct Leadership {
     deaf_until: Moment,
     /// The lease is neither claimed nor asked for before.
     humble_until: Moment,
-    /// Claims in a row that came to nothing, while the key has stayed as it is.
+    /// Claims in a row that the store did not take, while the key has stayed as it is.
     lost_claims: u32,
     /// Promotions in a row whose hook failed.
     hook_failures: u32,
@@ -285,7 +285,6 @@ impl Leadership {
             State::Candidate => {
                 let is_fresh = self.lease_end().is_some_and(|end| now < end);
                 if self.lost.is_some() || self.is_claim_lost || !self.can_lead() || held_for >= timing.failover {
-                    self.back_off(now);
                     self.go(turn, now, State::Watching, Reason::Lost);
                 } else if is_fresh && self.pending.is_none() {
                     self.go(turn, now, State::Leading, Reason::Won);
@@ -407,8 +406,8 @@ impl Leadership {
         self.duty.begin(turn, now, run);
     }
 
-    /// Lets more and more time pass before the next claim, where claims are lost and no other
-    /// replica takes the lease: the store is not asked all the time.
+    /// Lets more and more time pass before the next claim, where the store takes none and the key
+    /// stays as it is: the store is not asked all the time.
     fn back_off(&mut self, now: Moment) {
         let timing = self.options.timing;
         if self.lost_claims > 0 {

@@ -206,7 +206,11 @@ impl Leadership {
                 let is_stored = self.hold.as_ref().is_some_and(|hold| hold.sequence >= sequence);
                 self.wants_read |= !is_stored && !self.is_left;
             }
-            Err(WriteError::Unavailable) => self.is_claim_lost |= purpose == Purpose::Claim,
+            Err(WriteError::Unavailable) if purpose == Purpose::Claim => {
+                self.is_claim_lost = true;
+                self.back_off(now);
+            }
+            Err(WriteError::Unavailable) => {}
         }
     }
 

@@ -319,7 +319,8 @@ impl App {
         let workers = Workers::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let must_end = Arc::new(watch::Sender::new(false));
-        let started = cluster::start(&config, &world, &site, &metrics, (&must_end, &broken));
+        let drains = draining.subscribe();
+        let started = cluster::start(&config, &world, &site, &metrics, drains, (&must_end, &broken));
         let replica = started?;
         let running = replica.as_ref().map(Started::running);
         let admin = Admin::new(
@@ -344,7 +345,12 @@ impl App {
         let written = reload::Written { config, dns, source, file };
         if let Some(replica) = &shared.cluster {
             let reloaded = shared.reloaded.subscribe();
-            background.spawn(cluster::share_heights(replica.clone(), shared.site.clone(), reloaded));
+            background.spawn(cluster::share_heights(
+                replica.clone(),
+                shared.site.clone(),
+                shared.metrics.clone(),
+                reloaded,
+            ));
         }
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let (alive, ends) = (shared.clone(), closing.subscribe());

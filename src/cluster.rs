@@ -84,6 +84,8 @@ pub struct Tools {
     pub seed: u64,
     /// Tells the rest of a heartbeat.
     pub local: Arc<dyn Fn() -> Local + Send + Sync>,
+    /// Whether the operator has drained the proxy.
+    pub is_drained: Arc<dyn Fn() -> bool + Send + Sync>,
     /// The instruments.
     pub metrics: Arc<Metrics>,
     /// Called when the process must end, since the work cannot be stopped otherwise.
@@ -273,6 +275,7 @@ mod tests {
             let start = tokio::time::Instant::now();
             let (failing, breaking, exiting) = (fails.clone(), is_broken.clone(), exits.clone());
             let tools = Tools {
+                is_drained: Arc::new(|| false),
                 open: Arc::new(move |_| {
                     let store = Arc::new(store.client("r1")) as Arc<dyn Store>;
                     Box::pin(async move { Ok(store) })

@@ -280,12 +280,13 @@ impl Pool {
         }
     }
 
-    /// Notes that another proxy showed a client the block at `height`, and returns whether the
-    /// height is believed: within the same limit.
-    pub fn shown_elsewhere(&self, height: u64) -> bool {
+    /// Notes that other proxies showed clients the blocks at these heights. The highest one that is
+    /// believed counts: one within the same limit, which comes back. Without a head there is none.
+    pub fn shown_elsewhere(&self, heights: impl IntoIterator<Item = u64>) -> Option<u64> {
         let snapshot = self.snapshot();
-        let is_believed = snapshot.head.is_some_and(|head| height <= head.saturating_add(snapshot.near));
-        if is_believed && self.served.fetch_max(height, Release) < height {
+        let limit = snapshot.head?.saturating_add(snapshot.near);
+        let height = heights.into_iter().filter(|height| *height <= limit).max().unwrap_or(0);
+        if self.served.fetch_max(height, Release) < height {
             self.served_by.store(NOBODY, Relaxed);
             // A full inbox has the state look at the height too.
             let _ = self.inbox.try_send(Input::ShownElsewhere);
@@ -296,7 +297,7 @@ impl Pool {
                 }
             }
         }
-        is_believed
+        Some(limit)
     }
 
     /// Waits until clients have been shown a higher block than at the wait before. For one task.

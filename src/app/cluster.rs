@@ -1,10 +1,10 @@
 //! The replica in its place: started with the networks, told of reloads, and left at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{StartError, World};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         moment::{Clock, Moment, boot_time},
     },
     config::Config,
-    domain::fleet::{LayerWord, NodeRef, NodeVerdict, ServedHead, ServingNode},
+    domain::fleet::{LayerWord, NodeRef, NodeVerdict, ReplicaName, ServedHead, ServingNode},
     door::site::{Served, Site},
     metrics::Metrics,
     pool::{Pool, node::Node, snapshot::Facts},
@@ -23,6 +23,9 @@ use crate::{
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// The longest time that the end of the proxy waits for the store, beside the hook's own time.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The least time between two lines of the log on heights that are not believed.
+const DOUBTS_TOLD: Duration = Duration::from_secs(60);
 
 /// A replica that runs, and the store's first word.
 pub(super) struct Started {
@@ -45,6 +48,7 @@ pub(super) fn start(
     world: &World,
     site: &Arc<ArcSwap<Site>>,
     metrics: &Arc<Metrics>,
+    draining: watch::Receiver<bool>,
     (must_end, broken): (&Arc<watch::Sender<bool>>, &Arc<watch::Sender<bool>>),
 ) -> Result<Option<Started>, StartError> {
     let Some(settings) = &config.cluster else { return Ok(None) };
@@ -54,6 +58,7 @@ pub(super) fn start(
         clock: clock(world),
         seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
         local: Arc::new(move || local(&site.load())),
+        is_drained: Arc::new(move || *draining.borrow()),
         metrics: metrics.clone(),
         exit: Arc::new(move |why| {
             error!("{why}");
@@ -95,11 +100,16 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, String> {
 
 /// Shares the heights that clients are shown with the other replicas, for as long as the networks
 /// of `site` stay; a reload begins anew.
-pub(super) async fn share_heights(running: Arc<Running>, site: Arc<ArcSwap<Site>>, mut reloaded: watch::Receiver<u64>) {
+pub(super) async fn share_heights(
+    running: Arc<Running>,
+    site: Arc<ArcSwap<Site>>,
+    metrics: Arc<Metrics>,
+    mut reloaded: watch::Receiver<u64>,
+) {
     loop {
         let mut sharing = JoinSet::new();
         for pool in site.load().networks.iter().flat_map(Served::pools) {
-            sharing.spawn(share(pool.clone(), running.clone()));
+            sharing.spawn(share(pool.clone(), running.clone(), metrics.clone()));
         }
         if reloaded.changed().await.is_err() {
             return;
@@ -107,16 +117,18 @@ pub(super) async fn share_heights(running: Arc<Running>, site: Arc<ArcSwap<Site>
     }
 }
 
-/// Shares the heights of one pool. The heights of others are taken over as far as the pool believes
-/// them, now or once its own nodes have come near.
-async fn share(pool: Arc<Pool>, running: Arc<Running>) {
+/// Shares the heights of one pool. Of the heights of others the highest that the pool believes is
+/// taken over, now or once its own nodes have come near.
+async fn share(pool: Arc<Pool>, running: Arc<Running>, metrics: Arc<Metrics>) {
     let (mut heights, mut changes) = (running.cluster().heights(), pool.subscribe());
     let place = (pool.network.to_string(), pool.layer.as_str().to_owned());
     let words = || pool.snapshot().nodes.iter().map(|known| known.verdict.as_str()).collect::<Vec<_>>();
-    let mut seen = words();
+    let (mut seen, mut doubts) = (words(), Doubts::default());
     loop {
-        if let Some(height) = heights.borrow_and_update().get(&place) {
-            pool.shown_elsewhere(*height);
+        if let Some(shown) = heights.borrow_and_update().get(&place)
+            && let Some(limit) = pool.shown_elsewhere(shown.values().copied())
+        {
+            doubts.note(&pool, shown, limit, &metrics);
         }
         // All arms are cancel-safe.
         tokio::select! {
@@ -134,6 +146,30 @@ async fn share(pool: Arc<Pool>, running: Arc<Running>) {
                 seen = now;
             }
         }
+    }
+}
+
+/// The heights of other replicas that are not believed: each is counted once, and the log tells one
+/// now and then.
+#[derive(Default)]
+struct Doubts {
+    known: BTreeMap<ReplicaName, u64>,
+    told: Option<Instant>,
+}
+
+impl Doubts {
+    fn note(&mut self, pool: &Pool, shown: &BTreeMap<ReplicaName, u64>, limit: u64, metrics: &Metrics) {
+        let doubted: BTreeMap<_, _> = shown.iter().filter(|(_, height)| **height > limit).collect();
+        for (replica, height) in doubted.iter().filter(|(replica, height)| self.known.get(**replica) != Some(**height))
+        {
+            metrics.cluster_height_doubted();
+            if self.told.is_none_or(|at| at.elapsed() >= DOUBTS_TOLD) {
+                self.told = Some(Instant::now());
+                let (network, layer) = (&*pool.network, pool.layer.as_str());
+                warn!(network, layer, %replica, height, limit, "the height of another replica is not believed");
+            }
+        }
+        self.known = doubted.into_iter().map(|(replica, height)| (replica.clone(), *height)).collect();
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     store: Arc<dyn Store>,
     bucket: Incarnation,
+    /// The operator has drained the proxy, as the rules know.
+    is_drained: bool,
     watch: Watch,
     /// The watch has listed all entries.
     is_synced: bool,
@@ -118,6 +120,7 @@ impl Driver {
             commands,
             store,
             bucket,
+            is_drained: false,
             watch,
             is_synced: false,
             heard: None,
@@ -168,6 +171,7 @@ impl Driver {
 
     /// Feeds all inputs that wait, and those that are due by now.
     fn settle(&mut self) {
+        self.look_at_the_drain();
         self.feed_all();
         for _ in 0..MOST_TICKS {
             let now = self.now();
@@ -202,6 +206,16 @@ impl Driver {
         }
     }
 
+    /// A switch of the operator is news for the election, and for the other replicas.
+    fn look_at_the_drain(&mut self) {
+        let is_drained = (self.tools.is_drained)();
+        if is_drained != self.is_drained {
+            self.is_drained = is_drained;
+            self.inputs.push_back(Feed::Lead(lease::Input::SetAside(is_drained)));
+            self.inputs.push_back(Feed::Member(membership::Input::Beat));
+        }
+    }
+
     /// How long nothing is due.
     fn wait(&self) -> Duration {
         let now = self.now();
@@ -217,7 +231,7 @@ impl Driver {
         self.note_fault(now);
         self.published.store(Arc::new(self.snapshot.clone()));
         self.heights.send_if_modified(|known| {
-            let heights = self.snapshot.heights_of_others();
+            let heights = self.snapshot.heights_of_others(now);
             let is_new = *known != heights;
             *known = heights;
             is_new

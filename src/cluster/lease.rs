@@ -46,6 +46,12 @@ use crate::domain::fleet::{Epoch, Lease, LeaseState, ReplicaName, Role, StoreRev
 
 /// The writes whose sending is remembered, for the watch to confirm.
 const REMEMBERED_WRITES: usize = 8;
+/// How often the time is doubled for which a replica whose hook failed lets others lead.
+const MOST_DOUBLINGS: u32 = 5;
+/// How often the pause is doubled between claims that come to nothing.
+const MOST_LOST: u32 = 8;
+/// How long a lease is left to a replica that asked and takes nothing, in heartbeats of the giver.
+const LEFT_FOR: u64 = 2;
 
 /// A request to the store that has no answer yet. There is one at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +92,7 @@ pub struct Leadership {
     /// The life of an earlier process of this replica that is known to be dead.
     previous: Option<Epoch>,
     is_eligible: bool,
+    is_set_aside: bool,
     is_stopping: bool,
     replaced_by: Option<Epoch>,
     state: State,
@@ -101,6 +108,8 @@ pub struct Leadership {
     /// How long the lease lasts from the sending of a write, in milliseconds. After a reload with
     /// longer times, those count from the first write that tells them to the others.
     length: u64,
+    /// How long the hook that fences may run, in milliseconds: in the same way.
+    fence_time: u64,
     /// The last write before that reload.
     last_of_length: u64,
     /// Why the lease is lost, until the state follows.
@@ -117,8 +126,12 @@ pub struct Leadership {
     asked: Option<ReplicaName>,
     /// Requests for the lease are not heard before.
     deaf_until: Moment,
-    /// The lease is not claimed before.
+    /// The lease is neither claimed nor asked for before.
     humble_until: Moment,
+    /// Claims in a row that the store did not take, while the key has stayed as it is.
+    lost_claims: u32,
+    /// Promotions in a row whose hook failed.
+    hook_failures: u32,
     duty: Duty,
     failures: u32,
     successes: u32,
@@ -136,6 +149,7 @@ impl Leadership {
             epoch: None,
             previous,
             is_eligible: false,
+            is_set_aside: false,
             is_stopping: false,
             replaced_by: None,
             state: State::Watching,
@@ -146,6 +160,7 @@ impl Leadership {
             sent: VecDeque::new(),
             hold: None,
             length: options.timing.lease,
+            fence_time: options.hook_timeout,
             last_of_length: 0,
             lost: None,
             is_claim_lost: false,
@@ -155,6 +170,8 @@ impl Leadership {
             asked: None,
             deaf_until: now,
             humble_until: now,
+            lost_claims: 0,
+            hook_failures: 0,
             duty: Duty::default(),
             failures: 0,
             successes: 0,
@@ -215,9 +232,10 @@ impl Leadership {
     }
 
     /// Whether this replica asks for the lease: the heartbeat carries the answer.
-    pub fn wants_lead(&self) -> bool {
+    pub fn wants_lead(&self, now: Moment) -> bool {
         let is_other = |lease: &Lease| lease.state == LeaseState::Held && lease.holder != self.me;
         self.options.preferred
+            && now >= self.humble_until
             && self.can_lead()
             && self.state == State::Watching
             && self.leader().is_some_and(|(_, lease)| is_other(lease))
@@ -230,7 +248,11 @@ impl Leadership {
 
     /// Whether nothing but the lease keeps this replica from leading.
     fn can_lead(&self) -> bool {
-        self.is_eligible && !self.is_stopping && self.replaced_by.is_none() && self.epoch.is_some()
+        self.is_eligible
+            && !self.is_set_aside
+            && !self.is_stopping
+            && self.replaced_by.is_none()
+            && self.epoch.is_some()
     }
 
     /// Why the lease has run out, if the replica leads and the lease has.
@@ -277,6 +299,8 @@ impl Leadership {
                     self.go(turn, now, State::Yielding, Reason::Stopping);
                 } else if !self.is_eligible {
                     self.go(turn, now, State::Yielding, Reason::Ineligible);
+                } else if self.is_set_aside {
+                    self.go(turn, now, State::Yielding, Reason::Drained);
                 } else if let Some(by) = self.asked.clone() {
                     self.go(turn, now, State::Yielding, Reason::Asked { by });
                 }
@@ -323,6 +347,7 @@ impl Leadership {
                 (self.hold, self.lost, self.next_beat) = (None, None, now);
                 (self.is_claim_lost, self.wants_read) = (false, false);
                 (self.length, self.last_of_length) = (self.options.timing.lease, self.sequence);
+                self.fence_time = self.options.hook_timeout;
             }
             State::Leading if from == State::Yielding => {
                 self.asked = None;
@@ -338,10 +363,12 @@ impl Leadership {
             State::Fenced => {
                 let term = self.hold.take().map(|hold| hold.term).unwrap_or_default();
                 if reason == Reason::HookFailed {
-                    self.humble_until = now.after(self.options.timing.failover.saturating_mul(2));
+                    self.hook_failures = (self.hook_failures + 1).min(MOST_DOUBLINGS);
+                    let humble = self.options.timing.failover.saturating_mul(1 << self.hook_failures);
+                    self.humble_until = now.after(humble);
                 }
                 let margin = self.options.timing.margin;
-                let run = (self.number(), term, self.options.hook_timeout);
+                let run = (self.number(), term, self.fence_time);
                 self.duty.fence(turn, now, margin, run);
                 (self.wants_read, self.has_read, self.asked) = (true, false, None);
                 // An answer from before the fence says nothing about the time after.
@@ -351,6 +378,8 @@ impl Leadership {
             State::Watching => {
                 if from == State::Yielding {
                     self.duty = Duty::default();
+                    // The replica that asked has its chance now, and none again at once.
+                    self.deaf_until = now.after(self.options.timing.failover);
                     turn.effects.push(Effect::Left);
                 }
                 if from != State::Candidate {
@@ -377,10 +406,27 @@ impl Leadership {
         self.duty.begin(turn, now, run);
     }
 
+    /// Lets more and more time pass before the next claim, where the store takes none and the key
+    /// stays as it is: the store is not asked all the time.
+    fn back_off(&mut self, now: Moment) {
+        let timing = self.options.timing;
+        if self.lost_claims > 0 {
+            let pause = timing.retry_pause(self.sequence) << self.lost_claims;
+            self.humble_until = self.humble_until.max(now.after(pause.min(timing.failover)));
+        }
+        self.lost_claims = (self.lost_claims + 1).min(MOST_LOST);
+    }
+
     /// A number for a write, a read or a hook.
     fn number(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
+    }
+
+    /// Whether this life has left the lease to another replica.
+    fn has_left(&self, lease: &Lease) -> bool {
+        let is_own = self.epoch.is_some_and(|epoch| lease.is_of(&self.me, epoch));
+        is_own && lease.state == LeaseState::Yielded
     }
 
     /// Why the lease may be claimed now, if so.
@@ -411,8 +457,13 @@ impl Leadership {
                     match (is_this_life, is_dead_life, is_free) {
                         (false, true, _) => (seen.since, Reason::Resumed),
                         (true, _, _) | (_, _, true) => (seen.since, Reason::LeaseFree),
+                        // This replica's own work has ended, and the one that asked does not come.
+                        _ if self.has_left(lease) => (
+                            seen.since.after(self.options.timing.heartbeat.saturating_mul(LEFT_FOR)),
+                            Reason::LeaseFree,
+                        ),
                         // The holder may have longer times, so that its lease lasts longer.
-                        _ => (seen.since.after(lease.failover.unwrap_or_default().max(failover)), Reason::LeaseFree),
+                        _ => (seen.since.after(self.options.timing.wait_for(lease.failover)), Reason::LeaseFree),
                     }
                 }
                 None => (seen.since.after(failover), Reason::LeaseFree),

@@ -42,9 +42,13 @@ pub struct Leader {
     pub revision: StoreRevision,
 }
 
-/// For each layer of each network, by their names, the highest block that another replica's clients
-/// were shown.
-pub type Heights = BTreeMap<(String, String), u64>;
+/// How long the heights of a silent replica count, in milliseconds: its clients have gone to other
+/// replicas, and the chain has passed the blocks.
+const KEPT_HEIGHTS: u64 = 5 * 60 * 1000;
+
+/// For each layer of each network, by their names, the highest block that the clients of each other
+/// replica were shown. All are kept: which one is believed is for the reader to say.
+pub type Heights = BTreeMap<(String, String), BTreeMap<ReplicaName, u64>>;
 
 /// The knowledge of one replica at one moment.
 #[derive(Clone, Debug)]
@@ -134,13 +138,14 @@ impl Snapshot {
     }
 
     /// The heights that clients of other replicas were shown. The heights of a replica that is gone
-    /// count too: its clients are not gone.
-    pub(super) fn heights_of_others(&self) -> Heights {
+    /// count for a while: its clients are not gone.
+    pub(super) fn heights_of_others(&self, now: Moment) -> Heights {
         let mut heights = Heights::new();
-        for peer in self.peers.iter().filter(|peer| peer.name != self.replica) {
+        let others = self.peers.iter().filter(|peer| peer.name != self.replica);
+        for peer in others.filter(|peer| now.since(peer.seen) <= KEPT_HEIGHTS) {
             for head in &peer.heartbeat.heads {
                 let place = (head.network.as_str().to_owned(), head.layer.as_str().to_owned());
-                let height = heights.entry(place).or_default();
+                let height = heights.entry(place).or_default().entry(peer.name.clone()).or_default();
                 *height = head.served.max(*height);
             }
         }
@@ -150,5 +155,36 @@ impl Snapshot {
     /// Milliseconds since the last news of the store: the age of this knowledge.
     pub fn age(&self, now: Moment) -> u64 {
         now.since(self.heard.unwrap_or(self.started))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        domain::fleet::{LayerWord, ServedHead},
+    };
+
+    /// The heights of all replicas are kept, and those of a silent replica for a while only.
+    #[test]
+    fn heights_of_a_replica_that_is_gone_are_let_go() {
+        let settings = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
+        let text = format!("{settings}[[el.primary]]\nhttp = \"http://a\"\n");
+        let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
+        let mut snapshot = Snapshot::new(&settings, Moment(0));
+        for (name, served, seen) in [("r1", 9, 0), ("r2", 1000, 0), ("r3", 7, 1000)] {
+            let mut heartbeat = Heartbeat::registration(1);
+            let (network, layer) = ("main".parse().unwrap(), LayerWord::El);
+            heartbeat.heads = vec![ServedHead { network, layer, served }];
+            snapshot.peers.push(Peer { name: name.parse().unwrap(), heartbeat, seen: Moment(seen) });
+        }
+        let heights = |now| -> Vec<u64> {
+            let heights = snapshot.heights_of_others(Moment(now));
+            heights.get(&("main".to_owned(), "el".to_owned())).into_iter().flat_map(BTreeMap::values).copied().collect()
+        };
+        assert_eq!(heights(KEPT_HEIGHTS), [1000, 7]);
+        assert_eq!(heights(KEPT_HEIGHTS + 1), [7]);
+        assert!(heights(KEPT_HEIGHTS + 1001).is_empty());
     }
 }

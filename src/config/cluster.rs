@@ -46,7 +46,7 @@ pub struct Cluster {
     pub safety_margin: Duration,
     /// How long a replica is silent before another takes over.
     pub failover_timeout: Duration,
-    /// The four times above, checked against each other.
+    /// The four times above, checked against each other and the time of `on_fence`.
     pub timing: Timing,
     /// Whether this replica asks another leader for the lease.
     pub preferred: bool,
@@ -163,7 +163,8 @@ impl Cluster {
         let count = nats.as_ref().map_or(1, Vec::len);
         r.check((1..=MAX_SERVERS).contains(&count), "nats", &[], "must name 1 to 16 servers");
         r.check(on_hook_timeout <= LONGEST_HOOK, "on_hook_timeout", &[], "must not be longer than a minute");
-        let timing = checked(&r, heartbeat, failure_threshold, safety_margin, failover_timeout);
+        let fence_hook = on_fence.is_some().then_some(on_hook_timeout);
+        let timing = checked(&r, heartbeat, failure_threshold, (safety_margin, failover_timeout), fence_hook);
         Some(Self {
             name: name?,
             replica: replica?,
@@ -220,17 +221,18 @@ fn checked(
     r: &Reader<'_>,
     heartbeat: Duration,
     failure_threshold: NonZeroU32,
-    safety_margin: Duration,
-    failover_timeout: Duration,
+    (safety_margin, failover_timeout): (Duration, Duration),
+    fence_hook: Option<Duration>,
 ) -> Option<Timing> {
-    let bad = match Timing::new(heartbeat, failure_threshold, safety_margin, failover_timeout) {
+    let bad = match Timing::new(heartbeat, failure_threshold, safety_margin, failover_timeout, fence_hook) {
         Ok(timing) => return Some(timing),
         Err(bad) => bad,
     };
     let (key, others): (_, &[&str]) = match bad {
         BadTiming::FailoverTooShort { .. } => {
-            ("failover_timeout", &["heartbeat", "failure_threshold", "safety_margin"])
+            ("failover_timeout", &["heartbeat", "failure_threshold", "safety_margin", "on_hook_timeout"])
         }
+        BadTiming::FailoverTooLong(_) => ("failover_timeout", &[]),
         BadTiming::HeartbeatTooShort(_) => ("heartbeat", &[]),
         BadTiming::ThresholdTooLow(_) => ("failure_threshold", &[]),
         BadTiming::MarginTooShort(_) => ("safety_margin", &[]),
@@ -274,7 +276,13 @@ mod tests {
     fn wrong_values_are_all_told_with_their_keys() {
         for (lines, key, words) in [
             ("failover_timeout = \"4s\"", "cluster.failover_timeout", "must be more than 4s, which is `heartbeat` 1s"),
+            (
+                "on_fence = \"/x\"\non_hook_timeout = \"9s\"",
+                "cluster.failover_timeout",
+                "more than 12s, which is `heartbeat` 1s * `failure_threshold` 3 + `on_hook_timeout` 9s",
+            ),
             ("heartbeat = \"4s\"", "cluster.failover_timeout", "more than 13s"),
+            ("failover_timeout = \"365d\"", "cluster.failover_timeout", "10 minutes at most"),
             ("heartbeat = \"10ms\"", "cluster.heartbeat", "50ms at least"),
             ("safety_margin = \"10ms\"", "cluster.safety_margin", "50ms at least"),
             ("failure_threshold = 0", "cluster.failure_threshold", "from 1 to"),
@@ -291,6 +299,7 @@ mod tests {
             assert_eq!(problem.path, key, "{lines}");
             assert!(problem.message.contains(words), "{lines}: {}", problem.message);
         }
+        assert!(read("on_lead = \"/x\"\non_hook_timeout = \"9s\"").is_ok(), "on_lead is bound by no time of others");
         let errors = whole("[cluster]").unwrap_err().to_string();
         for key in ["`name`", "`replica`", "`nats`"] {
             assert!(errors.contains(&format!("needs {key}")), "{errors}");

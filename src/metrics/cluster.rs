@@ -15,6 +15,7 @@ pub(super) struct Cluster {
     view_changes: IntCounterVec,
     store_failures: IntCounterVec,
     unreadable: IntCounterVec,
+    heights_doubted: IntCounterVec,
     heartbeat: HistogramVec,
 }
 
@@ -60,6 +61,11 @@ impl Cluster {
                 "Entries of the bucket that could not be read.",
                 &[],
             ),
+            heights_doubted: counter(
+                "steadfast_cluster_heights_doubted_total",
+                "Heights of other replicas that were not taken over, since no node of this replica is near.",
+                &[],
+            ),
             heartbeat: register(registry, heartbeat.expect("the names are constants")),
         }
     }
@@ -68,13 +74,21 @@ impl Cluster {
 impl Metrics {
     /// Has the counters of the cluster at 0.
     pub fn begin_cluster(&self) {
-        let Cluster { transitions: _, fences, cas_lost, view_changes, store_failures, unreadable, heartbeat } =
-            &self.cluster;
+        let Cluster {
+            transitions: _,
+            fences,
+            cas_lost,
+            view_changes,
+            store_failures,
+            unreadable,
+            heights_doubted,
+            heartbeat,
+        } = &self.cluster;
         for reason in ["lease_expired", "watch_silent", "taken", "recreated", "deleted", "hook_failed"] {
             fences.with_label_values(&[reason]).inc_by(0);
         }
         let none: &[&str] = &[];
-        for counter in [cas_lost, view_changes, store_failures, unreadable] {
+        for counter in [cas_lost, view_changes, store_failures, unreadable, heights_doubted] {
             counter.with_label_values(none).inc_by(0);
         }
         heartbeat.with_label_values(none);
@@ -108,6 +122,11 @@ impl Metrics {
     /// An entry of the bucket could not be read.
     pub fn cluster_unreadable(&self) {
         self.cluster.unreadable.with_label_values::<&str>(&[]).inc();
+    }
+
+    /// A height of another replica is not believed.
+    pub fn cluster_height_doubted(&self) {
+        self.cluster.heights_doubted.with_label_values::<&str>(&[]).inc();
     }
 
     /// A heartbeat ended, these seconds after it was sent.

@@ -337,6 +337,37 @@ fn the_preferred_replica_is_given_the_lease() {
     });
 }
 
+/// A25: a drained leader gives the lease away, stays a member, and all see the drain.
+#[test]
+fn a_drained_leader_gives_the_lease_to_another() {
+    run_simulated(15, async {
+        let (fleet, leader) = Fleet::of_three().await;
+        fleet.at(leader).operate("/drain").await;
+        let start = Instant::now();
+        let next = loop {
+            match fleet.leaders().await.first() {
+                Some(next) if *next != leader => break *next,
+                _ => assert!(start.elapsed() < LEASE, "{}", fleet.store.dump()),
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        sleep(FAILOVER).await;
+        let told = fleet.cluster(next).await;
+        let drained = |place: usize| told["replicas"][place]["drained"].as_bool().unwrap();
+        assert_eq!([0, 1, 2].map(drained), [0, 1, 2].map(|place| place == leader));
+        fleet.until_view("r0 active, r1 active, r2 active").await;
+        assert_eq!(fleet.at(leader).metric("steadfast_cluster_fences_total", "").await, 0.0);
+        // When the others are gone, a drained replica does not lead.
+        for place in (0..3).filter(|place| *place != leader) {
+            fleet.at(place).operate("/drain").await;
+        }
+        sleep(2 * FAILOVER).await;
+        assert!(fleet.leaders().await.is_empty());
+        fleet.at(leader).operate("/undrain").await;
+        assert_eq!(fleet.leader_within(LEASE).await, leader);
+    });
+}
+
 /// A24: a bucket that is made anew, or emptied, is a fence and a new start for all.
 #[test]
 fn a_bucket_that_is_another_is_joined_anew() {
@@ -354,6 +385,28 @@ fn a_bucket_that_is_another_is_joined_anew() {
             fleet.until_view("r0 active, r1 active, r2 active").await;
         }
         assert_ne!(fleet.cluster(leader).await["epoch"].as_u64().unwrap(), before);
+    });
+}
+
+/// R24: a view that cannot be is written over, and its lives end no replica again and again.
+#[test]
+fn a_view_that_cannot_be_is_written_over() {
+    use steadfast::domain::fleet::{self, Epoch, Incarnation, Member, MemberState, View};
+    run_simulated(16, async {
+        let (fleet, _) = Fleet::of_three().await;
+        let store = fleet.store.client("writer");
+        let key = steadfast::cluster::store::Key::of(&["view"]).unwrap();
+        let bucket = Incarnation(store.incarnation().await.unwrap().created().as_nanos());
+        let member = Member { epoch: Epoch(u64::MAX), state: MemberState::Active, other: Default::default() };
+        let members = ["r0", "r1", "r2"].map(|name| (name.parse().unwrap(), member.clone()));
+        let view = View { members: members.into(), ..View::default() };
+        let value = bytes::Bytes::from(fleet::encode(&view, bucket));
+        let seen = store.read(&key).await.unwrap().unwrap().revision;
+        store.compare_and_set(&key, seen, value, None).await.unwrap();
+        sleep(LEASE).await;
+        fleet.until_view("r0 active, r1 active, r2 active").await;
+        fleet.leader_within(FAILOVER + LEASE).await;
+        assert!(fleet.at(0).metric("steadfast_cluster_unreadable_total", "").await >= 1.0);
     });
 }
 

@@ -32,6 +32,8 @@ use crate::{
 const SERVER: &str = "STEADFAST_NATS_SERVER";
 /// The lease has room for a busy machine.
 const TIMES: &str = "heartbeat = \"500ms\"\nfailure_threshold = 6\nsafety_margin = \"1s\"\nfailover_timeout = \"6s\"\n";
+/// The longest that these times leave to `on_fence`.
+const HOOK_TIME: &str = "on_hook_timeout = \"2900ms\"\n";
 const FAILOVER: Duration = Duration::from_secs(6);
 /// For a machine that has other things to do.
 const SLACK: Duration = Duration::from_secs(20);
@@ -169,13 +171,13 @@ async fn hooks_run_at_promotion_and_fence() {
     let nats = Nats::start().await;
     let file = nats.folder.with_extension("hooks");
     let hook = |event: &str| format!("[\"/bin/sh\", \"-c\", \"echo {event} $STEADFAST_EVENT >> {}\"]", file.display());
-    let hooks = format!("on_lead = {}\non_fence = {}\n", hook("a"), hook("b"));
+    let hooks = format!("on_lead = {}\non_fence = {}\n{HOOK_TIME}", hook("a"), hook("b"));
     let first = Process::start(&nats.settings(0, &node, &hooks), &[]).await;
     let mut processes = vec![Some(first)];
     leader_within(&processes, FAILOVER + SLACK).await;
     let told = || std::fs::read_to_string(&file).unwrap_or_default();
     until("on_lead has run", async || told() == "a lead\n").await;
-    let broken = nats.settings(1, &node, "on_fence = \"/bin/false\"\n");
+    let broken = nats.settings(1, &node, &format!("on_fence = \"/bin/false\"\n{HOOK_TIME}"));
     processes.push(Some(Process::start(&broken, &[]).await));
     let second = processes[1].as_ref().unwrap();
     until("both are there", async || second.metric("steadfast_cluster_replicas{state=\"active\"}").await == 2.0).await;
@@ -200,7 +202,7 @@ async fn a_promotion_that_is_cut_short_or_fails_is_fenced() {
     let file = nats.folder.with_extension("cut");
     let name = file.display();
     let told = || std::fs::read_to_string(&file).unwrap_or_default();
-    let fence = format!("on_fence = [\"/bin/sh\", \"-c\", \"echo fence >> {name}\"]\non_hook_timeout = \"60s\"\n");
+    let fence = format!("on_fence = [\"/bin/sh\", \"-c\", \"echo fence >> {name}\"]\n{HOOK_TIME}");
     let slow =
         format!("on_lead = [\"/bin/sh\", \"-c\", \"echo lead >> {name}; sleep 5; echo late >> {name}\"]\n{fence}");
     let mut first = Process::start(&nats.settings(0, &node, &slow), &[]).await;

@@ -67,6 +67,9 @@ struct Replica {
     replica: String,
     state: String,
     role: String,
+    /// Told by no older version.
+    #[serde(default)]
+    drained: bool,
     epoch: Option<u64>,
     heard_ms_ago: u64,
     version: String,
@@ -116,7 +119,7 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
         let nodes = replica.serving.iter().map(|of| format!("{} {} {}", of.network, of.layer, of.node));
         rows.push(vec![
             replica.replica.clone(),
-            replica.state.clone(),
+            if replica.drained { format!("{}, drained", replica.state) } else { replica.state.clone() },
             replica.role.clone(),
             replica.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string()),
             format!("{} ms ago", replica.heard_ms_ago),
@@ -167,7 +170,7 @@ mod tests {
                 { "replica": "r1", "state": "active" }, { "replica": "r3", "state": "failed" },
             ] },
             "replicas": [{
-                "replica": "r1", "state": "active", "role": "watching", "epoch": 5, "heard_ms_ago": 40, "version": "1",
+                "replica": "r1", "state": "active", "role": "watching", "drained": true, "epoch": 5, "heard_ms_ago": 40, "version": "1",
                 "heads": [{ "network": "default", "layer": "el", "served": 77 }],
                 "serving": [{ "network": "default", "layer": "el", "node": "geth-1" }],
             }],
@@ -182,6 +185,7 @@ mod tests {
         let text = render(Some(&serde_json::from_value(told).unwrap()));
         assert!(text.starts_with("cluster eu: asked r1, which is watching\nlease: held by r2, term 9\n"), "{text}");
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        assert!(row("r1").contains("active, drained"), "{text}");
         assert!(row("r1").contains("default el 77") && row("r1").ends_with("default el geth-1"), "{text}");
         assert!(row("r3").contains("failed"), "{text}");
         assert!(text.ends_with("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");

@@ -157,7 +157,8 @@ impl Driver {
         let local = (self.tools.local)();
         heartbeat.role = self.lead.role();
         heartbeat.term = self.lead.term(now);
-        heartbeat.wants_lead = self.lead.wants_lead();
+        heartbeat.wants_lead = self.lead.wants_lead(now);
+        heartbeat.drained = self.is_drained;
         (heartbeat.heads, heartbeat.serving, heartbeat.verdicts) = (local.heads, local.serving, local.verdicts);
         env!("CARGO_PKG_VERSION").clone_into(&mut heartbeat.build);
     }

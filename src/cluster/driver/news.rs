@@ -91,7 +91,8 @@ impl Driver {
                 self.lead_sees(watched);
             }
             Key::View => {
-                let view = decode::<View>(text, &entry.value, self.bucket);
+                let view =
+                    decode::<View>(text, &entry.value, self.bucket).and_then(|view| view.checked(text, revision));
                 let view = view.map_err(|malformed| self.unreadable(&malformed)).ok();
                 self.member_sees(membership::Watched::View { revision, view });
             }

@@ -22,7 +22,12 @@ impl Leadership {
             }
             Input::Tick => {}
             Input::Drained => self.duty.drained(),
-            Input::HookDone { hook, is_ok } => self.duty.hook_done(hook, is_ok),
+            Input::HookDone { hook, is_ok } => {
+                self.duty.hook_done(hook, is_ok);
+                if self.duty.has_lead_hook_run() {
+                    self.hook_failures = 0;
+                }
+            }
             Input::Registered(epoch) => {
                 if self.epoch != Some(epoch) && self.hold.is_some() {
                     self.lost.get_or_insert(Reason::NewLife);
@@ -30,6 +35,7 @@ impl Leadership {
                 self.epoch = Some(epoch);
             }
             Input::Eligible(is_eligible) => self.is_eligible = is_eligible,
+            Input::SetAside(is_set_aside) => self.is_set_aside = is_set_aside,
             Input::Replaced { by } => {
                 self.replaced_by = Some(by);
                 self.lose(Reason::Replaced { by });
@@ -44,6 +50,8 @@ impl Leadership {
             Input::Reload(options) => {
                 // Writes that are sent already tell the others the times of before.
                 self.length = self.length.min(options.timing.lease);
+                let told = self.options.timing.failover.saturating_sub(self.options.timing.lease);
+                self.fence_time = self.fence_time.min(options.hook_timeout).min(told);
                 self.last_of_length = self.sequence;
                 self.options = options;
             }
@@ -129,7 +137,9 @@ impl Leadership {
             }
             None => {}
         }
-        self.copy.saw(revision, lease, now);
+        if self.copy.saw(revision, lease, now) {
+            self.lost_claims = 0;
+        }
     }
 
     /// A write of this life is in the store.
@@ -142,6 +152,7 @@ impl Leadership {
                 hold.sequence = hold.sequence.max(sequence);
                 if hold.sequence > self.last_of_length {
                     self.length = self.options.timing.lease;
+                    self.fence_time = self.options.hook_timeout;
                 }
                 hold.echoed = hold.echoed.max(echoed);
                 // Older writes cannot prolong the lease any more.
@@ -195,7 +206,11 @@ impl Leadership {
                 let is_stored = self.hold.as_ref().is_some_and(|hold| hold.sequence >= sequence);
                 self.wants_read |= !is_stored && !self.is_left;
             }
-            Err(WriteError::Unavailable) => self.is_claim_lost |= purpose == Purpose::Claim,
+            Err(WriteError::Unavailable) if purpose == Purpose::Claim => {
+                self.is_claim_lost = true;
+                self.back_off(now);
+            }
+            Err(WriteError::Unavailable) => {}
         }
     }
 

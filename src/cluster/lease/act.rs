@@ -12,7 +12,7 @@ impl Leadership {
     pub(super) fn act(&mut self, turn: &mut Turn, now: Moment) {
         if self.state == State::Yielding && self.duty.is_drained() && !self.duty.has_begun_fence_hook() {
             let term = self.hold.as_ref().map(|hold| hold.term).unwrap_or_default();
-            let run = (self.number(), term, self.options.hook_timeout);
+            let run = (self.number(), term, self.fence_time);
             self.duty.run(turn, now, HookKind::Fence, run);
         }
         if self.pending.is_some() || now < self.next_try {
@@ -74,7 +74,7 @@ impl Leadership {
         lease.failover = Some(self.options.timing.failover);
         // Fields of a newer version stay, whoever of this cluster wrote them.
         if let Some(before) = self.copy.entry.as_ref().and_then(|seen| seen.lease.as_ref()) {
-            lease.other = before.other.clone();
+            lease.carry(before);
         }
         if purpose == Purpose::Leave {
             lease.to = self.asked.clone().filter(|_| !self.is_stopping);

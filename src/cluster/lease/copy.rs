@@ -26,13 +26,15 @@ pub(super) struct LeaseCopy {
 }
 
 impl LeaseCopy {
-    /// Takes an entry, unless a newer one is known.
-    pub(super) fn saw(&mut self, revision: StoreRevision, lease: Option<Lease>, now: Moment) {
+    /// Takes an entry, unless a newer one is known. Whether the entry is new.
+    pub(super) fn saw(&mut self, revision: StoreRevision, lease: Option<Lease>, now: Moment) -> bool {
         self.is_listed = true;
-        if self.entry.as_ref().is_none_or(|seen| seen.revision < revision) {
+        let is_new = self.entry.as_ref().is_none_or(|seen| seen.revision < revision);
+        if is_new {
             self.entry = Some(Seen { revision, lease, since: now });
             self.absent_since = None;
         }
+        is_new
     }
 
     /// The key was deleted at `revision`.

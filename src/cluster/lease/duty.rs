@@ -177,6 +177,10 @@ impl Duty {
         self.hook == Hook::Ended { kind: HookKind::Lead, is_ok: false }
     }
 
+    pub(super) fn has_lead_hook_run(&self) -> bool {
+        self.hook == Hook::Ended { kind: HookKind::Lead, is_ok: true }
+    }
+
     pub(super) fn has_fence_hook_failed(&self) -> bool {
         self.hook == Hook::Ended { kind: HookKind::Fence, is_ok: false }
     }

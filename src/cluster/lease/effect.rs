@@ -180,6 +180,8 @@ pub enum Reason {
     Stopping,
     /// The replica is no active member of the view any more.
     Ineligible,
+    /// The operator has drained the proxy.
+    Drained,
     /// The work did not end in time, and the lease stays.
     YieldTimeout,
     /// A hook failed or ran for too long.
@@ -214,6 +216,7 @@ impl Reason {
             Self::Asked { .. } => "asked",
             Self::Stopping => "stopping",
             Self::Ineligible => "ineligible",
+            Self::Drained => "drained",
             Self::YieldTimeout => "yield_timeout",
             Self::HookFailed => "hook_failed",
             Self::Left => "left",

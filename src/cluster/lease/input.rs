@@ -36,6 +36,8 @@ pub enum Input {
     Registered(Epoch),
     /// Whether the view has this replica as an active member, which may lead.
     Eligible(bool),
+    /// Whether the operator has drained the proxy: a drained one does not lead.
+    SetAside(bool),
     /// A later process of this replica's name has registered: this process ends.
     Replaced {
         /// The later process's life.

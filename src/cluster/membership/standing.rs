@@ -69,6 +69,7 @@ pub fn with(view: &View, replica: &ReplicaName, epoch: Epoch, to: MemberState) -
     if let Some(oldest_kept) = lives.get(forgotten) {
         view.members.retain(|_, member| !gone(member) || member.epoch >= *oldest_kept);
     }
+    view.carry();
     Ok(view)
 }
 

@@ -246,7 +246,7 @@ impl World {
                     let replica = &self.replicas[at];
                     heartbeat.role = replica.lead.role();
                     heartbeat.term = replica.lead.term(clock);
-                    heartbeat.wants_lead = replica.lead.wants_lead();
+                    heartbeat.wants_lead = replica.lead.wants_lead(clock);
                     let write = Some((expected, fleet::encode(&*heartbeat, replica.bucket())));
                     let key = Key::Replica(replica.name.clone());
                     self.send(at, Request { from: From::Member(sequence), key, write });

@@ -79,6 +79,9 @@ pub struct Heartbeat {
     /// The replica is preferred, may lead, and asks the leader for the lease.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wants_lead: bool,
+    /// The operator has drained the replica, which does not lead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
     /// The newest view that the replica has.
     #[serde(default)]
     pub view: ViewNumber,
@@ -111,6 +114,7 @@ impl Heartbeat {
             role: Role::Watching,
             term: None,
             wants_lead: false,
+            drained: false,
             view: ViewNumber::default(),
             heads: Vec::new(),
             serving: Vec::new(),

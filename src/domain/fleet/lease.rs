@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     name::ReplicaName,
-    payload::{FORMAT, Unknown, payload},
+    payload::{FORMAT, Unknown, are_carried, payload},
     revision::{Epoch, Revision, StoreRevision, Term},
     word::words,
 };
@@ -51,6 +51,13 @@ impl Lease {
     pub fn held(holder: ReplicaName, stamp: Revision, term: Option<Term>) -> Self {
         let (failover, state, to) = (None, LeaseState::Held, None);
         Self { format: FORMAT, holder, stamp, term, failover, state, to, other: Unknown::new() }
+    }
+
+    /// Takes over the unknown fields of the lease before, unless they are too long to be written.
+    pub fn carry(&mut self, before: &Self) {
+        if are_carried([&before.other]) {
+            self.other = before.other.clone();
+        }
     }
 
     /// The term of a lease that stands at `revision`.

@@ -18,6 +18,17 @@ const LONGEST_PAYLOAD: usize = 1024 * 1024;
 /// Fields that this version does not know, by name, which are written back unchanged.
 pub type Unknown = BTreeMap<String, Value>;
 
+/// The most bytes of unknown fields, as JSON, that are written back: a value that grows too long
+/// could not be written at all.
+const MOST_CARRIED: usize = 16 * 1024;
+
+/// Whether these unknown fields are few enough to be written back.
+pub(super) fn are_carried<'o>(others: impl IntoIterator<Item = &'o Unknown>) -> bool {
+    let length = |other: &Unknown| serde_json::to_vec(other).map_or(usize::MAX, |bytes| bytes.len());
+    let filled = others.into_iter().filter(|other| !other.is_empty());
+    filled.map(length).fold(0, usize::saturating_add) <= MOST_CARRIED
+}
+
 /// A value that cannot be read as the payload of its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[error("the value at {key:?} is malformed: {why}")]

@@ -39,6 +39,38 @@ fn unknown_fields_and_words_come_back_unchanged() {
     assert_eq!(String::from_utf8(encode(&read, BUCKET)).unwrap(), view);
 }
 
+/// C14: unknown fields are written back as long as the value can be written.
+#[test]
+fn unknown_fields_that_are_too_long_are_dropped() {
+    let other = |length: usize| Unknown::from([("x".to_owned(), "y".repeat(length).into())]);
+    let lease = |length: usize| {
+        let mut before = Lease::held("a".parse().unwrap(), Revision { epoch: Epoch(1), sequence: 2 }, None);
+        let mut after = before.clone();
+        before.other = other(length);
+        after.carry(&before);
+        after.other.len()
+    };
+    assert_eq!((lease(16_000), lease(17_000)), (1, 0));
+    let view = |length: usize| {
+        let member = Member { epoch: Epoch(1), state: MemberState::Active, other: other(length) };
+        let members = ["a", "b"].map(|name| (name.parse().unwrap(), member.clone()));
+        let mut view = View { members: members.into(), ..View::default() };
+        view.carry();
+        view.unknown()
+    };
+    assert_eq!((view(8_000), view(9_000)), (2, 0));
+}
+
+/// R24: an epoch is the revision of an earlier entry.
+#[test]
+fn a_view_with_a_life_that_cannot_be_is_malformed() {
+    let member = Member { epoch: Epoch(8), state: MemberState::Active, other: Unknown::new() };
+    let view = View { members: [("a".parse().unwrap(), member)].into(), ..View::default() };
+    assert!(view.clone().checked("view", StoreRevision(8)).is_ok());
+    let why = view.checked("view", StoreRevision(7)).unwrap_err().to_string();
+    assert!(why.contains("\"view\" is malformed: epoch 8"), "{why}");
+}
+
 /// C2, R24: malformed values are errors that name the key and the fault.
 #[test]
 fn malformed_values_are_errors_that_name_the_key() {

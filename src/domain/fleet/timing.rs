@@ -10,7 +10,8 @@
 //! The leader counts from the moment at which the newest stored heartbeat was sent, and a follower
 //! from the moment at which the follower saw that heartbeat, which is later. So the leader stops
 //! before a follower begins, by `safety_margin` at least: the time for the last effect to end, and
-//! for clocks that run at different speeds.
+//! for clocks that run at different speeds. The hook that fences begins when the leader stops, and
+//! may run for longer: its whole time fits in before `failover_timeout` too.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -22,26 +23,32 @@ const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 /// that renews the lease is on the way.
 const FEWEST_FAILURES: u32 = 2;
 
+/// The longest silence before others take over: of a setting, and of one that an entry tells.
+const LONGEST_FAILOVER: Duration = Duration::from_secs(600);
+
 /// Why times do not fit together. The keys are those of `[cluster]`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTiming {
     /// A replica could take over before the leader has stopped.
     #[error(
         "`failover_timeout` is {failover_timeout:?} and must be more than {sum:?}, which is `heartbeat` {heartbeat:?} \
-         * `failure_threshold` {failure_threshold} + `safety_margin` {safety_margin:?}"
+         * `failure_threshold` {failure_threshold} + `{}` {:?}", .end.0, .end.1
     )]
     FailoverTooShort {
         /// The setting.
         failover_timeout: Duration,
-        /// `heartbeat * failure_threshold + safety_margin`.
+        /// `heartbeat * failure_threshold`, and the time for the end.
         sum: Duration,
         /// The setting.
         heartbeat: Duration,
         /// The setting.
         failure_threshold: u32,
-        /// The setting.
-        safety_margin: Duration,
+        /// The longest of the times that the end of a leader has, with its key.
+        end: (&'static str, Duration),
     },
+    /// A leader that died would be followed by none for too long.
+    #[error("`failover_timeout` is {0:?} and must be 10 minutes at most")]
+    FailoverTooLong(Duration),
     /// The heartbeat would load the store.
     #[error("`heartbeat` is {0:?} and must be 50ms at least")]
     HeartbeatTooShort(Duration),
@@ -69,7 +76,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The times of the settings.
+    /// The times of the settings. `fence_hook` is the time of the hook that fences, if there is
+    /// one.
     ///
     /// # Errors
     /// The times do not keep two leaders apart, or are too short.
@@ -78,6 +86,7 @@ impl Timing {
         failure_threshold: NonZeroU32,
         safety_margin: Duration,
         failover_timeout: Duration,
+        fence_hook: Option<Duration>,
     ) -> Result<Self, BadTiming> {
         if heartbeat < SHORTEST_HEARTBEAT {
             return Err(BadTiming::HeartbeatTooShort(heartbeat));
@@ -89,16 +98,17 @@ impl Timing {
         if failure_threshold < FEWEST_FAILURES {
             return Err(BadTiming::ThresholdTooLow(failure_threshold));
         }
+        if failover_timeout > LONGEST_FAILOVER {
+            return Err(BadTiming::FailoverTooLong(failover_timeout));
+        }
         let lease = heartbeat.saturating_mul(failure_threshold);
-        let sum = lease.saturating_add(safety_margin);
+        let end = match fence_hook {
+            Some(time) if time > safety_margin => ("on_hook_timeout", time),
+            _ => ("safety_margin", safety_margin),
+        };
+        let sum = lease.saturating_add(end.1);
         if failover_timeout <= sum {
-            return Err(BadTiming::FailoverTooShort {
-                failover_timeout,
-                sum,
-                heartbeat,
-                failure_threshold,
-                safety_margin,
-            });
+            return Err(BadTiming::FailoverTooShort { failover_timeout, sum, heartbeat, failure_threshold, end });
         }
         Ok(Self {
             heartbeat: millis(heartbeat),
@@ -107,6 +117,12 @@ impl Timing {
             failover: millis(failover_timeout),
             fall: failure_threshold,
         })
+    }
+
+    /// How long to wait for a leader whose lease tells this `failover_timeout`: the longer of both
+    /// times, and no longer than a setting may be.
+    pub(crate) fn wait_for(&self, told: Option<u64>) -> u64 {
+        told.unwrap_or_default().min(millis(LONGEST_FAILOVER)).max(self.failover)
     }
 
     /// A pause before a failed request to the store is repeated: an eighth to a quarter of a
@@ -136,7 +152,7 @@ mod tests {
 
     fn timing(heartbeat: u64, threshold: u32, margin: u64, failover: u64) -> Result<Timing, BadTiming> {
         let [heartbeat, margin, failover] = [heartbeat, margin, failover].map(Duration::from_millis);
-        Timing::new(heartbeat, threshold.try_into().unwrap(), margin, failover)
+        Timing::new(heartbeat, threshold.try_into().unwrap(), margin, failover, None)
     }
 
     /// A26, A27.
@@ -153,7 +169,27 @@ mod tests {
         assert_eq!(timing(10, 3, 1000, 6000), Err(BadTiming::HeartbeatTooShort(Duration::from_millis(10))));
         assert_eq!(timing(1000, 1, 1000, 6000), Err(BadTiming::ThresholdTooLow(1)));
         assert!(timing(1000, 2, 1000, 6000).is_ok());
+        assert!(timing(1000, 3, 1000, 600_000).is_ok());
+        assert_eq!(timing(1000, 3, 1000, 600_001), Err(BadTiming::FailoverTooLong(Duration::from_millis(600_001))));
         assert_eq!(timing(1000, 3, 0, 6000), Err(BadTiming::MarginTooShort(Duration::ZERO)));
+    }
+
+    /// A20: the hook that fences ends before another replica begins.
+    #[test]
+    fn the_hook_that_fences_counts_in_the_sum() {
+        let with = |failover: u64, hook: u64| {
+            let [heartbeat, failover, hook] = [1000, failover, hook].map(Duration::from_millis);
+            Timing::new(heartbeat, NonZeroU32::new(3).unwrap(), heartbeat, failover, Some(hook))
+        };
+        assert!(with(8001, 5000).is_ok());
+        let error = with(8000, 5000).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`failover_timeout` is 8s and must be more than 8s, which is `heartbeat` 1s * `failure_threshold` 3 + \
+             `on_hook_timeout` 5s"
+        );
+        assert!(with(4001, 500).is_ok());
+        assert!(with(4000, 500).unwrap_err().to_string().ends_with("+ `safety_margin` 1s"));
     }
 
     /// A32.

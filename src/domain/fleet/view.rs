@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     name::ReplicaName,
-    payload::{FORMAT, Unknown, payload},
-    revision::Epoch,
+    payload::{FORMAT, Malformed, Unknown, are_carried, payload},
+    revision::{Epoch, StoreRevision},
     word::words,
 };
 
@@ -59,6 +59,27 @@ impl Default for View {
 }
 
 impl View {
+    /// The view, as the value at `key` with that revision.
+    ///
+    /// # Errors
+    /// A member has a life that cannot be: an epoch is the revision of an earlier entry.
+    pub fn checked(self, key: &str, revision: StoreRevision) -> Result<Self, Malformed> {
+        match self.members.values().find(|member| member.epoch.0 > revision.0) {
+            Some(Member { epoch, .. }) => {
+                Err(Malformed::new(key, format!("epoch {epoch} is above the entry's revision")))
+            }
+            None => Ok(self),
+        }
+    }
+
+    /// Drops unknown fields that are too long to be written.
+    pub fn carry(&mut self) {
+        if !are_carried(self.members.values().map(|member| &member.other).chain([&self.other])) {
+            self.other.clear();
+            self.members.values_mut().for_each(|member| member.other.clear());
+        }
+    }
+
     /// The replicas that take part, with their lives.
     pub fn active(&self) -> impl Iterator<Item = (&ReplicaName, Epoch)> {
         let active = self.members.iter().filter(|(_, member)| member.state == MemberState::Active);

@@ -102,6 +102,7 @@ fn told(peer: &Peer, snapshot: &Snapshot, now: Moment) -> Value {
         "epoch": heartbeat.epoch,
         "term": heartbeat.term,
         "wants_lead": heartbeat.wants_lead,
+        "drained": heartbeat.drained,
         "view": heartbeat.view,
         "heard_ms_ago": now.since(*seen),
         "version": heartbeat.build,

@@ -25,6 +25,18 @@ impl Fleet {
         u64::from_str_radix(&height[2..], 16).unwrap()
     }
 
+    /// Another replica has shown this height, and is gone.
+    async fn lie(&self, served: u64) -> impl Store {
+        let store = self.store.client("liar");
+        let bucket = Incarnation(store.incarnation().await.unwrap().created().as_nanos());
+        let mut lie = Heartbeat::registration(7);
+        let (network, layer) = ("default".parse().unwrap(), LayerWord::El);
+        lie.heads = vec![ServedHead { network, layer, served }];
+        let key = Key::of(&["replica", "liar"]).unwrap();
+        store.create(&key, Bytes::from(fleet::encode(&lie, bucket)), None).await.unwrap();
+        store
+    }
+
     /// Two replicas before the same two nodes, each with another one first, in one view.
     async fn of_two_before_two() -> Self {
         let mut fleet = Self::before(2).await;
@@ -36,27 +48,43 @@ impl Fleet {
     }
 }
 
-/// R3 of the promises: a client that alternates between replicas sees no height fall, though the
-/// first node of one is a block behind the first node of the other.
-#[test]
-fn a_client_that_alternates_sees_no_height_fall() {
-    run_simulated(11, async {
-        let fleet = Fleet::of_two_before_two().await;
-        fleet.devnet.el(1).set_fault(Fault::Lag { blocks: 1 });
-        let mut highest = 0;
-        for _ in 0..20 {
-            fleet.devnet.chain().mine(1);
-            let mined = Instant::now();
-            while mined.elapsed() < Duration::from_secs(4) {
-                for place in 0..2 {
-                    let height = fleet.height(place).await;
-                    assert!(height >= highest, "r{place} shows {height} after {highest}");
-                    highest = height;
-                    sleep(NEWS).await;
-                }
+/// A client that alternates between two replicas, the first node of one a block behind the first
+/// node of the other, sees each height once it has come.
+async fn alternate(fleet: &Fleet) {
+    fleet.devnet.el(1).set_fault(Fault::Lag { blocks: 1 });
+    let mut highest = 0;
+    for _ in 0..20 {
+        fleet.devnet.chain().mine(1);
+        let mined = Instant::now();
+        while mined.elapsed() < Duration::from_secs(4) {
+            for place in 0..2 {
+                let height = fleet.height(place).await;
+                assert!(height >= highest, "r{place} shows {height} after {highest}");
+                highest = height;
+                sleep(NEWS).await;
             }
         }
-        assert_eq!(highest, fleet.devnet.chain().head().number);
+    }
+    assert_eq!(highest, fleet.devnet.chain().head().number);
+}
+
+/// R3 of the promises.
+#[test]
+fn a_client_that_alternates_sees_no_height_fall() {
+    run_simulated(11, async { alternate(&Fleet::of_two_before_two().await).await });
+}
+
+/// R3: one height that no replica believes does not put the others aside, and is told once.
+#[test]
+fn one_lie_puts_no_other_height_aside() {
+    run_simulated(14, async {
+        let fleet = Fleet::of_two_before_two().await;
+        fleet.lie(fleet.devnet.chain().head().number + 1_000_000).await;
+        alternate(&fleet).await;
+        for place in 0..2 {
+            let doubted = fleet.at(place).metric("steadfast_cluster_heights_doubted_total", "").await;
+            assert_eq!(doubted, 1.0, "r{place}");
+        }
     });
 }
 
@@ -67,13 +95,7 @@ fn a_height_that_no_node_bears_out_is_not_taken_over() {
     run_simulated(12, async {
         let fleet = Fleet::of_two_before_two().await;
         let head = fleet.devnet.chain().head().number;
-        let store = fleet.store.client("liar");
-        let bucket = Incarnation(store.incarnation().await.unwrap().created().as_nanos());
-        let mut lie = Heartbeat::registration(7);
-        let (network, layer) = ("default".parse().unwrap(), LayerWord::El);
-        lie.heads = vec![ServedHead { network, layer, served: head + 1000 }];
-        let key = Key::of(&["replica", "liar"]).unwrap();
-        store.create(&key, Bytes::from(fleet::encode(&lie, bucket)), None).await.unwrap();
+        let store = fleet.lie(head + 1000).await;
         sleep(Duration::from_secs(2)).await;
         for place in 0..2 {
             let told = fleet.cluster(place).await;

@@ -22,11 +22,24 @@ fn a_leader_that_is_asked_finishes_and_yields() {
     assert_eq!((lease.state.clone(), lease.to.clone()), (LeaseState::Yielded, Some(name("other"))));
     bench.store(sequence, 11);
     assert_eq!(bench.last(), (State::Yielding, State::Watching, Reason::Left));
-    // The lease is left to the other, for the failover timeout.
-    bench.at(11_999);
+    // The lease is left to the other for two heartbeats. Then the giver, whose work has ended, may
+    // claim, and hears no request for a while.
+    bench.at(7999);
     assert_eq!(bench.lead.state(), State::Watching);
-    bench.at(12_000);
+    bench.at(8000);
     assert_eq!(bench.lead.state(), State::Candidate);
+    let sequence = bench.written();
+    bench.store(sequence, 12);
+    assert_eq!(bench.lead.state(), State::Leading);
+    bench.input(Input::Asked { by: name("other") });
+    assert_eq!(bench.lead.state(), State::Leading);
+    // A third one does not know whether that work has ended.
+    let mut third = Bench::new();
+    let to = Some(name("fourth"));
+    third.watch(told(11, Lease { state: LeaseState::Yielded, to, ..foreign(3, 2, None) }));
+    third.watch(Watched::Synced);
+    third.at(5999);
+    assert_eq!(third.lead.state(), State::Watching);
     // The other takes the lease at once.
     let mut other = Bench::new();
     let to = Some(name("me"));
@@ -57,11 +70,11 @@ fn a_leader_that_cannot_finish_goes_on() {
 fn a_preferred_replica_asks_while_another_leads() {
     let mut bench = Bench::with(Options { preferred: true, ..options() }, None);
     bench.watch(Watched::Synced);
-    assert!(!bench.lead.wants_lead());
+    assert!(!bench.lead.wants_lead(Moment(bench.now)));
     bench.watch(told(7, foreign(3, 1, None)));
-    assert!(bench.lead.wants_lead());
+    assert!(bench.lead.wants_lead(Moment(bench.now)));
     bench.input(Input::Eligible(false));
-    assert!(!bench.lead.wants_lead());
+    assert!(!bench.lead.wants_lead(Moment(bench.now)));
 }
 
 /// A29.
@@ -81,6 +94,27 @@ fn a_stop_releases_the_lease() {
     other.watch(told(11, Lease { state: LeaseState::Released, ..foreign(3, 2, None) }));
     other.watch(Watched::Synced);
     assert_eq!(other.lead.state(), State::Candidate);
+}
+
+/// A25: a drained replica does not lead, does not ask, and takes part again when the drain is over.
+#[test]
+fn a_drained_leader_gives_the_lease_away() {
+    let mut bench = Bench::leading();
+    bench.input(Input::SetAside(true));
+    assert_eq!(bench.last(), (State::Leading, State::Yielding, Reason::Drained));
+    end_work(&mut bench);
+    let (sequence, _, lease) = bench.newest_write();
+    assert_eq!((lease.state, lease.to), (LeaseState::Released, None));
+    bench.store(sequence, 11);
+    bench.at(60_000);
+    assert_eq!(bench.lead.state(), State::Watching);
+    bench.input(Input::SetAside(false));
+    assert_eq!(bench.lead.state(), State::Candidate);
+    let mut bench = Bench::with(Options { preferred: true, ..options() }, None);
+    bench.watch(told(7, foreign(3, 1, None)));
+    bench.watch(Watched::Synced);
+    bench.input(Input::SetAside(true));
+    assert!(!bench.lead.wants_lead(Moment(0)));
 }
 
 /// A5, A29.
@@ -109,4 +143,40 @@ fn a_stop_that_takes_too_long_is_fenced() {
     }
     bench.at(10_000);
     assert_eq!(bench.last(), (State::Yielding, State::Fenced, Reason::YieldTimeout));
+}
+
+/// A19: a preferred replica whose `on_lead` fails neither claims nor asks for a while, and for
+/// longer each time.
+#[test]
+fn a_preferred_replica_whose_hook_fails_is_humble() {
+    let mut bench = Bench::with(Options { preferred: true, ..options() }, None);
+    bench.watch(Watched::Synced);
+    bench.at(6000);
+    let mut revision = 10;
+    let mut fail = |bench: &mut Bench, is_ok: bool| {
+        revision += 10;
+        let sequence = bench.written();
+        bench.store(sequence, revision);
+        assert_eq!(bench.lead.state(), State::Leading);
+        let hook = bench.hook(HookKind::Lead).unwrap();
+        bench.input(Input::HookDone { hook, is_ok });
+        bench.watch(told(revision + 1, foreign(3, revision, None)));
+        end_work(bench);
+        bench.read(Some((revision + 1, foreign(3, revision, None))));
+        assert_eq!(bench.lead.state(), State::Watching);
+        let fenced = bench.now;
+        while !bench.lead.wants_lead(Moment(bench.now)) {
+            bench.now += 500;
+            revision += 1;
+            bench.watch(told(revision + 1, foreign(3, revision, None)));
+        }
+        let humble = bench.now - fenced;
+        let yielded = Lease { state: LeaseState::Yielded, to: Some(name("me")), ..foreign(3, revision, None) };
+        bench.watch(told(revision + 2, yielded));
+        assert_eq!(bench.lead.state(), State::Candidate);
+        revision += 2;
+        humble
+    };
+    let times: Vec<_> = [false, false, false, true, false].map(|is_ok| fail(&mut bench, is_ok)).into();
+    assert_eq!(times, [12_000, 24_000, 48_000, 0, 12_000]);
 }

@@ -33,6 +33,14 @@ fn a_leader_with_longer_times_is_given_them() {
     bench.at(9000);
     assert_eq!(bench.lead.state(), State::Candidate);
     assert_eq!(bench.newest_write().2.failover, Some(6000));
+    // A time that no setting may have is not waited for.
+    let mut bench = Bench::new();
+    bench.watch(told(7, Lease { failover: Some(u64::MAX), ..foreign(3, 1, None) }));
+    bench.watch(Watched::Synced);
+    bench.at(599_999);
+    assert_eq!(bench.lead.state(), State::Watching);
+    bench.at(600_000);
+    assert_eq!(bench.lead.state(), State::Candidate);
     // Shorter times of the leader change nothing for this replica.
     let mut bench = Bench::new();
     bench.watch(told(7, Lease { failover: Some(2000), ..foreign(3, 1, None) }));
@@ -62,6 +70,31 @@ fn a_longer_lease_counts_from_the_first_write_that_tells() {
     // A shorter one counts at once.
     bench.input(Input::Reload(with(2000, 4000)));
     assert_eq!(bench.lead.lease_end(), Some(Moment(10_000)));
+}
+
+/// A20, A26: the same with the hook that fences, which ends before the others may begin.
+#[test]
+fn a_longer_hook_counts_from_the_first_write_that_tells() {
+    let fence_ends = |tells: bool| {
+        let mut bench = Bench::leading();
+        let timing = Timing { failover: 30_000, ..TIMING };
+        bench.input(Input::Reload(Options { timing, hook_timeout: 20_000, ..options() }));
+        if tells {
+            bench.at(7000);
+            let sequence = bench.written();
+            bench.store(sequence, 11);
+        }
+        let fenced = bench.now;
+        bench.watch(told(12, foreign(9, 1, None)));
+        bench.input(Input::Drained);
+        while !bench.effects.iter().any(|effect| matches!(effect, Effect::AbortHook { .. })) {
+            let next = bench.lead.next_due().expect("the hook has an end").0;
+            bench.at(next);
+        }
+        bench.now - fenced
+    };
+    assert_eq!(fence_ends(false), 2000);
+    assert_eq!(fence_ends(true), 20_000);
 }
 
 /// A12.
@@ -274,5 +307,33 @@ fn a_lease_of_an_unknown_state_is_held() {
     bench.at(5999);
     assert_eq!(bench.lead.state(), State::Watching);
     bench.at(6000);
+    assert_eq!(bench.lead.state(), State::Candidate);
+}
+
+/// A32: claims that the store refuses while the key stays as it is are made less and less often.
+#[test]
+fn claims_that_come_to_nothing_are_made_less_often() {
+    let mut bench = Bench::new();
+    bench.watch(told(7, foreign(3, 1, None)));
+    bench.watch(Watched::Synced);
+    let claims_until = |bench: &mut Bench, until: u64| {
+        let before = bench.transitions.len();
+        while let Some(due) = bench.lead.next_due().filter(|due| due.0 <= until) {
+            bench.at(due.0);
+            if bench.lead.state() == State::Candidate {
+                let sequence = bench.written();
+                bench.wrote(sequence, Err(WriteError::Unavailable));
+                bench.input(Input::Link { is_ok: true });
+            }
+        }
+        (bench.transitions.len() - before) / 2
+    };
+    let first = claims_until(&mut bench, 60_000);
+    assert!((8..=18).contains(&first), "{first} claims");
+    let later = claims_until(&mut bench, 120_000);
+    assert!((9..=11).contains(&later), "{later} claims");
+    // Another entry is another chance.
+    bench.watch(told(8, foreign(3, 2, None)));
+    bench.at(bench.now + 6000);
     assert_eq!(bench.lead.state(), State::Candidate);
 }

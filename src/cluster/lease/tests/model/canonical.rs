@@ -174,6 +174,7 @@ impl<H: Hasher> Canon<'_, H> {
             epoch,
             previous,
             is_eligible,
+            is_set_aside,
             is_stopping,
             replaced_by,
             state,
@@ -185,6 +186,7 @@ impl<H: Hasher> Canon<'_, H> {
             hold,
             // There is no reload in the model.
             length: _,
+            fence_time: _,
             last_of_length: _,
             lost,
             is_claim_lost,
@@ -194,6 +196,8 @@ impl<H: Hasher> Canon<'_, H> {
             asked,
             deaf_until,
             humble_until,
+            lost_claims,
+            hook_failures,
             duty,
             failures,
             successes,
@@ -201,7 +205,8 @@ impl<H: Hasher> Canon<'_, H> {
             next_beat,
         } = lead;
         let failover = options.timing.failover;
-        self.put((me, is_eligible, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
+        self.put((me, is_eligible, is_set_aside, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
+        self.put((lost_claims, hook_failures));
         self.put((wants_read, has_read, asked, failures, successes, epoch.is_some(), previous.is_some()));
         epoch.iter().chain(previous).for_each(|epoch| self.revision(epoch.0));
         match state {

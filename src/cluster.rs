@@ -137,7 +137,7 @@ impl FirstAttempt {
     /// Waits for the outcome, no longer than `patience`. A store that is not reached is no error.
     ///
     /// # Errors
-    /// The store refuses in a way that only another setting, or another server, can change.
+    /// A setting is wrong, so that no later attempt can succeed.
     pub async fn outcome(self, patience: Duration) -> Result<(), String> {
         timeout(patience, self.0).await.ok().and_then(Result::ok).unwrap_or(Ok(()))
     }

@@ -73,6 +73,8 @@ pub struct Snapshot {
     pub heard: Option<Moment>,
     /// Why the newest request to the store failed, or why there is no connection to the store.
     pub fault: Option<String>,
+    /// When the store was last found set back to an earlier state, as a restored backup is.
+    pub set_back: Option<Moment>,
     /// The nodes as all replicas see them.
     pub fleet: Fleet,
     /// The last fence of this process: when, and why.
@@ -97,6 +99,7 @@ impl Snapshot {
             peers: Vec::new(),
             heard: None,
             fault: None,
+            set_back: None,
             fleet: Fleet::default(),
             last_fence: None,
             started: now,

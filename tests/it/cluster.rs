@@ -354,6 +354,28 @@ fn a_bucket_that_is_another_is_joined_anew() {
     });
 }
 
+/// A bucket that comes back with an earlier state is joined anew by all, and by a new replica with
+/// them.
+#[test]
+fn a_bucket_that_was_set_back_is_joined_anew() {
+    run_simulated(8, async {
+        let (mut fleet, _) = Fleet::of_three().await;
+        assert!(fleet.cluster(0).await["store"]["set_back_seconds_ago"].is_null());
+        let backup = fleet.store.backup();
+        sleep(Duration::from_secs(15)).await;
+        fleet.store.restore(&backup);
+        fleet.launch(3, "").await;
+        let start = Instant::now();
+        while fleet.cluster(0).await["store"]["set_back_seconds_ago"].is_null() {
+            fleet.leaders().await;
+            assert!(start.elapsed() < 2 * FAILOVER, "nobody saw that the bucket was set back");
+            sleep(Duration::from_millis(50)).await;
+        }
+        fleet.leader_within(3 * FAILOVER).await;
+        fleet.until_view("r0 active, r1 active, r2 active, r3 active").await;
+    });
+}
+
 /// Calls never depend on NATS: a refusal is told, ends nothing, and is tried again.
 #[test]
 fn a_store_that_refuses_ends_no_start() {

@@ -149,8 +149,11 @@ impl Watcher {
             return self.tell(Event::Synced { incarnation: look.incarnation }).await;
         }
         let listing = self.link.list(&self.prefix).await?;
-        self.listed = (listing.incarnation == look.incarnation).then_some(look);
-        for event in self.copy.listed(listing) {
+        let is_of_look = listing.incarnation == look.incarnation;
+        let events = self.copy.listed(Instant::now(), listing);
+        // A listing that the copy left aside is looked at again, though the bucket may not change.
+        self.listed = (is_of_look && !events.is_empty()).then_some(look);
+        for event in events {
             self.tell(event).await?;
         }
         Ok(())

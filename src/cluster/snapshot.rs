@@ -1,6 +1,6 @@
 //! The cluster as a replica knows the cluster, for status and metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     fleet::{self, Fleet},
@@ -22,7 +22,7 @@ pub struct Peer {
     /// The replica.
     pub name: ReplicaName,
     /// The newest heartbeat.
-    pub heartbeat: Heartbeat,
+    pub heartbeat: Arc<Heartbeat>,
     /// When this replica saw the heartbeat.
     pub seen: Moment,
 }
@@ -64,11 +64,11 @@ pub struct Snapshot {
     /// The later process of this name that took the place.
     pub replaced_by: Option<Epoch>,
     /// The view.
-    pub view: Option<(ViewNumber, View)>,
+    pub view: Option<(ViewNumber, Arc<View>)>,
     /// The newest lease, whoever holds the lease.
     pub leader: Option<Leader>,
     /// The replicas that were heard of, this one included, in the order of their names.
-    pub peers: Vec<Peer>,
+    pub peers: Arc<[Peer]>,
     /// When the store last sent any news; none before the first news.
     pub heard: Option<Moment>,
     /// Why the newest request to the store failed, or why there is no connection to the store.
@@ -76,7 +76,7 @@ pub struct Snapshot {
     /// When the store was last found set back to an earlier state, as a restored backup is.
     pub set_back: Option<Moment>,
     /// The nodes as all replicas see them.
-    pub fleet: Fleet,
+    pub fleet: Arc<Fleet>,
     /// The last fence of this process: when, and why.
     pub last_fence: Option<(Moment, String)>,
     /// When this process started.
@@ -96,22 +96,21 @@ impl Snapshot {
             replaced_by: None,
             view: None,
             leader: None,
-            peers: Vec::new(),
+            peers: Arc::default(),
             heard: None,
             fault: None,
             set_back: None,
-            fleet: Fleet::default(),
+            fleet: Arc::default(),
             last_fence: None,
             started: now,
         }
     }
 
-    /// Takes up the knowledge of the rules.
+    /// Takes up the knowledge of the rules, but for heartbeats and view.
     pub(super) fn update(&mut self, now: Moment, lead: &Leadership, member: &Membership) {
         self.state = member.state().cloned();
         self.epoch = member.epoch();
         self.replaced_by = member.replaced_by();
-        self.view = member.view().map(|(number, view)| (number, view.clone()));
         self.role = lead.role();
         self.lease = lead.may_begin(now).zip(lead.lease_end());
         self.leader = lead.leader().map(|(revision, lease)| Leader {
@@ -121,14 +120,26 @@ impl Snapshot {
             state: lease.state.clone(),
             revision,
         });
-        let peer = |(name, heartbeat, seen): (&ReplicaName, &Heartbeat, Moment)| Peer {
+    }
+
+    /// Takes up heartbeats and view, where these are others. Costs with the number of replicas.
+    pub(super) fn update_fleet(&mut self, now: Moment, member: &Membership) {
+        let view = member.view().filter(|(number, _)| self.view.as_ref().is_none_or(|(known, _)| known != number));
+        match (view, member.view()) {
+            (Some((number, view)), _) => self.view = Some((number, Arc::new(view.clone()))),
+            (None, Some(_)) => {}
+            (None, None) => self.view = None,
+        }
+        let peer = |(name, heartbeat, seen): (&ReplicaName, &Arc<Heartbeat>, Moment)| Peer {
             name: name.clone(),
             heartbeat: heartbeat.clone(),
             seen,
         };
         self.peers = member.heartbeats().map(peer).collect();
         let verdicts = fleet::verdicts(self);
-        self.fleet.update(now, verdicts);
+        if *self.fleet.verdicts() != verdicts {
+            Arc::make_mut(&mut self.fleet).update(now, verdicts);
+        }
     }
 
     /// Notes a fence.

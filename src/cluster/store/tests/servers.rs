@@ -87,6 +87,16 @@ impl Servers {
         }
     }
 
+    /// Keeps a copy of the files of a server that was killed, for [`Servers::put_back`].
+    pub(super) fn keep(&self, place: usize) {
+        copy(&self.folder.join(format!("n{place}")), &self.folder.join(format!("kept{place}")));
+    }
+
+    /// Gives a server the files that were kept.
+    pub(super) fn put_back(&self, place: usize) {
+        copy(&self.folder.join(format!("kept{place}")), &self.folder.join(format!("n{place}")));
+    }
+
     /// Removes the files of a server that was killed.
     pub(super) fn forget(&self, place: usize) {
         fs::remove_dir_all(self.folder.join(format!("n{place}"))).expect("the files");
@@ -143,6 +153,11 @@ impl Drop for Servers {
         (0..self.count()).for_each(|place| self.kill(place));
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-r").args([from, to]).status().expect("a copy");
+    assert!(status.success());
 }
 
 fn binary() -> PathBuf {

@@ -1,10 +1,10 @@
 //! The file by which a process knows that the process before, of the same replica, is dead.
 //!
-//! The file holds the last life's bucket and epoch, and a mark of the place of writing: this start of
-//! the machine, and the number of the file. A copy, a backup that was put back and a file that
-//! another machine wrote have another mark, and tell of no life. The process that holds the file's lock wrote
-//! them, or follows a process that has ended: the system drops the lock with the process, and a
-//! process that is frozen keeps the lock.
+//! The file holds the last life's bucket and epoch, and a mark of the place of writing: this start
+//! of the machine, and the number of the file. A copy, a backup that was put back and a file that
+//! another machine wrote have another mark, and tell of no life. The process that holds the file's
+//! lock wrote them, or follows a process that has ended: the system drops the lock with the
+//! process, and a process that is frozen keeps the lock.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -76,7 +76,7 @@ impl Peers {
         self.0.retain(|_, peer| peer.is_listed);
     }
 
-    /// Forgets replicas that were silent for so many milliseconds, `most` at most, and tells of them.
+    /// Forgets replicas that were silent for so many milliseconds, `most` at most. Returns them.
     pub(super) fn forget(
         &mut self,
         now: Moment,

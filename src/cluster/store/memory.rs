@@ -126,8 +126,8 @@ impl Memory {
         Backup(self.lock().bucket.clone())
     }
 
-    /// Sets the bucket back, as a restored disk does: the same incarnation, with earlier entries and
-    /// revisions. Watchers are not told; a listing finds it.
+    /// Sets the bucket back, as a restored disk does: the same incarnation, with earlier entries
+    /// and revisions. Watchers are not told; a listing finds it.
     pub fn restore(&self, backup: &Backup) {
         self.change(|server| server.replace(backup.0.clone()));
     }

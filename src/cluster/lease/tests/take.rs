@@ -22,7 +22,7 @@ fn a_silent_leader_is_followed_after_the_timeout() {
     assert!(bench.effects.contains(&Effect::CasLost));
 }
 
-/// A bucket that is another, or was set back, may tell of a lease that was given away, while a lease
+/// A bucket that is another, or was set back, may tell of a lease that was given away, while one
 /// that the bucket has lost lasts yet.
 #[test]
 fn a_free_lease_of_another_bucket_is_waited_for() {

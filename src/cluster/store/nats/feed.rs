@@ -32,8 +32,10 @@ const WAITING_EVENTS: usize = 256;
 /// The first and the longest pause after a session that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// A listing that took long is followed by a rest of so many times its length, a minute at most.
-const REST: (u32, Duration) = (20, Duration::from_secs(60));
+/// A listing is followed by a rest of so many times its length.
+const REST: u32 = 20;
+/// The longest such rest.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The watcher's end of the task, which ends when this is dropped.
 pub(super) struct NatsFeed {
@@ -142,8 +144,8 @@ impl Watcher {
         messages.map_err(|error| fault(link.because(&error.to_string())))
     }
 
-    /// Lists the bucket, tells the difference, and returns when to list again. A bucket that has not
-    /// changed since the last listing is not listed again.
+    /// Lists the bucket, tells the difference, and returns when to list again. A bucket that is as
+    /// when last listed is not listed again.
     async fn list(&mut self, is_first: bool) -> Result<Instant, End> {
         let (relist, began) = (self.link.options.relist, Instant::now());
         let look = self.link.found_or_made().await?;
@@ -189,10 +191,10 @@ impl Watcher {
     }
 }
 
-/// The time from a listing that took so long to the next one: each entry is a request, so a bucket of
-/// many entries is listed seldom.
+/// The time from a listing that took so long to the next one: each entry is a request, so a bucket
+/// of many entries is listed seldom.
 fn rest(relist: Duration, took: Duration) -> Duration {
-    relist.max(took.saturating_mul(REST.0).min(REST.1))
+    relist.max(took.saturating_mul(REST).min(LONGEST_REST))
 }
 
 #[cfg(test)]

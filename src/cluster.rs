@@ -324,8 +324,8 @@ mod tests {
         Running::start(&settings, tools).unwrap()
     }
 
-    /// Knowledge that has not changed costs nothing anew, however many replicas there were: parts of
-    /// two snapshots are one.
+    /// Knowledge that has not changed costs nothing anew, however many replicas there were: parts
+    /// of two snapshots are one.
     #[tokio::test(start_paused = true)]
     async fn knowledge_that_is_the_same_is_made_once() {
         let store = Memory::new(Settings::default());

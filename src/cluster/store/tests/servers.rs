@@ -109,6 +109,15 @@ impl Servers {
         let signal = if is_frozen { "-STOP" } else { "-CONT" };
         let status = Command::new("kill").args([signal, &id]).status().expect("a signal");
         assert!(status.success());
+        // The signal is sent, and each thread stops when it comes to that.
+        let is_stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let tasks = || fs::read_dir(format!("/proc/{id}/task")).expect("the threads").flatten();
+        while is_frozen && !tasks().all(is_stopped) {
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn address(&self, place: usize) -> SocketAddr {

@@ -139,7 +139,7 @@ impl FirstAttempt {
     /// Waits for the outcome, no longer than `patience`. A store that is not reached is no error.
     ///
     /// # Errors
-    /// The store refuses in a way that only another setting, or another server, can change.
+    /// A setting is wrong, so that no later attempt can succeed.
     pub async fn outcome(self, patience: Duration) -> Result<(), String> {
         timeout(patience, self.0).await.ok().and_then(Result::ok).unwrap_or(Ok(()))
     }
@@ -257,6 +257,7 @@ mod tests {
         store::{
             Store,
             memory::{Memory, Settings},
+            nats::OpenError,
         },
         *,
     };
@@ -301,6 +302,69 @@ mod tests {
             sleep(Duration::from_secs(30)).await;
             assert!(is_broken.load(SeqCst) && running.cluster().leads().is_none());
             assert_eq!(exits.lock().unwrap().len(), usize::from(leads));
+        }
+    }
+
+    /// A replica over a store in memory, which cannot be opened while there is an error.
+    fn running(store: &Memory, error: &Arc<Mutex<Option<OpenError>>>) -> (Running, FirstAttempt) {
+        let cluster = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
+        let text = format!("{cluster}[[el.primary]]\nhttp = \"http://a\"\n");
+        let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
+        let (store, error, start) = (store.clone(), error.clone(), tokio::time::Instant::now());
+        let tools = Tools {
+            open: Arc::new(move |_| {
+                let store = Arc::new(store.client("r1")) as Arc<dyn Store>;
+                let outcome = error.lock().unwrap().clone().map_or(Ok(store), Err);
+                Box::pin(async move { outcome })
+            }),
+            clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
+            seed: 1,
+            local: Arc::new(Local::default),
+            is_drained: Arc::new(|| false),
+            metrics: Arc::new(Metrics::new()),
+            exit: Arc::new(|_| {}),
+            broken: Arc::new(|| {}),
+        };
+        Running::start(&settings, tools).unwrap()
+    }
+
+    /// Knowledge that has not changed costs nothing anew, however many replicas there were: parts
+    /// of two snapshots are one.
+    #[tokio::test(start_paused = true)]
+    async fn knowledge_that_is_the_same_is_made_once() {
+        let store = Memory::new(Settings::default());
+        let (running, _) = running(&store, &Arc::default());
+        sleep(Duration::from_secs(30)).await;
+        let cluster = running.cluster();
+        let one = cluster.snapshot();
+        sleep(Duration::from_secs(5)).await;
+        let two = cluster.snapshot();
+        assert!(two.peers[0].seen > one.peers[0].seen && Arc::ptr_eq(&one.fleet, &two.fleet));
+        let (before, after) = (one.view.as_ref().unwrap(), two.view.as_ref().unwrap());
+        assert!(before.0 == after.0 && Arc::ptr_eq(&before.1, &after.1));
+        store.cut("r1");
+        sleep(Duration::from_millis(10)).await;
+        let one = cluster.snapshot();
+        sleep(Duration::from_secs(10)).await;
+        let two = cluster.snapshot();
+        assert!(one.lease.is_some() && two.lease.is_none() && Arc::ptr_eq(&one.peers, &two.peers));
+    }
+
+    /// A wrong setting ends the start. A refusal ends nothing, is told, and is tried again.
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_setting_alone_ends_the_start() {
+        let too_old = OpenError::TooOld { server: "n1".to_owned(), version: "2.9.0".to_owned() };
+        let refused = OpenError::Refused("authorization violation".to_owned());
+        let setting = OpenError::Setting("no such file".to_owned());
+        for (error, ends) in [(too_old, false), (refused, false), (setting, true)] {
+            let refusal = Arc::new(Mutex::new(Some(error.clone())));
+            let (running, first) = running(&Memory::new(Settings::default()), &refusal);
+            assert_eq!(first.outcome(Duration::from_secs(1)).await.is_err(), ends, "{error}");
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(running.cluster().snapshot().fault, Some(error.to_string()));
+            *refusal.lock().unwrap() = None;
+            sleep(Duration::from_secs(30)).await;
+            assert!(running.cluster().leads().is_some());
         }
     }
 }

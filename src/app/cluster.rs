@@ -19,7 +19,7 @@ use crate::{
     pool::{Pool, node::Node, snapshot::Facts},
 };
 
-/// How long the start waits for the first word of the store, while clients are served already.
+/// How long the start waits to hear that a setting is wrong, while clients are served already.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// The longest time that the end of the proxy waits for the store, beside the hook's own time.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -72,10 +72,10 @@ pub(super) fn start(
     Ok(Some(Started { running: Arc::new(running), first }))
 }
 
-/// Waits a moment for the store's first word.
+/// Waits a moment for the outcome of the first attempt at the store.
 ///
 /// # Errors
-/// The store is reached, and refuses.
+/// A setting is wrong.
 pub(super) async fn heard(started: Option<Started>) -> Result<(), StartError> {
     match started {
         Some(Started { first, .. }) => first.outcome(FIRST_WORD).await.map_err(StartError::Cluster),

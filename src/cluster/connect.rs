@@ -8,7 +8,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Tools,
@@ -107,11 +107,11 @@ impl Connecting {
                 }
                 Err(error) => {
                     self.tools.metrics.cluster_store_failed();
-                    let told = if error.may_pass() { Ok(()) } else { Err(format!("cluster: {error}")) };
-                    let is_refused = told.is_err();
-                    // A start that is refused says why by itself.
-                    if !(self.tell_first(told) && is_refused) {
-                        self.note(Some(error.to_string()));
+                    // Calls never depend on NATS: a wrong setting alone ends the start.
+                    let told = if error.is_setting() { Err(format!("cluster: {error}")) } else { Ok(()) };
+                    // A start that ends says why by itself.
+                    if !(self.tell_first(told) && error.is_setting()) {
+                        self.note(Some(&error));
                     }
                 }
             }
@@ -126,10 +126,15 @@ impl Connecting {
     }
 
     /// Notes why there is no connection. A fault that goes on is logged once.
-    fn note(&self, fault: Option<String>) {
+    fn note(&self, error: Option<&OpenError>) {
         let before = self.snapshot.load_full();
-        if let Some(why) = fault.as_ref().filter(|_| before.fault != fault) {
-            warn!(why, "the cluster's store is not reached: calls go on, and this replica takes no part");
+        let fault = error.map(ToString::to_string);
+        if let Some(error) = error.filter(|_| before.fault != fault) {
+            if error.is_refusal() || error.is_setting() {
+                error!(why = %error, "the cluster's store refuses this replica: calls go on, and it takes no part");
+            } else {
+                warn!(why = %error, "the cluster's store is not reached: calls go on, and this replica takes no part");
+            }
         }
         self.snapshot.store(Arc::new(Snapshot { fault, ..Snapshot::clone(&before) }));
     }

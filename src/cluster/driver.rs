@@ -21,6 +21,7 @@ use futures_util::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::sleep,
 };
 use tracing::{error, info, warn};
@@ -87,11 +88,15 @@ pub(super) struct Driver {
     member: Membership,
     inputs: VecDeque<Feed>,
     requests: FuturesUnordered<BoxFuture<'static, Feed>>,
+    /// Requests whose outcome changes nothing.
+    aside: JoinSet<()>,
     hook: Option<RunningHook>,
     epoch_file: Option<EpochFile>,
     /// Hears of the end of the leave.
     leaving: Option<oneshot::Sender<()>>,
     snapshot: Snapshot,
+    /// The news of heartbeats and view that are in the snapshot.
+    told: Option<u64>,
     /// Why the newest request to the store failed; none where the store has answered.
     fault: Arc<Mutex<Option<String>>>,
     /// When a request last failed; none after a while without.
@@ -128,10 +133,12 @@ impl Driver {
             member,
             inputs,
             requests: FuturesUnordered::new(),
+            aside: JoinSet::new(),
             hook: None,
             epoch_file,
             leaving: None,
             snapshot,
+            told: None,
             fault: Arc::default(),
             failed: None,
         }
@@ -226,7 +233,12 @@ impl Driver {
 
     fn publish(&mut self) {
         let now = self.now();
+        while self.aside.try_join_next().is_some() {}
         self.snapshot.update(now, &self.lead, &self.member);
+        if self.told != Some(self.member.news()) {
+            self.told = Some(self.member.news());
+            self.snapshot.update_fleet(now, &self.member);
+        }
         self.snapshot.heard = self.heard;
         self.note_fault(now);
         self.published.store(Arc::new(self.snapshot.clone()));

@@ -62,9 +62,6 @@ impl Fleet {
 
     /// Takes up other verdicts.
     pub(super) fn update(&mut self, now: Moment, verdicts: Verdicts) {
-        if self.verdicts == verdicts {
-            return;
-        }
         for change in changes(now, &self.verdicts, &verdicts) {
             if self.changes.len() == KEPT_CHANGES {
                 self.changes.pop_front();
@@ -79,7 +76,7 @@ impl Fleet {
 pub(super) fn verdicts(snapshot: &Snapshot) -> Verdicts {
     let mut verdicts = Verdicts::new();
     let Some((_, view)) = &snapshot.view else { return verdicts };
-    for peer in &snapshot.peers {
+    for peer in &*snapshot.peers {
         let state = peer.heartbeat.epoch.and_then(|epoch| view.state_of(&peer.name, epoch));
         if !matches!(state, Some(MemberState::Active | MemberState::Draining)) {
             continue;
@@ -125,6 +122,8 @@ fn changes(at: Moment, before: &Verdicts, after: &Verdicts) -> Vec<Change> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         cluster::snapshot::Peer,
@@ -172,6 +171,7 @@ mod tests {
         let text = format!("{settings}[[el.primary]]\nhttp = \"http://a\"\n");
         let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
         let mut snapshot = Snapshot::new(&settings, Moment(0));
+        let mut peers = Vec::new();
         let mut view = View::default();
         let lives = [
             ("active", 5, MemberState::Active, 5),
@@ -188,12 +188,13 @@ mod tests {
             let mut heartbeat = Heartbeat::registration(1);
             heartbeat.epoch = Some(Epoch(heard_of));
             heartbeat.verdicts = vec![NodeVerdict { node: node("a"), verdict: "up".into(), last_error: None }];
-            snapshot.peers.push(Peer { name, heartbeat, seen: Moment(0) });
+            peers.push(Peer { name, heartbeat: Arc::new(heartbeat), seen: Moment(0) });
         }
-        let stranger = Peer { name: "stranger".parse().unwrap(), ..snapshot.peers[0].clone() };
-        snapshot.peers.push(stranger);
+        let stranger = Peer { name: "stranger".parse().unwrap(), ..peers[0].clone() };
+        peers.push(stranger);
+        snapshot.peers = peers.into();
         assert!(verdicts(&snapshot).is_empty(), "without a view there is no member");
-        snapshot.view = Some((ViewNumber(1), view));
+        snapshot.view = Some((ViewNumber(1), Arc::new(view)));
         let counted: Vec<_> = verdicts(&snapshot)[&node("a")].keys().map(ToString::to_string).collect();
         assert_eq!(counted, ["active", "draining"]);
     }

@@ -10,16 +10,22 @@
 //! lease, and so did all that the store took before. A replica that was paused judges nobody.
 
 mod input;
+mod peers;
+mod silence;
 mod standing;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::VecDeque, sync::Arc};
 
 pub use self::{
     input::{Effect, Input, Transition, Turn, Watched},
     standing::{Illegal, MemberChange, can_become, changes, with},
+};
+use self::{
+    peers::{Peer, Peers},
+    silence::is_there,
 };
 use super::{lease::WriteError, moment::Moment};
 use crate::domain::fleet::{
@@ -33,17 +39,6 @@ const REMEMBERED_BEATS: usize = 8;
 /// The least time between two heartbeats, in milliseconds.
 const BEAT_GAP: u64 = 50;
 
-/// The newest heartbeat of a replica.
-#[derive(Clone, Debug)]
-struct Peer {
-    revision: StoreRevision,
-    heartbeat: Option<Box<Heartbeat>>,
-    /// When this replica first saw this revision.
-    since: Moment,
-    /// Told since the watch began.
-    is_listed: bool,
-}
-
 /// The membership of a replica.
 #[derive(Clone, Debug)]
 pub struct Membership {
@@ -53,7 +48,9 @@ pub struct Membership {
     timing: Timing,
     state: Option<MemberState>,
     epoch: Option<Epoch>,
-    peers: BTreeMap<ReplicaName, Peer>,
+    peers: Peers,
+    /// Rises with the news of the watch: heartbeats and view may be others.
+    news: u64,
     view: Option<(ViewNumber, View)>,
     synced_at: Option<Moment>,
     /// The own key's newest revision that is known.
@@ -74,6 +71,7 @@ pub struct Membership {
     next_beat: Moment,
     next_try: Moment,
     next_view: Moment,
+    next_forget: Moment,
 }
 
 impl Membership {
@@ -86,7 +84,8 @@ impl Membership {
             timing,
             state: None,
             epoch: None,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
+            news: 0,
             view: None,
             synced_at: None,
             revision: None,
@@ -104,6 +103,7 @@ impl Membership {
             next_beat: now,
             next_try: now,
             next_view: now,
+            next_forget: now,
         }
     }
 
@@ -149,8 +149,13 @@ impl Membership {
     }
 
     /// The newest heartbeats, with the moments at which they were seen.
-    pub fn heartbeats(&self) -> impl Iterator<Item = (&ReplicaName, &Heartbeat, Moment)> {
-        self.peers.iter().filter_map(|(name, peer)| Some((name, peer.heartbeat.as_deref()?, peer.since)))
+    pub fn heartbeats(&self) -> impl Iterator<Item = (&ReplicaName, &Arc<Heartbeat>, Moment)> {
+        self.peers.iter().filter_map(|(name, peer)| Some((name, peer.heartbeat.as_ref()?, peer.since)))
+    }
+
+    /// Another number whenever the heartbeats or the view may be others.
+    pub fn news(&self) -> u64 {
+        self.news
     }
 
     /// The later process of this name that took the place.
@@ -166,23 +171,22 @@ impl Membership {
     }
 
     fn watched(&mut self, turn: &mut Turn, now: Moment, watched: Watched) {
+        self.news += 1;
         match watched {
             Watched::Heartbeat { replica, revision, heartbeat } => {
                 if replica == self.me {
                     self.saw_own(turn, revision, heartbeat.as_deref(), true);
                 }
-                let peer = self.peers.entry(replica);
-                let fresh = Peer { revision, heartbeat, since: now, is_listed: true };
-                let peer = peer.or_insert_with(|| fresh.clone());
-                peer.is_listed = true;
-                if peer.revision < revision {
-                    *peer = fresh;
+                let fresh = Peer::new(revision, heartbeat.map(Arc::from), now);
+                let (me, view) = (&self.me, self.view.as_ref().map(|(_, view)| view));
+                let is_member =
+                    |name: &ReplicaName| view.is_some_and(|view| view.members.get(name).is_some_and(is_there));
+                if !self.peers.heard(replica, fresh, |name| name == me || is_member(name)) {
+                    turn.effects.push(Effect::Unheard);
                 }
             }
             Watched::Gone { replica, revision } => {
-                if self.peers.get(&replica).is_some_and(|peer| peer.revision < revision) {
-                    self.peers.remove(&replica);
-                }
+                self.peers.gone(&replica, revision);
                 if replica == self.me && self.revision.is_some_and(|own| own < revision) {
                     self.revision = None;
                 }
@@ -196,17 +200,17 @@ impl Membership {
             }
             Watched::Synced => {
                 self.synced_at = Some(now);
-                self.peers.retain(|_, peer| peer.is_listed);
-                if !self.peers.contains_key(&self.me) {
+                self.peers.synced();
+                if self.peers.get(&self.me).is_none() {
                     self.revision = None;
                 }
             }
             Watched::Reset => {
                 self.synced_at = None;
-                self.peers.values_mut().for_each(|peer| peer.is_listed = false);
+                self.peers.reset();
             }
             Watched::Recreated => {
-                self.peers.clear();
+                self.peers = Peers::default();
                 self.sent.clear();
                 (self.view, self.synced_at, self.revision, self.echoed) = (None, None, None, None);
                 (self.pending, self.pending_view, self.wants_read) = (None, None, false);
@@ -372,6 +376,9 @@ impl Membership {
         if self.pending.is_none() && now >= self.next_try {
             self.write_own(turn, now);
         }
+        if now >= self.next_forget {
+            self.forget(turn, now);
+        }
         if self.pending_view.is_none()
             && now >= self.next_view
             && let Some(view) = self.proposal(now)
@@ -434,29 +441,6 @@ impl Membership {
         }
     }
 
-    /// The members that were not heard of for the failover timeout.
-    fn silent(&self, now: Moment) -> impl Iterator<Item = (&ReplicaName, Epoch)> {
-        let judges = self.sure_until().is_some_and(|until| now < until);
-        self.deadlines().filter(move |(_, _, at)| judges && now >= *at).map(|(name, epoch, _)| (name, epoch))
-    }
-
-    /// When each other member is silent for too long.
-    fn deadlines(&self) -> impl Iterator<Item = (&ReplicaName, Epoch, Moment)> {
-        let members = self.view.iter().flat_map(|(_, view)| &view.members);
-        members.filter(|(name, _)| **name != self.me).filter_map(|(name, member)| {
-            if !matches!(member.state, MemberState::Active | MemberState::Draining) {
-                return None;
-            }
-            let synced = self.synced_at?;
-            let peer = self.peers.get(name);
-            // A later life of the replica speaks for no earlier one.
-            let later = peer.and_then(|peer| Some(peer.heartbeat.as_ref()?.epoch_at(peer.revision)));
-            let is_later = later.is_some_and(|later| later > member.epoch);
-            let since = peer.filter(|_| !is_later).map_or(synced, |peer| peer.since.max(synced));
-            Some((name, member.epoch, since.after(self.timing.failover)))
-        })
-    }
-
     /// When time alone changes something next; [`Input::Tick`] is wanted then.
     pub fn next_due(&self, now: Moment) -> Option<Moment> {
         if self.replaced_by.is_some() {
@@ -471,8 +455,7 @@ impl Membership {
         };
         let steps = (self.state == Some(MemberState::Failed)).then_some(now);
         let silent = self.deadlines().map(|(_, _, at)| at).min().filter(|_| self.state == Some(MemberState::Active));
-        let judges = self.sure_until().is_some_and(|until| now < until);
-        let silent = silent.filter(|at| *at > now || judges).map(|at| at.max(self.next_view));
+        let silent = silent.filter(|at| *at > now || self.judges(now)).map(|at| at.max(self.next_view));
         let wishes = self.proposal(now).map(|_| self.next_view);
         let view = silent.into_iter().chain(wishes).min().filter(|_| self.pending_view.is_none());
         request.into_iter().chain(steps).chain(view).min()

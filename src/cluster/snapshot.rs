@@ -1,6 +1,6 @@
 //! The cluster as a replica knows the cluster, for status and metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     fleet::{self, Fleet},
@@ -22,7 +22,7 @@ pub struct Peer {
     /// The replica.
     pub name: ReplicaName,
     /// The newest heartbeat.
-    pub heartbeat: Heartbeat,
+    pub heartbeat: Arc<Heartbeat>,
     /// When this replica saw the heartbeat.
     pub seen: Moment,
 }
@@ -68,17 +68,19 @@ pub struct Snapshot {
     /// The later process of this name that took the place.
     pub replaced_by: Option<Epoch>,
     /// The view.
-    pub view: Option<(ViewNumber, View)>,
+    pub view: Option<(ViewNumber, Arc<View>)>,
     /// The newest lease, whoever holds the lease.
     pub leader: Option<Leader>,
     /// The replicas that were heard of, this one included, in the order of their names.
-    pub peers: Vec<Peer>,
+    pub peers: Arc<[Peer]>,
     /// When the store last sent any news; none before the first news.
     pub heard: Option<Moment>,
     /// Why the newest request to the store failed, or why there is no connection to the store.
     pub fault: Option<String>,
+    /// When the store was last found set back to an earlier state, as a restored backup is.
+    pub set_back: Option<Moment>,
     /// The nodes as all replicas see them.
-    pub fleet: Fleet,
+    pub fleet: Arc<Fleet>,
     /// The last fence of this process: when, and why.
     pub last_fence: Option<(Moment, String)>,
     /// When this process started.
@@ -98,21 +100,21 @@ impl Snapshot {
             replaced_by: None,
             view: None,
             leader: None,
-            peers: Vec::new(),
+            peers: Arc::default(),
             heard: None,
             fault: None,
-            fleet: Fleet::default(),
+            set_back: None,
+            fleet: Arc::default(),
             last_fence: None,
             started: now,
         }
     }
 
-    /// Takes up the knowledge of the rules.
+    /// Takes up the knowledge of the rules, but for heartbeats and view.
     pub(super) fn update(&mut self, now: Moment, lead: &Leadership, member: &Membership) {
         self.state = member.state().cloned();
         self.epoch = member.epoch();
         self.replaced_by = member.replaced_by();
-        self.view = member.view().map(|(number, view)| (number, view.clone()));
         self.role = lead.role();
         self.lease = lead.may_begin(now).zip(lead.lease_end());
         self.leader = lead.leader().map(|(revision, lease)| Leader {
@@ -122,14 +124,26 @@ impl Snapshot {
             state: lease.state.clone(),
             revision,
         });
-        let peer = |(name, heartbeat, seen): (&ReplicaName, &Heartbeat, Moment)| Peer {
+    }
+
+    /// Takes up heartbeats and view, where these are others. Costs with the number of replicas.
+    pub(super) fn update_fleet(&mut self, now: Moment, member: &Membership) {
+        let view = member.view().filter(|(number, _)| self.view.as_ref().is_none_or(|(known, _)| known != number));
+        match (view, member.view()) {
+            (Some((number, view)), _) => self.view = Some((number, Arc::new(view.clone()))),
+            (None, Some(_)) => {}
+            (None, None) => self.view = None,
+        }
+        let peer = |(name, heartbeat, seen): (&ReplicaName, &Arc<Heartbeat>, Moment)| Peer {
             name: name.clone(),
             heartbeat: heartbeat.clone(),
             seen,
         };
         self.peers = member.heartbeats().map(peer).collect();
         let verdicts = fleet::verdicts(self);
-        self.fleet.update(now, verdicts);
+        if *self.fleet.verdicts() != verdicts {
+            Arc::make_mut(&mut self.fleet).update(now, verdicts);
+        }
     }
 
     /// Notes a fence.
@@ -173,12 +187,14 @@ mod tests {
         let text = format!("{settings}[[el.primary]]\nhttp = \"http://a\"\n");
         let settings = Config::parse(&text, &|_| None).unwrap().cluster.unwrap();
         let mut snapshot = Snapshot::new(&settings, Moment(0));
+        let mut peers = Vec::new();
         for (name, served, seen) in [("r1", 9, 0), ("r2", 1000, 0), ("r3", 7, 1000)] {
             let mut heartbeat = Heartbeat::registration(1);
             let (network, layer) = ("main".parse().unwrap(), LayerWord::El);
             heartbeat.heads = vec![ServedHead { network, layer, served }];
-            snapshot.peers.push(Peer { name: name.parse().unwrap(), heartbeat, seen: Moment(seen) });
+            peers.push(Peer { name: name.parse().unwrap(), heartbeat: Arc::new(heartbeat), seen: Moment(seen) });
         }
+        snapshot.peers = peers.into();
         let heights = |now| -> Vec<u64> {
             let heights = snapshot.heights_of_others(Moment(now));
             heights.get(&("main".to_owned(), "el".to_owned())).into_iter().flat_map(BTreeMap::values).copied().collect()

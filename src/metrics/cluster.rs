@@ -58,7 +58,8 @@ impl Cluster {
             ),
             unreadable: counter(
                 "steadfast_cluster_unreadable_total",
-                "Entries of the bucket that could not be read.",
+                "Entries of the bucket that could not be read, and heartbeats that were left out because there are more \
+                 than 256.",
                 &[],
             ),
             heights_doubted: counter(

@@ -5,10 +5,7 @@ mod shared_heights;
 mod shared_verdicts;
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -42,8 +39,8 @@ struct Fleet {
     net: Net,
     devnet: Devnet,
     store: Memory,
-    /// Whether the store can be opened.
-    opens: Arc<AtomicBool>,
+    /// Why the store cannot be opened, if so.
+    refusal: Arc<Mutex<Option<OpenError>>>,
     start: Instant,
     /// A place for each replica that was started; none where the replica was stopped.
     replicas: Vec<Option<Proxy>>,
@@ -60,9 +57,9 @@ impl Fleet {
         let net = Net::default();
         let options = Options { execution: nodes, now_unix: Some(START_UNIX), ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-        let (store, opens) = (Memory::new(Settings::default()), Arc::new(AtomicBool::new(true)));
+        let (store, refusal) = (Memory::new(Settings::default()), Arc::default());
         let (replicas, settings) = (Vec::new(), Vec::new());
-        Self { net, devnet, store, opens, start: Instant::now(), replicas, settings }
+        Self { net, devnet, store, refusal, start: Instant::now(), replicas, settings }
     }
 
     /// Three replicas `r0`, `r1`, `r2`, and the place of the one that leads.
@@ -91,10 +88,10 @@ impl Fleet {
 
     /// The same with another time on its wall clock.
     async fn launch_at(&mut self, wall: u64, place: usize, more: &str) {
-        let (memory, opens) = (self.store.clone(), self.opens.clone());
+        let (memory, refusal) = (self.store.clone(), self.refusal.clone());
         let open_cluster = Arc::new(move |settings: &steadfast::config::Cluster| {
             let store = Arc::new(memory.client(settings.replica.as_str())) as Arc<dyn Store>;
-            let outcome = if opens.load(SeqCst) { Ok(store) } else { Err(OpenError::Unreachable("gone".into())) };
+            let outcome = refusal.lock().unwrap().clone().map_or(Ok(store), Err);
             Box::pin(async move { outcome }) as _
         });
         let world = World { open_cluster, ..self.net.world(wall, self.start) };
@@ -291,7 +288,7 @@ fn a_leader_that_is_cut_off_stops_before_another_leads() {
 fn without_the_store_calls_go_on() {
     run_simulated(5, async {
         let mut fleet = Fleet::new().await;
-        fleet.opens.store(false, SeqCst);
+        *fleet.refusal.lock().unwrap() = Some(OpenError::Unreachable("gone".to_owned()));
         let start = Instant::now();
         fleet.launch(0, "").await;
         assert!(start.elapsed() < Duration::from_secs(1));
@@ -301,7 +298,7 @@ fn without_the_store_calls_go_on() {
         assert_eq!(told["store"]["fault"], "no NATS server was reached: gone");
         assert!(fleet.leaders().await.is_empty());
         // The store comes, and goes again.
-        fleet.opens.store(true, SeqCst);
+        *fleet.refusal.lock().unwrap() = None;
         fleet.leader_within(2 * FAILOVER).await;
         assert_eq!(fleet.cluster(0).await["store"]["fault"], Value::Null);
         fleet.store.refuse("r0");
@@ -407,6 +404,47 @@ fn a_view_that_cannot_be_is_written_over() {
         fleet.until_view("r0 active, r1 active, r2 active").await;
         fleet.leader_within(FAILOVER + LEASE).await;
         assert!(fleet.at(0).metric("steadfast_cluster_unreadable_total", "").await >= 1.0);
+    });
+}
+
+/// A bucket that comes back with an earlier state is joined anew by all, and by a new replica with
+/// them.
+#[test]
+fn a_bucket_that_was_set_back_is_joined_anew() {
+    run_simulated(8, async {
+        let (mut fleet, _) = Fleet::of_three().await;
+        assert!(fleet.cluster(0).await["store"]["set_back_seconds_ago"].is_null());
+        let backup = fleet.store.backup();
+        sleep(Duration::from_secs(15)).await;
+        fleet.store.restore(&backup);
+        fleet.launch(3, "").await;
+        let start = Instant::now();
+        while fleet.cluster(0).await["store"]["set_back_seconds_ago"].is_null() {
+            fleet.leaders().await;
+            assert!(start.elapsed() < 2 * FAILOVER, "nobody saw that the bucket was set back");
+            sleep(Duration::from_millis(50)).await;
+        }
+        fleet.leader_within(3 * FAILOVER).await;
+        fleet.until_view("r0 active, r1 active, r2 active, r3 active").await;
+    });
+}
+
+/// Calls never depend on NATS: a refusal is told, ends nothing, and is tried again.
+#[test]
+fn a_store_that_refuses_ends_no_start() {
+    run_simulated(9, async {
+        let too_old = OpenError::TooOld { server: "n1".to_owned(), version: "2.9.0".to_owned() };
+        for refusal in [OpenError::Refused("authorization violation".to_owned()), too_old] {
+            let mut fleet = Fleet::new().await;
+            *fleet.refusal.lock().unwrap() = Some(refusal.clone());
+            fleet.launch(0, "").await;
+            fleet.serves(0).await;
+            assert_eq!(fleet.cluster(0).await["store"]["fault"], refusal.to_string());
+            sleep(Duration::from_secs(60)).await;
+            fleet.serves(0).await;
+            *fleet.refusal.lock().unwrap() = None;
+            fleet.leader_within(2 * FAILOVER).await;
+        }
     });
 }
 

@@ -43,13 +43,19 @@ struct Nats {
     child: Option<Child>,
     folder: PathBuf,
     port: u16,
+    /// More arguments.
+    more: &'static [&'static str],
 }
 
 impl Nats {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(more: &'static [&'static str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{}-{port}", std::process::id()));
-        let mut nats = Self { child: None, folder, port };
+        let mut nats = Self { child: None, folder, port, more };
         nats.run();
         until("NATS listens", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
         nats
@@ -60,7 +66,7 @@ impl Nats {
         let server = std::env::var_os(SERVER).map_or(installed, PathBuf::from);
         assert!(server.exists(), "no {}: run tests/install.sh, or set {SERVER}", server.display());
         let mut command = Command::new(server);
-        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]).arg(&self.folder);
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]).arg(&self.folder).args(self.more);
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     }
 
@@ -229,10 +235,28 @@ async fn a_promotion_that_is_cut_short_or_fails_is_fenced() {
 #[tokio::test]
 async fn credentials_that_are_not_there_are_refused_at_the_start() {
     let node = devnet(Options { execution: 1, ..Options::default() }).await;
-    let nats = Nats { child: None, folder: PathBuf::new(), port: 1 };
+    let nats = Nats { child: None, folder: PathBuf::new(), port: 1, more: &[] };
     let settings = nats.settings(0, &node, "credentials = \"/nowhere/nats.creds\"\n");
     let mut binary = Binary::run(&[ADDRESSES, &settings].concat());
     let line = binary.until_it_says("/nowhere/nats.creds", SOON);
     assert!(line.starts_with("cluster: "), "{line}");
     assert!(!binary.wait().success());
+}
+
+/// A refusal of NATS ends no proxy: calls go on, the refusal is told, and the replica takes part
+/// once NATS lets it in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_nats_ends_no_proxy() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let mut nats = Nats::start_with(&["--user", "u", "--pass", "p"]).await;
+    let mut process = Process::start(&nats.settings(0, &node, ""), &[]).await;
+    until("the refusal is told", async || process.log().contains("refuses this replica")).await;
+    sleep(Duration::from_secs(2)).await;
+    assert!(process.is_alive() && process.log().contains("ERROR"), "{}", process.log());
+    let answer = Client::connect(process.clients()).await.post(call(1, "eth_chainId", "[]")).await.json();
+    assert!(answer["result"].is_string(), "{answer}");
+    nats.kill();
+    nats.more = &[];
+    nats.run();
+    leader_within(&[Some(process)], FAILOVER + SLACK).await;
 }

@@ -19,7 +19,7 @@ use crate::{
         moment::Moment,
         store::{self, Entry, Store, Ttl},
     },
-    domain::fleet::{Epoch, Heartbeat, Incarnation, Key, Lease, Payload, StoreRevision, decode, encode},
+    domain::fleet::{Epoch, Heartbeat, Incarnation, Key, Lease, Payload, ReplicaName, StoreRevision, decode, encode},
 };
 
 /// How long the last heartbeat of a replica that is gone stays in the store, if that lets entries
@@ -147,9 +147,22 @@ impl Driver {
                     }
                     self.inputs.push_back(Feed::Lead(lease::Input::Link { is_ok }));
                 }
+                membership::Effect::Forget { replica, revision } => self.forget(&replica, revision),
+                membership::Effect::Unheard => self.tools.metrics.cluster_unreadable(),
                 membership::Effect::CasLost => self.tools.metrics.cluster_cas_lost(),
             }
         }
+    }
+
+    /// Deletes the heartbeat of a replica that is gone. Other replicas may be faster, or the store
+    /// away: then the heartbeat stays, or expires.
+    fn forget(&mut self, replica: &ReplicaName, revision: StoreRevision) {
+        info!(%replica, "a replica that is gone for long is forgotten");
+        let (store, key) = (self.store.clone(), place(&Key::Replica(replica.clone())));
+        let longest = self.longest();
+        self.aside.spawn(async move {
+            let _ = timeout(longest, store.compare_and_delete(&key, store::Revision::new(revision.0))).await;
+        });
     }
 
     /// Adds to a heartbeat the parts that only the rest of the proxy knows.

@@ -66,7 +66,12 @@ impl Driver {
     }
 
     fn recreated(&mut self, bucket: Incarnation) {
-        warn!(%bucket, "the cluster's bucket is another: this replica joins anew");
+        if bucket == self.bucket {
+            error!(%bucket, "the cluster's bucket was set back to an earlier state: this replica joins anew");
+            self.snapshot.set_back = Some(self.now());
+        } else {
+            warn!(%bucket, "the cluster's bucket is another: this replica joins anew");
+        }
         self.reset();
         self.bucket = bucket;
         self.lead_sees(lease::Watched::Recreated);

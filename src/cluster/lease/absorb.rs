@@ -106,6 +106,8 @@ impl Leadership {
             Watched::Reset => self.copy.reset(),
             Watched::Recreated => {
                 self.lose(Reason::Recreated);
+                // A lease that the store lost may last yet, whatever the store tells of it.
+                self.humble_until = self.humble_until.max(now.after(self.options.timing.failover));
                 self.copy = super::LeaseCopy::default();
                 (self.epoch, self.previous, self.pending) = (None, None, None);
                 self.is_claim_lost = true;

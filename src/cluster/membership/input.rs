@@ -134,6 +134,17 @@ pub enum Effect {
         /// The store answered.
         is_ok: bool,
     },
+    /// Delete the heartbeat of a replica that is gone, if that has this revision yet. No answer is
+    /// wanted.
+    Forget {
+        /// The replica.
+        replica: ReplicaName,
+        /// The revision of the last heartbeat.
+        revision: StoreRevision,
+    },
+    /// There are more replicas than are kept, and the heartbeat of one was left out: for the
+    /// counter.
+    Unheard,
     /// A compare-and-set was lost to another writer, for the counter.
     CasLost,
 }

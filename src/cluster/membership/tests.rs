@@ -1,6 +1,6 @@
 //! Joining, leaving, failing, recovering.
 
-use super::*;
+use super::{silence::FORGOTTEN_AFTER, *};
 use crate::domain::fleet::Member;
 
 const TIMING: Timing = Timing { heartbeat: 1000, lease: 3000, margin: 1000, failover: 6000, fall: 3 };
@@ -128,6 +128,55 @@ fn news_bring_a_heartbeat_sooner_within_the_gap() {
     assert_eq!((bench.beat().0, bench.member.next_due(Moment(110))), (first, Some(Moment(100 + BEAT_GAP))));
     bench.at(100 + BEAT_GAP);
     assert!(bench.beat().0 > first);
+}
+
+/// The bucket may hold heartbeats of many replicas that are dead: the newest are kept, and those of
+/// members whatever their age.
+#[test]
+fn heartbeats_are_kept_of_so_many_replicas() {
+    let mut bench = Bench::active();
+    let mut tell = |revision: u64| {
+        let heartbeat = Some(Box::new(Heartbeat::registration(revision)));
+        let (replica, revision) = (name(&format!("pod-{revision}")), StoreRevision(revision));
+        bench.watch(Watched::Heartbeat { replica, revision, heartbeat });
+    };
+    (1000..1300).for_each(&mut tell);
+    tell(500);
+    let kept: Vec<_> = bench.member.heartbeats().map(|(name, ..)| name.to_string()).collect();
+    assert_eq!(kept.len(), 256);
+    let has = |name: &str| kept.iter().any(|kept| kept == name);
+    assert_eq!(["me", "other", "pod-1299", "pod-1045", "pod-500"].map(has), [true, true, true, false, false]);
+    assert_eq!(bench.effects.iter().filter(|effect| **effect == Effect::Unheard).count(), 300 + 1 + 2 - 256);
+}
+
+/// A replica that the view has forgotten, or never had, goes after a long silence, here and in the
+/// store. A member stays.
+#[test]
+fn a_replica_in_no_view_is_forgotten() {
+    let mut bench = Bench::active();
+    let heartbeat = Some(Box::new(Heartbeat::registration(1)));
+    bench.watch(Watched::Heartbeat { replica: name("pod-1"), revision: StoreRevision(8), heartbeat });
+    bench.watch(Watched::Heartbeat { replica: name("strange"), revision: StoreRevision(9), heartbeat: None });
+    let forgotten = |bench: &Bench| {
+        let name = |effect: &Effect| match effect {
+            Effect::Forget { replica, revision } => Some((replica.to_string(), revision.0)),
+            _ => None,
+        };
+        bench.effects.iter().filter_map(name).collect::<Vec<_>>()
+    };
+    let end = FORGOTTEN_AFTER * TIMING.failover;
+    for now in (1000..end).step_by(1000) {
+        bench.at(now);
+        bench.echo(100 + now);
+        assert_eq!((forgotten(&bench), bench.member.peers.iter().count()), (vec![], 4), "at {now}");
+    }
+    let news = bench.member.news();
+    bench.at(end + TIMING.failover);
+    bench.echo(100 + end);
+    bench.at(end + TIMING.failover);
+    assert_eq!(forgotten(&bench), [("pod-1".to_owned(), 8)]);
+    assert!(bench.member.news() > news);
+    assert_eq!(bench.member.peers.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>(), ["me", "other"]);
 }
 
 /// R9: every pair.

@@ -1,8 +1,14 @@
 //! The copy of a watcher: turns messages and listings into events, each change told once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{Entry, Event, Incarnation, Key, Listing, Malformed, Revision};
+
+/// How long listings are older than what was told before, until the bucket counts as set back. A
+/// server that was replaced is gone sooner.
+const SET_BACK: Duration = Duration::from_secs(10);
 
 /// The keys and revisions that a watcher knows.
 ///
@@ -17,6 +23,8 @@ pub(super) struct Copy {
     last: Option<Revision>,
     known: BTreeMap<Key, Revision>,
     malformed: BTreeMap<String, Revision>,
+    /// Since when all listings were older than what was told before.
+    older_since: Option<Instant>,
 }
 
 impl Copy {
@@ -56,15 +64,20 @@ impl Copy {
     /// Takes a listing: tells the losses and the changes that no message told.
     ///
     /// A listing that is older than a message before it comes from a server that was replaced, and
-    /// is left aside.
-    pub(super) fn listed(&mut self, listing: Listing) -> Vec<Event> {
+    /// is left aside: no event. If the listings stay old, the bucket was set back to an earlier
+    /// state, and counts as another.
+    pub(super) fn listed(&mut self, now: Instant, listing: Listing) -> Vec<Event> {
+        let is_other = self.incarnation.is_some_and(|before| before != listing.incarnation);
+        let is_set_back = !is_other && self.is_older(&listing);
+        if is_set_back && now.saturating_duration_since(*self.older_since.get_or_insert(now)) < SET_BACK {
+            return Vec::new();
+        }
+        self.older_since = None;
         let Listing { incarnation, upto, entries, malformed } = listing;
         let mut events = Vec::new();
-        if self.incarnation.is_some_and(|before| before != incarnation) {
+        if is_other || is_set_back {
             *self = Self::default();
             events.push(Event::Reset { incarnation });
-        } else if self.last.is_some_and(|last| upto < last) {
-            return events;
         }
         self.incarnation = Some(incarnation);
         self.floor = Some(upto);
@@ -79,5 +92,12 @@ impl Copy {
         events.extend(malformed.into_iter().filter_map(|entry| self.strange(entry)));
         events.push(Event::Synced { incarnation });
         events
+    }
+
+    /// Whether a listing of the same bucket has less than was told before. A key's revisions rise,
+    /// so an entry with a lower one is from before.
+    fn is_older(&self, listing: &Listing) -> bool {
+        let is_before = |entry: &Entry| self.known.get(&entry.key).is_some_and(|known| entry.revision < *known);
+        self.last.is_some_and(|last| listing.upto < last) || listing.entries.iter().any(is_before)
     }
 }

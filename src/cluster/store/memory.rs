@@ -57,6 +57,10 @@ impl Default for Settings {
     }
 }
 
+/// A bucket at an earlier moment.
+#[derive(Clone, Debug)]
+pub struct Backup(bucket::Bucket);
+
 /// The server: holds the bucket, and the faults of each client. Clones are the same server.
 #[derive(Clone)]
 pub struct Memory {
@@ -115,6 +119,17 @@ impl Memory {
     /// higher or lower than those before. Watchers are not told; a listing finds it.
     pub fn recreate(&self) {
         self.change(Server::recreate);
+    }
+
+    /// The bucket as it is now, for [`Memory::restore`].
+    pub fn backup(&self) -> Backup {
+        Backup(self.lock().bucket.clone())
+    }
+
+    /// Sets the bucket back, as a restored disk does: the same incarnation, with earlier entries
+    /// and revisions. Watchers are not told; a listing finds it.
+    pub fn restore(&self, backup: &Backup) {
+        self.change(|server| server.replace(backup.0.clone()));
     }
 
     /// Removes every entry. Revisions go on. Watchers are not told; a listing finds it.

@@ -110,9 +110,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether a later attempt may succeed without a change of settings.
-    pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Bucket { .. })
+    /// Whether a setting of this process is wrong, so that no later attempt can succeed.
+    pub const fn is_setting(&self) -> bool {
+        matches!(self, Self::Setting(_))
+    }
+
+    /// Whether NATS has to be changed, or the credentials, before a later attempt can succeed.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::TooOld { .. })
     }
 }
 

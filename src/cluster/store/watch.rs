@@ -29,10 +29,10 @@ pub enum Event {
         /// The bucket that was read.
         incarnation: Incarnation,
     },
-    /// Another bucket is there under the same name. All that was told is void; the new bucket's
-    /// entries follow, then [`Event::Synced`].
+    /// Another bucket is there under the same name, or the same one was set back to an earlier
+    /// state. All that was told is void; the entries that are there follow, then [`Event::Synced`].
     Reset {
-        /// The new bucket.
+        /// The bucket that is there now; the one before where that was set back.
         incarnation: Incarnation,
     },
     /// An entry is there that is not read. Told once for each revision.

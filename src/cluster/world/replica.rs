@@ -263,7 +263,8 @@ impl World {
                 membership::Effect::Eligible(is_eligible) => self.lead(at, lease::Input::Eligible(is_eligible)),
                 membership::Effect::Replaced { by } => self.lead(at, lease::Input::Replaced { by }),
                 membership::Effect::Link { is_ok } => self.lead(at, lease::Input::Link { is_ok }),
-                membership::Effect::View { .. } => {}
+                membership::Effect::View { .. } | membership::Effect::Unheard => {}
+                membership::Effect::Forget { replica, .. } => panic!("seed {}: {replica} is forgotten", self.seed),
                 membership::Effect::Violation { number } => panic!("seed {}: two views {number}", self.seed),
                 membership::Effect::CasLost => self.note("cas lost"),
             }

@@ -46,6 +46,7 @@ pub(super) fn status(cluster: &Cluster) -> Value {
         peers,
         heard: _,
         fault,
+        set_back,
         fleet,
         last_fence,
         started: _,
@@ -65,6 +66,7 @@ pub(super) fn status(cluster: &Cluster) -> Value {
     });
     let last_fence =
         last_fence.as_ref().map(|(at, why)| json!({ "seconds_ago": now.since(*at) / 1000, "reason": why }));
+    let set_back = set_back.map(|at| now.since(at) / 1000);
     json!({
         "name": name.as_str(),
         "replica": replica.as_str(),
@@ -74,7 +76,7 @@ pub(super) fn status(cluster: &Cluster) -> Value {
         "leading": cluster.leads().is_some(),
         "term": cluster.leads(),
         "replaced_by": replaced_by,
-        "store": { "copy_age_ms": snapshot.age(now), "fault": fault },
+        "store": { "copy_age_ms": snapshot.age(now), "fault": fault, "set_back_seconds_ago": set_back },
         "leader": leader,
         "view": members,
         "last_fence": last_fence,

@@ -22,6 +22,22 @@ fn a_silent_leader_is_followed_after_the_timeout() {
     assert!(bench.effects.contains(&Effect::CasLost));
 }
 
+/// A bucket that is another, or was set back, may tell of a lease that was given away, while one
+/// that the bucket has lost lasts yet.
+#[test]
+fn a_free_lease_of_another_bucket_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.now = 1000;
+    bench.watch(Watched::Recreated);
+    bench.input(Input::Registered(ME));
+    bench.watch(told(7, Lease { state: LeaseState::Released, ..foreign(3, 1, None) }));
+    bench.watch(Watched::Synced);
+    bench.at(6999);
+    assert_eq!(bench.lead.state(), State::Watching);
+    bench.at(7000);
+    assert_eq!(bench.lead.state(), State::Candidate);
+}
+
 /// A26, A27: two replicas in the middle of a reload have other times.
 #[test]
 fn a_leader_with_longer_times_is_given_them() {

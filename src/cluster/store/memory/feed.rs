@@ -55,7 +55,7 @@ impl MemoryFeed {
             queue.must_list = false;
             queue.is_deaf = false;
             self.next_listing = far;
-            self.events.extend(self.copy.listed(server.bucket.list(&queue.prefix)));
+            self.events.extend(self.copy.listed(now, server.bucket.list(&queue.prefix)));
         }
         while let Some((_, message)) = queue.messages.pop_front_if(|(arrival, _)| *arrival <= now) {
             self.events.extend(match message {

@@ -134,7 +134,12 @@ impl Server {
         let before = self.bucket.incarnation.created().as_nanos();
         let incarnation = Incarnation::new(StoreTime::from_nanos(now.max(before + 1)));
         let last = Revision::new(self.rng.u64(1 << 20..1 << REVISION_BITS));
-        self.bucket = Bucket::new(incarnation, last, self.tells_expiry);
+        self.replace(Bucket::new(incarnation, last, self.tells_expiry));
+    }
+
+    /// Puts another bucket in the place. Watchers hear of none of it.
+    pub(super) fn replace(&mut self, bucket: Bucket) {
+        self.bucket = bucket;
         for queue in self.queues.values_mut() {
             queue.messages.clear();
             queue.is_deaf = true;

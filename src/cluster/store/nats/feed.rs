@@ -17,7 +17,7 @@ use futures_util::{StreamExt, future::BoxFuture};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -31,6 +31,11 @@ use crate::cluster::store::{Event, Prefix, ReadError, copy::Copy, watch::Feed};
 const WAITING_EVENTS: usize = 256;
 /// The first and the longest pause after a session that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A listing is followed by a rest of so many times its length.
+const REST: u32 = 20;
+/// The longest such rest.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The watcher's end of the task, which ends when this is dropped.
 pub(super) struct NatsFeed {
@@ -101,9 +106,7 @@ impl Watcher {
         connections.mark_unchanged();
         let incarnation = link.found_or_made().await?.incarnation;
         let mut messages = self.listen().await?;
-        self.list(true).await?;
-        let mut listings = interval_at(Instant::now() + link.options.relist, link.options.relist);
-        listings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_listing = self.list(true).await?;
         while self.copy.incarnation() == Some(incarnation) {
             // All arms are cancel-safe. The clock comes before messages, for those may be many.
             tokio::select! {
@@ -111,7 +114,7 @@ impl Watcher {
                 _ = connections.changed() => {
                     return Err(End::Failed(ReadError::Unavailable("another connection".to_owned())));
                 }
-                _ = listings.tick() => self.list(false).await?,
+                () = sleep_until(next_listing) => next_listing = self.list(false).await?,
                 message = messages.next() => {
                     let fault = |text: String| End::Failed(ReadError::Unavailable(text));
                     let message = message
@@ -141,19 +144,25 @@ impl Watcher {
         messages.map_err(|error| fault(link.because(&error.to_string())))
     }
 
-    /// Lists the bucket, and tells the difference. A bucket that has not changed since the last
-    /// listing is not listed again.
-    async fn list(&mut self, is_first: bool) -> Result<(), End> {
+    /// Lists the bucket, tells the difference, and returns when to list again. A bucket that is as
+    /// when last listed is not listed again.
+    async fn list(&mut self, is_first: bool) -> Result<Instant, End> {
+        let (relist, began) = (self.link.options.relist, Instant::now());
         let look = self.link.found_or_made().await?;
         if !is_first && self.listed == Some(look) {
-            return self.tell(Event::Synced { incarnation: look.incarnation }).await;
+            self.tell(Event::Synced { incarnation: look.incarnation }).await?;
+            return Ok(Instant::now() + relist);
         }
         let listing = self.link.list(&self.prefix).await?;
-        self.listed = (listing.incarnation == look.incarnation).then_some(look);
-        for event in self.copy.listed(listing) {
+        let next = Instant::now() + rest(relist, began.elapsed());
+        let is_of_look = listing.incarnation == look.incarnation;
+        let events = self.copy.listed(Instant::now(), listing);
+        // A listing that the copy left aside is looked at again, though the bucket may not change.
+        self.listed = (is_of_look && !events.is_empty()).then_some(look);
+        for event in events {
             self.tell(event).await?;
         }
-        Ok(())
+        Ok(next)
     }
 
     async fn take(&mut self, message: &Message) -> Result<(), End> {
@@ -179,5 +188,22 @@ impl Watcher {
 
     async fn tell(&self, event: Event) -> Result<(), End> {
         self.events.send(event).await.map_err(|_| End::Unwatched)
+    }
+}
+
+/// The time from a listing that took so long to the next one: each entry is a request, so a bucket
+/// of many entries is listed seldom.
+fn rest(relist: Duration, took: Duration) -> Duration {
+    relist.max(took.saturating_mul(REST).min(LONGEST_REST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_of_many_entries_is_listed_seldom() {
+        let rest_after = |millis| rest(Duration::from_secs(5), Duration::from_millis(millis)).as_secs();
+        assert_eq!([0, 100, 500, 2000, 60_000].map(rest_after), [5, 5, 10, 40, 60]);
     }
 }

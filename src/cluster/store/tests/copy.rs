@@ -1,9 +1,10 @@
 //! A watcher's copy: messages may be lost, doubled or old, and a listing is the whole truth.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::copies::Told;
 use crate::cluster::store::{Entry, Event, Incarnation, Key, Listing, Malformed, Revision, StoreTime, copy::Copy};
@@ -29,8 +30,8 @@ fn deleted(name: u8, revision: u64) -> Event {
 #[test]
 fn listing_tells_losses_before_changes() {
     let mut copy = Copy::default();
-    copy.listed(listing(1, 2, vec![entry(1, 1), entry(2, 2)]));
-    let events = copy.listed(listing(1, 5, vec![entry(2, 2), entry(3, 5)]));
+    copy.listed(Instant::now(), listing(1, 2, vec![entry(1, 1), entry(2, 2)]));
+    let events = copy.listed(Instant::now(), listing(1, 5, vec![entry(2, 2), entry(3, 5)]));
     let Event::Synced { incarnation } = events[2] else { panic!("{events:?}") };
     assert_eq!(events[..2], [deleted(1, 1), Event::Entry(entry(3, 5))]);
     assert_eq!(Some(incarnation), copy.incarnation());
@@ -39,7 +40,7 @@ fn listing_tells_losses_before_changes() {
 #[test]
 fn message_older_than_the_listing_is_left_aside() {
     let mut copy = Copy::default();
-    copy.listed(listing(1, 5, vec![entry(1, 5)]));
+    copy.listed(Instant::now(), listing(1, 5, vec![entry(1, 5)]));
     assert_eq!(copy.written(entry(1, 4)), None);
     assert_eq!(copy.written(entry(2, 3)), None, "deleted before the listing");
     assert_eq!(copy.deleted(entry(1, 1).key, Revision::new(4)), None);
@@ -51,17 +52,42 @@ fn message_older_than_the_listing_is_left_aside() {
 #[test]
 fn listing_older_than_a_message_is_left_aside() {
     let mut copy = Copy::default();
-    copy.listed(listing(1, 1, vec![entry(1, 1)]));
+    copy.listed(Instant::now(), listing(1, 1, vec![entry(1, 1)]));
     copy.written(entry(2, 2));
-    assert_eq!(copy.listed(listing(1, 1, vec![entry(1, 1)])), []);
-    assert_eq!(copy.listed(listing(1, 2, vec![entry(1, 1), entry(2, 2)])).len(), 1, "synced");
+    assert_eq!(copy.listed(Instant::now(), listing(1, 1, vec![entry(1, 1)])), []);
+    assert_eq!(copy.listed(Instant::now(), listing(1, 2, vec![entry(1, 1), entry(2, 2)])).len(), 1, "synced");
+}
+
+/// A bucket that comes back with an earlier state is told as another, once no server that was
+/// replaced can be the reason.
+#[test]
+fn bucket_that_stays_older_was_set_back() {
+    let (start, incarnation) = (Instant::now(), Incarnation::new(StoreTime::from_nanos(1)));
+    let at = |seconds| start + Duration::from_secs(seconds);
+    // The revisions of all are older, or have passed the last one while a key's has not.
+    for upto in [4, 12] {
+        let mut copy = Copy::default();
+        copy.listed(at(0), listing(1, 5, vec![entry(1, 2), entry(2, 5)]));
+        copy.written(entry(1, 9));
+        let older = || listing(1, upto, vec![entry(1, 2), entry(2, 4)]);
+        assert_eq!(copy.listed(at(1), older()), []);
+        assert_eq!(copy.listed(at(10), older()), [], "a server that was replaced may answer yet");
+        copy.listed(at(11), listing(1, 9, vec![entry(1, 9), entry(2, 5)]));
+        assert_eq!(copy.listed(at(12), older()), [], "the wait begins anew");
+        assert_eq!(copy.listed(at(21), older()), []);
+        let told = [entry(1, 2), entry(2, 4)].map(Event::Entry);
+        let wanted = [&[Event::Reset { incarnation }], &told[..], &[Event::Synced { incarnation }]].concat();
+        assert_eq!(copy.listed(at(22), older()), wanted);
+        assert_eq!(copy.listed(at(23), older()), [Event::Synced { incarnation }]);
+        assert_eq!(copy.written(entry(2, upto + 1)), Some(Event::Entry(entry(2, upto + 1))));
+    }
 }
 
 #[test]
 fn listing_of_another_bucket_begins_with_a_reset() {
     let mut copy = Copy::default();
-    copy.listed(listing(1, 100, vec![entry(1, 100)]));
-    let events = copy.listed(listing(2, 3, vec![entry(1, 3)]));
+    copy.listed(Instant::now(), listing(1, 100, vec![entry(1, 100)]));
+    let events = copy.listed(Instant::now(), listing(2, 3, vec![entry(1, 3)]));
     let incarnation = Incarnation::new(StoreTime::from_nanos(2));
     let wanted = [Event::Reset { incarnation }, Event::Entry(entry(1, 3)), Event::Synced { incarnation }];
     assert_eq!(events, wanted);
@@ -79,8 +105,8 @@ fn foreign_key_is_told_once_for_each_revision() {
     assert!(copy.strange(strange(1)).is_some());
     assert!(copy.strange(strange(1)).is_none());
     let with = |revision| Listing { malformed: vec![strange(revision)], ..listing(1, 9, vec![]) };
-    assert_eq!(copy.listed(with(1)).len(), 1, "synced");
-    assert_eq!(copy.listed(with(2)).len(), 2);
+    assert_eq!(copy.listed(Instant::now(), with(1)).len(), 1, "synced");
+    assert_eq!(copy.listed(Instant::now(), with(2)).len(), 2);
 }
 
 proptest! {
@@ -108,10 +134,10 @@ proptest! {
             };
             event.iter().for_each(|event| told.take(event));
             if at == 0 {
-                copy.listed(lists(&bucket, last)).iter().for_each(|event| told.take(event));
+                copy.listed(Instant::now(), lists(&bucket, last)).iter().for_each(|event| told.take(event));
             }
         }
-        copy.listed(lists(&bucket, last)).iter().for_each(|event| told.take(event));
+        copy.listed(Instant::now(), lists(&bucket, last)).iter().for_each(|event| told.take(event));
         let wanted: BTreeMap<_, _> = bucket
             .iter()
             .map(|(name, at)| (entry(*name, *at).key, Revision::new(*at)))

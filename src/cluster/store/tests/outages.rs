@@ -1,7 +1,9 @@
 //! Servers and buckets that go away, freeze, come back, or hold what is not Steadfast's.
 
+use std::time::Duration;
+
 use async_nats::jetstream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     copies::{Told, next, next_news, until_synced},
@@ -71,6 +73,31 @@ async fn server_that_lost_its_files_is_told_as_reset() {
     assert_ne!(incarnation, before);
     assert_eq!(next(&mut watch).await, Event::Synced { incarnation });
     assert_eq!(store.read(&key(&["k"])).await, Ok(None));
+}
+
+/// The files of the server come back as they were: revisions and entries are older, and nothing is
+/// written from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_was_set_back_is_told_as_reset() {
+    let servers = Servers::one().await;
+    let store = open("set-back", vec![servers.address(0).to_string()]).await.expect("a store");
+    let one = store.create(&key(&["one"]), bytes("1"), None).await.expect("created");
+    servers.kill(0);
+    servers.keep(0);
+    servers.start(0);
+    until("a connection", async || store.read(&key(&["one"])).await.is_ok()).await;
+    let mut watch = store.watch(&Prefix::ALL);
+    let two = store.compare_and_set(&key(&["one"]), one, bytes("2"), None).await.expect("set");
+    until_synced(&mut watch).await;
+    servers.kill(0);
+    servers.forget(0);
+    servers.put_back(0);
+    servers.start(0);
+    until("a connection", async || store.read(&key(&["one"])).await.is_ok()).await;
+    let is_reset = async { while !matches!(next(&mut watch).await, Event::Reset { .. }) {} };
+    timeout(Duration::from_secs(60), is_reset).await.expect("a reset");
+    let Event::Entry(entry) = next(&mut watch).await else { panic!("an entry") };
+    assert!(entry.revision == one && one < two, "{entry:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -87,6 +87,16 @@ impl Servers {
         }
     }
 
+    /// Keeps a copy of the files of a server that was killed, for [`Servers::put_back`].
+    pub(super) fn keep(&self, place: usize) {
+        copy(&self.folder.join(format!("n{place}")), &self.folder.join(format!("kept{place}")));
+    }
+
+    /// Gives a server the files that were kept.
+    pub(super) fn put_back(&self, place: usize) {
+        copy(&self.folder.join(format!("kept{place}")), &self.folder.join(format!("n{place}")));
+    }
+
     /// Removes the files of a server that was killed.
     pub(super) fn forget(&self, place: usize) {
         fs::remove_dir_all(self.folder.join(format!("n{place}"))).expect("the files");
@@ -99,6 +109,15 @@ impl Servers {
         let signal = if is_frozen { "-STOP" } else { "-CONT" };
         let status = Command::new("kill").args([signal, &id]).status().expect("a signal");
         assert!(status.success());
+        // The signal is sent, and each thread stops when it comes to that.
+        let is_stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let tasks = || fs::read_dir(format!("/proc/{id}/task")).expect("the threads").flatten();
+        while is_frozen && !tasks().all(is_stopped) {
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn address(&self, place: usize) -> SocketAddr {
@@ -143,6 +162,11 @@ impl Drop for Servers {
         (0..self.count()).for_each(|place| self.kill(place));
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-r").args([from, to]).status().expect("a copy");
+    assert!(status.success());
 }
 
 fn binary() -> PathBuf {

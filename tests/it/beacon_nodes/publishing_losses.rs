@@ -58,7 +58,7 @@ async fn a_node_that_was_lost_has_the_message_again() {
             // The second time may be over a fresh connection, for the same attempt.
             let (first, second) = (lost(2).await, says(other.clone()).await);
             // So that the node is lost twice within the time for which words are doubted.
-            [&first, &second].iter().for_each(|node| node.set_pace(4));
+            [&first, &second].iter().for_each(|node| node.set_pace(8));
             let proxy = over(&[&first, &second], "").await;
             let answer = send(&proxy, request("POST", path, "", "[1]")).await;
             let case = String::from_utf8_lossy(&other);

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -88,6 +89,15 @@ class Programs:
 
         self.clean_up(stop)
         return process, log
+
+    def nats(self):
+        """The URL of a NATS server with JetStream."""
+        port = free_port()
+        address = ["-a", "127.0.0.1", "-p", str(port)]
+        server = Path(sys.executable).parent / "nats-server"
+        _, log = self.start("nats", server, *address, "-js", "-sd", self.folder / "nats")
+        wait_for(lambda: "Server is ready" in log.read_text(), log)
+        return f"nats://127.0.0.1:{port}"
 
     def steadfast(self, *arguments):
         """Steadfast with these arguments, at ports of its own choice."""

@@ -50,6 +50,12 @@ allow_private = "127.0.0.1"
 events = ["tx.accepted"]
 secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 """
+CLUSTER = """
+[cluster]
+name = "check"
+replica = "small"
+nats = "{nats}"
+"""
 # Of the pretend chain, as docs/OUTBOX.md has it.
 SIGNED = re.search(r"RAW=(0x[0-9a-f]+)", (queries.ROOT / "docs" / "OUTBOX.md").read_text())[1]
 PROMETHEUS = """
@@ -86,6 +92,7 @@ class Live(unittest.TestCase):
         dev = cls.programs.dev("--block-time", "1", "--validators", "32")
         cls.rpc, cls.admin, cls.control = dev.rpc, dev.admin, dev.control
         settings = SMALL + OUTBOX.format(folder=cls.programs.folder)
+        settings += CLUSTER.format(nats=cls.programs.nats())
         for name, url in dev.nodes.items():
             tier = "primary" if name.endswith("1") else "backup"
             settings += f'[[{name[:2]}.{tier}]]\nname = "{name}"\nhttp = "{url}"\n'

@@ -38,7 +38,11 @@ fn each_script_of_real_nodes_is_a_check() {
 /// U6: the NATS server of the tests is brought, and a machine without it fails.
 #[test]
 fn the_servers_of_tests_are_installed() {
-    assert!(text(".ci/run").contains("step tests/install.sh\n"));
+    let ci = text(".ci/run");
+    assert!(ci.contains("step tests/install.sh\n"));
+    for tests in ["--lib cluster::store", "--test process cluster"] {
+        assert!(ci.contains(&format!("step cargo test --features real-nats {tests}\n")), "{tests}");
+    }
     assert!(text("tests/real/requirements.txt").contains("\nnats-server-bin=="));
     assert!(text("tests/install.sh").contains("\nvenv/bin/nats-server --version || fail"));
 }

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "real-nats")]
 mod cluster;
 mod descriptors;
 mod dev;

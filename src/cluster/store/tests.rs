@@ -6,14 +6,20 @@ mod copy;
 mod keys;
 mod memory;
 mod model;
+#[cfg(feature = "real-nats")]
 mod nats;
+#[cfg(feature = "real-nats")]
 mod opening;
+#[cfg(feature = "real-nats")]
 mod outages;
+#[cfg(feature = "real-nats")]
 mod proxy;
+#[cfg(feature = "real-nats")]
 mod servers;
 mod world;
 
-/// Runs each contract as a test of its own: on the store in memory, and on a real NATS server.
+/// Runs each contract as a test of its own: on the store in memory, and, with the feature
+/// `real-nats`, on a real NATS server.
 macro_rules! contracts {
     ($($name:ident)*) => {
         mod in_memory {
@@ -25,6 +31,7 @@ macro_rules! contracts {
             )*
         }
 
+        #[cfg(feature = "real-nats")]
         mod on_one_server {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,6 +42,7 @@ macro_rules! contracts {
             )*
         }
 
+        #[cfg(feature = "real-nats")]
         mod on_three_servers {
             /// One cluster of servers for all, for its start takes seconds; each has a bucket.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ use crate::{
         moment::{Clock, Moment, boot_time},
     },
     config::Config,
-    domain::fleet::{LayerWord, NodeRef, NodeVerdict, ReplicaName, ServedHead, ServingNode},
+    domain::fleet::{LayerWord, NetworkName, NodeName, NodeRef, NodeVerdict, ReplicaName, ServedHead, ServingNode},
     door::site::{Served, Site},
     metrics::Metrics,
     pool::{Pool, node::Node, snapshot::Facts},
@@ -187,14 +187,14 @@ fn local(site: &Site) -> Local {
     let mut local = Local::default();
     for pool in site.networks.iter().flat_map(Served::pools) {
         // Each network's name in the settings is a name in the cluster too, shorter and plainer.
-        let Ok(network) = pool.network.parse() else { continue };
+        let Ok(network) = pool.network.parse::<NetworkName>() else { continue };
         let layer = LayerWord::from(pool.layer.as_str());
         local.verdicts.extend(verdicts(pool));
-        if let Some(node) = serving(pool) {
-            local.serving.push(ServingNode { network, layer: layer.clone(), node });
+        if let served @ 1.. = pool.served() {
+            local.heads.push(ServedHead { network: network.clone(), layer: layer.clone(), served });
         }
-        if let (Ok(network), served @ 1..) = (pool.network.parse(), pool.served()) {
-            local.heads.push(ServedHead { network, layer, served });
+        if let Some(node) = serving(pool) {
+            local.serving.push(ServingNode { network, layer, node });
         }
     }
     local
@@ -213,7 +213,7 @@ fn verdicts(pool: &Pool) -> Vec<NodeVerdict> {
     pool.nodes.iter().zip(&snapshot.nodes).filter_map(verdict).collect()
 }
 
-fn serving(pool: &Pool) -> Option<crate::domain::fleet::NodeName> {
+fn serving(pool: &Pool) -> Option<NodeName> {
     let active = pool.snapshot().active?;
     pool.nodes[active].name.parse().ok()
 }

@@ -133,7 +133,7 @@ pub struct PoolState {
     removed: Option<Arc<str>>,
     switches: Switches,
     unreached_since: Option<Instant>,
-    claims: NamedHeads,
+    named_heads: NamedHeads,
     home: LatePrimary,
     /// Nodes for which the highest block served is no measure, since they contradict the node that
     /// showed that block.
@@ -148,7 +148,7 @@ pub struct PoolState {
     chase: Option<Chase>,
     /// The ties of clients to a node now.
     pub(super) ties: ValidatorTies,
-    view: ValidatorNode,
+    validator_node: ValidatorNode,
     /// All nodes are ahead of our clock, which was told.
     is_clock_slow: bool,
 }
@@ -185,7 +185,7 @@ impl PoolState {
             removed: None,
             switches: Switches::default(),
             unreached_since: None,
-            claims: NamedHeads::new(nodes),
+            named_heads: NamedHeads::new(nodes),
             home: LatePrimary::default(),
             exempt_from_served: vec![false; nodes],
             is_out: true,
@@ -194,7 +194,7 @@ impl PoolState {
             wait: None,
             chase: None,
             ties: ValidatorTies::default(),
-            view: ValidatorNode::default(),
+            validator_node: ValidatorNode::default(),
             is_clock_slow: false,
         }
     }
@@ -280,7 +280,7 @@ impl PoolState {
 
     fn claim(&mut self, node: NodeId) {
         if let Some(block) = &self.known[node].block {
-            self.claims.told(node, block);
+            self.named_heads.told(node, block);
         }
     }
 
@@ -385,7 +385,7 @@ impl PoolState {
             wake_at: self.home.wake_at(),
             head: self.head,
             active: self.active,
-            moving: self.view.moving,
+            moving: self.validator_node.moving,
             switches: self.switches.clone(),
             chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
         }

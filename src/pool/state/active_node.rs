@@ -60,7 +60,7 @@ impl PoolState {
             slot: Chain::slot(self.chain.as_ref()),
             now,
         };
-        let kept = self.view.step(&validator_node::ValidatorFacts {
+        let kept = self.validator_node.step(&validator_node::ValidatorFacts {
             ties: self.ties,
             active: self.active,
             preferences: &preferences,
@@ -102,7 +102,7 @@ impl PoolState {
                 match () {
                     () if is_home => "failback",
                     () if fails(from) => "duties",
-                    () if self.view.stands_still(from, heads) => "behind",
+                    () if self.validator_node.stands_still(from, heads) => "behind",
                     () => "events",
                 }
             }
@@ -123,7 +123,7 @@ impl PoolState {
         let height = self.known[node].block.as_ref().map_or(0, |block| block.number);
         let Some(by) = served.by.filter(|by| *by != node && height < served.height) else { return false };
         let is_borne_out = |from: u64| self.is_borne_out(node, by, from);
-        self.claims.raises(by, node) || self.claims.contradict(by, node).is_some_and(is_borne_out)
+        self.named_heads.raises(by, node) || self.named_heads.contradict(by, node).is_some_and(is_borne_out)
     }
 
     /// Whether more of the other answering nodes confirm the blocks of `node` from the height
@@ -132,8 +132,8 @@ impl PoolState {
     fn is_borne_out(&self, node: NodeId, other: NodeId, from: u64) -> bool {
         let others =
             || NodeId::all(self.known.len()).filter(|&n| n != node && n != other && self.known[n].verdict.answers());
-        let bear_out = others().filter(|&n| self.claims.agree(n, node, from)).count();
-        bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
+        let bear_out = others().filter(|&n| self.named_heads.agree(n, node, from)).count();
+        bear_out > others().filter(|&n| self.named_heads.contradict(n, node).is_some()).count()
     }
 
     /// The first usable node before `best`, in the order of tiers and of the configuration, that is

@@ -32,7 +32,7 @@ pub(in crate::pool) struct Legacy {
 
 struct Shown {
     memory: Memory,
-    claims: NamedHeads,
+    named_heads: NamedHeads,
     head: Option<u64>,
     chain: Option<Chain>,
     usual_chain: Option<Chain>,
@@ -55,7 +55,7 @@ impl PoolState {
         };
         let shown = from.iter().any(Option::is_some).then(|| Shown {
             memory: self.memory.moved(from),
-            claims: self.claims.moved(from),
+            named_heads: self.named_heads.moved(from),
             head: self.head,
             chain: self.chain.clone(),
             usual_chain: self.usual_chain.clone(),
@@ -79,7 +79,7 @@ impl PoolState {
         }
         (self.active, self.removed, self.switches) = (legacy.active, legacy.removed, legacy.switches);
         let Some(shown) = legacy.shown else { return };
-        (self.memory, self.claims, self.head) = (shown.memory, shown.claims, shown.head);
+        (self.memory, self.named_heads, self.head) = (shown.memory, shown.named_heads, shown.head);
         // The operator may have named another chain meanwhile.
         let is_wanted = |chain: &Chain| chain.may_be(self.expected_chain);
         (self.chain, self.usual_chain) = (shown.chain.filter(is_wanted), shown.usual_chain.filter(is_wanted));

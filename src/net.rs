@@ -111,9 +111,19 @@ pub trait Listen: Send + Sync + 'static {
     /// any more is replaced.
     fn bind(&self, address: Address) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
 
+    /// Keeps the port of a socket that was dropped: connections are refused, and no other socket
+    /// is given the port. `None` where none would be, or where the system refuses.
+    fn hold(&self, address: &Address) -> Option<Held> {
+        let _ = address;
+        None
+    }
+
     /// Whether `ip`, which is not on loopback, is an address of this machine.
     fn is_own(&self, ip: IpAddr) -> bool;
 }
+
+/// A port that is kept until this is dropped.
+pub type Held = Box<dyn Send>;
 
 /// A listening socket. Dropping it closes the socket, and takes its file away if there is one.
 pub trait Accept: Send + 'static {

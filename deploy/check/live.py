@@ -1,8 +1,10 @@
 """Programs that are started for a test, and the clients that a test talks to them with."""
 
+import contextlib
 import ctypes
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -21,9 +23,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """Below the ports that the system gives to outgoing connections: none takes it in between."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def ask(url, body=None):
@@ -96,7 +101,7 @@ class Programs:
         address = ["-a", "127.0.0.1", "-p", str(port)]
         server = Path(sys.executable).parent / "nats-server"
         _, log = self.start("nats", server, *address, "-js", "-sd", self.folder / "nats")
-        wait_for(lambda: "Server is ready" in log.read_text(), log)
+        wait_for(lambda: "Server is ready" in log.read_text() or None, log)
         return f"nats://127.0.0.1:{port}"
 
     def steadfast(self, *arguments):
@@ -130,26 +135,17 @@ class Programs:
     def prometheus(self, settings):
         """Prometheus with the settings of this text, by its URL."""
         (self.folder / "prometheus.yml").write_text(settings)
-        # Prometheus does not say which port it chose, and a free one may be taken in between.
-        for _ in range(5):
-            port = free_port()
-            process, log = self.start(
-                "prometheus",
-                PROMETHEUS,
-                f"--config.file={self.folder}/prometheus.yml",
-                f"--storage.tsdb.path={self.folder}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            )
-            url = f"http://127.0.0.1:{port}"
-
-            def ready():
-                if process.poll() is not None and "address already in use" in log.read_text():
-                    return ""
-                return ask(f"{url}/-/ready")
-
-            if wait_for(ready, log):
-                return url
-        raise AssertionError("no port is free for Prometheus")
+        port = free_port()
+        _, log = self.start(
+            "prometheus",
+            PROMETHEUS,
+            f"--config.file={self.folder}/prometheus.yml",
+            f"--storage.tsdb.path={self.folder}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        )
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: ask(f"{url}/-/ready"), log)
+        return url
 
 
 class WebSocket:

@@ -13,7 +13,7 @@ use super::{
     ipc,
     node::{Kind, Node},
 };
-use crate::net::{Accept, Incoming, Listen};
+use crate::net::{Accept, Held, Incoming, Listen};
 
 /// Between two attempts to bind the node's port again.
 const BIND_PAUSE: Duration = Duration::from_millis(20);
@@ -24,12 +24,13 @@ pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn
     let address = first.local_addr();
     let has_port = address.ip().is_some();
     let mut socket = Some(first);
+    let mut held = None;
     loop {
         if let Some(socket) = socket.take() {
             if has_port {
                 node.set_listening(true);
             }
-            accept_until_down(&node, socket).await;
+            held = accept_until_down(&node, &*listen, socket).await;
             if has_port {
                 node.set_listening(false);
             }
@@ -37,6 +38,7 @@ pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn
         if faults.wait_for(|faults| !faults.down()).await.is_err() {
             return;
         }
+        drop(held.take());
         match listen.bind(address.clone()).await {
             Ok(bound) => socket = Some(bound),
             Err(error) => {
@@ -47,8 +49,9 @@ pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn
     }
 }
 
-/// Returns when the node is down, with the socket closed and all its connections dropped.
-async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
+/// Returns when the node is down, with the socket closed and all its connections dropped. The port
+/// stays the node's: another socket that was given it would be taken for the node.
+async fn accept_until_down(node: &Arc<Node>, listen: &dyn Listen, mut socket: Box<dyn Accept>) -> Option<Held> {
     let mut faults = node.watch_faults();
     let mut connections = JoinSet::new();
     let is_ipc = socket.local_addr().path().is_some();
@@ -71,8 +74,11 @@ async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
             },
         }
     }
+    let address = socket.local_addr();
     drop(socket);
+    let held = listen.hold(&address);
     connections.shutdown().await;
+    held
 }
 
 async fn went_down(faults: &mut watch::Receiver<Arc<Faults>>) {

@@ -12,7 +12,7 @@ use std::{
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use super::{Accept, BoxFuture, Listen, system, unix};
+use super::{Accept, BoxFuture, Held, Listen, system, unix};
 use crate::{config::Config, domain::address::Address};
 
 /// Listens at the sockets that were passed, and by other means at all other addresses.
@@ -145,6 +145,10 @@ impl Listen for Passed {
             Some(socket) => Box::pin(async move { socket.accept() }),
             None => self.others.bind(address),
         }
+    }
+
+    fn hold(&self, address: &Address) -> Option<Held> {
+        self.others.hold(address)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
-    Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen,
+    Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Held, Incoming, Listen,
     names::{self, Names},
     race::race,
     unix,
@@ -70,6 +70,14 @@ impl Listen for System {
                 Address::Unix { path, mode } => unix::bind(&path, mode).await,
             }
         })
+    }
+
+    fn hold(&self, address: &Address) -> Option<Held> {
+        let address = address.ip()?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.ok()?;
+        // Connections that the dropped socket accepted may linger at the port.
+        socket.set_reuseaddr(true).and_then(|()| socket.bind(address)).ok()?;
+        Some(Box::new(socket))
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {

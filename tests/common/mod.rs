@@ -13,6 +13,7 @@ pub mod disturb;
 pub mod heights;
 pub mod log;
 pub mod origin;
+pub mod ports;
 pub mod proxy;
 pub mod rest;
 pub mod seeds;

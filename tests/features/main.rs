@@ -20,6 +20,8 @@ mod heard;
 mod network;
 mod nodes;
 mod operator;
+#[path = "../common/ports.rs"]
+mod ports;
 mod process;
 mod queue;
 mod report;

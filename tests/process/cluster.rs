@@ -1,7 +1,7 @@
 //! Three processes as replicas over a real NATS server.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -23,7 +23,9 @@ use crate::{
         SOON,
         binary::{ADDRESSES, Binary},
         client::{Client, call},
-        devnet, until,
+        devnet,
+        ports::free_addr,
+        until,
     },
     harness::Process,
 };
@@ -53,7 +55,7 @@ impl Nats {
     }
 
     async fn start_with(more: &'static [&'static str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_addr().port();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{}-{port}", std::process::id()));
         let mut nats = Self { child: None, folder, port, more };
         nats.run();

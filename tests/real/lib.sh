@@ -167,10 +167,17 @@ limit_to() {
     pids+=("$!")
 }
 
+# free_ports COUNT: below the ports that the system gives to outgoing connections, so that none takes
+# one before its server listens, or while its server is dead.
 free_ports() {
     python3 -c '
-import socket, sys
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+import random, socket, sys
+held = []
+while len(held) < int(sys.argv[1]):
+    try:
+        held.append(socket.create_server(("127.0.0.1", random.randrange(20000, 32000))))
+    except OSError:
+        continue
 print(*(s.getsockname()[1] for s in held))' "$1"
 }
 

@@ -7,12 +7,12 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -32,11 +32,8 @@ use super::{
     rpc::Rpc,
     story::{CONTRACTS, GENESIS, Story},
 };
-use crate::world::soon;
+use crate::{ports::free_addr, world::soon};
 
-/// Ports below those that the system gives to outgoing connections: nobody takes a node's port
-/// while the node is dead.
-const PORTS: std::ops::Range<u16> = 25_000..26_000;
 /// A block takes several calls at every node.
 const FASTEST: Duration = Duration::from_millis(200);
 const BLOCKS_AT_START: u64 = 10;
@@ -137,19 +134,6 @@ fn binary() -> PathBuf {
     let found = std::fs::read_dir(packages).into_iter().flatten().map_while(Result::ok);
     let mut binaries = found.map(|package| package.path().join("bin/anvil"));
     binaries.find(|binary| binary.is_file()).unwrap_or_else(|| panic!("no anvil in {packages}: run tests/install.sh"))
-}
-
-pub fn free_addr() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two runs at once begin at different places.
-    let first = u16::try_from(std::process::id() % 900).unwrap();
-    loop {
-        let port = PORTS.start + (first + NEXT.fetch_add(1, Relaxed)) % PORTS.len() as u16;
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(addr).is_ok() {
-            return addr;
-        }
-    }
 }
 
 impl Node {

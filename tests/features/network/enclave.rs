@@ -25,12 +25,11 @@ use tokio::{
 
 use super::{
     At, Canonical, Doing, Network, NotHere, Port, Tip, Voice, Wish,
-    anvil::free_addr,
     cli::{Cli, pairs, services},
     relay::Relay,
     rpc::Rpc,
 };
-use crate::world::soon;
+use crate::{ports::free_addr, world::soon};
 
 const PARAMETERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kurtosis/network_params.yaml");
 /// Between two looks at a node.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use steadfast::devnet::{Fault, Options};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -32,6 +32,9 @@ async fn a_node_that_is_down_refuses_and_comes_back_on_the_same_port() {
         timeout(SOON, node.settled()).await.unwrap();
         let refused = TcpStream::connect(node.addr()).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        // Another socket that was given the port would be taken for the node.
+        let taken = TcpSocket::new_v4().unwrap().bind(node.addr()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(node.connections_open(), 0);
         node.clear_faults();
         timeout(SOON, node.settled()).await.unwrap();

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -18,6 +19,12 @@ use tokio::time::{sleep, timeout};
 const BINARY: &str = "STEADFAST_NATS_SERVER";
 /// The longest wait for a server or a cluster.
 const START: Duration = Duration::from_secs(60);
+
+/// Below the ports that the system gives to outgoing connections and to listeners that ask for any:
+/// no other socket takes one before its server listens, or while its server is dead.
+const PORTS: Range<u16> = 12_000..20_000;
+/// Ports between the places where processes of neighbouring ids begin.
+const STRIDE: u32 = 97;
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -177,6 +184,9 @@ fn binary() -> PathBuf {
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = || std::process::id().wrapping_mul(STRIDE).wrapping_add(NEXT.fetch_add(1, Ordering::SeqCst));
+    let port = || PORTS.start + (next() % u32::from(PORTS.end - PORTS.start)) as u16;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    std::iter::repeat_with(port).filter(is_free).take(count).collect()
 }

@@ -206,7 +206,10 @@ impl<H: Hasher> Canon<'_, H> {
         } = lead;
         let failover = options.timing.failover;
         self.put((me, is_eligible, is_set_aside, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
-        self.put((lost_claims, hook_failures));
+        // The pause after a lost claim is doubled up to the failover time: more of them change nothing.
+        let is_longest = |lost: &u32| options.timing.retry_pause(0) << lost >= failover;
+        let longest = (0..=MOST_LOST).find(is_longest).unwrap_or(MOST_LOST);
+        self.put(((*lost_claims).min(longest), hook_failures));
         self.put((wants_read, has_read, asked, failures, successes, epoch.is_some(), previous.is_some()));
         epoch.iter().chain(previous).for_each(|epoch| self.revision(epoch.0));
         match state {

@@ -16,7 +16,7 @@ use std::{
 use alloy_primitives::Address;
 use clap::Args;
 
-use super::{block_on, conclude, run};
+use super::{block_on, conclude, log, run};
 use crate::{
     app::{App, World},
     config::{self, Config, Log},
@@ -88,7 +88,7 @@ fn initial_blocks(block_time: Duration) -> u64 {
 }
 
 pub(super) fn run(dev: &Dev) -> ExitCode {
-    let _flush = run::start_log(&Log::default());
+    let _flush = log::start_log(&Log::default());
     let served = block_on(async {
         let mut signals = run::Signals::listen()?;
         let options = Options {

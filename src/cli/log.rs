@@ -7,26 +7,36 @@
 //! Example: the reader of a pipe hangs for a minute. The proxy serves on, and the first line after
 //! that minute is followed by the number of lost lines.
 
+mod repeated;
+
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
-use tracing::{Level, Metadata};
-use tracing_subscriber::fmt::{
-    MakeWriter,
-    format::Writer,
-    time::{FormatTime, SystemTime},
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    fmt::{
+        MakeWriter,
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
-use crate::{config::LogFormat, door::access_log};
+use self::repeated::Repeated;
+use crate::{
+    config::{Log, LogFormat},
+    door::access_log,
+};
 
 /// Bytes of lines that wait to be written.
 const MAX_QUEUED: usize = 1 << 20;
@@ -34,6 +44,8 @@ const MAX_QUEUED: usize = 1 << 20;
 const RESERVE: usize = 256 << 10;
 /// How long the end of the process waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time between two looks for lines that were left out.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(10);
 
 enum Item {
     Line(Vec<u8>),
@@ -65,12 +77,14 @@ pub(super) struct Flush(LogWriter);
 
 impl LogWriter {
     /// Starts the thread that writes to `out` lines in this form.
-    pub(super) fn start(out: impl Write + Send + 'static, format: LogFormat) -> (Self, Flush) {
+    fn start(out: impl Write + Send + 'static, format: LogFormat, repeated: Repeated) -> (Self, Flush) {
         let (items, queue) = mpsc::channel();
         let counts = Arc::new(Counts::default());
         let writer = Self { items, counts: counts.clone(), limit: MAX_QUEUED };
         // Without a thread, all lines are lost, and the proxy serves.
-        _ = thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&queue, &counts, out, format));
+        _ = thread::Builder::new().name("log".to_owned()).spawn(move || {
+            write_all(&queue, &counts, out, format, &repeated);
+        });
         (writer.clone(), Flush(writer))
     }
 }
@@ -114,37 +128,83 @@ impl Drop for Flush {
     }
 }
 
-fn write_all(queue: &Receiver<Item>, counts: &Counts, mut out: impl Write, format: LogFormat) {
-    // A line that failed may be there in part: the next one must not stand behind that part.
-    let mut is_cut = false;
-    for item in queue {
-        match item {
-            Item::Line(line) => {
-                let is_written = (!is_cut || out.write_all(b"\n").is_ok()) && out.write_all(&line).is_ok();
-                is_cut = !is_written;
+/// Logs to standard error from here on, until the process ends.
+pub(super) fn start_log(log: &Log) -> Flush {
+    let repeated = Repeated::default();
+    let (writer, flush) = LogWriter::start(io::stderr(), log.format, repeated.clone());
+    subscriber(log, writer, io::stderr().is_terminal(), repeated).init();
+    flush
+}
+
+fn subscriber(log: &Log, writer: LogWriter, colours: bool, repeated: Repeated) -> Box<dyn Subscriber + Send + Sync> {
+    let builder = tracing_subscriber::fmt().with_env_filter(log.filter.to_env_filter());
+    let builder = builder.with_writer(writer).with_ansi(colours);
+    match log.format {
+        LogFormat::Text => Box::new(builder.finish().with(repeated)),
+        LogFormat::Json => Box::new(builder.json().finish().with(repeated)),
+    }
+}
+
+fn write_all(queue: &Receiver<Item>, counts: &Counts, out: impl Write, format: LogFormat, repeated: &Repeated) {
+    let mut lines = Lines { out, is_cut: false };
+    let mut summed_up = Instant::now();
+    loop {
+        match queue.recv_timeout(SUMMARY_INTERVAL) {
+            Ok(Item::Line(line)) => {
+                let is_written = lines.write(&line);
                 counts.queued.fetch_sub(line.len(), Relaxed);
                 let lost = counts.lost.swap(0, Relaxed) + u64::from(!is_written);
-                if lost > 0 {
-                    is_cut |= is_written && out.write_all(note(lost, format).as_bytes()).is_err();
-                    if is_cut {
-                        counts.lost.fetch_add(lost, Relaxed);
-                    }
+                if lost > 0 && !(is_written && lines.write(note(LOST, lost, None, format).as_bytes())) {
+                    counts.lost.fetch_add(lost, Relaxed);
                 }
             }
-            Item::Flush(done) => _ = done.send(()),
+            Ok(Item::Flush(done)) => _ = done.send(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if summed_up.elapsed() >= SUMMARY_INTERVAL {
+            summed_up = Instant::now();
+            for (of, lines_left_out) in repeated.sum_up() {
+                let line = note(LEFT_OUT, lines_left_out, Some(&of), format);
+                counts.lost.fetch_add(u64::from(!lines.write(line.as_bytes())), Relaxed);
+            }
         }
     }
 }
 
-/// The line that tells how many lines were lost.
-fn note(lost: u64, format: LogFormat) -> String {
-    const MESSAGE: &str = "lines of the log were lost";
+/// Writes whole lines.
+struct Lines<W> {
+    out: W,
+    /// A line that failed may be there in part: the next one must not stand behind that part.
+    is_cut: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// Returns whether the line is written.
+    fn write(&mut self, line: &[u8]) -> bool {
+        let is_written = (!self.is_cut || self.out.write_all(b"\n").is_ok()) && self.out.write_all(line).is_ok();
+        self.is_cut = !is_written;
+        is_written
+    }
+}
+
+const LOST: &str = "lines of the log were lost";
+const LEFT_OUT: &str = "lines of one kind were left out";
+
+/// The line that tells how many lines are missing, and of which kind.
+fn note(message: &str, count: u64, of: Option<&str>, format: LogFormat) -> String {
     match format {
-        LogFormat::Text => format!("{lost} {MESSAGE}\n"),
+        LogFormat::Text => match of {
+            None => format!("{count} {message}\n"),
+            Some(of) => format!("{count} {message}: {of}\n"),
+        },
         LogFormat::Json => {
             let mut now = String::new();
             _ = SystemTime.format_time(&mut Writer::new(&mut now));
-            let fields = json!({ "message": MESSAGE, "lost": lost });
+            let fields = match of {
+                None => json!({ "message": message, "lost": count }),
+                Some(of) => json!({ "message": message, "left_out": count, "kind": of }),
+            };
             let line = json!({ "timestamp": now, "level": "WARN", "fields": fields, "target": module_path!() });
             format!("{line}\n")
         }
@@ -181,7 +241,8 @@ mod tests {
     fn lines_beyond_the_queue_are_lost_and_counted() {
         let (permit, permits) = sync_channel(8);
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (mut writer, flush) = LogWriter::start(Slow { written: written.clone(), permits }, LogFormat::Text);
+        let (mut writer, flush) =
+            LogWriter::start(Slow { written: written.clone(), permits }, LogFormat::Text, Repeated::default());
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         for _ in 0..MAX_QUEUED / line.len() + 10 {
             writer.write_all(&line).unwrap();
@@ -199,12 +260,11 @@ mod tests {
     fn lines_after_a_stall(format: LogFormat, told: impl FnOnce()) -> Vec<String> {
         let (permit, permits) = sync_channel(8);
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (writer, flush) = LogWriter::start(Slow { written: written.clone(), permits }, format);
-        let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).with_max_level(Level::DEBUG);
-        match format {
-            LogFormat::Text => tracing::subscriber::with_default(builder.finish(), told),
-            LogFormat::Json => tracing::subscriber::with_default(builder.json().finish(), told),
-        }
+        let repeated = Repeated::default();
+        let slow = Slow { written: written.clone(), permits };
+        let (writer, flush) = LogWriter::start(slow, format, repeated.clone());
+        let log = Log { format, filter: "debug".parse().unwrap(), ..Log::default() };
+        tracing::subscriber::with_default(subscriber(&log, writer, false, repeated), told);
         drop(permit);
         drop(flush);
         let written = written.lock().unwrap();
@@ -231,6 +291,19 @@ mod tests {
         let has = |words: &str| lines.iter().any(|line| line.contains(words));
         assert!(has("node is not usable") && has("calls go elsewhere"), "{:?}", lines.last());
         assert!(!has("a detail") && has("lines of the log were lost"));
+    }
+
+    #[test]
+    fn a_node_that_says_the_same_all_night_does_not_fill_the_log() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let lines = lines_after_a_stall(format, || {
+                for _ in 0..1000 {
+                    tracing::warn!("a stream of events is lost");
+                }
+            });
+            let written = lines.iter().filter(|line| line.contains("a stream of events is lost")).count();
+            assert!((200..=202).contains(&written), "{written}");
+        }
     }
 
     #[test]
@@ -270,7 +343,7 @@ mod tests {
             }
         }
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (mut writer, flush) = LogWriter::start(Half(written.clone(), 0), LogFormat::Text);
+        let (mut writer, flush) = LogWriter::start(Half(written.clone(), 0), LogFormat::Text, Repeated::default());
         writer.write_all(b"first\n").unwrap();
         writer.write_all(b"second\n").unwrap();
         drop(flush);

@@ -1,18 +1,13 @@
 //! `steadfast run`.
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc, thread::available_parallelism};
+use std::{process::ExitCode, sync::Arc, thread::available_parallelism};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::fmt;
 
-use super::{
-    Settings, block_on, conclude,
-    log::{Flush, LogWriter},
-};
+use super::{Settings, block_on, conclude, log::start_log};
 use crate::{
     app::{App, FileWatch, Source, World},
-    config::{Log, LogFormat},
     net::{descriptors, passed::Passed, system::System, systemd::Supervisor},
 };
 
@@ -123,16 +118,4 @@ impl Signals {
             _ = interrupt.recv() => End { name: "SIGINT", code: 128 + 2, at_once: false },
         }
     }
-}
-
-/// Logs to standard error from here on, until the process ends.
-pub(super) fn start_log(log: &Log) -> Flush {
-    let colours = std::io::stderr().is_terminal();
-    let (writer, flush) = LogWriter::start(std::io::stderr(), log.format);
-    let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(writer).with_ansi(colours);
-    match log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    flush
 }

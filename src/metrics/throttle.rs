@@ -44,8 +44,12 @@ const SUMMARY: Duration = Duration::from_secs(60);
 
 /// Lets a burst of different lines pass, then one in a while, and counts the others, which are
 /// summed up later.
-#[derive(Debug, Default)]
-pub struct Burst(Mutex<Spent>);
+#[derive(Debug)]
+pub struct Burst {
+    most: u32,
+    refill: Duration,
+    spent: Mutex<Spent>,
+}
 
 #[derive(Debug, Default)]
 struct Spent {
@@ -57,19 +61,30 @@ struct Spent {
     first: Option<Instant>,
 }
 
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new(BURST, REFILL)
+    }
+}
+
 impl Burst {
+    /// Lets `most` lines pass at once, and one more after each `refill`.
+    pub fn new(most: u32, refill: Duration) -> Self {
+        Self { most, refill, spent: Mutex::default() }
+    }
+
     /// Whether a line may be written now.
     pub fn pass(&self) -> bool {
         let (mut spent, now) = (self.lock(), Instant::now());
         let since = *spent.since.get_or_insert(now);
-        let back = u32::try_from((now - since).as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
+        let back = u32::try_from((now - since).as_millis() / self.refill.as_millis()).unwrap_or(u32::MAX);
         if back >= spent.lines {
             (spent.lines, spent.since) = (0, Some(now));
         } else {
             spent.lines -= back;
-            spent.since = Some(since + REFILL * back);
+            spent.since = Some(since + self.refill * back);
         }
-        if spent.lines == BURST {
+        if spent.lines == self.most {
             spent.left_out += 1;
             spent.first.get_or_insert(now);
             return false;
@@ -101,7 +116,7 @@ impl Burst {
     }
 
     fn lock(&self) -> MutexGuard<'_, Spent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

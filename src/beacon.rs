@@ -343,7 +343,9 @@ impl<'a> RequestRun<'a> {
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // The exchange behind this one may set out as soon as this one does.
             drop(turn);
-            self.requests.wait_for_head(self.request, node).await;
+            if self.waits_for_head() {
+                self.requests.wait_for_head(node).await;
+            }
             let began = Instant::now();
             let (node, sent) = match (self.requests.time_before_second_node(self.request), upload.in_memory()) {
                 (Some(time_limit), Some(body)) => self.race(node, &body, time_limit).await,

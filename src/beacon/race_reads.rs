@@ -29,7 +29,6 @@ use super::{
     Choice, RequestRun,
     attempt::{Sent, attempt_holding},
     upload::Whole,
-    wait_for_head::is_of_the_head,
 };
 use crate::{
     domain::node_id::NodeId,
@@ -85,7 +84,7 @@ impl RequestRun<'_> {
                         Choice::Node(node, _) if !requests.pool.is_usable(node) => now + self.new_round(time_limit),
                         // The node would only answer for an earlier head.
                         Choice::Node(node, _)
-                            if is_of_the_head(request)
+                            if self.waits_for_head()
                                 && requests.pool.owes_head(node)
                                 && now < *passed_over.get_or_insert(now + requests.pool.longest_wait_for_head()) =>
                         {

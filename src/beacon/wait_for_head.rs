@@ -6,12 +6,18 @@
 //! is lost, and node B knows that head 300 ms later. A request for attestation data that came at
 //! once is given to B after 300 ms; after 2 s it would go to B in any case. Clients have seen a
 //! head when an event or an answer named the head.
+//!
+//! Rule: once a node has said that it has no aggregate or contribution, no other node is waited
+//! for. Reason: such a request names its block, and a node that is a block behind may have the
+//! votes for an older one. Example: the client voted at node A, which is gone for a moment when the
+//! client asks for the aggregate. B answers 404, and A, back and still a block behind, is asked at
+//! once.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Request, Requests};
+use super::{Request, RequestRun, Requests};
 use crate::domain::{beacon_route::Class, node_id::NodeId};
 
 /// The time between two looks at a node that is awaited.
@@ -19,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Whether a request refers to the head: data to be signed does, and requests that name the
 /// head. Duties are those of an epoch, and the block of a moment ago decides nothing about them.
-pub(super) fn is_of_the_head(request: &Request) -> bool {
+fn is_of_the_head(request: &Request) -> bool {
     if request.route.class != Class::Read {
         return false;
     }
@@ -31,14 +37,26 @@ pub(super) fn is_of_the_head(request: &Request) -> bool {
     }
 }
 
+/// Whether a request names the block whose votes it asks for.
+fn names_its_block(request: &Request) -> bool {
+    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+    matches!(steps[..], ["validator", "aggregate_attestation" | "sync_committee_contribution"])
+}
+
+impl RequestRun<'_> {
+    /// Whether nodes that do not know the head are waited for.
+    pub(super) fn waits_for_head(&self) -> bool {
+        let has_answer = self.best.is_some() && names_its_block(self.request);
+        is_of_the_head(self.request) && !has_answer
+    }
+}
+
 impl Requests {
-    /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if
-    /// the request refers to the head.
-    pub(super) async fn wait_for_head(&self, request: &Request, node: NodeId) {
-        if !is_of_the_head(request) || !self.pool.owes_head(node) {
-            return;
+    /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most.
+    pub(super) async fn wait_for_head(&self, node: NodeId) {
+        if self.pool.owes_head(node) {
+            self.catches_up(&mut vec![(node, Instant::now() + self.pool.longest_wait_for_head())]).await;
         }
-        self.catches_up(&mut vec![(node, Instant::now() + self.pool.longest_wait_for_head())]).await;
     }
 
     /// Waits until one of these nodes knows the head that clients have seen, for each until its

@@ -293,3 +293,20 @@ async fn a_vote_is_for_a_polled_head_of_a_node_that_is_gone() {
         assert_eq!(vote["data"]["beacon_block_root"], block["data"]["root"], "{poll}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_aggregate_that_a_node_lacks_waits_for_no_other_nodes_head() {
+    const AGGREGATE: &str = "/eth/v2/validator/aggregate_attestation";
+    let mut setup = Setup::start().await;
+    let _heard = setup.listen().await;
+    setup.until_view("cl-1").await;
+    setup.devnet.cl(1).set_fault(Fault::lag(1));
+    sleep(Duration::from_secs(2 * SLOT)).await;
+    // Clients have seen the head of the first node.
+    setup.get("/eth/v1/beacon/headers/head").await;
+    let begun = Instant::now();
+    let root = format!("0x{}", "ab".repeat(32));
+    let answer = setup.get(&format!("{AGGREGATE}?attestation_data_root={root}&slot=52&committee_index=0")).await;
+    assert_eq!((&answer["code"], begun.elapsed().as_millis() < 100), (&404.into(), true), "{:?}", begun.elapsed());
+    assert_eq!(setup.devnet.cl(1).count(&format!("GET {AGGREGATE}")), 1, "the other node was asked");
+}

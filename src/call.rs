@@ -13,14 +13,14 @@ mod leaving;
 mod null_answer;
 pub mod outbox_calls;
 mod outcome_count;
+mod raw_fan_out;
+mod raw_remembered;
 mod raw_resend;
 pub mod raw_sends;
-mod remembered;
 mod run;
 pub mod send_outcome;
 mod settle_transaction;
 mod slow_attempt;
-mod spread;
 mod terms;
 pub mod whole;
 
@@ -38,8 +38,8 @@ use self::{
     filter_calls::Keeper,
     outbox_calls::TransactionKeeper,
     outcome_count::OutcomeCount,
+    raw_remembered::Remembered,
     raw_resend::RawResend,
-    remembered::Remembered,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
 };

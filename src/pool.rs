@@ -20,7 +20,7 @@ pub mod listen;
 mod named_heads;
 pub mod node;
 mod out_of_turn;
-mod outage;
+mod outage_log;
 pub mod own_question;
 pub mod pair;
 pub mod preference;
@@ -64,7 +64,7 @@ use self::{
     health::{Fault, Trouble},
     listen::{Listener, Pushed},
     node::Node,
-    outage::Outage,
+    outage_log::OutageLog,
     own_question::{Clock, OwnQuestion},
     resting::Kind,
     snapshot::Snapshot,
@@ -136,7 +136,7 @@ pub struct Pool {
     /// Keeps nodes that come and go from filling the log.
     lines: Burst,
     /// The time without a node that serves, as the log was told.
-    outage: Mutex<Outage>,
+    outage: Mutex<OutageLog>,
     /// Hashes that clients were told of.
     announced: Mutex<Announced>,
     /// The names of cordoned nodes at addresses of a DNS name that does not have them now.
@@ -205,7 +205,7 @@ impl Pool {
         }
         tasks.spawn(silence::watch_silence(pool.clone()));
         tasks.spawn(out_of_turn::tend(pool.clone()));
-        tasks.spawn(outage::watch(pool.clone()));
+        tasks.spawn(outage_log::watch(pool.clone()));
         (pool, Running::new(tasks))
     }
 

@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use super::{
+    raw_remembered::Remembered,
     raw_sends::{Submission, count, is_target, kind},
-    remembered::Remembered,
     send_outcome::SendOutcome,
 };
 use crate::{

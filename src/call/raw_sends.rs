@@ -28,7 +28,7 @@ use super::{
     Calls, Terms,
     attempt::{Attempt, Sent},
     leaving::Leaving,
-    remembered::Sends,
+    raw_remembered::Sends,
     send_outcome::SendOutcome,
 };
 use crate::{
@@ -123,12 +123,12 @@ impl Submission {
 
 /// The words of the nodes that were sent a transaction, in the order in which words come. Sends go
 /// on when this is dropped.
-pub struct Words {
+pub struct NodeOutcomes {
     pool: Arc<Pool>,
     heard: mpsc::Receiver<(NodeId, Sent)>,
 }
 
-impl Words {
+impl NodeOutcomes {
     /// The next node's word; `None` when all have spoken. Cancel-safe.
     pub async fn next(&mut self) -> Option<(NodeId, SendOutcome)> {
         let (node, mut sent) = self.heard.recv().await?;
@@ -271,7 +271,7 @@ impl Drop for CountedSend {
 
 /// The sends of one call that are under way.
 pub(super) struct UnderWay {
-    pub(super) words: Words,
+    pub(super) words: NodeOutcomes,
     pub(super) signals: Arc<Signals>,
     /// Open the sends' gates; empty if the gates are open.
     gates: Vec<oneshot::Sender<()>>,
@@ -290,7 +290,7 @@ impl UnderWay {
 impl Calls {
     /// Sends a transaction to these nodes at once, each once, and tells the word of each. A send
     /// ends at `limit`, or when its node goes out. `None` if too many sends are under way.
-    pub fn send_raw(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {
+    pub fn send_raw(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<NodeOutcomes> {
         let sends = self.start_sends(nodes, submission, limit, false, Sender::Outbox)?;
         Some(sends.words)
     }
@@ -373,7 +373,7 @@ impl Calls {
                 }
             });
         }
-        Some(UnderWay { words: Words { pool: self.pool.clone(), heard }, signals, gates })
+        Some(UnderWay { words: NodeOutcomes { pool: self.pool.clone(), heard }, signals, gates })
     }
 }
 

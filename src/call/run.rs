@@ -12,8 +12,8 @@ use super::{
     leaving::Leaving,
     null_answer::Null,
     outcome_count::QuotaRefusals,
+    raw_fan_out::{CallTransaction, FanOut},
     slow_attempt::SlowAttempt,
-    spread::{CallTransaction, Spread},
     whole::Lack,
 };
 use crate::{
@@ -127,11 +127,11 @@ impl<'a> CallRun<'a> {
             };
             if self.method.class == Class::RawTransaction && scout.is_none() {
                 // In a box, so that other calls do not pay for its size.
-                match Box::pin(self.spread(node, &mut turn, alarm)).await {
-                    Spread::Alone => {}
-                    Spread::Taken(answer) => return Ok(answer),
-                    Spread::Refused(node, answer) => break (node, answer),
-                    Spread::Failed => continue,
+                match Box::pin(self.fan_out(node, &mut turn, alarm)).await {
+                    FanOut::Alone => {}
+                    FanOut::Taken(answer) => return Ok(answer),
+                    FanOut::Refused(node, answer) => break (node, answer),
+                    FanOut::Failed => continue,
                 }
             }
             self.note(node);

@@ -26,17 +26,18 @@
 
 mod absorb;
 mod act;
+mod claim;
 mod copy;
-mod duty;
 mod effect;
 mod input;
+mod term_work;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 
-use self::{copy::LeaseCopy, duty::Duty};
+use self::{copy::LeaseCopy, term_work::TermWork};
 pub use self::{
     effect::{Effect, HookKind, Reason, State, Transition, Turn},
     input::{Input, Options, ReadError, Watched, WriteError},
@@ -48,10 +49,6 @@ use crate::domain::fleet::{Epoch, Lease, LeaseState, ReplicaName, Role, StoreRev
 const REMEMBERED_WRITES: usize = 8;
 /// How often the time is doubled for which a replica whose hook failed lets others lead.
 const MOST_DOUBLINGS: u32 = 5;
-/// How often the pause is doubled between claims that come to nothing.
-const MOST_LOST: u32 = 8;
-/// How long a lease is left to a replica that asked and takes nothing, in heartbeats of the giver.
-const LEFT_FOR: u64 = 2;
 
 /// A request to the store that has no answer yet. There is one at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,7 +129,7 @@ pub struct Leadership {
     lost_claims: u32,
     /// Promotions in a row whose hook failed.
     hook_failures: u32,
-    duty: Duty,
+    work: TermWork,
     failures: u32,
     successes: u32,
     next_try: Moment,
@@ -172,7 +169,7 @@ impl Leadership {
             humble_until: now,
             lost_claims: 0,
             hook_failures: 0,
-            duty: Duty::default(),
+            work: TermWork::default(),
             failures: 0,
             successes: 0,
             next_try: now,
@@ -243,7 +240,7 @@ impl Leadership {
 
     /// Whether a process that is stopping may end.
     pub fn is_done(&self) -> bool {
-        self.is_stopping && self.state == State::Watching && self.pending.is_none() && self.duty.is_idle()
+        self.is_stopping && self.state == State::Watching && self.pending.is_none() && self.work.is_idle()
     }
 
     /// Whether nothing but the lease keeps this replica from leading.
@@ -293,7 +290,7 @@ impl Leadership {
             State::Leading => {
                 if let Some(reason) = self.lost.take().or(expired) {
                     self.go(turn, now, State::Fenced, reason);
-                } else if self.duty.has_lead_hook_failed() {
+                } else if self.work.has_lead_hook_failed() {
                     self.go(turn, now, State::Fenced, Reason::HookFailed);
                 } else if self.is_stopping {
                     self.go(turn, now, State::Yielding, Reason::Stopping);
@@ -306,10 +303,10 @@ impl Leadership {
                 }
             }
             State::Yielding => {
-                let is_late = held_for >= self.options.yield_timeout && !self.duty.has_begun_fence_hook();
+                let is_late = held_for >= self.options.yield_timeout && !self.work.has_begun_fence_hook();
                 if let Some(reason) = self.lost.take().or(expired) {
                     self.go(turn, now, State::Fenced, reason);
-                } else if self.duty.has_fence_hook_failed() {
+                } else if self.work.has_fence_hook_failed() {
                     self.go(turn, now, State::Fenced, Reason::HookFailed);
                 } else if self.is_left {
                     self.go(turn, now, State::Watching, Reason::Left);
@@ -319,8 +316,8 @@ impl Leadership {
                 }
             }
             State::Fenced => {
-                let is_over = self.duty.is_over();
-                if self.duty.has_failed() {
+                let is_over = self.work.is_over();
+                if self.work.has_failed() {
                     self.go(turn, now, State::Failed, Reason::FenceFailed);
                 } else if is_over && self.has_read {
                     self.go(turn, now, State::Watching, Reason::FenceDone);
@@ -329,7 +326,7 @@ impl Leadership {
                 }
             }
             State::Failed => {
-                if self.duty.is_over() && self.has_read && self.successes >= self.options.rise {
+                if self.work.is_over() && self.has_read && self.successes >= self.options.rise {
                     self.go(turn, now, State::Watching, Reason::Recovered);
                 }
             }
@@ -355,11 +352,11 @@ impl Leadership {
                 self.begin_work(turn, now);
             }
             State::Leading => {
-                debug_assert!(self.duty.is_idle(), "work of an earlier term goes on");
+                debug_assert!(self.work.is_idle(), "work of an earlier term goes on");
                 self.asked = None;
                 self.begin_work(turn, now);
             }
-            State::Yielding => self.duty.stop(turn, now, None),
+            State::Yielding => self.work.stop(turn, now, None),
             State::Fenced => {
                 let term = self.hold.take().map(|hold| hold.term).unwrap_or_default();
                 if reason == Reason::HookFailed {
@@ -369,7 +366,7 @@ impl Leadership {
                 }
                 let margin = self.options.timing.margin;
                 let run = (self.number(), term, self.fence_time);
-                self.duty.fence(turn, now, margin, run);
+                self.work.fence(turn, now, margin, run);
                 (self.wants_read, self.has_read, self.asked) = (true, false, None);
                 // An answer from before the fence says nothing about the time after.
                 self.pending = self.pending.filter(|pending| matches!(pending, Pending::Write { .. }));
@@ -377,13 +374,13 @@ impl Leadership {
             }
             State::Watching => {
                 if from == State::Yielding {
-                    self.duty = Duty::default();
+                    self.work = TermWork::default();
                     // The replica that asked has its chance now, and none again at once.
                     self.deaf_until = now.after(self.options.timing.failover);
                     turn.effects.push(Effect::Left);
                 }
                 if from != State::Candidate {
-                    self.duty.rest();
+                    self.work.rest();
                 }
                 (self.hold, self.asked, self.is_left) = (None, None, false);
                 (self.wants_read, self.has_read, self.is_claim_lost) = (false, false, false);
@@ -403,72 +400,12 @@ impl Leadership {
     fn begin_work(&mut self, turn: &mut Turn, now: Moment) {
         let term = self.hold.as_ref().map(|hold| hold.term).unwrap_or_default();
         let run = (self.number(), term, self.options.hook_timeout);
-        self.duty.begin(turn, now, run);
-    }
-
-    /// Lets more and more time pass before the next claim, where the store takes none and the key
-    /// stays as it is: the store is not asked all the time.
-    fn back_off(&mut self, now: Moment) {
-        let timing = self.options.timing;
-        if self.lost_claims > 0 {
-            let pause = timing.retry_pause(self.sequence) << self.lost_claims;
-            self.humble_until = self.humble_until.max(now.after(pause.min(timing.failover)));
-        }
-        self.lost_claims = (self.lost_claims + 1).min(MOST_LOST);
+        self.work.begin(turn, now, run);
     }
 
     /// A number for a write, a read or a hook.
     fn number(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
-    }
-
-    /// Whether this life has left the lease to another replica.
-    fn has_left(&self, lease: &Lease) -> bool {
-        let is_own = self.epoch.is_some_and(|epoch| lease.is_of(&self.me, epoch));
-        is_own && lease.state == LeaseState::Yielded
-    }
-
-    /// Why the lease may be claimed now, if so.
-    fn claim_reason(&self, now: Moment) -> Option<Reason> {
-        let (at, reason) = self.claim_at()?;
-        (now >= at && self.pending.is_none()).then_some(reason)
-    }
-
-    /// From when on the lease may be claimed, if nothing changes, and why.
-    fn claim_at(&self) -> Option<(Moment, Reason)> {
-        if !self.can_lead() || !self.copy.is_synced || self.state != State::Watching || !self.duty.is_idle() {
-            return None;
-        }
-        let failover = self.options.timing.failover;
-        let (at, reason) = match &self.copy.entry {
-            None if self.options.shared => (self.copy.absent_since?.after(failover), Reason::LeaseFree),
-            None => (self.copy.absent_since?, Reason::LeaseFree),
-            Some(seen) => match &seen.lease {
-                Some(lease) => {
-                    let is_mine = lease.holder == self.me && lease.state == LeaseState::Held;
-                    let is_this_life = is_mine && self.epoch == Some(lease.stamp.epoch);
-                    let is_dead_life = is_mine && self.previous == Some(lease.stamp.epoch);
-                    let is_free = match lease.state {
-                        LeaseState::Released => true,
-                        LeaseState::Yielded => lease.to.as_ref() == Some(&self.me),
-                        LeaseState::Held | LeaseState::Other(_) => false,
-                    };
-                    match (is_this_life, is_dead_life, is_free) {
-                        (false, true, _) => (seen.since, Reason::Resumed),
-                        (true, _, _) | (_, _, true) => (seen.since, Reason::LeaseFree),
-                        // This replica's own work has ended, and the one that asked does not come.
-                        _ if self.has_left(lease) => (
-                            seen.since.after(self.options.timing.heartbeat.saturating_mul(LEFT_FOR)),
-                            Reason::LeaseFree,
-                        ),
-                        // The holder may have longer times, so that its lease lasts longer.
-                        _ => (seen.since.after(self.options.timing.wait_for(lease.failover)), Reason::LeaseFree),
-                    }
-                }
-                None => (seen.since.after(failover), Reason::LeaseFree),
-            },
-        };
-        Some((at.max(self.humble_until).max(self.next_try), reason))
     }
 }

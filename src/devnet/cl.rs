@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::{
     fault::{Fault, Faults},
-    gate::Gate,
+    hanging_io::HangingIo,
     hash,
     http::{self as answers, Body},
     node::{Dropped, Node},
@@ -51,7 +51,7 @@ struct Problem(StatusCode, String);
 type Outcome = Result<Response<Body>, Problem>;
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(node: Arc<Node>, io: Gate) {
+pub(super) async fn serve(node: Arc<Node>, io: HangingIo) {
     let service = service_fn(|request| handle(node.clone(), request));
     let mut server = http1::Builder::new();
     server.header_read_timeout(None);

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     eth::{self, Context},
     fault::{Fault, Faults},
-    gate::Gate,
+    hanging_io::HangingIo,
     http::{self as answers, Body},
     node::{Dropped, Node},
     record::Transport,
@@ -34,7 +34,7 @@ const MOST_BLOB: u64 = 16 << 30;
 type Upgrade = Arc<Mutex<Option<(OnUpgrade, Arc<HeaderMap>)>>>;
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(node: Arc<Node>, io: Gate) {
+pub(super) async fn serve(node: Arc<Node>, io: HangingIo) {
     let upgrade = Upgrade::default();
     let service = service_fn(|request| handle(node.clone(), request, upgrade.clone()));
     let mut server = http1::Builder::new();

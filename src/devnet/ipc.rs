@@ -11,20 +11,20 @@ use futures_util::{Sink, Stream};
 use http::HeaderMap;
 use tokio_tungstenite::tungstenite::{Error, protocol::Message as Frame};
 
-use super::{gate::Gate, node::Node, record::Transport, ws};
+use super::{hanging_io::HangingIo, node::Node, record::Transport, ws};
 use crate::net::values::{Broken, Value, Values};
 
 /// The longest message that is read.
 const MOST_MESSAGE: usize = 64 << 20;
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(node: Arc<Node>, io: Gate) {
+pub(super) async fn serve(node: Arc<Node>, io: HangingIo) {
     let socket = Messages(Values::new(io, MOST_MESSAGE));
     ws::serve(node, socket, Transport::Ipc, Arc::new(HeaderMap::new())).await;
 }
 
 /// The messages, as a WebSocket has them.
-struct Messages(Values<Gate>);
+struct Messages(Values<HangingIo>);
 
 impl Stream for Messages {
     type Item = Result<Frame, Error>;

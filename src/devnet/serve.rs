@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::{
     cl, el,
     fault::Faults,
-    gate::Gate,
+    hanging_io::HangingIo,
     ipc,
     node::{Kind, Node},
 };
@@ -96,7 +96,7 @@ async fn connection(node: Arc<Node>, incoming: Incoming, is_ipc: bool) {
         return records.refuse();
     }
     let _counted = records.connection();
-    let io = Gate::new(io, &node);
+    let io = HangingIo::new(io, &node);
     match node.kind() {
         Kind::Execution if is_ipc => ipc::serve(node, io).await,
         Kind::Execution => el::serve(node, io).await,

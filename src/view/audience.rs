@@ -47,7 +47,7 @@ struct Subscriber {
     /// Whether the subscriber got any result.
     has_results: bool,
     /// The text of a notification up to the result.
-    head: Arc<str>,
+    before_result: Arc<str>,
     mailbox: Arc<Mailbox>,
     /// Results wait here until the subscription begins.
     held: Option<Box<Held>>,
@@ -78,24 +78,29 @@ impl<Q: Ord + Send + Sync + 'static> Audience<Q> {
         Arc::new(Self { shards, worker_jobs, now: AtomicU64::new(0), kind, metrics })
     }
 
-    /// Adds a subscriber, which gets the results of all changes announced from now on. `head` is
-    /// the text of its notifications up to the result.
-    pub(super) fn join(self: &Arc<Self>, request: Q, head: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<Q> {
-        let mut membership = self.expect(request, head, mailbox);
+    /// Adds a subscriber, which gets the results of all changes announced from now on.
+    /// `before_result` is the text of its notifications up to the result.
+    pub(super) fn join(self: &Arc<Self>, request: Q, before_result: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<Q> {
+        let mut membership = self.expect(request, before_result, mailbox);
         membership.begin();
         membership
     }
 
     /// Adds a subscriber whose answer is not on its way. Results wait for [`Membership::begin`],
     /// behind the present state, if one is known.
-    pub(super) fn expect(self: &Arc<Self>, request: Q, head: Arc<str>, mailbox: Arc<Mailbox>) -> Membership<Q> {
+    pub(super) fn expect(
+        self: &Arc<Self>,
+        request: Q,
+        before_result: Arc<str>,
+        mailbox: Arc<Mailbox>,
+    ) -> Membership<Q> {
         let index = self.worker_jobs.here();
         let request = Arc::new(request);
         let mut shard = self.shard(index);
         // Read under the shard's lock: a task that announces a change and then looks into the shard
         // finds this subscriber, or the subscriber has read the number of that change.
         let since = self.now.load(Relaxed);
-        let mut one = Subscriber { since, has_results: false, head, mailbox, held: Some(Box::default()) };
+        let mut one = Subscriber { since, has_results: false, before_result, mailbox, held: Some(Box::default()) };
         if let Some(present) = &shard.present {
             one.tell(std::slice::from_ref(present));
         }
@@ -242,13 +247,13 @@ impl Subscriber {
     fn tell(&mut self, results: &[Arc<str>]) -> bool {
         self.has_results = true;
         match &mut self.held {
-            None => self.mailbox.push_notifications(&self.head, results),
+            None => self.mailbox.push_notifications(&self.before_result, results),
             Some(held) => {
-                let is_open = self.mailbox.hold(&self.head, results);
+                let is_open = self.mailbox.hold(&self.before_result, results);
                 if is_open {
                     held.results.extend_from_slice(results);
                 } else {
-                    self.mailbox.release(&self.head, results);
+                    self.mailbox.release(&self.before_result, results);
                 }
                 is_open
             }
@@ -264,8 +269,8 @@ impl Subscriber {
 
     fn begin(&mut self) {
         let Some(held) = self.held.take() else { return };
-        self.mailbox.release(&self.head, &held.results);
-        self.mailbox.push_notifications(&self.head, &held.results);
+        self.mailbox.release(&self.before_result, &held.results);
+        self.mailbox.push_notifications(&self.before_result, &held.results);
         if let Some(why) = held.closing {
             self.mailbox.close(why);
         }
@@ -300,8 +305,9 @@ impl<Q: Ord> Drop for Membership<Q> {
     fn drop(&mut self) {
         let mut shard = self.audience.shard(self.shard);
         if let Some(subscribers) = shard.subscribers.get_mut(&self.request) {
-            if let Some(Subscriber { head, mailbox, held: Some(held), .. }) = subscribers.remove(&self.number) {
-                mailbox.release(&head, &held.results);
+            if let Some(Subscriber { before_result, mailbox, held: Some(held), .. }) = subscribers.remove(&self.number)
+            {
+                mailbox.release(&before_result, &held.results);
             }
             if subscribers.is_empty() {
                 shard.subscribers.remove(&self.request);

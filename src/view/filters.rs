@@ -346,7 +346,8 @@ impl Filters {
     async fn poll(&self, request: &Request<'_>, memory: &Account, room: AnswerRoom) -> Result<Answer, Refusal> {
         let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;
-        let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
+        let kind =
+            self.change_registry(|registry| registry.look_up(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
         let _polling = Polling::new(self, id);
         self.settled(id).await;
         if matches!(kind, Kind::Blocks | Kind::Logs { .. }) {
@@ -385,7 +386,7 @@ impl Filters {
     /// The params of the `eth_getLogs` that gives a filter's past logs.
     fn past(&self, id: Option<SubscriptionId>) -> Result<String, Refusal> {
         let id = id.ok_or(Refusal::NoFilter)?;
-        match self.change_registry(|registry| registry.kind(id, false, Instant::now())) {
+        match self.change_registry(|registry| registry.look_up(id, false, Instant::now())) {
             Some(Kind::Logs { filter, range }) => Ok(format!("[{{{}}}]", filter.members(&range))),
             Some(Kind::Blocks | Kind::Transactions { .. }) | None => Err(Refusal::NoFilter),
         }

@@ -21,10 +21,10 @@ impl Leadership {
                 }
             }
             Input::Tick => {}
-            Input::Drained => self.duty.drained(),
+            Input::Drained => self.work.drained(),
             Input::HookDone { hook, is_ok } => {
-                self.duty.hook_done(hook, is_ok);
-                if self.duty.has_lead_hook_run() {
+                self.work.hook_done(hook, is_ok);
+                if self.work.has_lead_hook_run() {
                     self.hook_failures = 0;
                 }
             }
@@ -56,7 +56,7 @@ impl Leadership {
                 self.options = options;
             }
         }
-        self.duty.tick(turn, now);
+        self.work.tick(turn, now);
     }
 
     /// Notes that a lease is lost, if there is one to lose.

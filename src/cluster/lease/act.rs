@@ -10,10 +10,10 @@ use crate::domain::fleet::{Lease, LeaseState, ReplicaName, Revision, StoreRevisi
 impl Leadership {
     /// Makes the requests that the state wants now.
     pub(super) fn act(&mut self, turn: &mut Turn, now: Moment) {
-        if self.state == State::Yielding && self.duty.is_drained() && !self.duty.has_begun_fence_hook() {
+        if self.state == State::Yielding && self.work.is_drained() && !self.work.has_begun_fence_hook() {
             let term = self.hold.as_ref().map(|hold| hold.term).unwrap_or_default();
             let run = (self.number(), term, self.fence_time);
-            self.duty.run(turn, now, HookKind::Fence, run);
+            self.work.run(turn, now, HookKind::Fence, run);
         }
         if self.pending.is_some() || now < self.next_try {
             return;
@@ -34,7 +34,7 @@ impl Leadership {
             State::Leading | State::Yielding if self.wants_read => self.read_key(turn),
             State::Leading | State::Yielding => {
                 let Some((revision, term)) = self.hold.as_ref().map(|hold| (hold.revision, hold.term)) else { return };
-                if self.state == State::Yielding && self.duty.has_fence_hook_run() {
+                if self.state == State::Yielding && self.work.has_fence_hook_run() {
                     self.write_key(turn, now, Purpose::Leave, Some(revision), Some(term));
                 } else if now >= self.next_beat {
                     self.write_key(turn, now, Purpose::Renew, Some(revision), Some(term));
@@ -100,7 +100,7 @@ impl Leadership {
                 [Some(self.since.after(timing.failover)), request(at)]
             }
             State::Leading | State::Yielding => {
-                let leaves = self.state == State::Yielding && self.duty.has_fence_hook_run();
+                let leaves = self.state == State::Yielding && self.work.has_fence_hook_run();
                 let at = if self.wants_read || leaves { self.next_try } else { self.next_beat };
                 [self.lease_end(), request(at)]
             }
@@ -108,9 +108,9 @@ impl Leadership {
             State::Failed => [request(self.next_beat), None],
         };
         let late = self.since.after(self.options.yield_timeout);
-        let is_yielding = self.state == State::Yielding && !self.duty.has_begun_fence_hook();
+        let is_yielding = self.state == State::Yielding && !self.work.has_begun_fence_hook();
         let late = is_yielding.then_some(late);
-        of_state.into_iter().flatten().chain(late).chain(self.duty.next_due()).min()
+        of_state.into_iter().flatten().chain(late).chain(self.work.next_due()).min()
     }
 
     /// The replica that a lease of this version names as asked for, for status.

@@ -12,7 +12,7 @@ use tracing::{error, trace, warn};
 use crate::{
     call::{
         Calls,
-        raw_sends::{Submission, Words},
+        raw_sends::{NodeOutcomes, Submission},
         send_outcome::SendOutcome,
     },
     domain::{answer::NodeError, node_id::NodeId},
@@ -105,7 +105,7 @@ impl Sending {
         is_whole
     }
 
-    async fn begin(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<Words> {
+    async fn begin(&self, nodes: &[NodeId], submission: &Arc<Submission>, limit: Instant) -> Option<NodeOutcomes> {
         loop {
             if nodes.is_empty() || Instant::now() >= limit {
                 return None;

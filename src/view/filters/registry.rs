@@ -193,8 +193,9 @@ impl Registry {
         }
     }
 
-    /// The kind of the filter with this id. A poll begins the filter's time anew.
-    pub(super) fn kind(&mut self, id: SubscriptionId, is_polled: bool, now: Instant) -> Option<Kind> {
+    /// The kind of the filter with this id; `None` if there is none, or if its time is over, which
+    /// removes the filter. A poll begins the filter's time anew.
+    pub(super) fn look_up(&mut self, id: SubscriptionId, is_polled: bool, now: Instant) -> Option<Kind> {
         if self.held.get(&id)?.used + self.settings.timeout < now {
             self.remove(id, Some(Why::Timeout));
             return None;
@@ -424,7 +425,7 @@ mod tests {
         assert_eq!(add(&mut registry, 4, begun), full);
         assert_eq!(registry.oldest, Some(begun));
         // A look would find that all of them have been polled.
-        ids.iter().for_each(|id| _ = registry.kind(*id, true, begun + time / 2));
+        ids.iter().for_each(|id| _ = registry.look_up(*id, true, begun + time / 2));
         assert_eq!(add(&mut registry, 4, begun + time), full);
         assert_eq!(registry.oldest, Some(begun), "all filters were looked at");
         let later = begun + time * 2;

@@ -92,5 +92,5 @@ async fn calls_that_wait_look_again_for_news_of_their_own_alone() {
     under_way.take_receipt().expect("news").has_left();
     waiting.join_all().await;
     assert_eq!(began.elapsed(), Duration::ZERO, "their own news wakes them");
-    assert!(!filters.lock().is_polled(logs) && filters.lock().kind(logs, false, began).is_none());
+    assert!(!filters.lock().is_polled(logs) && filters.lock().look_up(logs, false, began).is_none());
 }

@@ -3,7 +3,10 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::{super::super::*, Replica, Request, World};
+use super::{
+    super::super::{claim::MOST_LOST, *},
+    Replica, Request, World,
+};
 use crate::domain::fleet::{Lease, StoreRevision};
 
 /// Numbers by their order.
@@ -198,7 +201,7 @@ impl<H: Hasher> Canon<'_, H> {
             humble_until,
             lost_claims,
             hook_failures,
-            duty,
+            work,
             failures,
             successes,
             next_try,
@@ -206,7 +209,7 @@ impl<H: Hasher> Canon<'_, H> {
         } = lead;
         let failover = options.timing.failover;
         self.put((me, is_eligible, is_set_aside, is_stopping, replaced_by, state, lost, is_claim_lost, is_left));
-        // The pause after a lost claim is doubled up to the failover time: more of them change nothing.
+        // The pause after a lost claim is doubled up to the failover time; more change nothing.
         let is_longest = |lost: &u32| options.timing.retry_pause(0) << lost >= failover;
         let longest = (0..=MOST_LOST).find(is_longest).unwrap_or(MOST_LOST);
         self.put(((*lost_claims).min(longest), hook_failures));
@@ -238,7 +241,7 @@ impl<H: Hasher> Canon<'_, H> {
             self.sequence(*sequence);
             self.past(*sent, options.timing.lease);
         }
-        self.put((hold.is_some(), duty.relative_to(self.now)));
+        self.put((hold.is_some(), work.relative_to(self.now)));
         if let Some(Hold { term, revision, stored, sequence, echoed, is_doubted }) = hold {
             self.sequence(*sequence);
             self.revision(term.0);

@@ -25,8 +25,8 @@ use super::{
     answer::{Answer, Kind},
     attempt::Sent,
     leaving::Leaving,
+    raw_remembered::{Sends, Transaction},
     raw_sends::{Sender, Signals, Submission, UnderWay, is_target},
-    remembered::{Sends, Transaction},
     run::CallRun,
     send_outcome::SendOutcome,
 };
@@ -48,7 +48,7 @@ const ORDER: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The outcome of sending a transaction to several nodes.
-pub(super) enum Spread {
+pub(super) enum FanOut {
     /// There is one node to send the transaction to, or no room for copies.
     Alone,
     /// A node has the transaction; its answer.
@@ -115,21 +115,21 @@ impl Judgements {
 impl<'a> CallRun<'a> {
     /// Sends the transaction to `first` and to the other nodes that `calls.send_to` names. `turn`
     /// is the call's place in the order of writing.
-    pub(super) async fn spread(&mut self, first: NodeId, turn: &mut Option<Ticket<'a>>, alarm: &mut Alarm) -> Spread {
+    pub(super) async fn fan_out(&mut self, first: NodeId, turn: &mut Option<Ticket<'a>>, alarm: &mut Alarm) -> FanOut {
         let nodes = self.nodes_beside(first);
         if nodes.len() < 2 || !self.has_transaction() {
-            return Spread::Alone;
+            return FanOut::Alone;
         }
-        let Ok(Some(submission)) = Submission::of_call(self.request, self.terms) else { return Spread::Alone };
-        let Some(transaction) = &mut self.transaction else { return Spread::Alone };
+        let Ok(Some(submission)) = Submission::of_call(self.request, self.terms) else { return FanOut::Alone };
+        let Some(transaction) = &mut self.transaction else { return FanOut::Alone };
         let (deadline, waits) = (self.deadline, turn.is_some());
         let started =
             self.calls.start_sends(&nodes, &submission, deadline, waits, Sender::Call(&mut transaction.sends));
-        let Some(mut under_way) = started else { return Spread::Alone };
+        let Some(mut under_way) = started else { return FanOut::Alone };
         nodes.iter().for_each(|node| self.note(*node));
         let mut shut = Shut(Some(under_way.signals.clone()));
         let spread = self.hear(&nodes, &mut under_way, turn, alarm).await;
-        if matches!(spread, Spread::Taken(_)) {
+        if matches!(spread, FanOut::Taken(_)) {
             // The other sends go on.
             under_way.open();
             shut.0 = None;
@@ -149,7 +149,7 @@ impl<'a> CallRun<'a> {
         under_way: &mut UnderWay,
         turn: &mut Option<Ticket<'a>>,
         alarm: &mut Alarm,
-    ) -> Spread {
+    ) -> FanOut {
         let (attempts, lost) = (self.tries.attempts, self.lost);
         let time_limit = Instant::now() + self.calls.settings.attempt_timeout;
         let leaving = Leaving::new(self.terms, self.method);
@@ -186,7 +186,7 @@ impl<'a> CallRun<'a> {
             };
             left.retain(|other| *other != node);
             match SendOutcome::of(&mut sent) {
-                SendOutcome::Took | SendOutcome::AlreadyKnown => return Spread::Taken(self.taken_by(node, sent)),
+                SendOutcome::Took | SendOutcome::AlreadyKnown => return FanOut::Taken(self.taken_by(node, sent)),
                 SendOutcome::Refused { for_good, .. } => {
                     let place = nodes.iter().position(|other| *other == node).unwrap_or(nodes.len());
                     match sent {
@@ -216,9 +216,9 @@ impl<'a> CallRun<'a> {
         match judgements.best {
             Some((node, answer)) => {
                 self.charge(node, false);
-                Spread::Refused(node, answer)
+                FanOut::Refused(node, answer)
             }
-            None => Spread::Failed,
+            None => FanOut::Failed,
         }
     }
 

@@ -17,14 +17,14 @@ use crate::net::{BoxFuture, BoxIo};
 
 /// Reads go through; writes wait while the node hangs. A write that waited fails when the hang
 /// ends, so that a connection that was owed an answer is dropped.
-pub(super) struct Gate {
+pub(super) struct HangingIo {
     io: BoxIo,
     faults: watch::Receiver<Arc<Faults>>,
     thaw: Option<BoxFuture<'static, ()>>,
     broken: bool,
 }
 
-impl Gate {
+impl HangingIo {
     pub(super) fn new(io: BoxIo, node: &Node) -> Self {
         Self { io, faults: node.watch_faults(), thaw: None, broken: false }
     }
@@ -47,13 +47,13 @@ impl Gate {
     }
 }
 
-impl AsyncRead for Gate {
+impl AsyncRead for HangingIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Gate {
+impl AsyncWrite for HangingIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_open(cx))?;
         Pin::new(&mut self.io).poll_write(cx, buf)

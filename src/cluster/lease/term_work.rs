@@ -49,14 +49,14 @@ pub(super) type Run = (u64, Term, u64);
 
 /// The work and the hook of a term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Duty {
+pub(super) struct TermWork {
     work: Work,
     hook: Hook,
     /// The time that aborted work has to end.
     margin: u64,
 }
 
-impl Duty {
+impl TermWork {
     /// The term begins, or goes on.
     pub(super) fn begin(&mut self, turn: &mut Turn, now: Moment, run: Run) {
         self.work = Work::Running;

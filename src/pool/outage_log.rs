@@ -29,7 +29,7 @@ enum OutageNews {
 
 /// The outages of one side.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Outage {
+pub(super) struct OutageLog {
     since: Option<Instant>,
     /// When an outage was last told.
     told: Option<Instant>,
@@ -37,7 +37,7 @@ pub(super) struct Outage {
     is_told: bool,
 }
 
-impl Outage {
+impl OutageLog {
     /// Takes note of whether a node serves at `now`.
     fn step(&mut self, serves: bool, now: Instant) -> Option<OutageNews> {
         if serves {
@@ -85,7 +85,7 @@ pub(super) async fn watch(pool: Arc<Pool>) {
 
 impl Pool {
     /// The outages so far.
-    fn outage(&self) -> MutexGuard<'_, Outage> {
+    fn outage(&self) -> MutexGuard<'_, OutageLog> {
         // Each change is whole, so a panic elsewhere cannot have spoilt the state.
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +140,7 @@ mod tests {
     fn an_outage_is_told_at_once_each_minute_and_at_its_end() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut outage = Outage::default();
+        let mut outage = OutageLog::default();
         assert_eq!(outage.step(true, start), None);
         let lasts = |seconds| Some(OutageNews::Lasts(Duration::from_secs(seconds)));
         let mut told = Vec::new();
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn nodes_that_flap_do_not_fill_the_log() {
         let start = Instant::now();
-        let mut outage = Outage::default();
+        let mut outage = OutageLog::default();
         let mut told = 0;
         for tenth in 0..600 {
             told += u32::from(outage.step(tenth % 2 == 0, start + Duration::from_millis(100 * tenth)).is_some());

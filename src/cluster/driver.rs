@@ -99,6 +99,8 @@ pub(super) struct Driver {
     told: Option<u64>,
     /// Why the newest request to the store failed; none where the store has answered.
     fault: Arc<Mutex<Option<String>>>,
+    /// Why the bucket cannot be watched; none since the last full look at the bucket.
+    watch_fault: Option<String>,
     /// When a request last failed; none after a while without.
     failed: Option<Moment>,
 }
@@ -140,6 +142,7 @@ impl Driver {
             snapshot,
             told: None,
             fault: Arc::default(),
+            watch_fault: None,
             failed: None,
         }
     }
@@ -253,7 +256,8 @@ impl Driver {
     /// Shows why the store fails. The log tells the first fault, and when there was none for a
     /// while.
     fn note_fault(&mut self, now: Moment) {
-        self.snapshot.fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of_requests = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.snapshot.fault = of_requests.or_else(|| self.watch_fault.clone());
         match (&self.snapshot.fault, self.failed) {
             (Some(why), before) => {
                 if before.is_none() {

@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// The outcome of a hook that did not begin.
+const TOO_LATE: &str = "the lease was over before the hook began";
+
 /// Both hooks, ready to run.
 #[derive(Clone)]
 pub(super) struct Hooks {
@@ -60,8 +63,14 @@ impl Hooks {
     }
 
     /// Runs a hook; `None` where the settings have none. Dropping the future kills the command, or
-    /// gives the request up.
-    pub(super) fn run(&self, kind: HookKind, term: Term) -> Option<BoxFuture<'static, Result<(), String>>> {
+    /// gives the request up. `may_begin` is asked when the hook is about to begin: the process may
+    /// have stood still since this call, and another replica may lead.
+    pub(super) fn run(
+        &self,
+        kind: HookKind,
+        term: Term,
+        may_begin: impl Fn() -> bool + Send + 'static,
+    ) -> Option<BoxFuture<'static, Result<(), String>>> {
         let (hook, event) = match kind {
             HookKind::Lead => (self.lead.clone()?, "lead"),
             HookKind::Fence => (self.fence.clone()?, "fence"),
@@ -76,6 +85,9 @@ impl Hooks {
                 command.env("STEADFAST_CLUSTER", &*cluster).env("STEADFAST_REPLICA", &*replica);
                 // The programs that the hook waits for end with the hook: they are one group.
                 command.process_group(0);
+                if !may_begin() {
+                    return Err(TOO_LATE.to_owned());
+                }
                 let mut child = command.spawn().map_err(|error| error.to_string())?;
                 let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
                 let ended = child.wait().await.map_err(|error| error.to_string())?;
@@ -86,6 +98,9 @@ impl Hooks {
                 let body = json!({ "event": event, "cluster": &*cluster, "replica": &*replica, "term": term });
                 let mut headers = HeaderMap::new();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                if !may_begin() {
+                    return Err(TOO_LATE.to_owned());
+                }
                 let answer = post.post(headers, Bytes::from(body.to_string())).await;
                 let status = answer.map_err(|error| error.to_string())?.status;
                 if status.is_success() { Ok(()) } else { Err(format!("the answer's status is {status}")) }
@@ -125,16 +140,29 @@ mod tests {
     async fn a_command_is_told_the_event_and_its_exit_code_counts() {
         let script = r#"[ "$STEADFAST_EVENT $STEADFAST_TERM $STEADFAST_CLUSTER $STEADFAST_REPLICA" = "lead 7 eu r1" ]"#;
         let hooks = hooks(&format!("on_lead = [\"/bin/sh\", \"-c\", '{script}']\non_fence = \"/bin/false\""));
-        assert_eq!(hooks.run(HookKind::Lead, Term(7)).unwrap().await, Ok(()));
-        assert!(hooks.run(HookKind::Lead, Term(8)).unwrap().await.is_err());
-        assert!(hooks.run(HookKind::Fence, Term(7)).unwrap().await.unwrap_err().contains("exit status: 1"));
+        assert_eq!(hooks.run(HookKind::Lead, Term(7), || true).unwrap().await, Ok(()));
+        assert!(hooks.run(HookKind::Lead, Term(8), || true).unwrap().await.is_err());
+        assert!(hooks.run(HookKind::Fence, Term(7), || true).unwrap().await.unwrap_err().contains("exit status: 1"));
+    }
+
+    /// A process that stood still between the decision and the beginning begins no hook.
+    #[tokio::test]
+    async fn a_hook_does_not_begin_when_the_lease_is_over() {
+        let file = std::env::temp_dir().join(format!("steadfast-late-hook-{}", std::process::id()));
+        let command = hooks(&format!("on_lead = [\"/bin/touch\", \"{}\"]", file.display()));
+        let run = command.run(HookKind::Lead, Term(7), || false).unwrap();
+        assert_eq!((run.await, file.exists()), (Err(TOO_LATE.to_owned()), false));
+        let server = Arc::new(Told(Default::default(), http::StatusCode::OK));
+        let url = Hooks { lead: Some(Hook::Url(server.clone())), ..hooks("") };
+        assert!(url.run(HookKind::Lead, Term(7), || false).unwrap().await.is_err());
+        assert!(server.0.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_command_that_is_not_there_fails() {
         let hooks = hooks("on_lead = \"/nowhere/x\"");
-        assert!(hooks.run(HookKind::Lead, Term(1)).unwrap().await.is_err());
-        assert!(hooks.run(HookKind::Fence, Term(1)).is_none());
+        assert!(hooks.run(HookKind::Lead, Term(1), || true).unwrap().await.is_err());
+        assert!(hooks.run(HookKind::Fence, Term(1), || true).is_none());
     }
 
     /// A20: an aborted command does not go on, nor do the programs that it started.
@@ -144,7 +172,7 @@ mod tests {
         let _ = std::fs::remove_file(&file);
         let script = format!("(sleep 1; echo went on > {0}) & echo begun > {0}; wait", file.display());
         let hooks = hooks(&format!("on_lead = [\"/bin/sh\", \"-c\", \"{script}\"]"));
-        let mut run = hooks.run(HookKind::Lead, Term(1)).unwrap();
+        let mut run = hooks.run(HookKind::Lead, Term(1), || true).unwrap();
         let read = || std::fs::read_to_string(&file).unwrap_or_default();
         while read() != "begun\n" {
             let wait = std::time::Duration::from_millis(10);
@@ -174,7 +202,7 @@ mod tests {
             let server = Arc::new(Told(Default::default(), http::StatusCode::from_u16(status).unwrap()));
             let fence = Some(Hook::Url(server.clone()));
             let hooks = Hooks { fence, ..hooks("") };
-            assert_eq!(hooks.run(HookKind::Fence, Term(7)).unwrap().await.is_ok(), is_ok, "{status}");
+            assert_eq!(hooks.run(HookKind::Fence, Term(7), || true).unwrap().await.is_ok(), is_ok, "{status}");
             let expected = json!({ "event": "fence", "cluster": "eu", "replica": "r1", "term": 7 });
             assert_eq!(*server.0.lock().unwrap(), [expected]);
         }

@@ -85,7 +85,18 @@ impl Metrics {
             heights_doubted,
             heartbeat,
         } = &self.cluster;
-        for reason in ["lease_expired", "watch_silent", "taken", "recreated", "deleted", "hook_failed"] {
+        const REASONS: [&str; 9] = [
+            "lease_expired",
+            "watch_silent",
+            "taken",
+            "recreated",
+            "deleted",
+            "hook_failed",
+            "replaced",
+            "new_life",
+            "yield_timeout",
+        ];
+        for reason in REASONS {
             fences.with_label_values(&[reason]).inc_by(0);
         }
         let none: &[&str] = &[];

@@ -96,8 +96,8 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
     let Some(fleet) = fleet else {
         return "this proxy is in no cluster: its settings have no [cluster]\n".to_owned();
     };
-    let part = if fleet.leading { "leads" } else { &fleet.role };
-    let mut text = format!("cluster {}: asked {}, which is {part}\n", fleet.name, fleet.replica);
+    let part = if fleet.leading { "which leads".to_owned() } else { format!("which is {}", fleet.role) };
+    let mut text = format!("cluster {}: asked {}, {part}\n", fleet.name, fleet.replica);
     match &fleet.leader {
         Some(Leader { replica, term, lease }) => {
             text += &format!("lease: {lease} by {replica}, term {term}\n");
@@ -120,7 +120,8 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
         rows.push(vec![
             replica.replica.clone(),
             if replica.drained { format!("{}, drained", replica.state) } else { replica.state.clone() },
-            replica.role.clone(),
+            // The last heartbeat of a replica that is gone says nothing about its part now.
+            if matches!(&*replica.state, "active" | "draining") { replica.role.clone() } else { "-".to_owned() },
             replica.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string()),
             format!("{} ms ago", replica.heard_ms_ago),
             replica.version.clone(),

@@ -19,7 +19,9 @@ use crate::{
         moment::Moment,
         store::{self, Entry, Store, Ttl},
     },
-    domain::fleet::{Epoch, Heartbeat, Incarnation, Key, Lease, Payload, ReplicaName, StoreRevision, decode, encode},
+    domain::fleet::{
+        Epoch, Heartbeat, Incarnation, Key, Lease, Payload, ReplicaName, StoreRevision, Term, decode, encode,
+    },
 };
 
 /// How long the last heartbeat of a replica that is gone stays in the store, if that lets entries
@@ -49,7 +51,7 @@ impl Driver {
                 // No effect of the proxy is the leader's alone yet, so there is none to stop.
                 Effect::BeginWork { .. } => {}
                 Effect::StopWork { .. } => self.inputs.push_back(Feed::Lead(lease::Input::Drained)),
-                Effect::RunHook { hook, kind, term } => match self.plan.hooks.run(kind, term) {
+                Effect::RunHook { hook, kind, term } => match self.hook(kind, term) {
                     Some(run) => {
                         info!(hook = word(kind), %term, "a hook of the cluster runs");
                         self.hook = Some((hook, run));
@@ -69,6 +71,13 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// A hook, which begins only while the lease lasts if it is for a leader.
+    fn hook(&self, kind: HookKind, term: Term) -> Option<BoxFuture<'static, Result<(), String>>> {
+        let (clock, end) = (self.tools.clock.clone(), self.lead.lease_end());
+        let is_leaders = kind == HookKind::Lead;
+        self.plan.hooks.run(kind, term, move || !is_leaders || end.is_some_and(|end| clock() < end))
     }
 
     fn noted(&mut self, now: Moment, transition: &lease::Transition) {

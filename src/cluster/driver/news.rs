@@ -15,11 +15,20 @@ use crate::{
 impl Driver {
     /// Takes an event of the watch.
     pub(super) fn take(&mut self, event: Option<Event>) {
+        if let Some(Event::Failed(why)) = event {
+            self.watch_fault = Some(why);
+            return;
+        }
         self.notice_silence();
         match event {
+            // Told above: a failure is no news of the store.
+            Some(Event::Failed(_)) => {}
             Some(Event::Entry(entry)) => self.entry(&entry),
             Some(Event::Deleted { key, revision }) => self.deleted(key.as_str(), revision),
-            Some(Event::Synced { incarnation: of }) if incarnation(of) == self.bucket => self.synced(),
+            Some(Event::Synced { incarnation: of }) if incarnation(of) == self.bucket => {
+                self.watch_fault = None;
+                self.synced();
+            }
             // Between the look at the bucket and the watch, the bucket was made anew: the entries
             // that were told are read again, for the right one.
             Some(Event::Synced { incarnation: of }) => {

@@ -37,6 +37,9 @@ pub enum Event {
     },
     /// An entry is there that is not read. Told once for each revision.
     Malformed(Malformed),
+    /// The store cannot be watched now, for this reason. The watch tries again by itself, and the
+    /// next [`Event::Synced`] tells of success. May be left out where the watcher is slow.
+    Failed(String),
 }
 
 /// A running watch, which ends when this is dropped.

@@ -99,7 +99,8 @@ fn told(peer: &Peer, snapshot: &Snapshot, now: Moment) -> Value {
     );
     json!({
         "replica": name.as_str(),
-        "state": member.map_or_else(|| heartbeat.state.as_str(), |member| member.state.as_str()),
+        // A replica in no view has no standing, whatever its heartbeat says.
+        "state": member.map_or("unknown", |member| member.state.as_str()),
         "role": heartbeat.role.as_str(),
         "epoch": heartbeat.epoch,
         "term": heartbeat.term,

@@ -89,6 +89,8 @@ impl Watcher {
             let Err(end) = self.session().await;
             let End::Failed(error) = end else { return };
             tracing::debug!(bucket = self.link.bucket, %error, "a watch begins anew");
+            // A watcher with many events to come learns of the next failure.
+            let _ = self.events.try_send(Event::Failed(error.to_string()));
             if began.elapsed() > PAUSES.1 {
                 pause = PAUSES.0;
             }

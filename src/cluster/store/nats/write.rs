@@ -22,6 +22,10 @@ const CONFLICTS: [u64; 2] = [10_071, 10_164];
 /// Codes with which the server refuses before anything is stored: no quorum, too little room, too
 /// long, no stream, JetStream off, a time to live that is not allowed.
 const REFUSALS: [u64; 11] = [10_002, 10_008, 10_023, 10_028, 10_039, 10_047, 10_054, 10_059, 10_076, 10_165, 10_166];
+/// A code with which the server refuses for many reasons. Of a full bucket it says so.
+const FAILED: u64 = 10_077;
+/// The words for a full bucket.
+const FULL: &str = "maximum bytes exceeded";
 /// The revision of a key without any.
 const NONE: Revision = Revision::new(0);
 
@@ -119,7 +123,9 @@ pub(super) fn outcome(payload: &[u8]) -> Result<Revision, WriteError> {
             let found = number.filter(|number| *number > 0).map(Revision::new);
             Err(WriteError::Conflict { found })
         }
-        Some(Refusal { err_code, description }) if REFUSALS.contains(&err_code) => {
+        Some(Refusal { err_code, description })
+            if REFUSALS.contains(&err_code) || (err_code == FAILED && description.contains(FULL)) =>
+        {
             Err(WriteError::Unavailable(format!("{description} ({err_code})")))
         }
         Some(Refusal { err_code, description }) => Err(WriteError::Ambiguous(format!("{description} ({err_code})"))),
@@ -156,14 +162,16 @@ mod tests {
 
     #[test]
     fn known_refusal_was_not_applied() {
-        let answer = refused(10_008, "JetStream system temporarily unavailable");
-        assert!(matches!(outcome(answer.as_bytes()), Err(WriteError::Unavailable(_))));
+        for (code, text) in [(10_008, "JetStream system temporarily unavailable"), (10_077, "maximum bytes exceeded")] {
+            let answer = refused(code, text);
+            assert!(matches!(outcome(answer.as_bytes()), Err(WriteError::Unavailable(_))), "{text}");
+        }
     }
 
     #[test]
     fn unknown_answer_may_have_been_applied() {
-        let unknown = refused(19_999, "of a later server");
-        for answer in [unknown.as_str(), "", "+OK", "{}", "[]", r#"{"seq":"7"}"#] {
+        let (unknown, failed) = (refused(19_999, "of a later server"), refused(10_077, "input/output error"));
+        for answer in [unknown.as_str(), &failed, "", "+OK", "{}", "[]", r#"{"seq":"7"}"#] {
             let result = outcome(answer.as_bytes());
             assert!(matches!(result, Err(WriteError::Ambiguous(_))), "{answer}: {result:?}");
         }

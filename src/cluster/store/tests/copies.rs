@@ -19,7 +19,7 @@ pub(super) async fn next_news(watch: &mut Watch) -> Event {
     let news = async {
         loop {
             match next(watch).await {
-                Event::Synced { .. } => {}
+                Event::Synced { .. } | Event::Failed(_) => {}
                 event => return event,
             }
         }
@@ -63,6 +63,7 @@ impl Told {
                 self.resets += 1;
             }
             Event::Synced { .. } => self.synced += 1,
+            Event::Failed(_) => {}
             Event::Malformed(malformed) => panic!("{malformed:?}"),
         }
     }

@@ -214,6 +214,36 @@ async fn removed_bucket_is_made_anew_by_a_watch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_says_that_its_bucket_was_made_by_another_program() {
+    let servers = Servers::one().await;
+    let world = OnNats::new(&servers, "replaced").await;
+    let store = world.client("a").await;
+    let mut watch = store.watch(&Prefix::ALL);
+    until_synced(&mut watch).await;
+    let foreign = jetstream::stream::Config {
+        name: world.stream(),
+        subjects: vec![format!("$KV.{}.>", world.cluster.bucket())],
+        max_messages_per_subject: 1,
+        ..Default::default()
+    };
+    // The watch makes the bucket anew where that is removed: until the other program is faster.
+    until("the bucket is another program's", async || {
+        let _ = world.context.delete_stream(world.stream()).await;
+        world.context.create_stream(foreign.clone()).await.is_ok()
+    })
+    .await;
+    let said = async {
+        loop {
+            match next(&mut watch).await {
+                Event::Failed(why) if why.contains("was not made by this version of Steadfast") => return,
+                _ => {}
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), said).await.expect("the reason");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_revision_of_a_bucket_is_taken_by_no_entry() {
     let servers = Servers::one().await;
     let world = OnNats::new(&servers, "first").await;

@@ -36,6 +36,7 @@ use self::{
     worker::Workers,
 };
 pub use self::{file_watch::FileWatch, outbox::OpenStore};
+use crate::domain::duration::millis;
 use crate::{
     cluster::{OpenStore as OpenCluster, Running as RunningCluster, open_nats},
     config::{self, Config},
@@ -137,13 +138,12 @@ impl World {
     /// Milliseconds since 1970; in a simulation as its clock has them.
     fn millis(&self) -> Clock {
         if self.threads.is_some() {
-            let millis = || u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
-            return Arc::new(move || Millis(millis()));
+            return Arc::new(|| Millis(millis(since_1970())));
         }
         let (wall, start, since) = (self.wall.clone(), (self.wall)(), tokio::time::Instant::now());
         // The simulated wall clock has seconds; the runtime's clock has the rest.
         Arc::new(move || {
-            let passed = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let passed = millis(since.elapsed());
             Millis((start.saturating_mul(1000).saturating_add(passed)).max(wall().saturating_mul(1000)))
         })
     }

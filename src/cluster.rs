@@ -55,7 +55,10 @@ pub use self::{
 };
 use crate::{
     config,
-    domain::fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term, timing::millis},
+    domain::{
+        duration::millis,
+        fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term},
+    },
     metrics::Metrics,
 };
 

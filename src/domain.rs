@@ -11,12 +11,14 @@ pub mod bloom;
 pub mod call_id;
 pub mod chain;
 pub mod client;
+pub mod duration;
 pub mod event_kind;
 pub mod fleet;
 pub mod hex;
 pub mod json;
 pub mod layer;
 pub mod method;
+
 pub mod node_id;
 pub mod pace;
 pub mod publication;

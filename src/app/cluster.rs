@@ -7,6 +7,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{error, warn};
 
 use super::{StartError, World};
+use crate::domain::duration::millis;
 use crate::{
     cluster::{
         FirstAttempt, Local, Prepared, Running, Tools,
@@ -179,7 +180,7 @@ fn clock(world: &World) -> Clock {
         return Arc::new(boot_time);
     }
     let start = Instant::now();
-    Arc::new(move || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)))
+    Arc::new(move || Moment(millis(start.elapsed())))
 }
 
 /// The part of a heartbeat that the pools know.

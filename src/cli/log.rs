@@ -17,10 +17,11 @@ use std::{
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     fmt::{

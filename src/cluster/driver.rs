@@ -36,6 +36,7 @@ use super::{
     snapshot::{Heights, Snapshot},
     store::{Prefix, Store, Watch},
 };
+use crate::domain::duration::millis;
 use crate::{
     config,
     domain::fleet::{Incarnation, MemberState, timing::mix},
@@ -312,7 +313,6 @@ impl Driver {
 
 /// The settings of the election.
 fn options(settings: &config::Cluster) -> lease::Options {
-    let millis = |of: Duration| u64::try_from(of.as_millis()).unwrap_or(u64::MAX);
     lease::Options {
         timing: settings.timing,
         preferred: settings.preferred,

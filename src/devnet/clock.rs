@@ -3,6 +3,8 @@
 
 use tokio::time::Instant;
 
+use crate::domain::duration::millis;
+
 /// Unix time as of some start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
@@ -21,7 +23,7 @@ impl Clock {
         #[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock; a simulation gives its own")]
         let now = std::time::SystemTime::now();
         let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self { start_millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX), started: Instant::now() }
+        Self { start_millis: millis(since), started: Instant::now() }
     }
 
     /// Unix seconds now.
@@ -31,7 +33,6 @@ impl Clock {
 
     /// Unix milliseconds now.
     pub(super) fn millis(&self) -> u64 {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.start_millis.saturating_add(elapsed)
+        self.start_millis.saturating_add(millis(self.started.elapsed()))
     }
 }

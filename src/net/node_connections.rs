@@ -33,6 +33,8 @@ use std::{
     time::Duration,
 };
 
+use crate::domain::duration::millis;
+
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until},
@@ -134,8 +136,7 @@ impl NodeConnections {
     /// Calls that find no permit have other nodes to go to, after `wait_limit`; `None`: there is
     /// none.
     pub fn set_wait_limit(&self, wait_limit: Option<Duration>) {
-        let millis = wait_limit.map_or(ENDLESS, |wait_limit| u64::try_from(wait_limit.as_millis()).unwrap_or(ENDLESS));
-        self.wait_limit.store(millis, Relaxed);
+        self.wait_limit.store(wait_limit.map_or(ENDLESS, millis), Relaxed);
     }
 
     /// Whether calls that find no permit have no other node to go to.

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::domain::duration::millis;
 use crate::domain::method::{Method, MethodId};
 
 /// No moment.
@@ -147,7 +148,7 @@ impl Traffic {
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+        millis(now.saturating_duration_since(self.epoch))
     }
 }
 

@@ -38,6 +38,7 @@ use super::{
     subscription_refusal::SubscriptionRefusal,
     worker_jobs::WorkerJobs,
 };
+use crate::domain::duration::millis;
 use crate::{metrics::Metrics, pool::Pool};
 
 /// Different shared subscriptions of one network at a time, at most: each is a subscription at a
@@ -214,8 +215,4 @@ impl Topics {
         // map.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

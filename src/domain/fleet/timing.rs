@@ -15,6 +15,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use crate::domain::duration::millis;
+
 use thiserror::Error;
 
 /// The shortest heartbeat.
@@ -131,11 +133,6 @@ impl Timing {
         let eighth = (self.heartbeat / 8).max(1);
         eighth + mix(seed) % eighth
     }
-}
-
-/// Whole milliseconds of a setting.
-pub(crate) fn millis(of: Duration) -> u64 {
-    of.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// A number that looks random and follows from `seed` (the last step of splitmix64).

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::Admin;
+use crate::domain::duration::millis;
 use crate::{
     door::site::Served,
     events::HEADERS,
@@ -80,16 +81,15 @@ async fn changed(changes: &mut [watch::Receiver<()>]) {
 
 async fn snapshot(admin: &Admin) -> Value {
     let tally = admin.metrics.tally();
-    let millis =
-        |at: Instant| u64::try_from(at.saturating_duration_since(admin.started).as_millis()).unwrap_or(u64::MAX);
+    let at = |at: Instant| millis(at.saturating_duration_since(admin.started));
     let status = admin.status(&tally).await;
     let site = admin.site.load();
     let switches = site.networks.iter().flat_map(Served::pools).flat_map(|pool| {
         let snapshot = pool.snapshot().clone();
-        snapshot.switches.iter().map(|one| switch(pool, one, millis(one.at))).collect::<Vec<_>>()
+        snapshot.switches.iter().map(|one| switch(pool, one, at(one.at))).collect::<Vec<_>>()
     });
     json!({
-        "uptime_ms": millis(Instant::now()),
+        "uptime_ms": at(Instant::now()),
         "status": status,
         "switches": switches.collect::<Vec<_>>(),
         "calls": tally.calls.iter().map(|(side, of)| calls(side, of)).collect::<Vec<_>>(),

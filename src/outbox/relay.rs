@@ -43,7 +43,7 @@ use self::{
     rows::{leaving, network_rows},
 };
 use super::{
-    desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Sum, Terms, Waiter},
+    desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Sum, TenantTerms, Terms, Waiter},
     handle::{Incoming, Shared},
     record::{Millis, Network, TenantName, TxId},
     store::{Line, Reader, StoreError},
@@ -51,6 +51,7 @@ use super::{
 use crate::{
     call::Calls,
     chain::Interest,
+    config::TenantRules,
     domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
 };
 
@@ -399,10 +400,24 @@ async fn conditional<T>(future: Option<impl Future<Output = T>>) -> Option<T> {
     }
 }
 
+/// The rules of a tenant, for a desk.
+fn tenant_terms(rules: &TenantRules, shared: &Shared) -> TenantTerms {
+    let TenantRules { name: _, resend_blocks, confirmations, deadline, max_pending } = rules;
+    TenantTerms {
+        confirmations: confirmations.map(|blocks| blocks.get().into()),
+        resend_blocks: resend_blocks.map(|blocks| blocks.get().into()),
+        deadline: deadline.map(millis),
+        pending: max_pending.map(|most| most.get().min(shared.most_pending)),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The settings of a network's desk.
 fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
     let settings = shared.settings.load();
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Terms {
         network: network.clone(),
         ack: settings.ack,
@@ -421,6 +436,7 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
             bytes: settings.max_bytes,
             tenant_bytes: settings.max_bytes_per_tenant,
         },
+        tenants: settings.tenants.iter().map(|rules| (rules.name.clone(), tenant_terms(rules, shared))).collect(),
         // Without nodes nothing is sent.
         in_flight: calls.map_or(0, |_| settings.max_in_flight_per_tenant.get()),
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
-use redb::{ReadableTable as _, ReadableTableMetadata as _};
+use redb::ReadableTableMetadata as _;
 
 use crate::outbox::record::{Millis, Network, Record, StateName, TenantName, TxId};
 

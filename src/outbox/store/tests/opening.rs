@@ -5,7 +5,7 @@ use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _};
 use redb::Database;
 
 use super::*;
-use crate::outbox::store::{FILE, FORMAT, Health, OpenError, tables::FORMAT_KEY};
+use crate::outbox::store::{FILE, FORMAT, Health, tables::FORMAT_KEY};
 
 /// Files of each format, packed, with the same rows.
 const GOLDEN: [&[u8]; 2] = [include_bytes!("golden/format-1.redb.gz"), include_bytes!("golden/format-2.redb.gz")];

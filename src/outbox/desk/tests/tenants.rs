@@ -1,6 +1,9 @@
 //! Rules of single tenants (U27).
 
+use alloy_primitives::{Address, B256, U256};
+
 use super::{super::*, bench::*};
+use crate::outbox::record::StateName;
 
 /// Rules for tenant `acme`; for all others those of [`terms`].
 fn with(acme: TenantTerms) -> Terms {
@@ -133,4 +136,36 @@ fn a_reload_changes_the_rules_of_tenants() {
     bench.pass(1);
     assert_eq!(states(&bench), ["confirmed", "mined"]);
     assert!(refusal(&bench.accept_of("acme", 3, 1, 1)).is_some());
+}
+
+/// Transactions that wait for more confirmations than the fewest neither stand before others nor
+/// keep the desk busy.
+#[test]
+fn those_that_need_more_confirmations_hold_up_no_other() {
+    const OTHERS: usize = 1_200;
+    let bounds = Bounds { pending: 5_000, tenant_pending: 5_000, ..terms().bounds };
+    let rules = with(TenantTerms { confirmations: Some(1), ..TenantTerms::default() });
+    let mut bench = Bench::with(Terms { bounds, ..rules });
+    let mut in_block = Vec::new();
+    for number in 0..=OTHERS {
+        let hash = B256::from(U256::from(number + 1));
+        let (tenant, from) = (if number == OTHERS { "acme" } else { "other" }, Address::from_slice(&hash[12..]));
+        bench.input(Input::Accept(Box::new(Accept {
+            waiter: number as u64 + 1,
+            tenant: tenant.parse().unwrap(),
+            raw: vec![1; 3].into(),
+            tx: transaction(hash, from, 0),
+            request_id: None,
+            traceparent: None,
+            known: None,
+            is_other_form: false,
+        })));
+        in_block.push(InBlock { hash, sender: from, nonce: 0 });
+    }
+    let last = in_block[OTHERS].hash;
+    let added = vec![NewBlock { id: block(101, 0), transactions: in_block }];
+    bench.input(Input::Blocks(Box::new(Blocks { added, ..Blocks::default() })));
+    let id = TxId { tenant: "acme".parse().unwrap(), network: "main".into(), hash: last };
+    assert_eq!(bench.disk.records[&id].state.name(), StateName::Confirmed);
+    assert!(bench.desk.next_due().is_none_or(|due| due.0 > bench.now), "nothing is due now");
 }

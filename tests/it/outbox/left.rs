@@ -1,6 +1,9 @@
 //! Networks that leave the settings while the outbox has transactions of theirs.
 
+use steadfast::devnet::Fault;
+
 use super::*;
+use crate::common::log::Log;
 
 /// The settings with the nodes on a network of this name.
 fn renamed(scene: &Scene, name: &str) -> String {
@@ -63,4 +66,33 @@ async fn transactions_of_a_network_that_left_stay_in_sight() {
     assert!(shown.text().contains("expired"), "{}", shown.text());
     sleep(Duration::from_secs(3700)).await;
     assert_eq!(scene.proxy().admin(&format!("/outbox/{}", hash(0))).await.status, 404, "the record is purged");
+}
+
+/// The network's name goes to another chain: a transaction that is signed for the first one is not
+/// sent, and the log says so.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_of_another_chain_is_not_sent() {
+    let mut scene = Scene::start("[outbox]\nack = \"disk\"\n").await;
+    let log = Log::start();
+    (0..3).for_each(|index| scene.node(index).set_fault(Fault::refuse(&[SEND])));
+    let hash = scene.sent(0).await;
+    scene.stop().await;
+    for index in 0..3 {
+        scene.node(index).clear_faults();
+        scene.node(index).set_fault(Fault::WrongChain { chain_id: 5 });
+    }
+    let sends = || (0..3).map(|index| scene.devnet.el(index).count(SEND)).sum::<u64>();
+    let before = sends();
+    scene.proxy = Some(Proxy::launch(&scene.net, &scene.settings).await);
+    scene.until_verdicts(["up", "up", "up"]).await;
+    scene.mine(5).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((sends(), scene.state(hash).await), (before, "accepted".to_owned()));
+    let told = log.saying("a transaction is for another chain, and is not sent");
+    assert_eq!((&told[0]["hash"], &told[0]["chain"]), (&json!(hash), &json!(5)));
+    // The first chain is back.
+    scene.stop().await;
+    (0..3).for_each(|index| scene.node(index).clear_faults());
+    scene.proxy = Some(Proxy::launch(&scene.net, &scene.settings).await);
+    scene.until_state(hash, "sent").await;
 }

@@ -165,6 +165,9 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual([security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")], [USER] * 3)
         services = [one["metadata"]["name"] for one in resources if one["kind"] == "Service"]
         self.assertIn(found["serviceName"], services)
+        named = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in resources if "spec" in one}
+        # A client asks the pod that has its transactions.
+        self.assertEqual(named["Service", "steadfast"]["sessionAffinity"], "ClientIP")
         self.assertIn("volumeClaimTemplates", rendered("--set", "outbox.enabled=true"))
         self.assertNotIn("volumeClaimTemplates", rendered())
 

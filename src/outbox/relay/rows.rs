@@ -14,8 +14,8 @@ const MOST_EXCESS_PAGES: usize = 100;
 /// Records that go with one step.
 const MOST_FORGOTTEN: usize = 100;
 
-/// The rows of a network that a desk is made from, and whether transactions were given up. Of records
-/// whose life is over only sums are read: the store finds such a record when it is wanted.
+/// The rows of a network that a desk is made from, and whether transactions were given up. Of
+/// records whose life is over only sums are read: the store finds such a record when needed.
 pub(super) fn network_rows(reader: &Reader, network: &Network) -> Result<(Stored, GivenUp), StoreError> {
     let live = reader.live(network)?.collect::<Result<Vec<_>, _>>()?;
     let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));

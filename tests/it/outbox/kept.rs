@@ -1,8 +1,11 @@
 //! Records and deliveries that are kept for a while, and then go.
 
+use std::sync::Mutex;
+
 use http::{HeaderMap, StatusCode};
 use steadfast::{
     app::{App, Source, World},
+    devnet::Fault,
     net::{
         BoxFuture,
         names::Names,
@@ -51,17 +54,49 @@ async fn the_oldest_records_go_where_too_many_are_kept() {
     }
 }
 
-/// An endpoint that is gone for good.
-struct Gone;
+/// While one is kept that was given up, each block is read with its transactions, from two nodes;
+/// afterwards from none.
+#[tokio::test(start_paused = true)]
+async fn whole_blocks_are_read_while_one_that_was_given_up_is_kept() {
+    let scene = Scene::start(&format!("{SHORT}keep = \"1h\"\n")).await;
+    expired(&scene, 0).await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Forgetful);
+        scene.node(index).clear_faults();
+    }
+    let whole = |index: usize| {
+        let requests = scene.node(index).requests();
+        requests.iter().filter(|one| one.method == "eth_getBlockByHash" && one.params.contains("true")).count()
+    };
+    let all = || (0..3).map(whole).sum::<usize>();
+    let before = all();
+    scene.mine(3).await;
+    assert_eq!(all() - before, 6);
+    sleep(Duration::from_secs(3700)).await;
+    assert_eq!(scene.state(hash(0)).await, "none");
+    // The block behind which the outbox finds that none is left.
+    scene.mine(1).await;
+    let before = all();
+    scene.mine(3).await;
+    assert_eq!(all(), before);
+}
 
-impl Post for Gone {
+/// An endpoint with one answer to all.
+struct Answers(StatusCode);
+
+impl Post for Answers {
     fn post(&self, _: HeaderMap, _: bytes::Bytes) -> BoxFuture<'_, Result<Answer, PostError>> {
-        Box::pin(async { Ok(Answer { status: StatusCode::GONE, retry_after: None }) })
+        let status = self.0;
+        Box::pin(async move { Ok(Answer { status, retry_after: None }) })
     }
 }
 
 /// A scene whose endpoint takes nothing, with `more` in the outbox.
 async fn without_endpoint(more: &str) -> Scene {
+    with_endpoint(StatusCode::GONE, more).await
+}
+
+async fn with_endpoint(status: StatusCode, more: &str) -> Scene {
     let mut scene = Scene::prepare("").await;
     scene.stop().await;
     let settings = format!(
@@ -69,7 +104,8 @@ async fn without_endpoint(more: &str) -> Scene {
          events = [\"tx.accepted\"]\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n"
     );
     scene.settings = two_primaries_and_a_backup(&scene.devnet, &settings);
-    let (net, text) = (&scene.net, scene.settings.clone());
+    let (net, text) = (&scene.net, Arc::new(Mutex::new(scene.settings.clone())));
+    let read = text.clone();
     let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
     let (names, open_store) = (Arc::new(Names::new(net.clone())), net.open_store());
     let world = World {
@@ -77,13 +113,15 @@ async fn without_endpoint(more: &str) -> Scene {
         listen,
         names,
         open_store,
-        connect: Arc::new(|_| Ok(Arc::new(Gone))),
+        connect: Arc::new(move |_| Ok(Arc::new(Answers(status)))),
         threads: None,
         ..World::real(1)
     };
-    let source: Source = Arc::new(move || Ok(crate::common::proxy::config(&text)));
+    let source: Source = Arc::new(move || Ok(crate::common::proxy::config(&read.lock().unwrap())));
     let app = App::start(source().unwrap(), world, Some(source)).await.unwrap();
-    scene.proxy = Some(Proxy::of(&scene.net, app));
+    let mut proxy = Proxy::of(&scene.net, app);
+    proxy.settings = text;
+    scene.proxy = Some(proxy);
     scene.until_verdicts(["up", "up", "up"]).await;
     scene
 }
@@ -122,4 +160,18 @@ async fn the_oldest_deliveries_leave_a_quarantine_that_outgrows() {
     sleep(Duration::from_secs(120)).await;
     assert_eq!(quarantined(&scene, hash(0)).await, (16, false));
     assert_eq!(quarantined(&scene, hash(19)).await, (16, true));
+}
+
+/// A reload takes the endpoint away: its deliveries go to quarantine.
+#[tokio::test(start_paused = true)]
+async fn deliveries_of_an_endpoint_that_leaves_the_settings_are_kept() {
+    let scene = with_endpoint(StatusCode::SERVICE_UNAVAILABLE, "").await;
+    scene.sent(0).await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(quarantined(&scene, hash(0)).await, (0, false), "it is tried again");
+    scene.proxy().reload(&two_primaries_and_a_backup(&scene.devnet, "[outbox]\n")).await;
+    until("it is in quarantine", async || quarantined(&scene, hash(0)).await == (1, true)).await;
+    let listed = scene.proxy().admin("/outbox/quarantine").await.json();
+    let reason = listed["deliveries"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("not in the settings"), "{reason}");
 }

@@ -2,10 +2,10 @@
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _};
 
-use redb::Database;
+use redb::{Database, StorageBackend as _};
 
 use super::*;
-use crate::outbox::store::{FILE, FORMAT, Health, tables::FORMAT_KEY};
+use crate::outbox::store::{FILE, FORMAT, Health, disk::handle, tables::FORMAT_KEY};
 
 /// Files of each format, packed, with the same rows.
 const GOLDEN: [&[u8]; 2] = [include_bytes!("golden/format-1.redb.gz"), include_bytes!("golden/format-2.redb.gz")];
@@ -210,6 +210,41 @@ async fn a_file_of_an_earlier_format_is_read_by_this_version() {
         assert_eq!(dump(&Store::open(folder.path()).unwrap()), rows, "format {number}, opened again");
     }
     assert_eq!(GOLDEN.len() as u64, FORMAT, "UPDATE=1 writes the file of a new format");
+}
+
+/// A disk with the file of the first format.
+fn disk_of_format_1() -> Disk {
+    let (disk, mut bytes) = (Disk::new(), Vec::new());
+    flate2::read::GzDecoder::new(GOLDEN[0]).read_to_end(&mut bytes).unwrap();
+    let file = handle(&disk);
+    file.set_len(bytes.len() as u64).unwrap();
+    file.write(0, &bytes).unwrap();
+    file.sync_data().unwrap();
+    disk
+}
+
+/// A disk that fails, or loses its power, while a file gets the tables of this format.
+#[test]
+fn an_upgrade_that_breaks_off_is_made_at_the_next_start() {
+    let (_disk, fresh) = memory();
+    commit(&fresh, golden_step()).unwrap();
+    let rows = dump(&fresh);
+    let whole = disk_of_format_1();
+    let before = whole.changes();
+    drop(Store::inline(Box::new(whole.clone())).unwrap());
+    let changes = whole.changes() - before;
+    assert!(changes > 5, "{changes} changes");
+    for seed in 0..changes {
+        let disk = disk_of_format_1();
+        disk.fail_after(seed, std::io::ErrorKind::StorageFull, seed);
+        // The rows can be read meanwhile.
+        let store = Store::inline(Box::new(disk.clone())).unwrap();
+        assert_eq!(dump(&store)[1..], rows[1..], "change {seed}, over a disk that fails");
+        drop(store);
+        disk.cut_power(seed);
+        let store = Store::inline(Box::new(disk.clone())).unwrap();
+        assert_eq!(dump(&store), rows, "change {seed}, after a loss of power");
+    }
 }
 
 /// Writes the golden file of a new format, under a new name: operators have files of the old one.

@@ -111,7 +111,7 @@ mod tests {
         let store = Store::inline(Box::new(Disk::new())).unwrap();
         let mut step = Step::new();
         for number in numbers {
-            let tenants: &[&str] = if number % 2 == 0 { &["a", "ab"] } else { &["a"] };
+            let tenants: &[&str] = if number.is_multiple_of(2) { &["a", "ab"] } else { &["a"] };
             for tenant in tenants {
                 let mut record = record(number as usize, State::Expired);
                 record.id = id(number, tenant);
@@ -143,7 +143,7 @@ mod tests {
         given_up.ask_for_all();
         let asked: Vec<Vec<TxId>> = (0..4).map(|_| next(&mut given_up, &store)).collect();
         assert_eq!(asked.iter().map(Vec::len).collect::<Vec<_>>(), [32, 32, 11, 0]);
-        let two = |number: u64| if number % 2 == 0 { vec!["a", "ab"] } else { vec!["a"] };
+        let two = |number: u64| if number.is_multiple_of(2) { vec!["a", "ab"] } else { vec!["a"] };
         let all: Vec<TxId> =
             (1..=50).flat_map(|number| two(number).into_iter().map(move |tenant| id(number, tenant))).collect();
         assert_eq!(asked.concat(), all);

@@ -52,8 +52,6 @@ pub(super) fn leaving(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Instant;
-
     use alloy_primitives::{Address, B256, U128, keccak256};
 
     use super::*;
@@ -61,7 +59,6 @@ pub(super) mod tests {
         record::{BlockId, Fees, Millis, Record, State, TenantName, Transition},
         step::Step,
         store::{Store, disk::Disk},
-        weighing::resident,
     };
 
     /// A record in this state, of a usual length.
@@ -106,7 +103,7 @@ pub(super) mod tests {
         for number in 0..finished + 10 {
             let state = match number {
                 _ if number >= finished => State::Sent,
-                _ if number % 8 == 0 => State::Expired,
+                _ if number.is_multiple_of(8) => State::Expired,
                 _ => State::Final { block },
             };
             step.accept(record(number, state), vec![number as u8; 110].into(), Vec::new());
@@ -118,8 +115,11 @@ pub(super) mod tests {
     }
 
     /// `STEADFAST_FINISHED=100000` with `--nocapture` shows the cost of a start over so many.
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_start_over_finished_records_holds_the_live_ones() {
+        use crate::outbox::weighing::resident;
+        use tokio::time::Instant;
         let count = std::env::var("STEADFAST_FINISHED").map_or(4000, |count| count.parse().unwrap());
         let dir = std::env::temp_dir().join(format!("outbox-rows-{}", std::process::id()));
         let store = Store::open(&dir).unwrap();

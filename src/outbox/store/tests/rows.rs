@@ -349,6 +349,19 @@ fn indices_agree_with_records_after_random_steps() {
     }
 }
 
+/// The list of those that were given up follows the state alone, also where no due time changes.
+#[test]
+fn the_list_of_given_up_ones_follows_the_state() {
+    let (_disk, store) = memory();
+    let mut record = record(tx("a", "main", 1));
+    for (state, is_listed) in [(State::Final { block: block(9) }, false), (State::Expired, true), (State::Sent, false)]
+    {
+        go(&mut record, state, 300);
+        commit(&store, Step::new().update(record.clone()).take()).unwrap();
+        assert_eq!(store.read().unwrap().has_given_up(&"main".into()).unwrap(), is_listed, "{:?}", record.state);
+    }
+}
+
 #[test]
 fn quarantine_beyond_its_bound_goes_from_the_oldest_on() {
     let (_disk, store) = memory();

@@ -16,9 +16,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /steadfast /steadfast
 COPY LICENSE-APACHE LICENSE-MIT /licenses/
-# An empty folder for the outbox, which the user may write. A new volume that is mounted there gets its owner; without a volume the
-# transactions end with the container.
+# An empty folder for the outbox, which the user may write. A new volume that is mounted there gets its owner. A container without a
+# mount there has a volume without a name, which a next container does not find: give the volume a name.
 COPY --from=build --chown=65532:65532 /outbox /var/lib/steadfast
+VOLUME ["/var/lib/steadfast"]
 USER nonroot
 # Clients; and the admin listener, which is on loopback unless `--admin-listen` or the configuration says otherwise.
 EXPOSE 8545 9545

@@ -78,7 +78,7 @@ pub use self::{
     network::Network,
     node::{Node, Tier},
     origin::{Cors, Origin, Origins},
-    outbox::{Ack, Outbox, SigningKey, Webhook},
+    outbox::{Ack, Outbox, SigningKey, TenantRules, Webhook},
     problem::{Errors, Invalid, Problem},
     schema::schema,
     secret::Secret,

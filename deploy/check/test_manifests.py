@@ -1,6 +1,7 @@
 """Unit, chart, manifests and compose file: each by the tool that its reader uses, and against the
 binary, its image and docs/CONFIG.md."""
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import kubernetes_validate
 import yaml
 
-from live import STEADFAST, Programs, ask
+from live import STEADFAST, Programs, ask, wait_for
 from queries import DEPLOY, ROOT
 
 CHART = DEPLOY / "helm" / "steadfast"
@@ -164,6 +165,9 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual([security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")], [USER] * 3)
         services = [one["metadata"]["name"] for one in resources if one["kind"] == "Service"]
         self.assertIn(found["serviceName"], services)
+        named = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in resources if "spec" in one}
+        # A client asks the pod that has its transactions.
+        self.assertEqual(named["Service", "steadfast"]["sessionAffinity"], "ClientIP")
         self.assertIn("volumeClaimTemplates", rendered("--set", "outbox.enabled=true"))
         self.assertNotIn("volumeClaimTemplates", rendered())
 
@@ -224,6 +228,97 @@ class Compose(unittest.TestCase):
     def test_the_binary_takes_its_settings(self):
         self.assertEqual(self.services["steadfast"]["command"][0], "run")
         starts(self, (DEPLOY / "steadfast.toml").read_text())
+
+
+class ComposeOfACluster(unittest.TestCase):
+    """U50."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.file = yaml.safe_load((DEPLOY / "compose.cluster.yml").read_text())
+        cls.services = cls.file["services"]
+        cls.replicas = {name: one for name, one in cls.services.items() if name.startswith("steadfast")}
+
+    def mounts(self, service):
+        return dict(reversed(volume.split(":")[:2]) for volume in service["volumes"])
+
+    def test_three_replicas_are_the_same_but_for_their_own(self):
+        self.assertEqual(len(self.replicas), 3)
+        own = ("hostname", "ports", "volumes")
+        alike = [{key: one[key] for key in one if key not in own} for one in self.replicas.values()]
+        self.assertEqual(alike, [alike[0]] * 3)
+        single = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]["steadfast"]
+        self.assertEqual(alike[0], {key: single[key] for key in single if key not in own})
+        for name, one in self.replicas.items():
+            # `${HOSTNAME}` names the replica in the cluster.
+            self.assertEqual(one["hostname"], name)
+        ports = [port for one in self.services.values() for port in one.get("ports", [])]
+        self.assertTrue(all(port.startswith("127.0.0.1:") for port in ports), ports)
+        self.assertEqual(len({port.split(":")[1] for port in ports}), len(ports))
+        inside = [[int(port.split(":")[2]) for port in one["ports"]] for one in self.replicas.values()]
+        self.assertEqual(inside, [[RPC, ADMIN]] * 3)
+
+    def test_each_store_has_a_volume_of_its_own(self):
+        folders = [self.mounts(one)[default("outbox.dir")] for one in self.replicas.values()]
+        self.assertEqual(len(set(folders)), 3)
+        settings = tomllib.loads((DEPLOY / "cluster.toml").read_text())
+        self.assertEqual([settings[key]["dir"] for key in ("cluster", "outbox")], [default("outbox.dir")] * 2)
+        nats = self.services["nats"]
+        store = next(word.split("=")[1] for word in nats["command"] if word.startswith("--store_dir="))
+        named = [*folders, self.mounts(nats)[store], self.mounts(self.services["prometheus"])["/prometheus"]]
+        self.assertEqual(sorted(self.file["volumes"]), sorted(named))
+        for name, service in self.services.items():
+            for source in self.mounts(service).values():
+                if source.startswith("."):
+                    with self.subTest(name, source=source):
+                        self.assertTrue((DEPLOY / source).exists())
+
+    def test_every_service_has_a_health_check_on_its_own_loopback(self):
+        for name, service in self.services.items():
+            with self.subTest(name):
+                if name in self.replicas:
+                    # The image's own, by /livez of the admin side: no node and no NATS is asked.
+                    self.assertNotIn("healthcheck", service)
+                    self.assertIn(f"--admin-listen=0.0.0.0:{ADMIN}", service["command"])
+                else:
+                    url = service["healthcheck"]["test"][-1]
+                    self.assertRegex(url, r"^http://127\.0\.0\.1:\d+/")
+                self.assertNotIn("nats", service.get("depends_on", []))
+
+    def test_the_parts_find_one_another(self):
+        file = DEPLOY / "prometheus" / "cluster.yml"
+        (job,) = yaml.safe_load(file.read_text())["scrape_configs"]
+        targets = [f"{name}:{ADMIN}" for name in self.replicas]
+        self.assertEqual((job["job_name"], job["static_configs"]), ("steadfast", [{"targets": targets}]))
+        self.assertIn("--config.file=/etc/prometheus/cluster.yml", self.services["prometheus"]["command"])
+        answer = run(os.environ["PROMTOOL"], "check", "config", file)
+        self.assertEqual(answer.returncode, 0, answer.stdout + answer.stderr)
+        settings = tomllib.loads((DEPLOY / "cluster.toml").read_text())
+        self.assertEqual(settings["cluster"]["nats"], "nats://nats:4222")
+
+    def test_three_binaries_with_its_settings_become_a_cluster(self):
+        programs = Programs(self.addCleanup)
+        nats = programs.nats()
+        replicas = []
+        for name in self.replicas:
+            folder = programs.folder / name
+            folder.mkdir()
+            text = (DEPLOY / "cluster.toml").read_text()
+            self.assertEqual(text.count(default("outbox.dir")), 2)
+            text = text.replace(default("outbox.dir"), str(folder)).replace("nats://nats:4222", nats)
+            (folder / "steadfast.toml").write_text(text.replace("${HOSTNAME}", name))
+            replicas.append(programs.steadfast("run", "--config", folder / "steadfast.toml"))
+
+        def status(replica):
+            return json.loads(ask(f"{replica.admin}/status"))
+
+        def agreed():
+            views = [status(one)["cluster"]["view"] for one in replicas]
+            members = [view and sorted(one["replica"] for one in view["members"]) for view in views]
+            return members if members == [sorted(self.replicas)] * 3 else None
+
+        wait_for(agreed, replicas[0].log)
+        self.assertEqual([status(one)["outbox"]["store"] for one in replicas], ["writable"] * 3)
 
 
 class Unit(unittest.TestCase):

@@ -1,5 +1,6 @@
 //! `[outbox]`: accepted transactions are kept on disk, followed, and reported by webhooks.
 
+mod tenant;
 mod webhook;
 
 use std::{
@@ -10,7 +11,10 @@ use std::{
 
 use http::HeaderName;
 
-pub use self::webhook::{SigningKey, Webhook};
+pub use self::{
+    tenant::TenantRules,
+    webhook::{SigningKey, Webhook},
+};
 use super::{
     calls::SendTo,
     header::{self, names_a_credential},
@@ -66,6 +70,8 @@ pub struct Outbox {
     pub max_blob_transaction: usize,
     /// The header that names the tenant of a call; `None`: all calls are of one tenant.
     pub tenant_header: Option<HeaderName>,
+    /// The tenants with rules of their own, in the order of the file, no name twice.
+    pub tenants: Vec<TenantRules>,
     /// The endpoints for events, in the order of the file, no name twice.
     pub webhooks: Vec<Webhook>,
 }
@@ -89,6 +95,7 @@ impl Default for Outbox {
             max_transaction: 128 << 10,
             max_blob_transaction: 1 << 20,
             tenant_header: None,
+            tenants: Vec::new(),
             webhooks: Vec::new(),
         }
     }
@@ -108,10 +115,7 @@ impl Outbox {
         let folder = r.reading().folder();
         let max_pending = r.count("max_pending", default.max_pending);
         let max_bytes = r.size("max_bytes", default.max_bytes);
-        let blocks = |r: &mut Reader<'_>, key, most, default| {
-            let number = r.integer(key, 1..=most).and_then(|n| u32::try_from(n).ok());
-            number.and_then(NonZeroU32::new).unwrap_or(default)
-        };
+        let tenants = TenantRules::read_all(&mut r, max_pending);
         let outbox = Self {
             dir: r.parse("dir", |path| some_path(path).map(|path| folder.join(path))).unwrap_or(default.dir),
             ack: r.choice("ack", &[("node", Ack::Node), ("disk", Ack::Disk)], default.ack),
@@ -120,8 +124,8 @@ impl Outbox {
                 &[("all", SendTo::All), ("tier", SendTo::Tier), ("first", SendTo::First)],
                 default.send_to,
             ),
-            resend_blocks: blocks(&mut r, "resend_blocks", MAX_RESEND, default.resend_blocks),
-            confirmations: blocks(&mut r, "confirmations", MAX_CONFIRMATIONS, default.confirmations),
+            resend_blocks: blocks(&mut r, "resend_blocks", MAX_RESEND).unwrap_or(default.resend_blocks),
+            confirmations: blocks(&mut r, "confirmations", MAX_CONFIRMATIONS).unwrap_or(default.confirmations),
             deadline: r.duration("deadline", default.deadline),
             keep: r.duration("keep", default.keep),
             max_pending,
@@ -132,6 +136,7 @@ impl Outbox {
             max_transaction: r.size("max_transaction", default.max_transaction),
             max_blob_transaction: r.size("max_blob_transaction", default.max_blob_transaction),
             tenant_header: r.parse("tenant_header", tenant_header),
+            tenants,
             webhooks: Webhook::read_all(&mut r),
         };
         outbox.check(&r);
@@ -185,6 +190,7 @@ impl Outbox {
             max_transaction: _,
             max_blob_transaction: _,
             tenant_header,
+            tenants: _,
             webhooks: _,
         } = self;
         let changes = [
@@ -198,6 +204,12 @@ impl Outbox {
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }
+}
+
+/// A number of blocks, at most `most`.
+fn blocks(r: &mut Reader<'_>, key: &'static str, most: u64) -> Option<NonZeroU32> {
+    let number = r.integer(key, 1..=most).and_then(|n| u32::try_from(n).ok());
+    number.and_then(NonZeroU32::new)
 }
 
 fn some_path(text: &str) -> Result<&str, Invalid> {
@@ -257,6 +269,7 @@ mod tests {
             max_transaction: 64 << 10,
             max_blob_transaction: 2 << 20,
             tenant_header: Some(HeaderName::from_static("x-team")),
+            tenants: Vec::new(),
             webhooks: Vec::new(),
         };
         assert_eq!(outbox.unwrap(), Some(expected));
@@ -312,6 +325,12 @@ mod tests {
             |new| new.max_bytes = 1,
             |new| new.keep = Duration::from_secs(1),
             |new| new.max_in_flight_per_tenant = NonZeroUsize::MIN,
+            |new| {
+                let name = crate::domain::tenant::TenantName::default();
+                let rules =
+                    TenantRules { name, resend_blocks: None, confirmations: None, deadline: None, max_pending: None };
+                new.tenants.push(rules);
+            },
         ] {
             assert!(needing(free).is_empty());
         }

@@ -73,11 +73,16 @@ impl<'r> Reader<'r> {
 
     /// A duration above zero.
     pub(super) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        self.duration_if_set(key).unwrap_or(default)
+    }
+
+    /// A duration above zero; `None` where the key is absent or its value wrong.
+    pub(super) fn duration_if_set(&mut self, key: &'static str) -> Option<Duration> {
         let above_zero = |text: &str| match units::duration(text)? {
             Duration::ZERO => Err(Invalid("must not be zero")),
             duration => Ok(duration),
         };
-        self.parse_as(Form::Duration, key, above_zero).unwrap_or(default)
+        self.parse_as(Form::Duration, key, above_zero)
     }
 
     /// A duration.
@@ -129,8 +134,13 @@ impl<'r> Reader<'r> {
 
     /// A count of things above zero.
     pub(super) fn count(&mut self, key: &'static str, default: NonZeroUsize) -> NonZeroUsize {
+        self.count_if_set(key).unwrap_or(default)
+    }
+
+    /// A count of things above zero; `None` where the key is absent or its value wrong.
+    pub(super) fn count_if_set(&mut self, key: &'static str) -> Option<NonZeroUsize> {
         let number = self.integer(key, 1..=u32::MAX.into());
-        number.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new).unwrap_or(default)
+        number.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new)
     }
 
     /// A whole number in `range`; `None` where the key is absent or its value wrong.

@@ -25,6 +25,7 @@ const TABLES: &str = "
     [[networks.any.cl.backup]]
     [outbox]
     [cluster]
+    [[outbox.tenant]]
     [[outbox.webhook]]
 ";
 

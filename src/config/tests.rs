@@ -53,7 +53,7 @@ fn settings(keys: &[String]) -> Vec<String> {
         .iter()
         .filter(|key| !is_a_table(key))
         .map(|key| match key.split_once("[].") {
-            Some(("outbox.webhook", key)) => format!("outbox.webhook.{key}"),
+            Some((list @ ("outbox.tenant" | "outbox.webhook"), key)) => format!("{list}.{key}"),
             Some((_, key)) => format!("node.{key}"),
             None => key.clone(),
         })
@@ -68,7 +68,12 @@ fn written_in_the_example() -> BTreeMap<String, String> {
     for line in example_in_full().lines() {
         if let Some(list) = line.strip_prefix("[[") {
             assert!(list.ends_with("]]"), "{line}");
-            table = if list == "outbox.webhook]]" { "outbox.webhook." } else { "node." }.into();
+            table = match list {
+                "outbox.tenant]]" => "outbox.tenant.",
+                "outbox.webhook]]" => "outbox.webhook.",
+                _ => "node.",
+            }
+            .into();
         } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             table = format!("{}.", name.replace("networks.base", "networks.<name>"));
         } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
@@ -106,9 +111,9 @@ fn every_commented_setting_of_the_example_is_its_default() {
     assert_eq!(full.tracing.endpoint.is_some(), cfg!(feature = "otlp"));
     let chain = Chain { timeout: None, ..full.chain };
     let outbox = full.outbox.expect("the example has the outbox");
-    assert_eq!(outbox.webhooks.len(), 2);
+    assert_eq!((outbox.tenants.len(), outbox.webhooks.len()), (1, 2));
     assert_eq!(outbox.tenant_header.as_ref().unwrap(), "x-tenant-id");
-    assert_eq!(Outbox { webhooks: Vec::new(), tenant_header: None, ..outbox }, Outbox::default());
+    assert_eq!(Outbox { tenants: Vec::new(), webhooks: Vec::new(), tenant_header: None, ..outbox }, Outbox::default());
     let tracing = Tracing { sample: full.tracing.sample, ..Tracing::default() };
     let networks = bare.networks.clone();
     let cluster = full.cluster.expect("the example has the cluster");
@@ -151,7 +156,8 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
             "cluster.on_lead",
             "cluster.on_fence",
         ];
-        let no_default = no_default.contains(&setting.as_str()) || setting.starts_with("outbox.webhook.");
+        let of_a_list = ["outbox.tenant.", "outbox.webhook."].iter().any(|list| setting.starts_with(list));
+        let no_default = no_default.contains(&setting.as_str()) || of_a_list;
         let row = match setting.strip_prefix("node.") {
             Some(key) => format!("| `{key}` | "),
             None if no_default => format!("| `{setting}` | "),

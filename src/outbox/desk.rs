@@ -63,7 +63,7 @@ pub use self::{
     effect::{Answer, Done, Effect, NotDone, To, Turn},
     input::{Accept, Blocks, Command, Final, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
     tally::{Excess, Sum},
-    terms::{Bounds, Terms},
+    terms::{Bounds, TenantTerms, Terms},
 };
 use super::{
     life::{Change, Event, Illegal},
@@ -255,7 +255,7 @@ impl Desk {
 
     /// Whose records of lives that are over must go before their time, if the bounds want that.
     pub fn excess(&self) -> Option<Excess> {
-        self.book.tally.excess(&self.terms.bounds)
+        self.book.tally.excess(&self.terms)
     }
 
     /// Ends the desk: those who wait still, each with its transaction and the end of its wait. The

@@ -15,6 +15,7 @@ mod full_block;
 mod given_up;
 mod look;
 mod restart;
+mod rows;
 mod send;
 mod voices;
 
@@ -35,16 +36,22 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::{blocks::Following, commits::Commits, given_up::GivenUp};
+use self::{
+    blocks::Following,
+    commits::Commits,
+    given_up::GivenUp,
+    rows::{leaving, network_rows},
+};
 use super::{
-    desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Stored, Sum, Terms, Waiter},
+    desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Sum, TenantTerms, Terms, Waiter},
     handle::{Incoming, Shared},
     record::{Millis, Network, TenantName, TxId},
-    store::{Kind, Line, Reader, StoreError},
+    store::{Line, Reader, StoreError},
 };
 use crate::{
     call::Calls,
     chain::Interest,
+    config::TenantRules,
     domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
 };
 
@@ -52,12 +59,6 @@ use crate::{
 const ORDERS: usize = 1024;
 /// Inputs of sends and questions that may wait for the relay.
 const INPUTS: usize = 1024;
-/// Rows that are read at once for records that must go before their time.
-const EXCESS_PAGE: usize = 10_000;
-/// Pages of these rows: those of other tenants and networks are passed over.
-const MOST_EXCESS_PAGES: usize = 100;
-/// Records that go with one step.
-const MOST_FORGOTTEN: usize = 100;
 
 /// A relay, for those who give it orders.
 pub(super) struct RelayHandle {
@@ -150,37 +151,6 @@ pub(super) struct Relay {
     is_draining: bool,
     /// Who waits for the end of all that was begun.
     draining: Option<oneshot::Sender<u64>>,
-}
-
-/// The rows of a network: those that a desk is made from, and the transactions that were given up.
-fn network_rows(reader: &Reader, network: &Network) -> Result<(Stored, GivenUp), StoreError> {
-    let live = reader.live(network)?.collect::<Result<Vec<_>, _>>()?;
-    let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
-    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(network)? };
-    Ok((stored, GivenUp::new(reader.given_up(network)?)))
-}
-
-/// The oldest records of a network that must go, with the length of their raw bytes.
-fn leaving(reader: &Reader, network: &Network, mut excess: desk::Excess) -> Result<Vec<(TxId, usize)>, StoreError> {
-    let (mut found, mut after) = (Vec::new(), None);
-    for _ in 0..MOST_EXCESS_PAGES {
-        let rows = reader.due_behind(Kind::Retention, after.as_ref(), EXCESS_PAGE)?;
-        for row in &rows {
-            let Some(id) = row.transaction().filter(|id| id.network == *network) else { continue };
-            if excess.of.as_ref().is_none_or(|of| id.tenant == *of) {
-                let length = usize::try_from(row.bytes).unwrap_or(usize::MAX);
-                found.push((id, length));
-                if !excess.shrink(length) || found.len() >= MOST_FORGOTTEN {
-                    return Ok(found);
-                }
-            }
-        }
-        if rows.len() < EXCESS_PAGE {
-            break;
-        }
-        after = rows.into_iter().next_back();
-    }
-    Ok(found)
 }
 
 impl Relay {
@@ -370,7 +340,6 @@ impl Relay {
     async fn input(&mut self, input: Input) {
         let turn = self.desk.input((self.shared.clock)(), input);
         turn.at_once.into_iter().for_each(|effect| self.perform(effect));
-        self.given_up.removed(&turn.step);
         self.handle.totals.set(&self.desk);
         if let Some(after) = self.commits.add(&self.line, turn.step, turn.effects).await {
             self.perform_all(after);
@@ -431,10 +400,24 @@ async fn conditional<T>(future: Option<impl Future<Output = T>>) -> Option<T> {
     }
 }
 
+/// The rules of a tenant, for a desk.
+fn tenant_terms(rules: &TenantRules, shared: &Shared) -> TenantTerms {
+    let TenantRules { name: _, resend_blocks, confirmations, deadline, max_pending } = rules;
+    TenantTerms {
+        confirmations: confirmations.map(|blocks| blocks.get().into()),
+        resend_blocks: resend_blocks.map(|blocks| blocks.get().into()),
+        deadline: deadline.map(millis),
+        pending: max_pending.map(|most| most.get().min(shared.most_pending)),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The settings of a network's desk.
 fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
     let settings = shared.settings.load();
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Terms {
         network: network.clone(),
         ack: settings.ack,
@@ -453,6 +436,7 @@ fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
             bytes: settings.max_bytes,
             tenant_bytes: settings.max_bytes_per_tenant,
         },
+        tenants: settings.tenants.iter().map(|rules| (rules.name.clone(), tenant_terms(rules, shared))).collect(),
         // Without nodes nothing is sent.
         in_flight: calls.map_or(0, |_| settings.max_in_flight_per_tenant.get()),
     }

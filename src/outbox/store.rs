@@ -12,6 +12,7 @@ mod apply;
 mod database;
 pub mod disk;
 mod error;
+mod given_up;
 mod line;
 mod medium;
 mod pages;
@@ -40,6 +41,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
     error::{OpenError, StoreError},
+    given_up::GivenUpPlace,
     line::Line,
     medium::{FILE, Folder, Medium},
     pages::{Filter, MOST_LOOKED_AT, Page, Sums},

@@ -26,7 +26,7 @@ pub(super) fn bytes_of_each<T>(test: &str, count: usize, make: impl FnOnce() -> 
 }
 
 /// Resident memory of this process in bytes.
-fn resident() -> usize {
+pub(super) fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024

@@ -1,6 +1,6 @@
 //! Transactions as clients sign them.
 
-use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
+use alloy_consensus::{SignableTransaction, Signed, TxEip1559, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_primitives::{Address, B256, Signature};
 use k256::ecdsa::SigningKey;
@@ -17,6 +17,19 @@ pub fn transaction(chain_id: u64, key: u8, nonce: u64, tip: u128) -> (String, B2
         to: Address::repeat_byte(7).into(),
         ..TxEip1559::default()
     };
+    signed(tx, key)
+}
+
+/// The same of a transaction whose signature names no chain, as before EIP-155.
+pub fn of_any_chain(key: u8, nonce: u64) -> (String, B256) {
+    let to = Address::repeat_byte(7).into();
+    signed(TxLegacy { nonce, gas_limit: 21_000, gas_price: 30_000_000_000, to, ..TxLegacy::default() }, key)
+}
+
+fn signed<T: SignableTransaction<Signature>>(tx: T, key: u8) -> (String, B256)
+where
+    TxEnvelope: From<Signed<T>>,
+{
     let key = SigningKey::from_slice(&[key; 32]).unwrap();
     let (signature, parity) = key.sign_prehash_recoverable(tx.signature_hash().as_slice()).unwrap();
     let tx = TxEnvelope::from(tx.into_signed(Signature::from((signature, parity))));

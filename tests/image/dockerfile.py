@@ -191,6 +191,13 @@ def problems(dockerfile, dockerignore):
     folders = [one.rest.split() for one in those("COPY") if one.rest.split()[-1] == documented_folder()]
     if not any("--chown=65532:65532" in words for words in folders):
         found.append(f"COPY {documented_folder()}: the folder of the outbox must be the user's own")
+    # What is changed in a folder behind VOLUME is lost, its owner too.
+    volumes = [place for place, one in enumerate(last) if one.word == "VOLUME"]
+    filled = [place for place, one in enumerate(last) if one.rest.split()[-1] == documented_folder()]
+    if [last[place].exec_form() for place in volumes] != [[documented_folder()]]:
+        found.append(f"VOLUME: must be {documented_folder()} alone, as a JSON list")
+    elif filled and filled[-1] > volumes[0]:
+        found.append("VOLUME: must stand behind what fills the folder")
     if those("EXPOSE")[0].rest.split() != documented_ports():
         found.append(f"EXPOSE {those('EXPOSE')[0].rest}: docs/CONFIG.md says {' '.join(documented_ports())}")
 

@@ -5,6 +5,10 @@ import unittest
 from dockerfile import ignored, problems, read
 
 DOCKERFILE, DOCKERIGNORE = read()
+# The volume, and the folder once more behind the volume.
+VOLUME_FIRST = '''VOLUME ["/var/lib/steadfast"]
+COPY --from=build --chown=65532:65532 /outbox /var/lib/steadfast
+'''
 
 
 class Dockerfile(unittest.TestCase):
@@ -54,6 +58,10 @@ class Dockerfile(unittest.TestCase):
             ('ENTRYPOINT ["/steadfast"]', "ENTRYPOINT /steadfast", "ENTRYPOINT: must be a JSON list"),
             ("--chown=65532:65532 ", "", "the folder of the outbox must be the user's own"),
             ("/outbox /var/lib/steadfast", "/outbox /outbox", "the folder of the outbox must be the user's own"),
+            ('VOLUME ["/var/lib/steadfast"]\n', "", "VOLUME: must be /var/lib/steadfast alone"),
+            ('VOLUME ["/var/lib/steadfast"]', 'VOLUME ["/data"]', "VOLUME: must be /var/lib/steadfast alone"),
+            ('VOLUME ["/var/lib/steadfast"]', "VOLUME /var/lib/steadfast", "VOLUME: must be /var/lib/steadfast alone"),
+            ('VOLUME ["/var/lib/steadfast"]\n', VOLUME_FIRST, "VOLUME: must stand behind what fills the folder"),
             ("EXPOSE 8545 9545", "EXPOSE 8545", "EXPOSE 8545: docs/CONFIG.md says 8545 9545"),
         ]:
             with self.subTest(expected, new=new):

@@ -8,6 +8,7 @@ mod clocks;
 mod disk;
 mod draining;
 mod following;
+mod kept;
 mod left;
 mod lying;
 mod much;

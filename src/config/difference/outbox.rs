@@ -1,10 +1,12 @@
-//! The differences of the outbox and its webhooks.
+//! The differences of the outbox, its tenants and its webhooks.
+
+use std::collections::BTreeSet;
 
 use super::{
     HIDDEN, Setting, compare as add,
     values::{duration, items, optional, plain, size, word},
 };
-use crate::config::{Outbox, Webhook};
+use crate::config::{Outbox, TenantRules, Webhook};
 
 /// Adds the settings with another value to `changes`.
 pub(super) fn compare(changes: &mut Vec<Setting>, old: Option<&Outbox>, new: Option<&Outbox>) {
@@ -32,6 +34,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: Option<&Outbox>, new: Opt
         max_transaction,
         max_blob_transaction,
         tenant_header,
+        tenants,
         webhooks,
     } = old;
     let key = |name: &str| format!("outbox.{name}");
@@ -50,7 +53,24 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: Option<&Outbox>, new: Opt
     add(changes, key("max_transaction"), max_transaction, &new.max_transaction, size);
     add(changes, key("max_blob_transaction"), max_blob_transaction, &new.max_blob_transaction, size);
     add(changes, key("tenant_header"), tenant_header, &new.tenant_header, optional(plain));
+    rules(changes, tenants, &new.tenants);
     endpoints(changes, webhooks, &new.webhooks);
+}
+
+/// The rules of tenants that come, go and change, by the tenants' names.
+fn rules(changes: &mut Vec<Setting>, old: &[TenantRules], new: &[TenantRules]) {
+    let none = |name| TenantRules { name, resend_blocks: None, confirmations: None, deadline: None, max_pending: None };
+    let names: BTreeSet<_> = old.iter().chain(new).map(|rules| rules.name.clone()).collect();
+    for name in names {
+        let of = |all: &[TenantRules]| all.iter().find(|rules| rules.name == name).cloned();
+        let (old, new) = (of(old).unwrap_or(none(name.clone())), of(new).unwrap_or(none(name.clone())));
+        let TenantRules { name, resend_blocks, confirmations, deadline, max_pending } = &old;
+        let key = |field: &str| format!("outbox.tenant.{name}.{field}");
+        add(changes, key("resend_blocks"), resend_blocks, &new.resend_blocks, optional(plain));
+        add(changes, key("confirmations"), confirmations, &new.confirmations, optional(plain));
+        add(changes, key("deadline"), deadline, &new.deadline, optional(duration));
+        add(changes, key("max_pending"), max_pending, &new.max_pending, optional(plain));
+    }
 }
 
 /// The endpoints that come, go and change, by their names.
@@ -115,6 +135,24 @@ mod tests {
         let new = Outbox { max_pending: NonZeroUsize::MIN, max_bytes: 1 << 29, ..old.clone() };
         let expected = [told("outbox.max_pending", "100000", "1"), told("outbox.max_bytes", "1GiB", "512MiB")];
         assert_eq!(between(Some(&old), Some(&new)), expected);
+    }
+
+    #[test]
+    fn rules_of_tenants_are_told_by_name() {
+        const HEADER: &str = "tenant_header = \"x-tenant-id\"\n";
+        let with = |tables: &str| outbox(&format!("{HEADER}{tables}"));
+        let old = with("[[outbox.tenant]]\nname = \"acme\"\nconfirmations = 3\ndeadline = \"5m\"");
+        let new = with(
+            "[[outbox.tenant]]\nname = \"b\"\nmax_pending = 7\n[[outbox.tenant]]\nname = \"acme\"\ndeadline = \"1m\"\nresend_blocks = 9",
+        );
+        let expected = [
+            told("outbox.tenant.acme.resend_blocks", "not set", "9"),
+            told("outbox.tenant.acme.confirmations", "3", "not set"),
+            told("outbox.tenant.acme.deadline", "300s", "60s"),
+            told("outbox.tenant.b.max_pending", "not set", "7"),
+        ];
+        assert_eq!(between(Some(&old), Some(&new)), expected);
+        assert_eq!(between(Some(&old), Some(&old)), []);
     }
 
     #[test]

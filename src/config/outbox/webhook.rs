@@ -115,7 +115,7 @@ impl Webhook {
         let name = r.parse("name", str::parse::<NodeName>);
         let url = r.parse("url", http_url);
         let events = r.list("events", |text| text.parse().map_err(|_| Invalid(event_kind::CHOICES)));
-        let tenants = r.list("tenants", tenant);
+        let tenants = r.list("tenants", super::tenant::name);
         let written = r.one_or_more("secret", key);
         let of_file = r.parse("secret_file", |path| read_secrets(folder, path));
         let timeout = r.duration("timeout", Duration::from_secs(15));
@@ -197,10 +197,6 @@ fn check_host(r: &Reader<'_>, url: &Url, allowed: Option<&str>) {
         &["allow_private"],
         "must begin with https://: only a host that is written in `allow_private` is sent plain text",
     );
-}
-
-fn tenant(text: &str) -> Result<TenantName, Invalid> {
-    text.parse().map_err(|_| Invalid("must be 1 to 64 of `a-z 0-9 - _ .`, and not `.` or `..`"))
 }
 
 /// A secret as the Standard Webhooks write secrets: Base64, and `whsec_` before.

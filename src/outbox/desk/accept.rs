@@ -53,9 +53,9 @@ impl Desk {
         let Some(entry) = self.book.get(key) else { return Ok(()) };
         let is_revived = matches!(entry.record.state, State::Refused { .. } | State::Expired);
         if is_revived {
-            self.book.tally.room(&key.tenant, accept.raw.len(), &self.terms.bounds)?;
+            self.book.tally.room(&key.tenant, accept.raw.len(), &self.terms)?;
             self.has_room_for(&accept.tx.sender)?;
-            let (now, deadline) = (self.now, self.now.after(self.terms.deadline));
+            let (now, deadline) = (self.now, self.now.after(self.terms.deadline_of(&key.tenant)));
             self.book.change(key, |entry| {
                 (entry.record.accepted_at, entry.record.deadline) = (now, deadline);
                 entry.flight.is_new = true;
@@ -100,7 +100,7 @@ impl Desk {
         if let Some(by) = used_by.filter(|by| *by != id.hash) {
             return Err(NotDone::NonceUsed { by });
         }
-        self.book.tally.room(&id.tenant, raw.len(), &self.terms.bounds)?;
+        self.book.tally.room(&id.tenant, raw.len(), &self.terms)?;
         self.has_room_for(&tx.sender)?;
         let mut record = Record {
             sender: tx.sender,
@@ -115,7 +115,7 @@ impl Desk {
             blobs: tx.blobs,
             bytes: raw.len(),
             accepted_at: self.now,
-            deadline: self.now.after(self.terms.deadline),
+            deadline: self.now.after(self.terms.deadline_of(&id.tenant)),
             request_id,
             traceparent,
             state: State::Accepted,
@@ -131,7 +131,7 @@ impl Desk {
         let deliveries = self.endpoints.deliveries(&record, &transition);
         turn.step.accept(record.clone(), raw.clone(), deliveries);
         turn.effects.push(Effect::Tell { id, transition });
-        let mut flight = Flight { round: self.next_round(), ..Flight::default() };
+        let mut flight = Flight { round: self.next_round(&record.id.tenant), ..Flight::default() };
         (flight.is_new, flight.want) = (true, Some(To::All));
         let entry = Entry { raw: Some(raw), flight, ..Entry::stored(record) };
         self.book.add(entry, false);

@@ -206,12 +206,18 @@ impl Desk {
         self.has_more = false;
         let Some(tip) = self.chain.tip() else { return };
         let finalized = self.chain.finalized();
-        let deep = (tip + 1).checked_sub(self.terms.confirmations.max(1));
+        let deep = |confirmations| (tip + 1).checked_sub(confirmations);
+        let least = deep(self.terms.least_confirmations());
         let mut left = MOST_AT_ONCE;
-        for (is_mined, until) in [(true, deep.max(finalized)), (false, finalized)] {
+        for (is_mined, until) in [(true, least.max(finalized)), (false, finalized)] {
             let Some(until) = until else { continue };
             let index = if is_mined { &self.book.mined } else { &self.book.deep };
-            let found: Vec<Key> = index.until(until).cloned().collect();
+            let is_deep = |key: &&Key| {
+                let of_tenant = deep(self.terms.confirmations_of(&key.tenant));
+                let block = self.book.get(key).and_then(|entry| entry.record.state.block());
+                block.is_some_and(|block| Some(block.number) <= of_tenant.max(finalized))
+            };
+            let found: Vec<Key> = index.until(until).filter(|key| !is_mined || is_deep(key)).cloned().collect();
             for key in found {
                 if left == 0 {
                     self.has_more = true;
@@ -232,7 +238,7 @@ impl Desk {
     /// Confirms a transaction whose block is canonical, or ends its life, if it is deep enough.
     pub(super) fn advance_one(&mut self, turn: &mut Turn, key: &Key, finalized: Option<u64>) {
         let Some(tip) = self.chain.tip() else { return };
-        let event = Event::Advanced { tip, finalized, confirmations: self.terms.confirmations.max(1) };
+        let event = Event::Advanced { tip, finalized, confirmations: self.terms.confirmations_of(&key.tenant) };
         // That the chain goes on is never illegal.
         _ = self.happen(turn, key, &event, Source::default());
     }

@@ -162,7 +162,7 @@ impl Desk {
     /// The nodes were asked for a transaction.
     pub(super) fn looked(&mut self, turn: &mut Turn, key: &Key, answer: LookAnswer) {
         let LookAnswer { found, final_nonces, finalized } = answer;
-        let (round, soon) = (self.next_round(), self.chain.tip().unwrap_or(0).saturating_add(1));
+        let (round, soon) = (self.next_round(&key.tenant), self.chain.tip().unwrap_or(0).saturating_add(1));
         let is_unsure = found == Found::Unsure;
         let before = self.book.change(key, |entry| {
             entry.flight.round = if is_unsure { soon } else { round };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::outbox::{
     life::Event,
-    record::{Millis, State, reason},
+    record::{Millis, State, TenantName, reason},
 };
 
 /// The first pause before a transaction is sent again to nodes that lack it, in milliseconds. Each
@@ -79,9 +79,10 @@ impl Entry {
 }
 
 impl Desk {
-    /// The height at which nodes are asked for a transaction of which they said something now.
-    pub(super) fn next_round(&self) -> u64 {
-        self.chain.tip().unwrap_or(0).saturating_add(self.terms.resend_blocks.max(1))
+    /// The height at which nodes are asked for a transaction of the tenant's of which they said
+    /// something now.
+    pub(super) fn next_round(&self, tenant: &TenantName) -> u64 {
+        self.chain.tip().unwrap_or(0).saturating_add(self.terms.resend_blocks_of(tenant))
     }
 
     /// Begins the sendings that may begin: each tenant's in turn.
@@ -187,7 +188,7 @@ impl Desk {
 
     /// A sending is over: all its words have come.
     pub(super) fn send_done(&mut self, turn: &mut Turn, key: &Key, send: u64, is_whole: bool) {
-        let (round, now) = (self.next_round(), self.now);
+        let (round, now) = (self.next_round(&key.tenant), self.now);
         let mut has_new_words = false;
         let ended = self.book.change(key, |entry| {
             let flight = &mut entry.flight;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{effect::NotDone, terms::Bounds};
+use super::{effect::NotDone, terms::Terms};
 use crate::outbox::{
     record::{Record, TenantName},
     store::Sums,
@@ -90,13 +90,14 @@ impl Tally {
 
     /// Whether one more transaction of this length may come. Records of lives that are over do not
     /// stand before it: they make room.
-    pub(super) fn room(&self, tenant: &TenantName, length: usize, bounds: &Bounds) -> Result<(), NotDone> {
+    pub(super) fn room(&self, tenant: &TenantName, length: usize, terms: &Terms) -> Result<(), NotDone> {
+        let (bounds, (own_key, own_pending)) = (&terms.bounds, terms.pending_of(tenant));
         let of = self.tenants.get(tenant).copied().unwrap_or_default();
         let cost = length + RECORD_BYTES;
         for (key, used, limit) in [
             ("outbox.max_pending", self.all.live + 1, bounds.pending),
             ("outbox.max_bytes", self.all.live_cost() + cost, bounds.bytes),
-            ("outbox.max_pending_per_tenant", of.live + 1, bounds.tenant_pending),
+            (own_key, of.live + 1, own_pending),
             ("outbox.max_bytes_per_tenant", of.live_cost() + cost, bounds.tenant_bytes),
         ] {
             if used > limit {
@@ -107,7 +108,8 @@ impl Tally {
     }
 
     /// Whether records of lives that are over must go before their time: all tenants' or one's.
-    pub(super) fn excess(&self, bounds: &Bounds) -> Option<Excess> {
+    pub(super) fn excess(&self, terms: &Terms) -> Option<Excess> {
+        let bounds = &terms.bounds;
         let beyond = |sum: &Sum, bytes, count: usize| {
             let bytes = sum.bytes().saturating_sub(bytes);
             let records = sum.over.saturating_sub(count.saturating_mul(KEPT_PER_PENDING));
@@ -117,7 +119,7 @@ impl Tally {
             return Some(Excess { of: None, records, bytes });
         }
         self.tenants.iter().find_map(|(tenant, sum)| {
-            let (records, bytes) = beyond(sum, bounds.tenant_bytes, bounds.tenant_pending)?;
+            let (records, bytes) = beyond(sum, bounds.tenant_bytes, terms.pending_of(tenant).1)?;
             Some(Excess { of: Some(tenant.clone()), records, bytes })
         })
     }

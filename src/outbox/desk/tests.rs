@@ -10,5 +10,6 @@ mod looking;
 mod memory;
 mod refusals;
 mod sending;
+mod tenants;
 mod untaken;
 mod world;

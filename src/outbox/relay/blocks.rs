@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -17,7 +18,7 @@ use crate::{
     net::BoxFuture,
     outbox::{
         desk::{Blocks, Input, NewBlock},
-        record::{BlockId, TxId},
+        record::BlockId,
         store::Reader,
     },
 };
@@ -108,7 +109,7 @@ impl Relay {
     pub(super) fn follow(&mut self) {
         let following = &mut self.following;
         // A block may have a transaction that was given up.
-        following.with_transactions = !self.desk.is_idle() || !self.given_up.is_empty();
+        following.with_transactions = !self.desk.is_idle() || self.given_up.is_there;
         if following.with_transactions {
             following.idle = None;
             if following.listening.is_none()
@@ -128,35 +129,45 @@ impl Relay {
 
     /// Gives the desk a change of the chain.
     pub(super) async fn blocks(&mut self, mut blocks: Blocks) {
-        let hashes = blocks.added.iter().flat_map(|block| &block.transactions).map(|transaction| transaction.hash);
-        let mut recalled = Vec::new();
-        for hash in hashes {
-            for id in self.given_up.of(&self.network, &hash) {
-                let read = self.shared.store.read().and_then(|reader| reader.record(&id));
-                match read {
-                    Ok(found) => recalled.extend(found),
-                    Err(error) => {
-                        warn!(hash = %id.hash, %error, "a record that a block concerns cannot be read");
-                    }
-                }
-            }
-        }
-        blocks.recalled = recalled;
+        self.recall_those_of(&mut blocks).await;
         if blocks.skipped || blocks.is_unread {
             self.given_up.ask_for_all();
         }
         self.input(Input::Blocks(Box::new(blocks))).await;
-        let hashes = self.given_up.next_asked();
-        let ids: Vec<TxId> = hashes.iter().flat_map(|hash| self.given_up.of(&self.network, hash)).collect();
-        if ids.is_empty() {
+        self.ask_for_given_up().await;
+    }
+
+    /// Reads the records that were given up and that the blocks have nonetheless.
+    async fn recall_those_of(&mut self, blocks: &mut Blocks) {
+        if !self.given_up.is_there {
             return;
         }
-        let rows = move |reader: &Reader| {
-            let records = ids.iter().map(|id| reader.record(id));
-            records.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
-        };
+        let transactions = blocks.added.iter().flat_map(|block| &block.transactions);
+        let hashes: Vec<B256> = transactions.map(|transaction| transaction.hash).collect();
+        let network = self.network.clone();
+        let rows =
+            move |reader: &Reader| Ok((reader.given_up_among(&network, &hashes)?, reader.has_given_up(&network)?));
         match self.shared.store.read_long(rows).await {
-            Ok(records) => self.input(Input::Recall(records)).await,
+            Ok((found, is_there)) => (blocks.recalled, self.given_up.is_there) = (found, is_there),
+            Err(error) => {
+                warn!(network = %self.network, %error, "records that a block concerns cannot be read");
+                self.given_up.ask_for_all();
+            }
+        }
+    }
+
+    /// Has the next of the transactions that were given up be asked for, while blocks that came
+    /// untold may have some.
+    async fn ask_for_given_up(&mut self) {
+        let Some(round) = self.given_up.round.clone() else { return };
+        let network = self.network.clone();
+        match self.shared.store.read_long(move |reader| round.next(reader, &network)).await {
+            Ok((records, round)) => {
+                self.given_up.asked(&records, round);
+                if !records.is_empty() {
+                    self.input(Input::Recall(records)).await;
+                }
+            }
             Err(error) => warn!(network = %self.network, %error, "records that were given up cannot be read"),
         }
     }

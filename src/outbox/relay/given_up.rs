@@ -1,135 +1,181 @@
-//! The transactions that were given up and are kept: a block may have one of them nonetheless.
-
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound::{Excluded, Unbounded},
-};
-
-use alloy_primitives::B256;
+//! The transactions that were given up and are kept: a block may have one of them nonetheless. The
+//! store has them; memory holds where the questions for them are.
 
 use crate::outbox::{
-    record::{Network, Record, TenantName, TxId},
-    step::{Step, Write},
+    record::{Network, Record, TxId},
+    store::{GivenUpPlace, Reader, StoreError},
 };
 
 /// The transactions that are asked for behind each block, while some are to be.
 const ASKED_PER_BLOCK: usize = 32;
 
-/// The transactions that were given up.
+/// The transactions of a network that were given up.
 #[derive(Debug, Default)]
 pub(super) struct GivenUp {
-    /// The tenants that have given up a transaction of this hash.
-    of: BTreeMap<B256, Vec<TenantName>>,
-    /// Each tenant's name once, for all of its transactions.
-    names: BTreeSet<TenantName>,
-    /// Blocks came untold: so many hashes are still to be asked for, those behind `after` first.
-    unasked: usize,
-    after: B256,
+    /// Whether the store may have some.
+    pub(super) is_there: bool,
+    /// Blocks came untold: all are asked for, in turn.
+    pub(super) round: Option<Round>,
+    /// The last one of the last round.
+    last: Option<GivenUpPlace>,
+}
+
+/// A round over all of them, from behind one on, over the last and the first, back to that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Round {
+    /// The last one that was asked for; `None`: the first one is next.
+    after: Option<GivenUpPlace>,
+    /// The last one of the round; `None`: the very last of all.
+    end: Option<GivenUpPlace>,
+    /// Whether the round has come to the first one again.
+    is_around: bool,
 }
 
 impl GivenUp {
-    pub(super) fn new(found: Vec<(B256, TenantName)>) -> Self {
-        let mut all = Self::default();
-        for (hash, tenant) in found {
-            all.add(hash, &tenant);
-        }
-        all
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.of.is_empty()
+    pub(super) fn new(is_there: bool) -> Self {
+        Self { is_there, ..Self::default() }
     }
 
     /// The life of a transaction is over.
     pub(super) fn ended(&mut self, record: &Record) {
-        if record.state.is_given_up() {
-            self.add(record.id.hash, &record.id.tenant);
-        }
+        self.is_there |= record.state.is_given_up();
     }
 
-    fn add(&mut self, hash: B256, tenant: &TenantName) {
-        let tenants = self.of.entry(hash).or_default();
-        if !tenants.contains(tenant) {
-            let name = self.names.get(tenant).unwrap_or(tenant).clone();
-            self.names.insert(name.clone());
-            // A list that grows by itself takes room for four.
-            tenants.reserve_exact(1);
-            tenants.push(name);
-        }
-    }
-
-    /// Blocks came untold, and each may have one of these.
+    /// Blocks came untold, and each may have one of these. None loses its turn.
     pub(super) fn ask_for_all(&mut self) {
-        self.unasked = self.of.len();
+        let after = self.round.take().map_or_else(|| self.last.clone(), |round| round.after);
+        self.round = Some(Round { end: after.clone(), after, is_around: false });
     }
 
-    /// The hashes that the nodes are to be asked for next, in turn.
-    pub(super) fn next_asked(&mut self) -> Vec<B256> {
-        let count = self.unasked.min(ASKED_PER_BLOCK).min(self.of.len());
-        let behind = self.of.range((Excluded(self.after), Unbounded));
-        let found: Vec<B256> = behind.chain(&self.of).take(count).map(|(hash, _)| *hash).collect();
-        self.unasked = if self.of.is_empty() { 0 } else { self.unasked - count };
-        self.after = found.last().copied().unwrap_or(self.after);
-        found
+    /// Some were asked for. `None`: the round is over with them.
+    pub(super) fn asked(&mut self, asked: &[Record], round: Option<Round>) {
+        if let Some(record) = asked.last() {
+            self.last = Some((record.id.hash, record.id.tenant.clone()));
+        }
+        self.round = round;
     }
+}
 
-    /// Takes the records that a step removes off the list.
-    pub(super) fn removed(&mut self, step: &Step) {
-        for write in step.writes() {
-            if let Write::Remove(id) = write
-                && let Some(tenants) = self.of.get_mut(&id.hash)
-            {
-                tenants.retain(|tenant| *tenant != id.tenant);
-                if tenants.is_empty() {
-                    self.of.remove(&id.hash);
-                }
+impl Round {
+    /// The records that are to be asked for next, and the rest of the round.
+    pub(super) fn next(
+        mut self,
+        reader: &Reader,
+        network: &Network,
+    ) -> Result<(Vec<Record>, Option<Self>), StoreError> {
+        let mut found = Vec::new();
+        if !self.is_around {
+            found = reader.given_up(network, self.after.as_ref(), None, ASKED_PER_BLOCK)?;
+            if found.len() < ASKED_PER_BLOCK {
+                (self.is_around, self.after) = (true, None);
             }
         }
-    }
-
-    /// The transactions of this hash that were given up.
-    pub(super) fn of<'a>(&'a self, network: &'a Network, hash: &'a B256) -> impl Iterator<Item = TxId> + 'a {
-        let tenants = self.of.get(hash).into_iter().flatten();
-        tenants.map(|tenant| TxId { tenant: tenant.clone(), network: network.clone(), hash: *hash })
+        let mut is_over = false;
+        if self.is_around {
+            let wanted = ASKED_PER_BLOCK - found.len();
+            let more = match &self.end {
+                Some(end) => reader.given_up(network, self.after.as_ref(), Some(end), wanted)?,
+                None => Vec::new(),
+            };
+            is_over = more.len() < wanted;
+            found.extend(more);
+        }
+        if let Some(last) = found.last() {
+            self.after = Some(last.clone());
+        }
+        let record = |(hash, tenant)| reader.record(&TxId { tenant, network: network.clone(), hash });
+        let records = found.into_iter().map(record).filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+        Ok((records, (!is_over).then_some(self)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use alloy_primitives::{B256, U256};
 
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn one_that_was_given_up_takes_little_memory() {
-        const COUNT: usize = 100_000;
-        let test = "outbox::relay::given_up::tests::one_that_was_given_up_takes_little_memory";
-        let all = || {
-            let mut given_up = GivenUp::default();
-            for number in 0..COUNT {
-                given_up.add(B256::from(alloy_primitives::U256::from(number)), &TenantName::default());
-            }
-            given_up
-        };
-        let bytes = crate::outbox::weighing::bytes_of_each(test, COUNT, all);
-        assert!(bytes <= 224, "{bytes}");
+    use super::*;
+    use crate::outbox::{
+        record::{State, TenantName},
+        relay::rows::tests::record,
+        step::Step,
+        store::{Store, disk::Disk},
+    };
+
+    fn id(number: u64, tenant: &str) -> TxId {
+        TxId { tenant: tenant.parse().unwrap(), network: "main".into(), hash: B256::from(U256::from(number)) }
     }
 
-    #[test]
-    fn all_are_asked_for_in_turn_once() {
-        let hash = |name: usize| B256::from(alloy_primitives::U256::from(name));
-        let mut given_up = GivenUp::new((1..=70).map(|name| (hash(name), TenantName::default())).collect());
-        assert!(given_up.next_asked().is_empty(), "no block came untold");
+    /// A store with given-up transactions of these numbers, the even ones of two tenants, and
+    /// others around them.
+    async fn store(numbers: std::ops::RangeInclusive<u64>) -> Store {
+        let store = Store::inline(Box::new(Disk::new())).unwrap();
+        let mut step = Step::new();
+        for number in numbers {
+            let tenants: &[&str] = if number.is_multiple_of(2) { &["a", "ab"] } else { &["a"] };
+            for tenant in tenants {
+                let mut record = record(number as usize, State::Expired);
+                record.id = id(number, tenant);
+                step.update(record.clone());
+                record.id.network = "main2".into();
+                step.update(record.clone());
+                record.id = id(number + 1000, tenant);
+                record.state = State::Sent;
+                step.update(record);
+            }
+        }
+        store.commit(step).await.unwrap();
+        store
+    }
+
+    /// The next that are asked for.
+    fn next(given_up: &mut GivenUp, store: &Store) -> Vec<TxId> {
+        let Some(round) = given_up.round.clone() else { return Vec::new() };
+        let (records, round) = round.next(&store.read().unwrap(), &"main".into()).unwrap();
+        given_up.asked(&records, round);
+        records.into_iter().map(|record| record.id).collect()
+    }
+
+    #[tokio::test]
+    async fn all_are_asked_for_in_turn_once() {
+        let store = store(1..=50).await;
+        let mut given_up = GivenUp::new(true);
+        assert!(next(&mut given_up, &store).is_empty(), "no block came untold");
         given_up.ask_for_all();
-        let asked: Vec<Vec<B256>> = (0..4).map(|_| given_up.next_asked()).collect();
-        assert_eq!(asked.iter().map(Vec::len).collect::<Vec<_>>(), [32, 32, 6, 0]);
-        let mut all = asked.concat();
-        all.dedup();
-        assert_eq!(all, (1..=70).map(hash).collect::<Vec<_>>());
+        let asked: Vec<Vec<TxId>> = (0..4).map(|_| next(&mut given_up, &store)).collect();
+        assert_eq!(asked.iter().map(Vec::len).collect::<Vec<_>>(), [32, 32, 11, 0]);
+        let two = |number: u64| if number.is_multiple_of(2) { vec!["a", "ab"] } else { vec!["a"] };
+        let all: Vec<TxId> =
+            (1..=50).flat_map(|number| two(number).into_iter().map(move |tenant| id(number, tenant))).collect();
+        assert_eq!(asked.concat(), all);
         // Blocks that go on to come untold keep none from its turn.
         given_up.ask_for_all();
-        let first = given_up.next_asked();
+        let first = next(&mut given_up, &store);
         given_up.ask_for_all();
-        let second = given_up.next_asked();
-        assert!(first.iter().all(|hash| !second.contains(hash)));
+        let second = next(&mut given_up, &store);
+        assert_eq!((first.len(), second.len()), (32, 32));
+        assert!(first.iter().all(|id| !second.contains(id)));
+        let rest: Vec<TxId> = std::iter::repeat_with(|| next(&mut given_up, &store)).take(4).flatten().collect();
+        let mut round = [second, rest].concat();
+        assert_eq!(round.len(), 75, "the second round is whole, and begins behind the first page");
+        round.sort_by_key(|id| (id.hash, id.tenant.clone()));
+        assert_eq!(round, all);
+    }
+
+    #[tokio::test]
+    async fn a_round_ends_though_its_last_one_is_gone() {
+        let store = store(1..=40).await;
+        let mut given_up = GivenUp::new(true);
+        given_up.ask_for_all();
+        _ = next(&mut given_up, &store);
+        given_up.ask_for_all();
+        let mut step = Step::new();
+        for number in 1..=40 {
+            for tenant in ["a", "ab"].map(|tenant| tenant.parse::<TenantName>().unwrap()) {
+                step.remove(TxId { tenant, ..id(number, "a") });
+            }
+        }
+        store.commit(step).await.unwrap();
+        assert!(next(&mut given_up, &store).is_empty() && given_up.round.is_none());
+        assert!(!store.read().unwrap().has_given_up(&"main".into()).unwrap());
     }
 }

@@ -1,7 +1,9 @@
 //! Makes the writes of a step in a transaction of the database, with all rows that follow from
 //! them. Nothing else writes rows.
 
-use redb::{Table, WriteTransaction};
+use std::collections::BTreeMap;
+
+use redb::{ReadableTable as _, Table, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::outbox::{
@@ -11,9 +13,10 @@ use crate::outbox::{
 
 use super::{
     error::StoreError,
+    pages::Sums,
     tables::{
-        CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, LiveKey, META, QUARANTINE, RAW, STATE, TxKey, WorkKey,
-        due_of, key, live_key,
+        CHECKPOINT, DEDUPE, DELIVERIES, DueKey, GIVEN_UP, GivenUpKey, Kind, LIVE, LiveKey, META, QUARANTINE, RAW,
+        STATE, SUMS, TxKey, WorkKey, due_of, given_up_key, key, live_key,
     },
 };
 
@@ -23,6 +26,8 @@ pub(super) struct Tables<'t> {
     raw: Table<'t, TxKey, &'static [u8]>,
     state: Table<'t, TxKey, (&'static str, &'static [u8])>,
     live: Table<'t, LiveKey, u64>,
+    sums: Table<'t, (&'static str, &'static str), (u64, u64, u64, u64)>,
+    given_up: Table<'t, GivenUpKey, ()>,
     deliveries: Table<'t, WorkKey, &'static [u8]>,
     dedupe: Table<'t, (&'static str, &'static str), ()>,
     quarantine: Table<'t, WorkKey, &'static [u8]>,
@@ -39,6 +44,8 @@ impl<'t> Tables<'t> {
             raw: txn.open_table(RAW)?,
             state: txn.open_table(STATE)?,
             live: txn.open_table(LIVE)?,
+            sums: txn.open_table(SUMS)?,
+            given_up: txn.open_table(GIVEN_UP)?,
             deliveries: txn.open_table(DELIVERIES)?,
             dedupe: txn.open_table(DEDUPE)?,
             quarantine: txn.open_table(QUARANTINE)?,
@@ -50,6 +57,23 @@ impl<'t> Tables<'t> {
     /// Sets a number of the store's own.
     pub(super) fn set_meta(&mut self, name: &str, value: u64) -> Result<(), StoreError> {
         self.meta.insert(name, value)?;
+        Ok(())
+    }
+
+    /// Makes the tables that the first format had not, from all records.
+    pub(super) fn make_sums(&mut self) -> Result<(), StoreError> {
+        let mut all = BTreeMap::<_, Sums>::new();
+        for row in self.state.iter()? {
+            let record: Record = read("state", row?.1.value().1)?;
+            if record.state.is_given_up() {
+                self.given_up.insert(given_up_key(&record.id), ())?;
+            }
+            let sums = all.entry((record.id.network.clone(), record.id.tenant.clone())).or_default();
+            sums.add(record.state.is_over(), record.bytes as u64);
+        }
+        for ((network, tenant), sums) in all {
+            self.sums.insert((network.as_str(), tenant.as_str()), sums.row())?;
+        }
         Ok(())
     }
 
@@ -93,6 +117,7 @@ impl<'t> Tables<'t> {
         let id = &record.id;
         let old = self.state.insert(key(id), (record.state.name().as_str(), &json(record)[..]))?;
         let old = old.map(|old| read::<Record>("state", old.value().1)).transpose()?;
+        self.count(old.as_ref(), Some(record))?;
         match &old {
             // A row that stays is not touched: each page that changes is written to the disk.
             Some(old) if have_the_same_rows(old, record) => return Ok(()),
@@ -102,6 +127,9 @@ impl<'t> Tables<'t> {
         let length = record.bytes as u64;
         if !record.state.is_over() {
             self.live.insert(live_key(record), length)?;
+        }
+        if record.state.is_given_up() {
+            self.given_up.insert(given_up_key(id), ())?;
         }
         if let Some((kind, at)) = due_of(record) {
             self.due(kind).insert((at, id.tenant.as_str(), WorkId::of_transaction(id).as_str()), length)?;
@@ -113,6 +141,7 @@ impl<'t> Tables<'t> {
         self.raw.remove(key(id))?;
         let old = self.state.remove(key(id))?.map(|old| read::<Record>("state", old.value().1)).transpose()?;
         let Some(old) = old else { return Ok(()) };
+        self.count(Some(&old), None)?;
         self.remove_rows_of(&old)?;
         for seq in 1..=old.seq {
             self.dedupe.remove((id.tenant.as_str(), old.event(seq).as_str()))?;
@@ -123,9 +152,33 @@ impl<'t> Tables<'t> {
     /// Removes the rows that followed from a record.
     fn remove_rows_of(&mut self, record: &Record) -> Result<(), StoreError> {
         self.live.remove(live_key(record))?;
+        self.given_up.remove(given_up_key(&record.id))?;
         if let Some((kind, at)) = due_of(record) {
             let work = WorkId::of_transaction(&record.id);
             self.due(kind).remove((at, record.id.tenant.as_str(), work.as_str()))?;
+        }
+        Ok(())
+    }
+
+    /// Counts a record in the place of another one of the same transaction.
+    fn count(&mut self, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
+        let part = |record: &Record| (record.state.is_over(), record.bytes as u64);
+        let (was, is) = (old.map(part), new.map(part));
+        let Some(TxId { tenant, network, .. }) = new.or(old).map(|record| &record.id).filter(|_| was != is) else {
+            return Ok(());
+        };
+        let key = (network.as_str(), tenant.as_str());
+        let mut sums = self.sums.get(key)?.map(|row| Sums::of_row(row.value())).unwrap_or_default();
+        if let Some((is_over, bytes)) = was {
+            sums.remove(is_over, bytes);
+        }
+        if let Some((is_over, bytes)) = is {
+            sums.add(is_over, bytes);
+        }
+        if sums == Sums::default() {
+            self.sums.remove(key)?;
+        } else {
+            self.sums.insert(key, sums.row())?;
         }
         Ok(())
     }
@@ -170,7 +223,10 @@ impl<'t> Tables<'t> {
 
 /// Whether the same rows follow from both records. The schedule also tells whether a life is over.
 fn have_the_same_rows(one: &Record, other: &Record) -> bool {
-    live_key(one) == live_key(other) && due_of(one) == due_of(other) && one.bytes == other.bytes
+    live_key(one) == live_key(other)
+        && due_of(one) == due_of(other)
+        && one.bytes == other.bytes
+        && one.state.is_given_up() == other.state.is_given_up()
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

@@ -10,12 +10,12 @@ use super::{
     error::{OpenError, StoreError},
     medium::{Medium, Overlay},
     reader::Reader,
-    tables::{FORMAT, FORMAT_KEY, GROUP_KEY, META},
+    tables::{FORMAT, FORMAT_KEY, FORMAT_WITHOUT_SUMS, GROUP_KEY, META},
     watched::{FirstFailure, Watched},
 };
 
 /// Bytes of the file that the database keeps in memory.
-const CACHE: usize = 32 << 20;
+pub(super) const CACHE: usize = 32 << 20;
 
 /// An open database.
 #[derive(Debug)]
@@ -30,27 +30,28 @@ impl Open {
     /// Opens the database to read and write. `check` has each page compared with its checksum.
     pub(super) fn real(medium: &dyn Medium, check: bool) -> Result<Self, OpenError> {
         let backend = medium.open().map_err(|error| OpenError::Io(medium.name(), error))?;
-        Self::over(&medium.name(), backend, check, true)
+        Self::over(medium, backend, check, true)
     }
 
     /// Opens the database to read, over a disk that takes no writes.
     pub(super) fn to_read(medium: &dyn Medium) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io(medium.name(), error);
         let backend = Overlay::over(medium.open_to_read().map_err(io)?).map_err(io)?;
-        Self::over(&medium.name(), Box::new(backend), false, false)
+        Self::over(medium, Box::new(backend), false, false)
     }
 
-    /// Opens the database over `backend`, the file `name`.
+    /// Opens the database over `backend`, a handle to the file of `medium`.
     pub(super) fn over(
-        name: &str,
+        medium: &dyn Medium,
         backend: Box<dyn StorageBackend>,
         check: bool,
         is_real: bool,
     ) -> Result<Self, OpenError> {
+        let name = &*medium.name();
         let is_new = backend.len().map_err(|error| OpenError::Io(name.to_owned(), error))? == 0;
         let (backend, first_failure) = Watched::new(backend);
         let opened = Database::builder()
-            .set_cache_size(CACHE)
+            .set_cache_size(medium.cache())
             .set_check_integrity_on_open(check && !is_new)
             .create_with_backend(backend);
         let database = opened.map_err(|error| OpenError::of(name, error))?;
@@ -78,22 +79,29 @@ impl Open {
         };
         match found {
             // No table at all: the file was made, and a crash came before its first commit.
-            Some(0) => self.make_tables().map_err(|error| match error {
+            Some(found @ (0 | FORMAT_WITHOUT_SUMS)) => self.make_tables(found).map_err(|error| match error {
                 StoreError::Full(text) => {
                     OpenError::Io(name.to_owned(), io::Error::new(io::ErrorKind::StorageFull, text))
                 }
+                error @ StoreError::Malformed(_) => damaged(error),
                 error => OpenError::Io(name.to_owned(), io::Error::other(error)),
             }),
             Some(FORMAT) => Ok(()),
-            Some(found) if found > FORMAT => Err(OpenError::Newer { file: name.to_owned(), found, known: FORMAT }),
-            Some(found) => Err(OpenError::Older { file: name.to_owned(), found, known: FORMAT }),
+            Some(found) => Err(OpenError::Newer { file: name.to_owned(), found, known: FORMAT }),
             None => Err(foreign("it has no format")),
         }
     }
 
-    fn make_tables(&self) -> Result<(), StoreError> {
+    /// Makes the tables that a file of this format lacks, in one transaction.
+    fn make_tables(&self, format: u64) -> Result<(), StoreError> {
         let txn = self.database.begin_write()?;
-        Tables::open(&txn)?.set_meta(FORMAT_KEY, FORMAT)?;
+        {
+            let mut tables = Tables::open(&txn)?;
+            if format == FORMAT_WITHOUT_SUMS {
+                tables.make_sums()?;
+            }
+            tables.set_meta(FORMAT_KEY, FORMAT)?;
+        }
         Ok(txn.commit()?)
     }
 

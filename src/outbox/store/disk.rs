@@ -58,6 +58,8 @@ struct State {
     waiting_syncs: usize,
     syncs: u64,
     free: Option<u64>,
+    read: u64,
+    cache_limit: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,16 @@ impl Disk {
     /// Sets the room that the disk reports, in bytes; `None` is "unknown".
     pub fn set_free(&self, free: Option<u64>) {
         self.state().free = free;
+    }
+
+    /// Sets the bytes that a database may keep in memory, from its next opening on.
+    pub fn set_cache(&self, bytes: usize) {
+        self.state().cache_limit = Some(bytes);
+    }
+
+    /// How many bytes were read.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().read
     }
 
     /// Holds back all syncs until [`release_syncs`](Self::release_syncs).
@@ -314,7 +326,8 @@ impl StorageBackend for Handle {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state()?;
+        let mut state = self.state()?;
+        state.read += out.len() as u64;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let from = state.cache.get(start..start + out.len());
         out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -370,6 +383,10 @@ impl Medium for Disk {
         state.unsynced.iter().for_each(|change| apply(&mut cache, change));
         state.cache = cache;
         Ok(())
+    }
+
+    fn cache(&self) -> usize {
+        self.state().cache_limit.unwrap_or(super::database::CACHE)
     }
 
     fn name(&self) -> String {

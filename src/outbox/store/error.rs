@@ -103,19 +103,6 @@ pub enum OpenError {
         /// The newest format of this version.
         known: u64,
     },
-    /// An earlier version wrote the file, in a format that is read no more.
-    #[error(
-        "{file} has format {found}, which this version of Steadfast reads no more: it knows {known}. Let the version \
-         that wrote it finish what it holds, or move the file away: what is pending in it is then not sent"
-    )]
-    Older {
-        /// The file.
-        file: String,
-        /// Its format.
-        found: u64,
-        /// The format of this version.
-        known: u64,
-    },
     /// The file is damaged.
     #[error("{0} is damaged ({1}). Restore it, or move it away: what is pending in it is then not sent")]
     Damaged(String, String),

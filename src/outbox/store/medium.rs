@@ -15,7 +15,10 @@ use std::{
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 use rustix::fs::{Advice, fadvise, statvfs};
 
-use super::{database::Open, error::OpenError};
+use super::{
+    database::{CACHE, Open},
+    error::OpenError,
+};
 
 /// The file of the outbox in its directory.
 pub const FILE: &str = "outbox.redb";
@@ -55,6 +58,11 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// When the file was removed or replaced: what is written to it is lost with the process.
     fn is_in_place(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Bytes of the file that the database may keep in memory.
+    fn cache(&self) -> usize {
+        CACHE
     }
 
     /// The file's name for messages.
@@ -102,7 +110,7 @@ impl Folder {
             return Ok(());
         }
         file.set_len(0).map_err(io)?;
-        drop(Open::over(&self.name(), Box::new(Plain(file.try_clone().map_err(io)?)), false, true)?);
+        drop(Open::over(self, Box::new(Plain(file.try_clone().map_err(io)?)), false, true)?);
         let finish = || {
             file.sync_all()?;
             fs::rename(&new, self.file())?;

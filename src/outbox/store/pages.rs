@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
-use redb::{ReadableTable as _, ReadableTableMetadata as _};
+use redb::ReadableTableMetadata as _;
 
-use crate::outbox::record::{Millis, Network, Record, StateName, TenantName, TxId, WorkId};
+use crate::outbox::record::{Millis, Network, Record, StateName, TenantName, TxId};
 
 use super::{
     apply::read,
     error::StoreError,
     reader::{Due, Reader, tenant_of},
-    tables::{DELIVERIES, Kind, LIVE, QUARANTINE, behind, key},
+    tables::{DELIVERIES, Kind, QUARANTINE, SUMS, behind, key},
 };
 
 /// The most rows that one page looks at. Where few of them match, a page has fewer records than its
@@ -47,6 +47,33 @@ pub struct Sums {
     pub over: u64,
     /// Length of the raw bytes of these.
     pub over_bytes: u64,
+}
+
+impl Sums {
+    pub(super) fn of_row((live, live_bytes, over, over_bytes): (u64, u64, u64, u64)) -> Self {
+        Self { live, live_bytes, over, over_bytes }
+    }
+
+    pub(super) fn row(self) -> (u64, u64, u64, u64) {
+        let Self { live, live_bytes, over, over_bytes } = self;
+        (live, live_bytes, over, over_bytes)
+    }
+
+    /// Counts a record with raw bytes of this length.
+    pub(super) fn add(&mut self, is_over: bool, length: u64) {
+        let (count, bytes) = self.parts(is_over);
+        (*count, *bytes) = (*count + 1, *bytes + length);
+    }
+
+    /// Counts a record no more.
+    pub(super) fn remove(&mut self, is_over: bool, length: u64) {
+        let (count, bytes) = self.parts(is_over);
+        (*count, *bytes) = (count.saturating_sub(1), bytes.saturating_sub(length));
+    }
+
+    fn parts(&mut self, is_over: bool) -> (&mut u64, &mut u64) {
+        if is_over { (&mut self.over, &mut self.over_bytes) } else { (&mut self.live, &mut self.live_bytes) }
+    }
 }
 
 impl Reader {
@@ -150,44 +177,15 @@ impl Reader {
         failure.map_or(Ok(owners), |error| Err(error.into()))
     }
 
-    /// All tenants' sums on a network, counted anew. This reads a short row for each record: for
-    /// the start.
+    /// All tenants' sums on a network.
     pub fn sums(&self, network: &Network) -> Result<BTreeMap<TenantName, Sums>, StoreError> {
-        let mut sums = BTreeMap::<TenantName, Sums>::new();
         let (start, end) = (network.as_str(), behind(network.as_str()));
-        let live = self.transaction().open_table(LIVE)?;
-        for row in live.range((start, 0, "", &[0; 32])..(&*end, 0, "", &[0; 32]))? {
-            let (row, bytes) = row?;
-            let of = sums.entry(tenant_of(row.value().2)?).or_default();
-            of.live += 1;
-            of.live_bytes += bytes.value();
-        }
-        for row in self.schedule(Kind::Retention)?.iter()? {
-            let (row, bytes) = row?;
-            let (_, tenant, work) = row.value();
-            if WorkId::from(work).transaction().is_none_or(|(of, _)| of != *network) {
-                continue;
-            }
-            let of = sums.entry(tenant_of(tenant)?).or_default();
-            of.over += 1;
-            of.over_bytes += bytes.value();
-        }
-        Ok(sums)
-    }
-
-    /// The transactions of a network that were given up, with their tenants. This reads a short
-    /// part of each record's row: for the start.
-    pub fn given_up(&self, network: &Network) -> Result<Vec<(B256, TenantName)>, StoreError> {
-        const GIVEN_UP: [StateName; 3] = [StateName::Refused, StateName::Expired, StateName::Cancelled];
-        let mut found = Vec::new();
-        for row in self.states()?.iter()? {
-            let (row, value) = row?;
-            let (tenant, of, hash) = row.value();
-            if of == network.as_str() && GIVEN_UP.iter().any(|state| state.as_str() == value.value().0) {
-                found.push((hash.into(), tenant_of(tenant)?));
-            }
-        }
-        Ok(found)
+        let rows = self.transaction().open_table(SUMS)?.range((start, "")..(&*end, ""))?;
+        rows.map(|row| {
+            let (row, sums) = row?;
+            Ok((tenant_of(row.value().1)?, Sums::of_row(sums.value())))
+        })
+        .collect()
     }
 
     /// The tenants that have deliveries in quarantine, in order; at most `limit`.

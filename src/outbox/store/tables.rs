@@ -8,7 +8,10 @@ use redb::TableDefinition;
 use crate::outbox::record::{Record, TenantName, TxId};
 
 /// The format of the file. A change that this version's readers cannot read takes the next number.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
+
+/// The format without [`SUMS`] and [`GIVEN_UP`].
+pub(super) const FORMAT_WITHOUT_SUMS: u64 = 1;
 
 /// Tenant, network, hash.
 pub(super) type TxKey = (&'static str, &'static str, &'static [u8; 32]);
@@ -18,6 +21,9 @@ pub(super) type WorkKey = (&'static str, &'static str);
 
 /// Network, time of acceptance in Unix milliseconds, tenant, hash.
 pub(super) type LiveKey = (&'static str, u64, &'static str, &'static [u8; 32]);
+
+/// Network, hash, tenant.
+pub(super) type GivenUpKey = (&'static str, &'static [u8; 32], &'static str);
 
 /// Due time in Unix milliseconds, tenant, work. The time comes first, so that all that is due is a
 /// range.
@@ -33,6 +39,12 @@ pub(super) const STATE: TableDefinition<TxKey, (&str, &[u8])> = TableDefinition:
 /// bytes. With the time before the hash, rows of new transactions lie side by side: a commit writes
 /// few pages of them.
 pub(super) const LIVE: TableDefinition<LiveKey, u64> = TableDefinition::new("live");
+/// Network, tenant: see [`Sums`](super::Sums), in the order of its fields. The start of a relay
+/// reads no other row of a record whose life is over.
+pub(super) const SUMS: TableDefinition<(&str, &str), (u64, u64, u64, u64)> = TableDefinition::new("sums");
+/// Network, hash, tenant of a record that was given up: a block may have the transaction
+/// nonetheless. With the hash before the tenant, the transactions of a block are a look each.
+pub(super) const GIVEN_UP: TableDefinition<GivenUpKey, ()> = TableDefinition::new("given_up");
 /// Deliveries as JSON.
 pub(super) const DELIVERIES: TableDefinition<WorkKey, &[u8]> = TableDefinition::new("deliveries");
 /// Tenant, event: the dedupe mark.
@@ -85,6 +97,11 @@ pub(super) fn key(id: &TxId) -> (&str, &str, &[u8; 32]) {
 pub(super) fn live_key(record: &Record) -> (&str, u64, &str, &[u8; 32]) {
     let TxId { tenant, network, hash } = &record.id;
     (network.as_str(), record.accepted_at.0, tenant.as_str(), &hash.0)
+}
+
+/// The row of a record that was given up.
+pub(super) fn given_up_key(id: &TxId) -> (&str, &[u8; 32], &str) {
+    (id.network.as_str(), &id.hash.0, id.tenant.as_str())
 }
 
 /// The row of a record in the schedule: kind and time. `None` while a block has the transaction.

@@ -16,7 +16,7 @@ use redb::{Key, ReadableTable as _, TableDefinition, Value};
 use super::{
     Kind, Store, StoreError,
     disk::Disk,
-    tables::{CHECKPOINT, DEDUPE, DELIVERIES, LIVE, META, QUARANTINE, RAW, STATE},
+    tables::{CHECKPOINT, DEDUPE, DELIVERIES, GIVEN_UP, LIVE, META, QUARANTINE, RAW, STATE, SUMS},
 };
 use crate::outbox::{
     record::{
@@ -146,6 +146,8 @@ fn dump(store: &Store) -> Vec<String> {
     rows(store, RAW, &mut all);
     rows(store, STATE, &mut all);
     rows(store, LIVE, &mut all);
+    rows(store, SUMS, &mut all);
+    rows(store, GIVEN_UP, &mut all);
     rows(store, DELIVERIES, &mut all);
     rows(store, DEDUPE, &mut all);
     rows(store, QUARANTINE, &mut all);

@@ -73,6 +73,22 @@ async fn a_transaction_waits_for_nodes_that_are_all_down() {
     scene.until_state(hash, "sent").await;
 }
 
+/// Nodes that are out of quota give no word: the client has the hash after `calls.hold`, and no sooner.
+#[tokio::test(start_paused = true)]
+async fn nodes_without_quota_give_no_word() {
+    let scene = Scene::start(&["[calls]\nhold = \"3s\"\n", ON].concat()).await;
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::Quota { methods: vec![SEND.to_owned()] });
+    }
+    let start = Instant::now();
+    let hash = scene.sent(0).await;
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(scene.state(hash).await, "accepted");
+    (0..3).for_each(|index| scene.node(index).clear_faults());
+    scene.until_state(hash, "sent").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_ack_disk_the_hash_does_not_wait_for_nodes() {
     let scene = Scene::start("[outbox]\nack = \"disk\"\n").await;

@@ -1,7 +1,10 @@
 //! The proxy goes down in order, with transactions on their way.
 
 use super::*;
-use crate::common::origin::{Origin, Reply, Seen, ok};
+use crate::common::{
+    log::Log,
+    origin::{Origin, Reply, Seen, ok},
+};
 use tokio::io::AsyncWriteExt as _;
 
 /// How long a slow node takes over a transaction.
@@ -18,7 +21,10 @@ async fn no_sending_begins_while_the_proxy_goes_down() {
     for nonce in 0..3 {
         scene.sent(nonce).await;
     }
+    let log = Log::start();
     scene.stop().await;
+    let told = log.saying("the outbox is closed, and the rest is on the disk");
+    assert_eq!((&told[0]["transactions"], &told[0]["deliveries"]), (&json!(3), &json!(0)));
     let sends = [0, 1, 2].map(|index| scene.node(index).count(SEND));
     assert_eq!(sends, [1, 1, 1], "a later nonce was sent while the proxy went down");
     for index in 0..3 {

@@ -113,19 +113,56 @@ async fn a_node_without_full_blocks_costs_its_time_once() {
     }
 }
 
-/// A block has a transaction that was given up, and the outbox has no other.
+/// A block has a transaction that was given up, and the outbox has no other. The block alone tells,
+/// also to a proxy that was started since.
 #[tokio::test(start_paused = true)]
 async fn a_block_with_an_expired_transaction_is_seen() {
+    for restarts in [false, true] {
+        let mut scene = expired().await;
+        if restarts {
+            scene.restart().await;
+            scene.until_verdicts(["up", "up", "up"]).await;
+        }
+        for index in 0..3 {
+            scene.node(index).set_fault(Fault::tells(TRANSACTION, Value::Null));
+        }
+        // A first block, behind which the outbox is in step with the chain.
+        scene.mine(1).await;
+        submit(&scene);
+        scene.mine(2).await;
+        scene.until_state(hash(0), "mined").await;
+        assert_eq!(scene.history(hash(0)).await, ["accepted", "sent", "expired", "mined"]);
+    }
+}
+
+/// The block came while the proxy was away: the nodes are asked for what was given up.
+#[tokio::test(start_paused = true)]
+async fn an_expired_transaction_that_was_mined_meanwhile_is_seen() {
+    let mut scene = expired().await;
+    scene.stop().await;
+    submit(&scene);
+    scene.devnet.chain().mine(3);
+    scene.proxy = Some(Proxy::launch(&scene.net, &scene.settings).await);
+    scene.until_verdicts(["up", "up", "up"]).await;
+    scene.mine(2).await;
+    scene.until_state(hash(0), "mined").await;
+    assert_eq!(scene.history(hash(0)).await[..4], ["accepted", "sent", "expired", "mined"]);
+}
+
+/// A scene whose transaction has expired, and is at no node.
+async fn expired() -> Scene {
     let scene = Scene::start("[outbox]\ndeadline = \"30s\"\n").await;
-    let (raw, hash) = transaction(0);
     scene.sent(0).await;
-    scene.until_state(hash, "expired").await;
+    scene.until_state(hash(0), "expired").await;
     for index in 0..3 {
         scene.node(index).set_fault(Fault::Forgetful);
         scene.node(index).clear_faults();
     }
-    scene.devnet.chain().submit(steadfast::domain::hex::bytes(&raw).unwrap()).unwrap();
-    scene.mine(2).await;
-    scene.until_state(hash, "mined").await;
-    assert_eq!(scene.history(hash).await, ["accepted", "sent", "expired", "mined"]);
+    scene
+}
+
+/// The transaction comes to the chain by another way.
+fn submit(scene: &Scene) {
+    let bytes = steadfast::domain::hex::bytes(&transaction(0).0).unwrap();
+    scene.devnet.chain().submit(bytes).unwrap();
 }

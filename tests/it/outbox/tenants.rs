@@ -70,6 +70,42 @@ async fn a_tenant_that_reaches_its_bound_keeps_no_other_out() {
     assert_eq!(answer["result"], json!(hash(2)), "{answer}");
 }
 
+/// U27: rules of one tenant take the place of the outbox's own, and a reload changes them.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_has_rules_of_its_own() {
+    let rules = "[[outbox.tenant]]\nname = \"acme\"\n";
+    let settings = format!("{TENANTS}confirmations = 9\n");
+    let scene = Scene::start(&format!("{settings}{rules}confirmations = 2\nmax_pending = 1\n")).await;
+    let acme = "x-tenant-id: acme\r\n";
+    let answer = scene.as_tenant(acme, send(&transaction(0).0)).await;
+    assert_eq!(answer["result"], json!(hash(0)), "{answer}");
+    let answer = scene.as_tenant(acme, send(&transaction(1).0)).await;
+    let (code, reason, message) = error(&answer);
+    assert_eq!((code, reason), (-32005, "outbox_full"), "{answer}");
+    assert!(message.contains("outbox.tenant.max_pending"), "{message}");
+    for nonce in 0..2 {
+        let (raw, hash) = signed(2, nonce, 1);
+        let answer = scene.as_tenant("x-tenant-id: other\r\n", send(&raw)).await;
+        assert_eq!(answer["result"], json!(hash), "{answer}");
+    }
+    let state = async |headers: &str, hash: B256| {
+        let answer = scene.as_tenant(headers, call(2, STATUS, &format!("[\"{hash}\"]"))).await;
+        answer["result"]["state"].as_str().unwrap_or("none").to_owned()
+    };
+    scene.mine(3).await;
+    let other = signed(2, 0, 1).1;
+    until("two blocks confirm it", async || state(acme, hash(0)).await == "confirmed").await;
+    assert_eq!(state("x-tenant-id: other\r\n", other).await, "mined", "for others nine do");
+    let more = format!("{rules}deadline = \"4s\"\nmax_pending = 9\n");
+    let after = scene.settings.replace(&format!("{rules}confirmations = 2\nmax_pending = 1\n"), &more);
+    assert_ne!(after, scene.settings);
+    scene.proxy().reload(&after).await;
+    // Nonce 1 is missing, so no block takes it.
+    let answer = scene.as_tenant(acme, send(&transaction(2).0)).await;
+    assert_eq!(answer["result"], json!(hash(2)), "{answer}");
+    until("the tenant's deadline ends it", async || state(acme, hash(2)).await == "expired").await;
+}
+
 /// Without the setting no header is looked at.
 #[tokio::test(start_paused = true)]
 async fn without_the_setting_no_header_names_a_tenant() {

@@ -50,6 +50,23 @@ async fn commands_show_a_transaction_and_give_orders() {
 }
 
 #[tokio::test]
+async fn retry_all_takes_the_first_of_the_limit() {
+    let endpoint = Receiver::start(&["tx.accepted"], 410).await;
+    let scene = Scene::new(&endpoint.settings).await;
+    for nonce in 0..2 {
+        scene.send(nonce).await;
+    }
+    let waiting = async || scene.ask("GET /outbox/quarantine", 200).await["deliveries"].as_array().unwrap().len();
+    until("both are given up", async || waiting().await == 2).await;
+    endpoint.status.store(200, std::sync::atomic::Ordering::SeqCst);
+    for left in [1, 0] {
+        let (code, told) = steadfast(&scene, &["quarantine", "--retry-all", "--limit", "1"]).await;
+        assert_eq!((code, told.matches("is out of quarantine").count()), (0, 1), "{told}");
+        until("one is delivered", async || waiting().await == left).await;
+    }
+}
+
+#[tokio::test]
 async fn commands_empty_the_quarantine_and_replay() {
     let endpoint = Receiver::start(&["tx.mined"], 410).await;
     let scene = Scene::new(&endpoint.settings).await;

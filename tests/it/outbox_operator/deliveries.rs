@@ -81,4 +81,12 @@ async fn a_replay_counts_first_and_then_tells_with_the_old_ids() {
         assert!(error["error"].as_str().unwrap().starts_with(why), "{query}: {error}");
     }
     assert_eq!(endpoint.seen().len(), 3);
+    // Two events, of which a replay with a limit makes one, and says that there is another.
+    scene.send(1).await;
+    scene.net.chain().mine(1);
+    until("both events are delivered", async || endpoint.seen().len() == 5).await;
+    let cut = replay(&format!("from={block}&limit=1&yes=1")).await;
+    assert_eq!((&cut["deliveries"], &cut["more"]), (&json!(1), &json!(true)));
+    until("one is told once more", async || endpoint.seen().len() == 6).await;
+    assert_eq!(replay(&format!("from={block}&limit=2")).await["more"], false);
 }

@@ -1,7 +1,9 @@
 //! Lists, single transactions, and orders for them.
 
 use super::*;
-use crate::common::client::Client;
+use crate::common::{client::Client, log::Log};
+
+const ORDER: &str = "the operator gave an order for a transaction";
 
 /// The hashes of a list.
 fn hashes(list: &Value) -> Vec<&str> {
@@ -120,6 +122,29 @@ async fn an_order_that_two_tenants_could_mean_does_nothing() {
     assert_eq!(state("b").await, "cancelled");
     assert_ne!(state("a").await, "cancelled");
     assert_eq!(hashes(&scene.ask("GET /outbox?tenant=a", 200).await).len(), 1);
+}
+
+/// An order with a parameter that the admin side does not know has no effect: a misspelt `tenant`
+/// must not widen it. Each order that is carried out is in the log.
+#[tokio::test]
+async fn an_order_with_an_unknown_parameter_does_nothing() {
+    let log = Log::start();
+    let scene = Scene::new("").await;
+    scene.send(0).await;
+    let [_, hash] = SIGNED[0];
+    for order in ["resend", "cancel", "drop"] {
+        let error = scene.ask(&format!("POST /outbox/{hash}/{order}?tenat=a"), 400).await;
+        assert!(error["error"].as_str().unwrap().contains("tenat"), "{error}");
+    }
+    scene.ask("POST /outbox/replay?from=0&yse=1", 400).await;
+    assert_ne!(scene.state(0).await, "cancelled");
+    assert_eq!(log.saying(ORDER).len(), 0);
+    scene.ask(&format!("POST /outbox/{hash}/cancel"), 200).await;
+    let told = log.saying(ORDER);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].to_string().contains(hash) && told[0].to_string().contains("cancel"), "{told:?}");
+    scene.ask("POST /outbox/replay?from=0", 200).await;
+    assert_eq!(log.saying("events were replayed to endpoints").len(), 1);
 }
 
 #[tokio::test]

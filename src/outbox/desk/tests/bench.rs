@@ -92,6 +92,7 @@ impl Endpoints for WantsAll {
 
 pub(super) fn terms() -> Terms {
     Terms {
+        tenants: BTreeMap::new(),
         network: "main".into(),
         ack: Ack::Node,
         hold: 5_000,

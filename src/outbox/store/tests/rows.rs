@@ -1,5 +1,7 @@
 //! Rows: those that a step writes, those that follow from a record, and each reader's view.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::outbox::{
     record::StateName,
@@ -319,6 +321,20 @@ fn indices_agree_with_records_after_random_steps() {
         let due: usize = expected.iter().filter_map(due_of).count();
         assert_eq!(of("live"), live, "seed {seed}");
         assert_eq!(of("raw"), found.len());
+        for network in ["main", "test"].map(Into::into) {
+            let mut sums = BTreeMap::<TenantName, Sums>::new();
+            let of_network = |record: &&Record| record.id.network == network;
+            for record in expected.iter().filter(of_network) {
+                sums.entry(record.id.tenant.clone()).or_default().add(record.state.is_over(), record.bytes as u64);
+            }
+            assert_eq!(read.sums(&network).unwrap(), sums, "seed {seed}");
+            let given_up = |record: &&Record| record.state.is_given_up();
+            let mut given_up: Vec<_> = expected.iter().filter(of_network).filter(given_up).cloned().collect();
+            given_up.sort_by_key(|record| (record.id.hash, record.id.tenant.clone()));
+            let hashes: Vec<B256> = (0..4).map(B256::repeat_byte).collect();
+            assert_eq!(read.given_up_among(&network, &hashes).unwrap(), given_up, "seed {seed}");
+            assert_eq!(read.has_given_up(&network).unwrap(), !given_up.is_empty());
+        }
         assert_eq!(of("due_deadline") + of("due_retention"), due);
         assert_eq!((of("due_delivery"), of("due_quarantine")), (of("deliveries"), of("quarantine")));
         for record in &expected {
@@ -330,6 +346,19 @@ fn indices_agree_with_records_after_random_steps() {
                 assert!(rows.iter().any(|due| (due.at, &due.work, &due.tenant) == (at, &work, &id.tenant)));
             }
         }
+    }
+}
+
+/// The list of those that were given up follows the state alone, also where no due time changes.
+#[test]
+fn the_list_of_given_up_ones_follows_the_state() {
+    let (_disk, store) = memory();
+    let mut record = record(tx("a", "main", 1));
+    for (state, is_listed) in [(State::Final { block: block(9) }, false), (State::Expired, true), (State::Sent, false)]
+    {
+        go(&mut record, state, 300);
+        commit(&store, Step::new().update(record.clone()).take()).unwrap();
+        assert_eq!(store.read().unwrap().has_given_up(&"main".into()).unwrap(), is_listed, "{:?}", record.state);
     }
 }
 

@@ -10,12 +10,12 @@
 
 mod apply;
 mod database;
-pub mod disk;
 mod error;
 mod given_up;
 mod line;
 mod medium;
 mod pages;
+pub mod pretend_disk;
 mod reader;
 mod retention;
 mod tables;

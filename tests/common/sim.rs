@@ -24,7 +24,7 @@ use steadfast::{
         Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen,
         names::{Done, Names, Resolve},
     },
-    outbox::store::{Store, disk::Disk},
+    outbox::store::{Store, pretend_disk::PretendDisk},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -43,7 +43,7 @@ const PIPE: usize = 64 * 1024;
 
 /// The network. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct Net(Arc<Mutex<State>>, pub Disk);
+pub struct Net(Arc<Mutex<State>>, pub PretendDisk);
 
 #[derive(Default)]
 struct State {

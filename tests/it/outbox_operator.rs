@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use steadfast::{
     app::{App, World},
     devnet::{Devnet, Options},
-    outbox::store::{Store, disk::Disk},
+    outbox::store::{Store, pretend_disk::PretendDisk},
 };
 
 use crate::common::{
@@ -50,7 +50,7 @@ impl Scene {
         let urls = [0, 1].map(|node| net.el(node).http_url());
         let settings = nodes(urls.iter().map(String::as_str)) + "[outbox]\nconfirmations = 2\n" + more;
         // A disk of memory: commands that other tests begin would hold the lock of a file for a moment.
-        let open_store = Arc::new(|_: &_| Store::over(Box::new(Disk::new())));
+        let open_store = Arc::new(|_: &_| Store::over(Box::new(PretendDisk::new())));
         let world = World { open_store, ..World::real(2) };
         let proxy = Proxy { app: App::start(config(&settings), world, None).await.unwrap() };
         until("a node serves", async || proxy.side().await["active"].is_string()).await;

@@ -98,7 +98,7 @@ mod tests {
         record::{State, TenantName},
         relay::rows::tests::record,
         step::Step,
-        store::{Store, disk::Disk},
+        store::{Store, pretend_disk::PretendDisk},
     };
 
     fn id(number: u64, tenant: &str) -> TxId {
@@ -108,7 +108,7 @@ mod tests {
     /// A store with given-up transactions of these numbers, the even ones of two tenants, and
     /// others around them.
     async fn store(numbers: std::ops::RangeInclusive<u64>) -> Store {
-        let store = Store::inline(Box::new(Disk::new())).unwrap();
+        let store = Store::inline(Box::new(PretendDisk::new())).unwrap();
         let mut step = Step::new();
         for number in numbers {
             let tenants: &[&str] = if number.is_multiple_of(2) { &["a", "ab"] } else { &["a"] };

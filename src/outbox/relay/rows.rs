@@ -58,7 +58,7 @@ pub(super) mod tests {
     use crate::outbox::{
         record::{BlockId, Fees, Millis, Record, State, TenantName, Transition},
         step::Step,
-        store::{Store, disk::Disk},
+        store::{Store, pretend_disk::PretendDisk},
     };
 
     /// A record in this state, of a usual length.
@@ -141,7 +141,7 @@ pub(super) mod tests {
 
     /// Bytes that are read for a relay's start over so many finished records.
     async fn bytes_read(finished: usize) -> u64 {
-        let disk = Disk::new();
+        let disk = PretendDisk::new();
         disk.set_cache(0);
         let store = Store::inline(Box::new(disk.clone())).unwrap();
         fill(&store, finished).await;

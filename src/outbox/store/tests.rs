@@ -15,7 +15,7 @@ use redb::{Key, ReadableTable as _, TableDefinition, Value};
 
 use super::{
     Kind, Store, StoreError,
-    disk::Disk,
+    pretend_disk::PretendDisk,
     tables::{CHECKPOINT, DEDUPE, DELIVERIES, GIVEN_UP, LIVE, META, QUARANTINE, RAW, STATE, SUMS},
 };
 use crate::outbox::{
@@ -96,8 +96,8 @@ fn accepting(id: TxId) -> Step {
     Step::new().accept(record, vec![7; 100].into(), vec![told]).take()
 }
 
-fn memory() -> (Disk, Store) {
-    let disk = Disk::new();
+fn memory() -> (PretendDisk, Store) {
+    let disk = PretendDisk::new();
     let store = Store::inline(Box::new(disk.clone())).unwrap();
     (disk, store)
 }

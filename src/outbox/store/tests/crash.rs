@@ -31,7 +31,7 @@ fn commit_group(store: &Store, steps: Vec<Step>) {
 
 /// The disk after a run, and the rows of each moment.
 struct Run {
-    disk: Disk,
+    disk: PretendDisk,
     /// All rows after so many groups.
     rows: Vec<Vec<String>>,
     /// The changes of the disk at which so many groups were acknowledged.
@@ -56,7 +56,7 @@ fn run(seed: u64) -> Run {
 
 impl Run {
     /// Checks the rows on `disk` after a crash behind so many changes.
-    fn check(&self, made: u64, disk: &Disk, of: &str) {
+    fn check(&self, made: u64, disk: &PretendDisk, of: &str) {
         let store = Store::inline(Box::new(disk.clone())).unwrap_or_else(|error| panic!("{of}: {error}"));
         let acknowledged = self.acknowledged.iter().filter(|&&at| at <= made).count() - 1;
         let found = dump(&store);
@@ -106,7 +106,7 @@ fn the_same_seed_gives_the_same_disk() {
 #[test]
 fn the_pretend_disk_loses_only_writes_that_no_sync_followed() {
     use super::super::medium::Medium as _;
-    let disk = Disk::new();
+    let disk = PretendDisk::new();
     let file = disk.open().unwrap();
     file.write(0, &[1; 4096]).unwrap();
     file.sync_data().unwrap();

@@ -68,7 +68,7 @@ fn a_store_opens_over_a_full_disk_to_read() {
     disk.mend();
     accept(&store, 2).unwrap();
     assert!(hash_is_there(&store, 2));
-    let denied = Disk::new();
+    let denied = PretendDisk::new();
     denied.fail_after(0, ErrorKind::PermissionDenied, 0);
     assert!(Store::inline(Box::new(denied)).is_err(), "an operator must see this one");
 }
@@ -178,7 +178,7 @@ fn pages_that_only_the_cache_has_are_no_ground_to_go_on() {
         accept(&store, 1).unwrap();
         drop(store);
         // A process that dies with its failed sync: the cache has all, and the platter a part.
-        let database = Database::builder().create_with_backend(super::super::disk::handle(&disk)).unwrap();
+        let database = Database::builder().create_with_backend(super::super::pretend_disk::handle(&disk)).unwrap();
         let txn = database.begin_write().unwrap();
         let row = format!(r#"{{"number":7,"hash":"{}"}}"#, B256::ZERO);
         txn.open_table(CHECKPOINT).unwrap().insert("other", row.as_bytes()).unwrap();
@@ -282,7 +282,7 @@ fn a_nearly_full_disk_finishes_what_was_accepted() {
 
 #[tokio::test]
 async fn steps_behind_a_failed_one_fail_with_their_line() {
-    let disk = Disk::new();
+    let disk = PretendDisk::new();
     let store = Store::over(Box::new(disk.clone())).unwrap();
     let (line, other) = (store.line(), store.line());
     disk.hold_syncs();
@@ -311,7 +311,7 @@ async fn a_row_that_cannot_be_read_fails_its_own_step_only() {
     let (disk, store) = memory();
     accept(&store, 1).unwrap();
     drop(store);
-    let database = Database::builder().create_with_backend(super::super::disk::handle(&disk)).unwrap();
+    let database = Database::builder().create_with_backend(super::super::pretend_disk::handle(&disk)).unwrap();
     let txn = database.begin_write().unwrap();
     txn.open_table(STATE).unwrap().insert(("a", "main", &[1; 32]), ("sent", &b"{"[..])).unwrap();
     txn.commit().unwrap();
@@ -359,7 +359,7 @@ fn a_folder_is_asked_without_a_trace() {
 fn an_overlay_reads_as_a_file_and_leaves_the_file_alone() {
     let mut rng = Rng::with_seed(1);
     for _ in 0..50 {
-        let disk = Disk::new();
+        let disk = PretendDisk::new();
         let file = disk.open().unwrap();
         let mut model: Vec<u8> = (0..rng.usize(0..20_000)).map(|_| rng.u8(..)).collect();
         file.write(0, &model).unwrap();

@@ -5,7 +5,7 @@ use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _};
 use redb::{Database, StorageBackend as _};
 
 use super::*;
-use crate::outbox::store::{FILE, FORMAT, Health, disk::handle, tables::FORMAT_KEY};
+use crate::outbox::store::{FILE, FORMAT, Health, pretend_disk::handle, tables::FORMAT_KEY};
 
 /// Files of each format, packed, with the same rows.
 const GOLDEN: [&[u8]; 2] = [include_bytes!("golden/format-1.redb.gz"), include_bytes!("golden/format-2.redb.gz")];
@@ -213,14 +213,14 @@ async fn a_file_of_an_earlier_format_is_read_by_this_version() {
 }
 
 /// A disk with the file of the first format.
-fn disk_of_format_1() -> Disk {
+fn disk_of_format_1() -> PretendDisk {
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(GOLDEN[0]).read_to_end(&mut bytes).unwrap();
     disk_with(&bytes)
 }
 
-fn disk_with(bytes: &[u8]) -> Disk {
-    let disk = Disk::new();
+fn disk_with(bytes: &[u8]) -> PretendDisk {
+    let disk = PretendDisk::new();
     let file = handle(&disk);
     file.set_len(bytes.len() as u64).unwrap();
     file.write(0, bytes).unwrap();

@@ -20,8 +20,8 @@ async fn is_done<F: Future + Unpin>(future: &mut F) -> bool {
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }
 
-fn threaded() -> (Disk, Store) {
-    let disk = Disk::new();
+fn threaded() -> (PretendDisk, Store) {
+    let disk = PretendDisk::new();
     let store = Store::over(Box::new(disk.clone())).unwrap();
     (disk, store)
 }

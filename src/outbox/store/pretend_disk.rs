@@ -30,7 +30,7 @@ enum Change {
 
 /// The disk. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub struct Disk(Arc<Inner>);
+pub struct PretendDisk(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -75,11 +75,11 @@ struct Fault {
 /// An open file of the disk.
 #[derive(Debug)]
 struct Handle {
-    disk: Disk,
+    disk: PretendDisk,
     boot: u64,
 }
 
-impl Disk {
+impl PretendDisk {
     /// An empty disk.
     pub fn new() -> Self {
         Self::default()
@@ -193,7 +193,7 @@ impl Disk {
 
     /// For each change since [`record`](Self::record): the number of changes made until then, and
     /// the disk that a loss of power would leave at that moment.
-    pub fn crashes(&self, seed: u64) -> impl Iterator<Item = (u64, Disk)> {
+    pub fn crashes(&self, seed: u64) -> impl Iterator<Item = (u64, PretendDisk)> {
         let (mut platter, changes) = self.state().record.clone().unwrap_or_default();
         let mut unsynced = Vec::new();
         let mut rng = Rng::with_seed(seed);
@@ -206,7 +206,7 @@ impl Disk {
             let mut torn = platter.clone();
             tear(&mut torn, &unsynced, &mut rng);
             let state = State { cache: torn.clone(), platter: torn, ..State::default() };
-            (index as u64 + 1, Disk(Arc::new(Inner { state: Mutex::new(state), ..Inner::default() })))
+            (index as u64 + 1, PretendDisk(Arc::new(Inner { state: Mutex::new(state), ..Inner::default() })))
         })
     }
 }
@@ -316,7 +316,7 @@ impl Handle {
 
 /// The disk's file, open.
 #[cfg(test)]
-pub(super) fn handle(disk: &Disk) -> impl StorageBackend {
+pub(super) fn handle(disk: &PretendDisk) -> impl StorageBackend {
     Handle { disk: disk.clone(), boot: disk.0.boot.load(Ordering::SeqCst) }
 }
 
@@ -355,7 +355,7 @@ impl StorageBackend for Handle {
     }
 }
 
-impl Medium for Disk {
+impl Medium for PretendDisk {
     fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
         Ok(Box::new(Handle { disk: self.clone(), boot: self.0.boot.load(Ordering::SeqCst) }))
     }

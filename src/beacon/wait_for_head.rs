@@ -29,25 +29,28 @@ fn is_of_the_head(request: &Request) -> bool {
     if request.route.class != Class::Read {
         return false;
     }
-    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
-    match steps[..] {
+    match steps(request)[..] {
         ["validator", "duties" | "liveness" | "beacon_committee_selections" | "sync_committee_selections", ..] => false,
         ["validator", ..] | ["beacon", "headers"] => true,
-        _ => steps.contains(&"head"),
+        ref steps => steps.contains(&"head"),
     }
 }
 
 /// Whether a request names the block whose votes it asks for.
 fn names_its_block(request: &Request) -> bool {
-    let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
-    matches!(steps[..], ["validator", "aggregate_attestation" | "sync_committee_contribution"])
+    matches!(steps(request)[..], ["validator", "aggregate_attestation" | "sync_committee_contribution"])
+}
+
+/// The parts of a path behind `/eth/v1`.
+fn steps(request: &Request) -> Vec<&str> {
+    request.target.path().trim_matches('/').split('/').skip(2).collect()
 }
 
 impl RequestRun<'_> {
     /// Whether nodes that do not know the head are waited for.
     pub(super) fn waits_for_head(&self) -> bool {
-        let has_answer = self.best.is_some() && names_its_block(self.request);
-        is_of_the_head(self.request) && !has_answer
+        let is_lacking = self.best.as_ref().is_some_and(|answer| answer.status == 404);
+        is_of_the_head(self.request) && !(is_lacking && names_its_block(self.request))
     }
 }
 

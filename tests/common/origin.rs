@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -18,7 +19,7 @@ use tokio::{
     time::{Duration, sleep},
 };
 
-use super::sim::Net;
+use super::{ports::free_addr, sim::Net};
 
 /// A stream of either kind, plain or TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -167,20 +168,22 @@ impl Origin {
 
     /// A node whose connections go through `wrap` first, such as a TLS handshake.
     pub async fn wrapped(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static, wrap: Option<Box<Wrap>>) -> Self {
-        Self::listening(&System, script, wrap).await
+        // A port that the system chose could be another server's once this node is dead.
+        Self::listening(&System, free_addr(), script, wrap).await
     }
 
     /// A node on a network of memory.
     pub async fn within(net: &Net, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listening(net, script, None).await
+        Self::listening(net, ([127, 0, 0, 1], 0).into(), script, None).await
     }
 
     async fn listening(
         net: &dyn Listen,
+        addr: SocketAddr,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
         wrap: Option<Box<Wrap>>,
     ) -> Self {
-        let listener = net.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = net.bind(addr.into()).await.unwrap();
         let port = listener.local_addr().port();
         let shared = Arc::new(Shared {
             script: Box::new(script),

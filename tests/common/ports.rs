@@ -1,5 +1,5 @@
-//! Ports of servers that have to be told theirs before they start, and that keep them while they are
-//! dead.
+//! Ports of pretend servers: of those that have to be told theirs before they start, and of those
+//! that die while a proxy still asks them.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},

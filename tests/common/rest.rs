@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{proxy::Proxy, until};
+use super::{ports::free_addr, proxy::Proxy, until};
 
 type Script = dyn Fn(Exchange) -> Pin<Box<dyn Future<Output = Option<Exchange>> + Send>> + Send + Sync;
 
@@ -193,8 +193,10 @@ impl Node {
     where
         F: Future<Output = Option<Exchange>> + Send + 'static,
     {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        // A port that the system chose could be another server's once this node is dead.
+        let addr = if port == 0 { free_addr() } else { ([127, 0, 0, 1], port).into() };
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let port = addr.port();
         let shared = Arc::new(Shared {
             script: Box::new(move |exchange| Box::pin(script(exchange))),
             asked: Mutex::default(),

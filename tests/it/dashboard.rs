@@ -295,9 +295,13 @@ fn a_stream_tells_the_cluster_and_a_hostile_error_as_text() {
             cluster["wishes"][0]["replicas"][0]["met"] == true && cluster["replicas"][0]["heads"][0].is_object()
         };
         let told = events.until("the wish is applied", is_full).await["status"]["cluster"].take();
-        let missing: Vec<_> = CLUSTER.iter().filter(|field| told.pointer(field).is_none()).collect();
+        let script = fleet.at(0).admin("/dashboard/cluster.js").await.text();
+        let is_read = |field: &str| field.rsplit('/').next().is_some_and(|name| script.contains(name));
+        let missing: Vec<_> = CLUSTER.iter().filter(|field| told.pointer(field).is_none() || !is_read(field)).collect();
         assert!(missing.is_empty(), "{missing:?} of {told}");
         assert_eq!((&told["store"]["fault"], &told["leader"]["replica"]), (&Value::Null, &json!("r0")));
+        let page = fleet.at(0).admin("/dashboard/main.js").await.text();
+        assert!(page.contains("showCluster(snapshot.status.cluster)"), "the section is not drawn");
     });
 }
 

@@ -138,11 +138,11 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual(probes["livenessProbe"], {"path": "/livez", "port": "admin"})
         self.assertEqual(probes["readinessProbe"], {"path": "/readyz", "port": "admin"})
         self.assertEqual(container["image"], f"steadfast:{VERSION}")
-        # The pod outlives its wait and its grace time.
+        # The pod outlives its wait, its grace time, and the leaving of a cluster.
         settings = resources["ConfigMap", "steadfast"]["data"]["steadfast.toml"]
         grace = seconds(tomllib.loads(settings).get("shutdown_grace", default("shutdown_grace")))
         wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        self.assertGreater(pod["terminationGracePeriodSeconds"], wait + grace)
+        self.assertGreater(pod["terminationGracePeriodSeconds"], wait + max(grace, longest_end()))
         # While no node serves, calls wait in the pod, and it stays where they come.
         ready = container["readinessProbe"]
         self.assertGreater(ready["periodSeconds"] * ready["failureThreshold"], seconds(default("calls.hold")))

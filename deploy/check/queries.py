@@ -17,8 +17,8 @@ LABEL = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 GROUP = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
-# Those that Prometheus gives each series by itself.
-TARGET = {"job", "instance"}
+# Those that Prometheus gives each series by itself, and its operator in Kubernetes.
+TARGET = {"job", "instance", "pod"}
 
 
 def documented():

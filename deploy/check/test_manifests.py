@@ -53,6 +53,15 @@ def port(address):
     return int(address.rsplit(":", 1)[1])
 
 
+def longest_end():
+    """The seconds that the end of a process takes at most, with the defaults."""
+    source = (ROOT / "src" / "app" / "cluster.rs").read_text()
+    store = int(re.search(r"^const LEAVE_TIMEOUT: Duration = Duration::from_secs\((\d+)\);", source, re.MULTILINE)[1])
+    # Calls end, and the cluster is left, at the same time; then spans are sent.
+    leaving = seconds(default("cluster.on_hook_timeout")) + store
+    return max(seconds(default("shutdown_grace")), leaving) + 3
+
+
 RPC, ADMIN = port(default("listen")), port(default("admin.listen"))
 
 
@@ -129,11 +138,11 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual(probes["livenessProbe"], {"path": "/livez", "port": "admin"})
         self.assertEqual(probes["readinessProbe"], {"path": "/readyz", "port": "admin"})
         self.assertEqual(container["image"], f"steadfast:{VERSION}")
-        # The pod outlives its wait and its grace time.
+        # The pod outlives its wait, its grace time, and the leaving of a cluster.
         settings = resources["ConfigMap", "steadfast"]["data"]["steadfast.toml"]
         grace = seconds(tomllib.loads(settings).get("shutdown_grace", default("shutdown_grace")))
         wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        self.assertGreater(pod["terminationGracePeriodSeconds"], wait + grace)
+        self.assertGreater(pod["terminationGracePeriodSeconds"], wait + max(grace, longest_end()))
         # While no node serves, calls wait in the pod, and it stays where they come.
         ready = container["readinessProbe"]
         self.assertGreater(ready["periodSeconds"] * ready["failureThreshold"], seconds(default("calls.hold")))
@@ -208,7 +217,7 @@ class Compose(unittest.TestCase):
         proxy = self.services["steadfast"]
         self.assertEqual(proxy["ports"], [f"127.0.0.1:{one}:{one}" for one in (RPC, ADMIN)])
         self.assertEqual(proxy["image"], f"steadfast:{VERSION}")
-        self.assertGreater(seconds(proxy["stop_grace_period"]), seconds(default("shutdown_grace")))
+        self.assertGreater(seconds(proxy["stop_grace_period"]), longest_end())
         prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         (job,) = prometheus["scrape_configs"]
         self.assertEqual(
@@ -358,4 +367,4 @@ class Unit(unittest.TestCase):
         port = re.search(r"^ListenStream=(.*)$", self.SOCKET, re.MULTILINE)[1]
         self.assertEqual(port, default("listen"))
         stop = re.search(r"^TimeoutStopSec=(.*)$", self.TEXT, re.MULTILINE)[1]
-        self.assertGreater(seconds(stop), seconds(default("shutdown_grace")))
+        self.assertGreater(seconds(stop), longest_end())

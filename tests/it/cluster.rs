@@ -36,12 +36,12 @@ const FAILOVER: Duration = Duration::from_secs(12);
 const LEASE: Duration = Duration::from_secs(3);
 
 /// Replicas over one store, before one node.
-struct Fleet {
-    net: Net,
+pub struct Fleet {
+    pub net: Net,
     devnet: Devnet,
     store: Memory,
     /// Why the store cannot be opened, if so.
-    refusal: Arc<Mutex<Option<OpenError>>>,
+    pub refusal: Arc<Mutex<Option<OpenError>>>,
     start: Instant,
     /// A place for each replica that was started; none where the replica was stopped.
     replicas: Vec<Option<Proxy>>,
@@ -51,7 +51,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::before(1).await
     }
 
@@ -85,7 +85,7 @@ impl Fleet {
     }
 
     /// Starts the replica of this place, anew where it was stopped.
-    async fn launch(&mut self, place: usize, more: &str) {
+    pub async fn launch(&mut self, place: usize, more: &str) {
         self.launch_at(START_UNIX, place, more).await;
     }
 
@@ -121,7 +121,7 @@ impl Fleet {
         assert!(self.replicas[place].replace(proxy).is_none(), "r{place} runs already");
     }
 
-    fn at(&self, place: usize) -> &Proxy {
+    pub fn at(&self, place: usize) -> &Proxy {
         self.replicas[place].as_ref().unwrap()
     }
 

@@ -3,17 +3,24 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use steadfast::devnet::{Devnet, Fault, Options};
+use steadfast::{
+    cluster::store::nats::OpenError,
+    devnet::{Devnet, Fault, Options},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::{Instant, sleep, timeout},
 };
 
-use crate::common::{
-    SOON,
-    client::{Client, Response, call},
-    sim::{Net, Proxy},
-    until,
+use crate::{
+    cluster::Fleet,
+    common::{
+        SOON,
+        client::{Client, Response, call},
+        sim::{Net, Proxy},
+        simulation::run_simulated,
+        until,
+    },
 };
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -89,16 +96,22 @@ impl Events {
         }
     }
 
-    /// The first snapshot from now on in which calls go to `node`.
-    async fn until_active(&mut self, node: &str) -> Value {
+    /// The first snapshot from now on of which `is_wanted` holds; `wanted` says which that is.
+    async fn until(&mut self, wanted: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
             let snapshot = self.next().await.expect("the stream ended");
-            if snapshot["status"]["networks"][0]["el"]["active"] == node {
+            if is_wanted(&snapshot) {
                 return snapshot;
             }
-            assert!(start.elapsed() < SOON, "calls do not go to {node}: {snapshot}");
+            assert!(start.elapsed() < 3 * SOON, "no snapshot in which {wanted}: {snapshot}");
         }
+    }
+
+    /// The first snapshot from now on in which calls go to `node`.
+    async fn until_active(&mut self, node: &str) -> Value {
+        let is_active = |snapshot: &Value| snapshot["status"]["networks"][0]["el"]["active"] == node;
+        self.until(&format!("calls go to {node}"), is_active).await
     }
 }
 
@@ -202,6 +215,94 @@ async fn a_stream_tells_of_a_death_and_of_the_return() {
     let snapshot = events.until_active("el-1").await;
     let reasons: Vec<_> = snapshot["switches"].as_array().unwrap().iter().map(|one| one["reason"].clone()).collect();
     assert_eq!(reasons, ["start", "down", "failback"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_is_alone_shows_no_cluster() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let proxy = proxy(&net, &devnet).await;
+    let page = get(&net, &proxy, "/", "Host: localhost\r\nAccept: text/html\r\n").await;
+    let page = page.text();
+    let (_, section) = page.split_once("<section class=\"card\" id=\"cluster\"").unwrap();
+    let (attributes, _) = section.split_once('>').unwrap();
+    assert!(attributes.ends_with(" hidden"), "{attributes}");
+    let first = Events::open(&net, &proxy).await.next().await.unwrap();
+    assert_eq!(first["status"].get("cluster"), Some(&Value::Null), "{first}");
+}
+
+/// All that the page's section on the cluster reads, as JSON pointers.
+const CLUSTER: [&str; 38] = [
+    "/name",
+    "/replica",
+    "/state",
+    "/role",
+    "/leading",
+    "/replaced_by",
+    "/store/copy_age_ms",
+    "/store/fault",
+    "/store/set_back_seconds_ago",
+    "/leader/replica",
+    "/leader/term",
+    "/leader/lease",
+    "/view/number",
+    "/view/members/0/replica",
+    "/view/members/0/state",
+    "/view/members/0/epoch",
+    "/last_fence",
+    "/wishes_left_out",
+    "/wishes/0/subject",
+    "/wishes/0/state",
+    "/wishes/0/obeyed",
+    "/wishes/0/by",
+    "/wishes/0/revision",
+    "/wishes/0/unreadable",
+    "/wishes/0/ignored",
+    "/wishes/0/replicas/0/replica",
+    "/wishes/0/replicas/0/met",
+    "/wishes/0/replicas/0/last_error",
+    "/nodes/0/verdicts/up",
+    "/nodes/0/of",
+    "/nodes/0/replicas/0/verdict",
+    "/nodes/0/replicas/0/last_error",
+    "/nodes/0/replicas/0/cordoned",
+    "/replicas/0/drained",
+    "/replicas/0/heard_ms_ago",
+    "/replicas/0/version",
+    "/replicas/0/heads/0/served",
+    "/replicas/0/state",
+];
+
+/// Errors of the store may hold anything, and reach the page as one text in one event.
+#[test]
+fn a_stream_tells_the_cluster_and_a_hostile_error_as_text() {
+    const HOSTILE: &str = "<img src=x onerror=alert(1)>\n\ndata: {}\r\n\r\n</script>";
+    run_simulated(41, async {
+        let mut fleet = Fleet::new().await;
+        *fleet.refusal.lock().unwrap() = Some(OpenError::Unreachable(HOSTILE.to_owned()));
+        fleet.launch(0, "").await;
+        let mut events = Events::open(&fleet.net, fleet.at(0)).await;
+        let fault = format!("no NATS server was reached: {HOSTILE}");
+        let fails = |snapshot: &Value| snapshot["status"]["cluster"]["store"]["fault"] == *fault;
+        let alone = events.until("the store fails", fails).await["status"]["cluster"].take();
+        assert_eq!((&alone["name"], &alone["view"], &alone["leader"]), (&json!("eu"), &Value::Null, &Value::Null));
+        *fleet.refusal.lock().unwrap() = None;
+        let leads = |snapshot: &Value| snapshot["status"]["cluster"]["leading"] == true;
+        events.until("this replica leads", leads).await;
+        assert_eq!(fleet.at(0).operate("/cluster/wishes/log/debug").await.status, 200);
+        let is_full = |snapshot: &Value| {
+            let cluster = &snapshot["status"]["cluster"];
+            cluster["wishes"][0]["replicas"][0]["met"] == true && cluster["replicas"][0]["heads"][0].is_object()
+        };
+        let told = events.until("the wish is applied", is_full).await["status"]["cluster"].take();
+        let script = fleet.at(0).admin("/dashboard/cluster.js").await.text();
+        let is_read = |field: &str| field.rsplit('/').next().is_some_and(|name| script.contains(name));
+        let missing: Vec<_> = CLUSTER.iter().filter(|field| told.pointer(field).is_none() || !is_read(field)).collect();
+        assert!(missing.is_empty(), "{missing:?} of {told}");
+        assert_eq!((&told["store"]["fault"], &told["leader"]["replica"]), (&Value::Null, &json!("r0")));
+        let page = fleet.at(0).admin("/dashboard/main.js").await.text();
+        assert!(page.contains("showCluster(snapshot.status.cluster)"), "the section is not drawn");
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -152,6 +152,56 @@ try {
   }
   ok('takes a node out and lets it back by keyboard')
 
+  // A replica of a cluster, whose names and errors are markup. The pretend network is alone, so the snapshot of the proxy gets a cluster here.
+  assert.ok(await page.locator('#cluster').isHidden())
+  ok('shows no cluster where there is none')
+  const markup = '<img/src=x/onerror=alert(1)>'
+  const replica = (name, more) => ({
+    replica: name, state: 'active', role: 'watching', epoch: 5, term: null, wants_lead: false, drained: false, view: 7, heard_ms_ago: 40, version: '0.1.0',
+    heads: [{ network: 'default', layer: 'el', served: 7712345 }], serving: [], ...more,
+  })
+  const cluster = {
+    name: 'eu', replica: 'r1', state: 'active', role: 'watching', epoch: 5, leading: false, term: null, replaced_by: null,
+    store: { copy_age_ms: 34000, fault: `no NATS server was reached: ${markup}`, set_back_seconds_ago: null },
+    leader: { replica: markup, epoch: 6, term: 9, lease: 'held', revision: 12 },
+    view: { number: 7, members: [{ replica: 'r1', epoch: 5, state: 'active' }, { replica: markup, epoch: 6, state: 'active' }, { replica: 'r3', epoch: 1, state: 'failed' }] },
+    last_fence: { seconds_ago: 200, reason: 'lease_expired' }, changes: [], wishes_left_out: 0,
+    nodes: [{ network: 'default', layer: 'el', node: 'geth-2', verdicts: { down: 1, up: 2 }, of: 3, replicas: [{ replica: markup, verdict: 'down', last_error: `${markup} <b>refused</b>`, cordoned: false }] }],
+    wishes: [{
+      subject: 'default el geth-2', state: 'drained', obeyed: 'drained', by: 'r1', revision: 4, created_unix: 1, unreadable: null, ignored: false,
+      replicas: [{ replica: 'r1', applied: 4, met: true, last_error: null }, { replica: markup, applied: null, met: false, last_error: { reason: 'no_node', text: markup } }],
+    }],
+    // The word of a newer version, which any object has as a property.
+    replicas: [replica('r1', { drained: true }), replica(markup, { role: 'leading', epoch: 6 }), replica('b'.repeat(200), { state: 'constructor', epoch: null, heads: [] })],
+  }
+  await page.route('**/events', async route => {
+    const answer = await fetch(route.request().url(), { headers: { accept: 'text/event-stream' } })
+    let text = ''
+    for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
+      text += piece
+      if (text.includes('\n\n')) break
+    }
+    const snapshot = JSON.parse(text.slice(text.indexOf('data: ') + 6, text.indexOf('\n\n')))
+    snapshot.status.cluster = cluster
+    // The page may have gone on meanwhile.
+    await route.fulfill({ contentType: 'text/event-stream', body: `retry: 500\ndata: ${JSON.stringify(snapshot)}\n\n` }).catch(() => {})
+  })
+  await page.reload()
+  await page.waitForSelector('#cluster:not([hidden]) article')
+  const shown = await text('#cluster')
+  for (const part of [
+    'eu', 'r1: active, watching', `${markup}, term 9`, `7: r1 active, ${markup} active, r3 failed`, '34 s ago', `no NATS server was reached: ${markup}`,
+    'lease expired, 3 min ago', 'Active, watching, drained', '7,712,345', 'Failed', 'Constructor', '0 of 1 applied', `1 of 3 replicas see default el geth-2 down (${markup}: ${markup} <b>refused</b>)`,
+    `Wish of r1: default el geth-2 drained, revision 4: applied by 1 of 2 (${markup}: ${markup})`,
+  ]) assert.ok(shown.includes(part), `the cluster's section does not say ${part} but: ${shown}`)
+  assert.match(await text('#verdict'), /The store of the cluster fails/i)
+  assert.equal(await page.locator('main img, main b:not(.legend b)').count(), 0)
+  ok('shows the cluster, with hostile names and errors as text')
+  await inspect('in a cluster')
+  await page.unroute('**/events')
+  await page.reload()
+  await page.waitForFunction(() => document.getElementById('version').innerText && document.getElementById('cluster').hidden, null, { timeout: 5000 })
+
   assert.deepEqual(foreign, [])
   ok('asks nobody but the proxy')
   assert.deepEqual(complaints, [])

@@ -15,7 +15,7 @@ struct File {
 
 const PAGE: File = File { path: "/", kind: "text/html; charset=utf-8", text: include_str!("dashboard/index.html") };
 
-const FILES: [File; 5] = [
+const FILES: [File; 6] = [
     File {
         path: "/dashboard/dashboard.css",
         kind: "text/css; charset=utf-8",
@@ -23,6 +23,7 @@ const FILES: [File; 5] = [
     },
     script("/dashboard/main.js", include_str!("dashboard/main.js")),
     script("/dashboard/model.js", include_str!("dashboard/model.js")),
+    script("/dashboard/cluster.js", include_str!("dashboard/cluster.js")),
     script("/dashboard/draw.js", include_str!("dashboard/draw.js")),
     script("/dashboard/words.js", include_str!("dashboard/words.js")),
 ];
@@ -120,6 +121,17 @@ mod tests {
         for script in all().filter(|file| file.path.ends_with(".js")) {
             for import in script.text.split("from './").skip(1).filter_map(|after| after.split('\'').next()) {
                 assert!(FILES.iter().any(|file| file.path == format!("/dashboard/{import}")), "{import}");
+            }
+        }
+    }
+    /// Names and errors come from nodes, other replicas and the store.
+    #[test]
+    fn no_script_makes_markup_of_text() {
+        let ways =
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "Fragment", "setHTML"];
+        for script in FILES.iter().filter(|file| file.path.ends_with(".js")) {
+            for way in ways.iter().chain(&["eval(", "Function("]) {
+                assert!(!script.text.contains(way), "{} has {way}", script.path);
             }
         }
     }

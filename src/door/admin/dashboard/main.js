@@ -1,6 +1,7 @@
 // The page: takes snapshots as they come and shows them. It changes nothing by itself; buttons ask
 // the admin side as `steadfast cordon`, `uncordon`, `drain` and `undrain` do.
 
+import { showCluster } from './cluster.js'
 import { find, icon, keep, make, mark, Plot, say, showIcon, svg, terms } from './draw.js'
 import { Model, SPAN, diagnose, key, sides } from './model.js'
 import { about, ago, bytes, capital, count, plural, rate, reason, side, time, unit } from './words.js'
@@ -76,6 +77,7 @@ function show() {
   events(snapshot)
   clients(snapshot)
   outbox(snapshot)
+  showCluster(snapshot.status.cluster)
   plots[0].draw(points, SPAN, 1)
   plots[1].draw(points, SPAN, 0.001)
   methods()

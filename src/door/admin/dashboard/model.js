@@ -1,7 +1,7 @@
 // What follows from the proxy's snapshots: rates and curves over the last minutes, the blocks that
 // nodes told, and the one sentence that says what is wrong.
 
-import { list, plural, side, unit } from './words.js'
+import { capital, list, plural, side, unit } from './words.js'
 
 // How far the curves go back, and over how long a rate and a percentile are taken, in seconds.
 export const SPAN = 300
@@ -170,9 +170,15 @@ export function diagnose(snapshot) {
   if (status.draining) {
     found.push({ level: 'note', word: 'Draining', title: 'The proxy drains: it tells balancers to send no new traffic', lines: ['Calls that come are answered all the same.'] })
   }
-  const { outbox } = status
+  const { outbox, cluster } = status
   if (outbox && outbox.store !== 'writable') {
     found.push({ level: 'bad', word: 'Outbox', title: 'The outbox takes no transactions', lines: [`${outbox.why ?? 'Its disk takes no writes'}. Other calls are answered.`] })
+  }
+  if (cluster?.replaced_by != null) {
+    found.push({ level: 'warn', word: 'Look', title: `Another process has the name of this replica, ${cluster.replica}`, lines: ['This one takes no part in the cluster any more. Calls are answered all the same.'] })
+  }
+  if (cluster?.store.fault != null) {
+    found.push({ level: 'note', word: 'Calls are well', title: 'The store of the cluster fails', lines: [`${capital(cluster.store.fault)}. No call depends on the store.`] })
   }
   found.sort((a, b) => ORDER.indexOf(b.level) - ORDER.indexOf(a.level))
   const [first, ...others] = found

@@ -12,6 +12,7 @@ mod networks;
 mod outbox;
 mod reload;
 mod spans;
+mod start_error;
 mod watchdog;
 mod worker;
 
@@ -35,10 +36,14 @@ use self::{
     build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export,
     worker::Workers,
 };
-pub use self::{file_watch::FileWatch, outbox::OpenStore};
+pub use self::{file_watch::FileWatch, outbox::OpenStore, start_error::StartError};
 use crate::domain::duration::millis;
 use crate::{
-    cluster::{OpenStore as OpenCluster, Running as RunningCluster, open_nats},
+    cluster::{
+        Cluster, ConnectHook, OpenStore as OpenCluster, Running as RunningCluster, connect_hook,
+        moment::{Clock as Uptime, boot_time},
+        open_nats,
+    },
     config::{self, Config},
     domain::address::Address,
     door::{
@@ -92,6 +97,10 @@ pub struct World {
     pub connect: Connect,
     /// Opens the store that replicas share.
     pub open_cluster: OpenCluster,
+    /// Prepares requests to the hooks of the cluster that are URLs.
+    pub connect_hook: ConnectHook,
+    /// The clock of leases, which runs on while the machine sleeps.
+    pub uptime: Uptime,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
     /// runtime that starts the proxy.
     pub threads: Option<usize>,
@@ -117,6 +126,8 @@ impl World {
             open_store: Arc::new(|settings| Store::open(&settings.dir)),
             connect: Arc::new(connect),
             open_cluster: Arc::new(|settings| open_nats(settings, RandomState::new().hash_one(0))),
+            connect_hook: Arc::new(connect_hook),
+            uptime: Arc::new(boot_time),
             threads: Some(threads),
             descriptors: None,
             faults: None,
@@ -175,65 +186,6 @@ fn unix_seconds() -> u64 {
 #[expect(clippy::disallowed_methods, reason = "the only place where the wall clock comes in")]
 fn since_1970() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Why the proxy does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}: {error}{}", advice(key, address, error))]
-    Listen {
-        /// The key of the address.
-        key: &'static str,
-        /// The address.
-        address: Address,
-        /// Why.
-        error: io::Error,
-    },
-    /// A node cannot be set up.
-    #[error("{0}")]
-    Node(String),
-    /// The outbox cannot be opened.
-    #[error("{0}")]
-    Outbox(String),
-    /// This replica cannot be one of the cluster.
-    #[error("{0}")]
-    Cluster(String),
-    /// A thread cannot be started.
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
-}
-
-/// Advice to the operator about an address that cannot be listened on.
-fn advice(key: &str, address: &Address, error: &io::Error) -> String {
-    if address.path().is_some() {
-        return match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "\nanother Steadfast may run here (see `steadfast status`): give this one another file".to_owned()
-            }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                "\nmay this process write to the folder? Under systemd, RuntimeDirectory= makes one".to_owned()
-            }
-            _ => String::new(),
-        };
-    }
-    match error.kind() {
-        io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
-            unless it is told otherwise, and another Steadfast may run here: `steadfast status` shows a running one. Give \
-            that program another port, or this one with `listen` or --listen"
-            .to_owned(),
-        io::ErrorKind::AddrInUse => format!(
-            "\nanother program has this port: another Steadfast may run here, and `steadfast status --admin {}` shows a \
-            running one. Give this one another port with `admin.listen` or --admin-listen",
-            match address.ip() {
-                Some(addr) if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
-                _ => address.to_string(),
-            }
-        ),
-        io::ErrorKind::AddrNotAvailable => format!("\nthis machine has no such address: see `{key}`"),
-        io::ErrorKind::PermissionDenied => "\nports below 1024 are for privileged processes only".to_owned(),
-        _ => String::new(),
-    }
 }
 
 /// A running proxy. Dropping an `App` ends the proxy at once; [`App::shutdown`] lets calls finish.
@@ -386,6 +338,11 @@ impl App {
     /// Where the operator connects.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// This proxy as one of several replicas, if the settings have `[cluster]`.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        Some(self.shared.cluster.as_ref()?.cluster())
     }
 
     /// Begins to read the settings anew and returns at once; the outcome is logged.

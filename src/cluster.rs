@@ -51,6 +51,7 @@ use self::{
 pub use self::{
     connect::{OpenStore, open_nats},
     fleet::{Change, Fleet, Seen, Verdicts, counts},
+    hook::{ConnectHook, connect_hook},
     snapshot::{Heights, Leader, Peer, Snapshot},
 };
 use crate::{
@@ -81,6 +82,8 @@ pub struct Local {
 pub struct Tools {
     /// Opens the store.
     pub open: OpenStore,
+    /// Prepares the requests of hooks.
+    pub connect_hook: ConnectHook,
     /// The replica's clock.
     pub clock: Clock,
     /// A number that no other process has.
@@ -166,7 +169,7 @@ impl Running {
     /// # Errors
     /// A hook's settings cannot be used, or another process uses `cluster.dir`.
     pub fn start(settings: &config::Cluster, tools: Tools) -> Result<(Self, FirstAttempt), String> {
-        let Prepared(plan) = Self::prepare(settings)?;
+        let Prepared(plan) = Self::prepare(settings, &tools.connect_hook)?;
         let epoch_file = match &settings.dir {
             Some(dir) => Some(EpochFile::open(dir).map_err(|why| format!("cluster.dir: {why}"))?),
             None => None,
@@ -211,8 +214,8 @@ impl Running {
     ///
     /// # Errors
     /// A hook's settings cannot be used.
-    pub fn prepare(settings: &config::Cluster) -> Result<Prepared, String> {
-        let hooks = Hooks::new(settings)?;
+    pub fn prepare(settings: &config::Cluster, connect: &ConnectHook) -> Result<Prepared, String> {
+        let hooks = Hooks::new(settings, connect)?;
         Ok(Prepared(Box::new(Plan { settings: settings.clone(), hooks })))
     }
 
@@ -284,6 +287,7 @@ mod tests {
                     let store = Arc::new(store.client("r1")) as Arc<dyn Store>;
                     Box::pin(async move { Ok(store) })
                 }),
+                connect_hook: Arc::new(connect_hook),
                 clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
                 seed: 1,
                 local: Arc::new(move || match failing.load(SeqCst) {
@@ -297,7 +301,8 @@ mod tests {
             let (running, _) = Running::start(&settings, tools).unwrap();
             assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
             let settings = config::Cluster { on_hook_timeout: Duration::from_secs(60), ..settings.clone() };
-            running.reload(Running::prepare(&settings).unwrap()).await;
+            let connect: ConnectHook = Arc::new(connect_hook);
+            running.reload(Running::prepare(&settings, &connect).unwrap()).await;
             assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
             sleep(Duration::from_secs(30)).await;
             assert_eq!((running.cluster().leads().is_some(), is_broken.load(SeqCst)), (leads, !leads));
@@ -320,6 +325,7 @@ mod tests {
                 let outcome = error.lock().unwrap().clone().map_or(Ok(store), Err);
                 Box::pin(async move { outcome })
             }),
+            connect_hook: Arc::new(connect_hook),
             clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
             seed: 1,
             local: Arc::new(Local::default),

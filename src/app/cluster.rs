@@ -7,12 +7,8 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{error, warn};
 
 use super::{StartError, World};
-use crate::domain::duration::millis;
 use crate::{
-    cluster::{
-        FirstAttempt, Local, Prepared, Running, Tools,
-        moment::{Clock, Moment, boot_time},
-    },
+    cluster::{FirstAttempt, Local, Prepared, Running, Tools},
     config::Config,
     domain::fleet::{LayerWord, NetworkName, NodeName, NodeRef, NodeVerdict, ReplicaName, ServedHead, ServingNode},
     door::site::{Served, Site},
@@ -56,7 +52,8 @@ pub(super) fn start(
     let (site, must_end, broken) = (site.clone(), must_end.clone(), broken.clone());
     let tools = Tools {
         open: world.open_cluster.clone(),
-        clock: clock(world),
+        connect_hook: world.connect_hook.clone(),
+        clock: world.uptime.clone(),
         seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
         local: Arc::new(move || local(&site.load())),
         is_drained: Arc::new(move || *draining.borrow()),
@@ -95,8 +92,8 @@ pub(super) async fn leave(running: Option<&Running>) {
 ///
 /// # Errors
 /// A hook cannot be used: names the key.
-pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, String> {
-    config.cluster.as_ref().map(Running::prepare).transpose()
+pub(super) fn prepare(config: &Config, world: &World) -> Result<Option<Prepared>, String> {
+    config.cluster.as_ref().map(|settings| Running::prepare(settings, &world.connect_hook)).transpose()
 }
 
 /// Shares the heights that clients are shown with the other replicas, for as long as the networks
@@ -172,15 +169,6 @@ impl Doubts {
         }
         self.known = doubted.into_iter().map(|(replica, height)| (replica.clone(), *height)).collect();
     }
-}
-
-/// The clock of leases; in a simulation the simulated one.
-fn clock(world: &World) -> Clock {
-    if world.threads.is_some() {
-        return Arc::new(boot_time);
-    }
-    let start = Instant::now();
-    Arc::new(move || Moment(millis(start.elapsed())))
 }
 
 /// The part of a heartbeat that the pools know.

@@ -36,8 +36,8 @@ pub(super) struct Dev {
     /// Execution nodes, and as many consensus nodes; the first of each is the primary.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     nodes: u8,
-    /// Replicas of the proxy, as one cluster. Each has ports of its own: the given ones, and the
-    /// next ones.
+    /// Replicas of the proxy, as one cluster. The first has the given ports, each other the ports
+    /// behind those of the replica before.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
     /// Time between blocks: seconds, such as 2 or 0.5, or a duration, such as 500ms.
@@ -146,7 +146,7 @@ fn config(dev: &Dev, place: u8, devnet: &Devnet, kept: Option<&Folder>) -> Resul
     Ok(config)
 }
 
-/// The address with the port so many places behind; port 0 stays, and is any free one.
+/// The address with the port that is `place` ports behind; port 0, which is any free one, stays.
 fn next(addr: SocketAddr, place: u8) -> Result<SocketAddr, String> {
     let port = match addr.port() {
         0 => 0,

@@ -9,10 +9,10 @@
 //! | `DELETE /nodes/el-1/faults`, `POST /nodes/el-1/up` | clears all faults |
 //! | `DELETE /nodes/el-1/faults/lag` | clears one |
 //! | `POST /nodes/el-1/down`, `POST /nodes/el-1/lag/10` | sets one |
-//! | `POST /nodes/cl-1/restart` | drops its connections and what it was told |
-//! | `GET /validators` | what the validator clients earned |
+//! | `POST /nodes/cl-1/restart` | drops connections and messages of a node |
+//! | `GET /validators` | the earnings of validator clients |
 //! | `GET /replicas` | lists the proxies in front, where there are several |
-//! | `POST /replicas/r1/kill`, `POST /replicas/r1/start` | ends one at once, and brings it back |
+//! | `POST /replicas/r1/kill`, `…/start` | ends a replica at once, and starts the replica again |
 //! | `POST /mine`, `POST /mine/3` | mines |
 //! | `POST /miss`, `POST /miss/3` | leaves the next slots empty whose proposers no client has |
 //! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
@@ -56,9 +56,9 @@ pub(super) struct Control {
     pub(super) replicas: Arc<OnceLock<Arc<dyn Replicas>>>,
 }
 
-/// Several proxies in front of the network.
+/// The proxies in front of the network.
 pub trait Replicas: Send + Sync + 'static {
-    /// Tells each one's name, addresses, and whether it runs and leads.
+    /// Each replica's name, addresses, and whether the replica runs and leads.
     fn describe(&self) -> BoxFuture<'_, Value>;
 
     /// Ends the replica of this name at once, if it runs.

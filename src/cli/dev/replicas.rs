@@ -35,7 +35,7 @@ pub(super) struct Fleet {
 /// A replica, which runs or was killed.
 pub(super) struct Replica {
     name: String,
-    /// With the addresses that it was given.
+    /// With the real addresses.
     config: Config,
     app: Mutex<Option<App>>,
 }

@@ -271,12 +271,11 @@ impl Fleet {
     }
 
     fn started(&mut self, Started { place, life, app, slot }: Started) {
-        let cluster = app.cluster().unwrap().clone();
-        *slot.lock().unwrap() = Some(cluster.clone());
+        *slot.lock().unwrap() = app.cluster().cloned();
         let port = app.addr().port();
         let machine = &mut self.machines[place];
         machine.is_starting = false;
-        machine.life = Some(Life { number: life, app: Some(app), cluster, was_frozen: false });
+        machine.life = Some(Life::new(life, app));
         self.doors.lock().unwrap()[place] = Some(clients::Door { place, life, port });
     }
 
@@ -294,11 +293,12 @@ impl Fleet {
     /// A process ends in order, as by SIGTERM.
     fn stop(&mut self, place: usize) {
         self.doors.lock().unwrap()[place] = None;
-        let Some(app) = self.machines[place].life.as_mut().and_then(|life| life.app.take()) else { return };
-        self.ending.spawn(async move {
+        let Some(life) = &mut self.machines[place].life else { return };
+        let Some(app) = life.app.take() else { return };
+        life.ending = Some(self.ending.spawn(async move {
             app.shutdown().await;
             place
-        });
+        }));
     }
 
     /// Lets a moment pass, and looks at everything.
@@ -308,7 +308,8 @@ impl Fleet {
             self.started(started.unwrap());
         }
         while let Some(ended) = self.ending.try_join_next() {
-            let place = ended.unwrap();
+            // A process that died before its end was noted then.
+            let Ok(place) = ended else { continue };
             self.trace.note(format!("r{place} has ended"));
             self.kill(place).await;
             self.start_later(place);

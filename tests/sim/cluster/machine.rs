@@ -27,6 +27,7 @@ use steadfast::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::AbortHandle,
     time::Instant,
 };
 
@@ -147,9 +148,29 @@ pub struct Life {
     pub number: u64,
     /// None while the process ends in order.
     pub app: Option<App>,
+    /// The end in order, which dies with the process.
+    pub ending: Option<AbortHandle>,
+    /// Ends when the process must end at once.
+    must_end: Pin<Box<dyn Future<Output = ()> + Send>>,
     pub cluster: Cluster,
     /// The process stood still at some moment.
     pub was_frozen: bool,
+}
+
+impl Life {
+    pub fn new(number: u64, app: App) -> Self {
+        let cluster = app.cluster().unwrap().clone();
+        let must_end = Box::pin(app.must_end());
+        Self { number, app: Some(app), ending: None, must_end, cluster, was_frozen: false }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if let Some(ending) = &self.ending {
+            ending.abort();
+        }
+    }
 }
 
 impl Machine {
@@ -159,9 +180,8 @@ impl Machine {
     }
 
     /// Whether the process says that it must end.
-    pub fn must_end(&self) -> bool {
-        let app = self.life.as_ref().and_then(|life| life.app.as_ref());
-        app.is_some_and(|app| app.must_end().now_or_never().is_some())
+    pub fn must_end(&mut self) -> bool {
+        self.life.as_mut().is_some_and(|life| life.must_end.as_mut().now_or_never().is_some())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use steadfast::{
     cluster::store::memory::{Chances, Fault},
     devnet,
+    domain::fleet::Role,
 };
 use tokio::time::Instant;
 
@@ -40,6 +41,7 @@ impl Fleet {
             let next = Instant::now() + Duration::from_millis(self.rng.u64(100..4_000));
             while Instant::now() < next {
                 self.step().await;
+                self.freeze_in_between();
             }
             self.disturb().await;
         }
@@ -62,17 +64,13 @@ impl Fleet {
                 self.kill(place).await;
                 self.start_later(place);
             }
-            4..=5 if is_running => {
+            4..=5 if is_running && !self.machines[place].switch.is_frozen() => {
                 self.happens("stop", &name, Duration::ZERO);
                 self.stop(place);
             }
             6..=11 if self.machines[place].life.is_some() && !self.machines[place].switch.is_frozen() => {
                 self.happens("freeze", &name, lasts);
-                self.machines[place].life.as_mut().unwrap().was_frozen = true;
-                self.machines[place].switch.freeze();
-                self.store.freeze(&name);
-                self.effects.stands_still(place);
-                self.undo_after(lasts, Undo::Thaw(place));
+                self.freeze(place, lasts);
             }
             12..=14 => {
                 self.happens("cut from store", &name, lasts);
@@ -146,6 +144,29 @@ impl Fleet {
                 self.undo_after(lasts, Undo::MendNode(node));
             }
             _ => {}
+        }
+    }
+
+    fn freeze(&mut self, place: usize, lasts: Duration) {
+        if let Some(life) = &mut self.machines[place].life {
+            life.was_frozen = true;
+        }
+        self.machines[place].switch.freeze();
+        self.store.freeze(&format!("r{place}"));
+        self.effects.stands_still(place);
+        self.undo_after(lasts, Undo::Thaw(place));
+    }
+
+    /// A process stands still between two steps of the election, which are over in a moment.
+    fn freeze_in_between(&mut self) {
+        for place in 0..MACHINES {
+            let Some(life) = &self.machines[place].life else { continue };
+            let is_between = matches!(life.cluster.snapshot().role, Role::Candidate | Role::Yielding);
+            if is_between && !self.machines[place].switch.is_frozen() && self.rng.u8(..8) == 0 {
+                let lasts = Duration::from_millis(self.rng.u64(100..LONGEST));
+                self.happens("freeze in between", &format!("r{place}"), lasts);
+                self.freeze(place, lasts);
+            }
         }
     }
 

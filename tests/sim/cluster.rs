@@ -322,7 +322,7 @@ impl Fleet {
                 self.start_later(place);
             }
         }
-        self.undo_what_is_due().await;
+        self.undo_what_is_due();
         while let Some(called) = self.calls.try_join_next() {
             self.judge(called.unwrap());
         }
@@ -374,7 +374,8 @@ fn run(seed: u64) -> Run {
         let mut counts = fleet.knowledge.counts.clone();
         counts.extend(fleet.effects.counts());
         counts.insert("head told", fleet.heard.lock().unwrap().total);
-        let lines = std::mem::take(&mut *fleet.trace.lines.lock().unwrap());
+        let mut lines = std::mem::take(&mut *fleet.trace.lines.lock().unwrap());
+        lines.append(&mut fleet.knowledge.calls);
         (lines, counts)
     })
 }

@@ -30,6 +30,8 @@ pub struct Knowledge {
     buckets: BTreeMap<u64, u64>,
     newest: BTreeMap<u64, u64>,
     views: BTreeMap<u64, Arc<View>>,
+    /// The number of the view that the store has.
+    stored_view: Option<u64>,
     leader: Option<(usize, u64)>,
     /// Since when each replica takes part, in its own words.
     well_since: [Option<Instant>; MACHINES],
@@ -40,6 +42,8 @@ pub struct Knowledge {
     /// The height that all must know.
     floor: u64,
     pub counts: BTreeMap<&'static str, u64>,
+    /// What came of each call.
+    pub calls: Vec<String>,
 }
 
 impl Knowledge {
@@ -49,6 +53,7 @@ impl Knowledge {
             buckets: BTreeMap::new(),
             newest: BTreeMap::new(),
             views: BTreeMap::new(),
+            stored_view: None,
             leader: None,
             well_since: [None; MACHINES],
             store_away_until: [start; MACHINES],
@@ -56,6 +61,7 @@ impl Knowledge {
             shown: Vec::new(),
             floor: 0,
             counts: BTreeMap::new(),
+            calls: Vec::new(),
         }
     }
 
@@ -127,12 +133,14 @@ impl Fleet {
         self.spread_heights();
     }
 
-    /// Which bucket gave which term.
+    /// Which bucket gave which term, and which view it has.
     fn look_at_the_store(&mut self) {
         let Some(Ok(listing)) = self.observer.list(&Prefix::ALL).now_or_never() else {
             return self.trace.fail("the observer does not see the store");
         };
         let bucket = listing.incarnation.created().as_nanos();
+        let view = listing.entries.iter().find(|entry| entry.key.as_str() == "view");
+        self.knowledge.stored_view = view.map(|entry| entry.revision.get());
         let Some(entry) = listing.entries.iter().find(|entry| entry.key.as_str() == "leader") else { return };
         if let Ok(lease) = decode::<Lease>("leader", &entry.value, Incarnation(bucket)) {
             let term = lease.term_at(steadfast::domain::fleet::StoreRevision(entry.revision.get()));
@@ -246,6 +254,7 @@ impl Fleet {
     pub(super) fn judge(&mut self, called: Called) {
         let Called { door, asked, answered, floor, outcome } = called;
         let place = door.place;
+        self.knowledge.calls.push(format!("{:?} r{place} {:?} {outcome:?}", asked - self.start, answered - asked));
         let is_running = self.is_running(door);
         let is_well = is_running && self.is_ready(place, asked) && self.has_nodes(place, asked);
         if is_well && answered - asked > CALL_LIMIT {
@@ -284,7 +293,7 @@ impl Fleet {
         self.knowledge.leader
     }
 
-    /// Whether all replicas run, are members of one view, and one leads.
+    /// Whether all replicas run, are members of the one view that the store has, and one leads.
     pub(super) fn agrees(&self) -> bool {
         let lives: Vec<&Life> = self.machines.iter().filter_map(|machine| machine.running()).collect();
         let snapshots: Vec<_> = lives.iter().map(|life| life.cluster.snapshot()).collect();
@@ -295,7 +304,9 @@ impl Fleet {
             let state = view.state_of(&snapshot.replica, snapshot.epoch?)?;
             (own == view && state == MemberState::Active).then_some(())
         };
-        let is_full = first.as_ref().is_some_and(|(_, view)| view.members.len() == MACHINES);
+        let is_full = first.as_ref().is_some_and(|(number, view)| {
+            view.members.len() == MACHINES && Some(number.0) == self.knowledge.stored_view
+        });
         snapshots.len() == MACHINES
             && is_full
             && snapshots.iter().all(|snapshot| is_member(snapshot).is_some())

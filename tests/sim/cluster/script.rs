@@ -199,7 +199,7 @@ impl Fleet {
         self.undo_after(after, Undo::Start(place));
     }
 
-    pub(super) async fn undo_what_is_due(&mut self) {
+    pub(super) fn undo_what_is_due(&mut self) {
         while let Some(due) = self.undo.first_entry().filter(|due| due.key().0 <= Instant::now()) {
             let undo = due.remove();
             self.undo(undo);

@@ -40,7 +40,7 @@ pub use self::{file_watch::FileWatch, outbox::OpenStore, start_error::StartError
 use crate::domain::duration::millis;
 use crate::{
     cluster::{
-        Cluster, ConnectHook, OpenStore as OpenCluster, Running as RunningCluster, connect_hook,
+        Cluster, ConnectHook, OpenStore as OpenCluster, RunTask, Running as RunningCluster, connect_hook,
         moment::{Clock as Uptime, boot_time},
         open_nats,
     },
@@ -99,6 +99,8 @@ pub struct World {
     pub open_cluster: OpenCluster,
     /// Prepares requests to the hooks of the cluster that are URLs.
     pub connect_hook: ConnectHook,
+    /// Runs the task of the cluster.
+    pub run_cluster: RunTask,
     /// The clock of leases, which runs on while the machine sleeps.
     pub uptime: Uptime,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
@@ -127,6 +129,7 @@ impl World {
             connect: Arc::new(connect),
             open_cluster: Arc::new(|settings| open_nats(settings, RandomState::new().hash_one(0))),
             connect_hook: Arc::new(connect_hook),
+            run_cluster: Arc::new(|task| task),
             uptime: Arc::new(boot_time),
             threads: Some(threads),
             descriptors: None,

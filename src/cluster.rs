@@ -34,6 +34,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -77,6 +78,10 @@ pub struct Local {
     pub verdicts: Vec<NodeVerdict>,
 }
 
+/// Runs the task of a replica. A simulation lets the task stand still, as a process does that is
+/// stopped.
+pub type RunTask = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// The means of a replica.
 #[derive(Clone)]
 pub struct Tools {
@@ -84,6 +89,8 @@ pub struct Tools {
     pub open: OpenStore,
     /// Prepares the requests of hooks.
     pub connect_hook: ConnectHook,
+    /// Runs the replica's task.
+    pub run_task: RunTask,
     /// The replica's clock.
     pub clock: Clock,
     /// A number that no other process has.
@@ -182,13 +189,14 @@ impl Running {
         let (commands, received) = mpsc::channel(COMMANDS);
         let (tell_first, first) = oneshot::channel();
         let failed = (cluster.clone(), tools.exit.clone(), tools.broken.clone());
+        let run_task = tools.run_task.clone();
         let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights), received, tell_first);
         let mut work = JoinSet::new();
-        work.spawn(async move {
+        work.spawn(run_task(Box::pin(async move {
             if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
                 Driver::new(connected, epoch_file).run().await;
             }
-        });
+        })));
         let mut task = JoinSet::new();
         // Dropping the task ends the work.
         task.spawn(async move {
@@ -288,6 +296,7 @@ mod tests {
                     Box::pin(async move { Ok(store) })
                 }),
                 connect_hook: Arc::new(connect_hook),
+                run_task: Arc::new(|task| task),
                 clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
                 seed: 1,
                 local: Arc::new(move || match failing.load(SeqCst) {
@@ -326,6 +335,7 @@ mod tests {
                 Box::pin(async move { outcome })
             }),
             connect_hook: Arc::new(connect_hook),
+            run_task: Arc::new(|task| task),
             clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
             seed: 1,
             local: Arc::new(Local::default),

@@ -53,6 +53,7 @@ pub(super) fn start(
     let tools = Tools {
         open: world.open_cluster.clone(),
         connect_hook: world.connect_hook.clone(),
+        run_task: world.run_cluster.clone(),
         clock: world.uptime.clone(),
         seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
         local: Arc::new(move || local(&site.load())),

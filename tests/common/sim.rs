@@ -83,6 +83,7 @@ impl Net {
             connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             open_cluster: Arc::new(move |settings| open_nats(settings, dawn)),
             connect_hook: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            run_cluster: Arc::new(|task| task),
             uptime: uptime(start),
             threads: None,
             descriptors: None,

@@ -11,6 +11,7 @@
 
 mod checks;
 mod clients;
+mod detached;
 mod effects;
 mod machine;
 mod script;
@@ -42,6 +43,7 @@ use tokio::{
 use self::{
     checks::Knowledge,
     clients::{Called, Doors, Heard, subscriber},
+    detached::Detached,
     effects::{Effects, Endpoint},
     machine::{Life, Machine, Switch, TRUE_RATE, Way},
     script::Undo,
@@ -257,10 +259,11 @@ impl Fleet {
             listen: Arc::new(way),
             names: Arc::new(Names::new(self.net.clone())),
             open_cluster: Arc::new(move |settings| {
-                let store = Arc::new(memory.client(settings.replica.as_str())) as Arc<dyn Store>;
+                let store = Arc::new(Detached(memory.client(settings.replica.as_str()))) as Arc<dyn Store>;
                 Box::pin(async move { Ok(store) })
             }),
             connect_hook: Arc::new(move |_| Ok(endpoint.clone())),
+            run_cluster: switch.run_task(),
             uptime: switch.clock(),
             ..self.net.world(wall, self.start)
         };
@@ -287,7 +290,6 @@ impl Fleet {
         sleep(Duration::from_millis(1)).await;
         self.effects.dies(place);
         self.machines[place].switch.thaw();
-        self.store.thaw(&format!("r{place}"));
     }
 
     /// A process ends in order, as by SIGTERM.

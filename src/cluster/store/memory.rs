@@ -100,17 +100,6 @@ impl Memory {
         });
     }
 
-    /// Stops a client, as a process that is frozen: a call that is on its way comes to the server,
-    /// and all that is for the client waits for [`Memory::thaw`].
-    pub fn freeze(&self, client: &str) {
-        self.change(|server| server.client(client).is_frozen = true);
-    }
-
-    /// Ends [`Memory::freeze`].
-    pub fn thaw(&self, client: &str) {
-        self.change(|server| server.client(client).is_frozen = false);
-    }
-
     /// Gives a fault to the client's next write that has none yet.
     pub fn inject(&self, client: &str, fault: Fault) {
         self.change(|server| server.client(client).next.push_back(fault));
@@ -197,13 +186,6 @@ pub struct MemoryStore {
 
 impl MemoryStore {
     async fn write(&self, write: Write) -> Result<Revision, WriteError> {
-        self.thawed().await;
-        let outcome = self.send(write).await;
-        self.thawed().await;
-        outcome
-    }
-
-    async fn send(&self, write: Write) -> Result<Revision, WriteError> {
         if write.length() > MAX_VALUE {
             let text = format!("the value has {} bytes, of {MAX_VALUE} at most", write.length());
             return Err(WriteError::Malformed(text));
@@ -235,15 +217,6 @@ impl MemoryStore {
         }
     }
 
-    /// Waits while the client is frozen.
-    async fn thawed(&self) {
-        let mut changed = self.memory.changed.subscribe();
-        while self.memory.lock().is_frozen(&self.name) {
-            // The sender is in `memory`.
-            let _ = changed.changed().await;
-        }
-    }
-
     fn reach(&self) -> Reach {
         self.memory.lock().reach(&self.name)
     }
@@ -255,13 +228,6 @@ impl MemoryStore {
     }
 
     async fn ask<T>(&self, question: impl FnOnce(&Server) -> T + Send) -> Result<T, ReadError> {
-        self.thawed().await;
-        let outcome = self.exchange(question).await;
-        self.thawed().await;
-        outcome
-    }
-
-    async fn exchange<T>(&self, question: impl FnOnce(&Server) -> T + Send) -> Result<T, ReadError> {
         let Fate { before, outcome, after } = self.memory.lock().read_fate(&self.name);
         pause(before).await;
         let answer = {

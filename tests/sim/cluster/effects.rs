@@ -41,7 +41,7 @@ struct State {
 
 impl State {
     /// Why a hook must not begin.
-    fn wrong(&mut self, (place, life): (usize, u64), event: &str, term: u64, is_late: bool) -> Option<String> {
+    fn wrong(&mut self, (place, life): (usize, u64), event: &str, term: u64) -> Option<String> {
         let own = &self.machines[place];
         if own.life != life {
             return Some("the process is dead".to_owned());
@@ -61,7 +61,7 @@ impl State {
         if self.done.contains_key(&("fence".to_owned(), term)) {
             return Some("it was fenced".to_owned());
         }
-        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != place && !is_late);
+        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != place);
         let mut unfenced = others.filter(|(_, of)| !of.is_excused && (of.leads.is_some() || of.runs.is_some()));
         unfenced.next().map(|(other, of)| format!("r{other} is not fenced: {:?}, {:?}", of.leads, of.runs))
     }
@@ -128,10 +128,10 @@ impl Effects {
     }
 
     /// A hook begins. Returns how long it takes, and whether it succeeds.
-    fn begin(&self, (place, life): (usize, u64), event: &str, term: u64, is_late: bool) -> (Duration, bool) {
+    fn begin(&self, (place, life): (usize, u64), event: &str, term: u64) -> (Duration, bool) {
         self.trace.note(format!("r{place} begins on_{event} of term {term}"));
         let state = &mut *self.state.lock().unwrap();
-        if let Some(wrong) = state.wrong((place, life), event, term, is_late) {
+        if let Some(wrong) = state.wrong((place, life), event, term) {
             self.trace.fail(&format!("r{place}, on_{event} of term {term}: {wrong}"));
         }
         if event == "lead" {
@@ -194,16 +194,12 @@ impl Post for Endpoint {
         let event = body["event"].as_str().unwrap().to_owned();
         let term = body["term"].as_u64().unwrap();
         Box::pin(async move {
-            // The process stood still between the look at the lease and the connection.
-            let is_late = self.switch.is_frozen();
-            self.switch.open(None).await;
-            if event == "lead" && !is_late {
+            if event == "lead" {
                 self.check_lease(term);
             }
-            let (takes, is_ok) = self.effects.begin((self.place, self.life), &event, term, is_late);
+            let (takes, is_ok) = self.effects.begin((self.place, self.life), &event, term);
             let mut run = Run { endpoint: self, event, outcome: None };
             sleep(takes).await;
-            self.switch.open(None).await;
             run.outcome = Some(is_ok);
             let status = if is_ok { StatusCode::NO_CONTENT } else { StatusCode::INTERNAL_SERVER_ERROR };
             Ok(Answer { status, retry_after: None })

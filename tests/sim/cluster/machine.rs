@@ -1,9 +1,10 @@
 //! A machine on which one replica runs: its ways to nodes and clients, its clock, and a switch that
 //! stops the process.
 //!
-//! The tasks of all replicas share one runtime, so a frozen process is made out of its parts: its
-//! clock of leases stands, and no byte and no answer of the store comes in or goes out. Timers of
-//! the runtime go on; on a real machine they are all due when the process wakes.
+//! The tasks of all replicas share one runtime, so a frozen process is made out of its parts: the
+//! task of the cluster is not run, and no byte comes in or goes out. A request to the store that has
+//! left arrives. When the process wakes, all answers and timers are there at once, and the clock has
+//! gone on.
 
 use std::{
     collections::BTreeSet,
@@ -12,14 +13,14 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use futures_util::FutureExt;
 use steadfast::{
     app::App,
     cluster::{
-        Cluster,
+        Cluster, RunTask,
         moment::{Clock, Moment},
     },
     domain::{address::Address, client::Peer},
@@ -45,20 +46,20 @@ struct State {
     /// The clock's start, and how many ten-thousandths of a millisecond it counts in a tenth.
     offset: u64,
     rate: u64,
-    frozen_at: Option<Instant>,
+    is_frozen: bool,
     /// Ports of nodes that are cut off in silence.
     cut: BTreeSet<u16>,
     wakers: Vec<Waker>,
 }
 
 impl State {
-    fn moment(&self, at: Instant) -> Moment {
-        let passed = u64::try_from(at.duration_since(self.start).as_millis()).unwrap();
+    fn now(&self) -> Moment {
+        let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap();
         Moment(self.offset + passed * self.rate / TRUE_RATE)
     }
 
     fn blocks(&self, port: Option<u16>) -> bool {
-        self.frozen_at.is_some() || port.is_some_and(|port| self.cut.contains(&port))
+        self.is_frozen || port.is_some_and(|port| self.cut.contains(&port))
     }
 }
 
@@ -66,33 +67,41 @@ impl Switch {
     /// A machine whose clock began at `offset` and runs at `rate`.
     pub fn new(start: Instant, offset: u64, rate: u64) -> Self {
         let (cut, wakers) = (BTreeSet::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { start, offset, rate, frozen_at: None, cut, wakers })))
-    }
-
-    /// The clock as the process sees it.
-    pub fn clock(&self) -> Clock {
-        let state = self.0.clone();
-        Arc::new(move || {
-            let state = state.lock().unwrap();
-            state.moment(state.frozen_at.unwrap_or_else(Instant::now))
-        })
+        Self(Arc::new(Mutex::new(State { start, offset, rate, is_frozen: false, cut, wakers })))
     }
 
     /// The machine's clock, which runs on while the process stands still.
+    pub fn clock(&self) -> Clock {
+        let switch = self.clone();
+        Arc::new(move || switch.now())
+    }
+
     pub fn now(&self) -> Moment {
-        self.0.lock().unwrap().moment(Instant::now())
+        self.0.lock().unwrap().now()
+    }
+
+    /// Runs a task of the process, but while the process stands still.
+    pub fn run_task(&self) -> RunTask {
+        let switch = self.clone();
+        Arc::new(move |mut task| {
+            let switch = switch.clone();
+            Box::pin(poll_fn(move |cx| {
+                ready!(switch.poll_open(None, cx));
+                task.as_mut().poll(cx)
+            }))
+        })
     }
 
     pub fn is_frozen(&self) -> bool {
-        self.0.lock().unwrap().frozen_at.is_some()
+        self.0.lock().unwrap().is_frozen
     }
 
     pub fn freeze(&self) {
-        self.change(|state| state.frozen_at = Some(Instant::now()));
+        self.change(|state| state.is_frozen = true);
     }
 
     pub fn thaw(&self) {
-        self.change(|state| state.frozen_at = None);
+        self.change(|state| state.is_frozen = false);
     }
 
     /// Cuts the machine off from the node at this port.
@@ -265,14 +274,14 @@ impl Io for Gated {}
 
 impl AsyncRead for Gated {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.switch.poll_open(self.port, cx));
+        ready!(self.switch.poll_open(self.port, cx));
         Pin::new(&mut self.inner).poll_read(cx, into)
     }
 }
 
 impl AsyncWrite for Gated {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.switch.poll_open(self.port, cx));
+        ready!(self.switch.poll_open(self.port, cx));
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 

@@ -152,7 +152,6 @@ impl Fleet {
             life.was_frozen = true;
         }
         self.machines[place].switch.freeze();
-        self.store.freeze(&format!("r{place}"));
         self.effects.stands_still(place);
         self.undo_after(lasts, Undo::Thaw(place));
     }
@@ -213,7 +212,6 @@ impl Fleet {
                 self.machines[place].switch.thaw();
                 // The gate is asked before any task of the process has run.
                 self.check();
-                self.store.thaw(&format!("r{place}"));
             }
             Undo::HealStore(place) => self.store.heal(&format!("r{place}")),
             Undo::CalmStore(place) => self.store.set_chances(&format!("r{place}"), self.usual_chances()),

@@ -77,8 +77,6 @@ impl Fate {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client {
     pub(super) reach: Reach,
-    /// The client's process stands still.
-    pub(super) is_frozen: bool,
     pub(super) next: VecDeque<Fault>,
     pub(super) chances: Chances,
     pub(super) lost_messages: u32,

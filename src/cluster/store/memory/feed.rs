@@ -12,7 +12,7 @@ use super::{
     super::{Event, Prefix, copy::Copy, watch::Feed},
     Memory,
     bucket::Message,
-    fault::{Client, Reach},
+    fault::Reach,
 };
 
 pub(super) struct MemoryFeed {
@@ -47,8 +47,8 @@ impl MemoryFeed {
         let server = &mut *server;
         let queue = server.queues.get_mut(&self.queue).expect("the queue ends with its feed");
         let far = now + self.memory.settings.relist;
-        let is_open = |client: &Client| client.reach == Reach::Open && !client.is_frozen;
-        if !server.clients.get(&queue.client).is_none_or(is_open) {
+        let reach = server.clients.get(&queue.client).map(|client| client.reach);
+        if reach.unwrap_or_default() != Reach::Open {
             return next_change.map_or(far, |change| change.min(far));
         }
         if queue.must_list || now >= self.next_listing {

@@ -69,10 +69,6 @@ impl Server {
         self.clients.get(client).map(|client| client.reach).unwrap_or_default()
     }
 
-    pub(super) fn is_frozen(&self, client: &str) -> bool {
-        self.clients.get(client).is_some_and(|client| client.is_frozen)
-    }
-
     pub(super) fn write_fate(&mut self, client: &str) -> Fate {
         self.clients.entry(client.to_owned()).or_default().write_fate(&mut self.rng)
     }

@@ -56,28 +56,6 @@ async fn late_write_is_applied_after_the_answer() {
     assert_eq!(began.elapsed(), Duration::from_secs(7), "two of nine had passed");
 }
 
-/// A frozen client hears nothing, and its call that is on its way is made.
-#[tokio::test(start_paused = true)]
-async fn a_frozen_client_hears_all_when_it_wakes() {
-    let memory = Memory::new(Settings::default());
-    let (store, other) = (memory.client("a"), memory.client("b"));
-    let mut watch = store.watch(&Prefix::ALL);
-    until_synced(&mut watch).await;
-    memory.inject("a", Fault::Delay(Duration::from_secs(1), Duration::from_secs(1)));
-    let key_of_it = key("1");
-    let mut write = store.create(&key_of_it, bytes("x"), None);
-    assert!((&mut write).now_or_never().is_none());
-    memory.freeze("a");
-    let began = Instant::now();
-    assert!(timeout(Duration::from_secs(60), &mut write).await.is_err());
-    assert_eq!(value(&other, "1").await, Some(bytes("x")));
-    assert!(timeout(Duration::from_secs(60), watch.next()).await.is_err());
-    memory.thaw("a");
-    assert!(write.await.is_ok());
-    assert!(matches!(next_news(&mut watch).await, Event::Entry(entry) if entry.value == "x"));
-    assert_eq!(began.elapsed(), Duration::from_secs(120));
-}
-
 #[tokio::test(start_paused = true)]
 async fn late_write_loses_to_a_write_before_it() {
     let memory = Memory::new(Settings::default());

@@ -162,7 +162,8 @@ impl Fleet {
             let Some(life) = &self.machines[place].life else { continue };
             let is_between = matches!(life.cluster.snapshot().role, Role::Candidate | Role::Yielding);
             if is_between && !self.machines[place].switch.is_frozen() && self.rng.u8(..8) == 0 {
-                let lasts = Duration::from_millis(self.rng.u64(100..LONGEST));
+                // Others take over before or after the process wakes.
+                let lasts = self.times.failover.mul_f64(2.0 * self.rng.f64());
                 self.happens("freeze in between", &format!("r{place}"), lasts);
                 self.freeze(place, lasts);
             }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use steadfast::{
     cluster::{Fleet as Verdicts, Snapshot, store::Prefix, store::Store},
+    devnet::Node,
     domain::fleet::{Incarnation, Lease, MemberState, View, decode},
 };
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ pub struct Knowledge {
     well_since: [Option<Instant>; MACHINES],
     store_away_until: [Instant; MACHINES],
     nodes_away_until: [Instant; MACHINES],
+    /// Until then a replica that stood still, and heard no node meanwhile, may leave a node aside.
+    nodes_doubted_until: [Instant; MACHINES],
     /// Heights that clients were shown, and that are no news at the others yet.
     shown: Vec<(Door, Instant, u64)>,
     /// The height that all must know.
@@ -58,6 +61,7 @@ impl Knowledge {
             well_since: [None; MACHINES],
             store_away_until: [start; MACHINES],
             nodes_away_until: [start; MACHINES],
+            nodes_doubted_until: [start; MACHINES],
             shown: Vec::new(),
             floor: 0,
             counts: BTreeMap::new(),
@@ -79,6 +83,12 @@ impl Knowledge {
         for at in (0..MACHINES).filter(|at| place.is_none_or(|place| place == *at)) {
             self.nodes_away_until[at] = self.nodes_away_until[at].max(Instant::now() + lasts);
         }
+    }
+
+    /// A process stands still, and its timers find its nodes silent when it wakes.
+    pub fn nodes_are_doubted(&mut self, place: usize, lasts: Duration) {
+        let until = &mut self.nodes_doubted_until[place];
+        *until = (*until).max(Instant::now() + lasts);
     }
 
     /// The bucket was made anew, and is seen by all after this time.
@@ -226,7 +236,9 @@ impl Fleet {
 
     /// Whether the machine's nodes are good ones since that moment.
     fn has_nodes(&self, place: usize, at: Instant) -> bool {
-        self.knowledge.nodes_away_until[place] <= at && !self.machines[place].switch.is_cut()
+        let is_well = |node: &Arc<Node>| node.active_faults().is_empty();
+        let has_choice = self.knowledge.nodes_doubted_until[place] <= at || self.devnet.nodes().all(is_well);
+        has_choice && self.knowledge.nodes_away_until[place] <= at && !self.machines[place].switch.is_cut()
     }
 
     /// A client asks one of the replicas.

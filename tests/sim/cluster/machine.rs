@@ -14,6 +14,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -47,6 +48,8 @@ struct State {
     offset: u64,
     rate: u64,
     is_frozen: bool,
+    /// When the process last went on.
+    awoke: Instant,
     /// Ports of nodes that are cut off in silence.
     cut: BTreeSet<u16>,
     wakers: Vec<Waker>,
@@ -67,7 +70,7 @@ impl Switch {
     /// A machine whose clock began at `offset` and runs at `rate`.
     pub fn new(start: Instant, offset: u64, rate: u64) -> Self {
         let (cut, wakers) = (BTreeSet::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { start, offset, rate, is_frozen: false, cut, wakers })))
+        Self(Arc::new(Mutex::new(State { start, offset, rate, is_frozen: false, awoke: start, cut, wakers })))
     }
 
     /// The machine's clock, which runs on while the process stands still.
@@ -96,12 +99,18 @@ impl Switch {
         self.0.lock().unwrap().is_frozen
     }
 
+    /// Whether the process has run for so long.
+    pub fn is_awake_for(&self, span: Duration) -> bool {
+        let state = self.0.lock().unwrap();
+        !state.is_frozen && state.awoke.elapsed() >= span
+    }
+
     pub fn freeze(&self) {
         self.change(|state| state.is_frozen = true);
     }
 
     pub fn thaw(&self) {
-        self.change(|state| state.is_frozen = false);
+        self.change(|state| (state.is_frozen, state.awoke) = (false, Instant::now()));
     }
 
     /// Cuts the machine off from the node at this port.

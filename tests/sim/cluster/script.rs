@@ -30,6 +30,8 @@ pub enum Undo {
 
 /// The longest time that a process stands still, or is cut off.
 const LONGEST: u64 = 15_000;
+/// How long a process runs at least until it stands still again between two steps.
+const AWAKE: Duration = Duration::from_secs(1);
 /// How long a node that was away may be left aside.
 const NODES_REST: Duration = Duration::from_secs(15);
 
@@ -152,6 +154,7 @@ impl Fleet {
             life.was_frozen = true;
         }
         self.machines[place].switch.freeze();
+        self.knowledge.nodes_are_doubted(place, lasts + NODES_REST);
         self.effects.stands_still(place);
         self.undo_after(lasts, Undo::Thaw(place));
     }
@@ -161,7 +164,7 @@ impl Fleet {
         for place in 0..MACHINES {
             let Some(life) = &self.machines[place].life else { continue };
             let is_between = matches!(life.cluster.snapshot().role, Role::Candidate | Role::Yielding);
-            if is_between && !self.machines[place].switch.is_frozen() && self.rng.u8(..8) == 0 {
+            if is_between && self.machines[place].switch.is_awake_for(AWAKE) && self.rng.u8(..8) == 0 {
                 // Others take over before or after the process wakes.
                 let lasts = self.times.failover.mul_f64(2.0 * self.rng.f64());
                 self.happens("freeze in between", &format!("r{place}"), lasts);

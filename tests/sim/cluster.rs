@@ -32,7 +32,7 @@ use steadfast::{
             memory::{Chances, Memory, MemoryStore, Settings},
         },
     },
-    devnet::{Devnet, Options},
+    devnet::{Devnet, Fault, Options},
     net::names::Names,
 };
 use tokio::{
@@ -175,6 +175,8 @@ impl Fleet {
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        // A node hears of each block later than the other.
+        devnet.el(rng.usize(..NODES)).set_fault(Fault::late(rng.u64(100..900)));
         let times = if rng.bool() { USUAL } else { SHORT };
         let preferred = (rng.u8(..3) == 0).then_some(0);
         let trace = Trace::new(seed, start);

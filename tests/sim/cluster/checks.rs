@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use steadfast::{
     cluster::{Fleet as Verdicts, Snapshot, store::Prefix, store::Store},
-    devnet::Node,
+    devnet::{Fault, Node},
     domain::fleet::{Incarnation, Lease, MemberState, View, decode},
 };
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::{
     Fleet, MACHINES,
     clients::{Called, Door, Outcome, block_number},
     machine::Life,
+    script::SWITCHED,
 };
 
 /// The time that news of a height has to the other replicas.
@@ -236,7 +237,8 @@ impl Fleet {
 
     /// Whether the machine's nodes are good ones since that moment.
     fn has_nodes(&self, place: usize, at: Instant) -> bool {
-        let is_well = |node: &Arc<Node>| node.active_faults().is_empty();
+        let is_switched = |fault: &Fault| SWITCHED.contains(&&*fault.name());
+        let is_well = |node: &Arc<Node>| !node.active_faults().iter().any(is_switched);
         let has_choice = self.knowledge.nodes_doubted_until[place] <= at || self.devnet.nodes().all(is_well);
         has_choice && self.knowledge.nodes_away_until[place] <= at && !self.machines[place].switch.is_cut()
     }

@@ -86,7 +86,7 @@ impl Effects {
         let machines = (0..machines).map(|_| Standing::default()).collect();
         let rng = Rng::with_seed(seed ^ 0x0400_c5ed);
         let (done, counts) = (BTreeMap::new(), BTreeMap::new());
-        Self { state: Mutex::new(State { rng, is_calm: false, done, machines, counts }), trace, limit }
+        Self { state: Mutex::new(State { rng, is_calm: true, done, machines, counts }), trace, limit }
     }
 
     /// A process begins on a machine: an address that the one before had has fallen with it.
@@ -105,8 +105,9 @@ impl Effects {
         standing.is_excused |= standing.leads.is_some() || standing.runs.is_some();
     }
 
-    pub fn calm(&self) {
-        self.state.lock().unwrap().is_calm = true;
+    /// Hooks fail and hang now and then, or no more.
+    pub fn set_calm(&self, is_calm: bool) {
+        self.state.lock().unwrap().is_calm = is_calm;
     }
 
     /// Whether a promotion has failed at some machine, and none since.

@@ -28,6 +28,8 @@ pub enum Undo {
     Start(usize),
 }
 
+/// The faults of nodes that come and go.
+pub const SWITCHED: [&str; 2] = ["down", "freeze"];
 /// The longest time that a process stands still, or is cut off.
 const LONGEST: u64 = 15_000;
 /// How long a process runs at least until it stands still again between two steps.
@@ -38,6 +40,7 @@ const NODES_REST: Duration = Duration::from_secs(15);
 impl Fleet {
     /// Things go wrong for a while.
     pub(super) async fn trouble(&mut self) {
+        self.effects.set_calm(false);
         let end = Instant::now() + TROUBLE;
         while Instant::now() < end {
             let next = Instant::now() + Duration::from_millis(self.rng.u64(100..4_000));
@@ -220,7 +223,7 @@ impl Fleet {
             Undo::HealStore(place) => self.store.heal(&format!("r{place}")),
             Undo::CalmStore(place) => self.store.set_chances(&format!("r{place}"), self.usual_chances()),
             Undo::HealNodes(place) => self.machines[place].switch.heal(),
-            Undo::MendNode(node) => self.devnet.el(node).clear_faults(),
+            Undo::MendNode(node) => SWITCHED.iter().for_each(|fault| self.devnet.el(node).clear_fault(fault)),
             Undo::Start(place) => {
                 if self.machines[place].life.is_none() && !self.machines[place].is_starting {
                     self.launch(place);
@@ -233,7 +236,7 @@ impl Fleet {
     pub(super) async fn calm_down(&mut self) {
         self.trace.note("calm".to_owned());
         self.is_calm = true;
-        self.effects.calm();
+        self.effects.set_calm(true);
         self.undo.clear();
         for place in 0..MACHINES {
             let ends = [Undo::Thaw(place), Undo::HealStore(place), Undo::CalmStore(place), Undo::HealNodes(place)];

@@ -357,13 +357,13 @@ fn run(seed: u64) -> Run {
         fleet.until("one leads", 2 * fleet.times.failover, Fleet::agrees).await;
         fleet.trouble().await;
         fleet.calm_down().await;
-        fleet.until("all agree on one leader", fleet.recovery(), Fleet::agrees).await;
+        fleet.until("all agree on one leader for long", fleet.recovery(), Fleet::is_settled).await;
         let leader = fleet.leader();
-        let quiet = Instant::now() + 3 * fleet.times.heartbeat;
+        let quiet = Instant::now() + fleet.times.failover;
         while Instant::now() < quiet {
             fleet.step().await;
         }
-        if fleet.leader() != leader {
+        if !fleet.is_settled() || fleet.leader() != leader {
             fleet.trace.fail("the leader changes though all is well");
         }
         fleet.until("the subscriber has the newest head", Duration::from_secs(5), Fleet::is_told_all).await;
@@ -389,13 +389,13 @@ fn run(seed: u64) -> Run {
 fn three_proxies_have_one_leader_whatever_fails() {
     let seeds = seeds(0..SEEDS);
     let runs = seeds.end - seeds.start;
-    let (sums, start) = (Mutex::new(BTreeMap::<&'static str, u64>::new()), std::time::Instant::now());
+    let sums = Mutex::new(BTreeMap::<&'static str, u64>::new());
     each(seeds, run, |(_, counts)| {
         let mut sums = sums.lock().unwrap();
         counts.into_iter().for_each(|(what, count)| *sums.entry(what).or_default() += count);
     });
     let sums = sums.into_inner().unwrap();
-    println!("{runs} runs in {:?}: {sums:?}", start.elapsed());
+    println!("{runs} runs: {sums:?}");
     // Runs in which nothing happens show nothing.
     for (what, at_least) in [("lead", 2), ("height", 200), ("bound height", 50), ("head told", 20), ("freeze", 1)] {
         let count = sums.get(what).copied().unwrap_or_default();
@@ -404,7 +404,7 @@ fn three_proxies_have_one_leader_whatever_fails() {
 }
 
 /// Runs of the test; each is another seed.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 40;
 
 /// R25.
 #[test]

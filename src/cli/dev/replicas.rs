@@ -3,13 +3,13 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::Mutex,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Replica {
     /// With the real addresses.
     config: Config,
     app: Mutex<Option<App>>,
+    /// One switch at a time; closed when the process ends.
+    turn: Semaphore,
 }
 
 impl Replica {
@@ -53,6 +55,15 @@ impl Replica {
     /// Where the operator connects.
     pub(super) fn admin(&self) -> SocketAddr {
         self.config.admin.listen
+    }
+
+    /// The proxy, if it runs.
+    fn app(&self) -> MutexGuard<'_, Option<App>> {
+        self.app.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, String> {
+        self.turn.acquire().await.map_err(|_| "the process ends".to_owned())
     }
 }
 
@@ -80,7 +91,8 @@ impl Fleet {
             let app = app.map_err(|why| name.as_ref().map_or(why.to_string(), |name| format!("{name}: {why}")))?;
             config.listen = app.addresses().to_vec();
             config.admin.listen = app.admin_addr();
-            fleet.replicas.push(Replica { name: name.unwrap_or_default(), config, app: Mutex::new(Some(app)) });
+            let (name, app, turn) = (name.unwrap_or_default(), Mutex::new(Some(app)), Semaphore::new(1));
+            fleet.replicas.push(Replica { name, config, app, turn });
         }
         Ok(fleet)
     }
@@ -99,7 +111,10 @@ impl Fleet {
     pub(super) async fn take(&self) -> Vec<App> {
         let mut apps = Vec::new();
         for replica in &self.replicas {
-            apps.extend(replica.app.lock().await.take());
+            let turn = replica.turn().await;
+            replica.turn.close();
+            apps.extend(replica.app().take());
+            drop(turn);
         }
         apps
     }
@@ -121,7 +136,7 @@ impl Replicas for Fleet {
         Box::pin(async move {
             let mut all = Vec::new();
             for replica in &self.replicas {
-                let app = replica.app.lock().await;
+                let app = replica.app();
                 let leads = app.as_ref().and_then(App::cluster).is_some_and(|cluster| cluster.leads().is_some());
                 all.push(json!({
                     "name": replica.name,
@@ -138,7 +153,10 @@ impl Replicas for Fleet {
     fn kill<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             // Dropped, the proxy has no time for a farewell.
-            drop(self.find(name)?.app.lock().await.take());
+            let replica = self.find(name)?;
+            let _turn = replica.turn().await?;
+            let app = replica.app().take();
+            drop(app);
             tracing::warn!(replica = name, "killed");
             Ok(())
         })
@@ -147,10 +165,10 @@ impl Replicas for Fleet {
     fn start<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let replica = self.find(name)?;
-            let (mut app, begun) = (replica.app.lock().await, Instant::now());
-            while app.is_none() {
+            let (_turn, begun) = (replica.turn().await?, Instant::now());
+            while replica.app().is_none() {
                 match App::start(replica.config.clone(), self.world.clone(), None).await {
-                    Ok(started) => *app = Some(started),
+                    Ok(started) => *replica.app() = Some(started),
                     Err(why) if begun.elapsed() > RELEASE => return Err(format!("{name}: {why}")),
                     Err(_) => sleep(RETRY).await,
                 }

@@ -35,6 +35,8 @@ pub struct Knowledge {
     /// The number of the view that the store has.
     stored_view: Option<u64>,
     leader: Option<(usize, u64)>,
+    /// Since when all agree on this leader.
+    pub agreed: Option<(Instant, (usize, u64))>,
     /// Since when each replica takes part, in its own words.
     well_since: [Option<Instant>; MACHINES],
     store_away_until: [Instant; MACHINES],
@@ -59,6 +61,7 @@ impl Knowledge {
             views: BTreeMap::new(),
             stored_view: None,
             leader: None,
+            agreed: None,
             well_since: [None; MACHINES],
             store_away_until: [start; MACHINES],
             nodes_away_until: [start; MACHINES],
@@ -141,6 +144,9 @@ impl Fleet {
             self.look_at_the_view(place, &snapshot);
         }
         self.look_at_leaders(&leaders);
+        let leader = self.leader().filter(|_| self.agrees());
+        let before = self.knowledge.agreed.filter(|(_, of)| Some(*of) == leader);
+        self.knowledge.agreed = before.or_else(|| Some((Instant::now(), leader?)));
         self.spread_heights();
     }
 
@@ -325,6 +331,16 @@ impl Fleet {
             && is_full
             && snapshots.iter().all(|snapshot| is_member(snapshot).is_some())
             && self.leader().is_some_and(|(leader, _)| self.preferred.is_none_or(|preferred| leader == preferred))
+    }
+
+    /// Whether they agree for so long, since all is calm, that neither a lease nor a hook from
+    /// before can end badly any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.knowledge.agreed.is_some_and(|(since, _)| since.elapsed() > self.settling())
+    }
+
+    pub(super) fn settling(&self) -> Duration {
+        self.times.lease + self.times.hook + self.times.heartbeat
     }
 
     /// Whether the subscriber knows the newest head.

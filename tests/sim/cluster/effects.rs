@@ -110,11 +110,6 @@ impl Effects {
         self.state.lock().unwrap().is_calm = is_calm;
     }
 
-    /// Whether a promotion has failed at some machine, and none since.
-    pub fn has_failed(&self) -> bool {
-        self.state.lock().unwrap().machines.iter().any(|machine| machine.failures > 0)
-    }
-
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.state.lock().unwrap().counts.clone()
     }

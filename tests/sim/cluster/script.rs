@@ -245,14 +245,14 @@ impl Fleet {
             self.store.spare(&format!("r{place}"));
         }
         (0..NODES).for_each(|node| self.undo(Undo::MendNode(node)));
+        self.knowledge.agreed = None;
     }
 
-    /// The longest time from the end of all troubles until one leads and all agree: a new bucket is
-    /// seen, a lease is waited for, and the hooks run; a preferred replica is heard again.
+    /// The longest time from the end of all troubles until all agree on one leader for long: a new
+    /// bucket is seen; a replica whose hook failed lets others lead; a lease is waited for; a
+    /// preferred replica is heard again; and the hooks run.
     pub(super) fn recovery(&self) -> Duration {
-        let humble = if self.effects.has_failed() { 2 * self.times.failover } else { Duration::ZERO };
-        let handing_over = if self.preferred.is_some() { self.times.failover } else { Duration::ZERO };
-        let (hooks, beats) = (2 * self.times.hook, 8 * self.times.heartbeat);
-        RELIST + self.times.failover + self.times.lease + hooks + beats + humble + handing_over
+        let waits = 4 * self.times.failover + self.times.lease + 8 * self.times.heartbeat;
+        RELIST + waits + 3 * self.times.hook + self.settling()
     }
 }

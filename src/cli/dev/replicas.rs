@@ -38,7 +38,7 @@ pub(super) struct Replica {
     /// With the real addresses.
     config: Config,
     app: Mutex<Option<App>>,
-    /// One switch at a time; closed when the process ends.
+    /// Lets switches through, each after the last; closed when the process ends.
     turn: Semaphore,
 }
 

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use steadfast::{
     cluster::{Fleet as Verdicts, Snapshot, store::Prefix, store::Store},
-    devnet::{Fault, Node},
     domain::fleet::{Incarnation, Lease, MemberState, View, decode},
 };
 use tokio::time::Instant;
@@ -14,7 +13,6 @@ use super::{
     Fleet, MACHINES,
     clients::{Called, Door, Outcome, block_number},
     machine::Life,
-    script::SWITCHED,
 };
 
 /// The time that news of a height has to the other replicas.
@@ -41,8 +39,6 @@ pub struct Knowledge {
     well_since: [Option<Instant>; MACHINES],
     store_away_until: [Instant; MACHINES],
     nodes_away_until: [Instant; MACHINES],
-    /// Until then a replica that stood still, and heard no node meanwhile, may leave a node aside.
-    nodes_doubted_until: [Instant; MACHINES],
     /// Heights that clients were shown, and that are no news at the others yet.
     shown: Vec<(Door, Instant, u64)>,
     /// The height that all must know.
@@ -65,7 +61,6 @@ impl Knowledge {
             well_since: [None; MACHINES],
             store_away_until: [start; MACHINES],
             nodes_away_until: [start; MACHINES],
-            nodes_doubted_until: [start; MACHINES],
             shown: Vec::new(),
             floor: 0,
             counts: BTreeMap::new(),
@@ -87,12 +82,6 @@ impl Knowledge {
         for at in (0..MACHINES).filter(|at| place.is_none_or(|place| place == *at)) {
             self.nodes_away_until[at] = self.nodes_away_until[at].max(Instant::now() + lasts);
         }
-    }
-
-    /// A process stands still, and its timers find its nodes silent when it wakes.
-    pub fn nodes_are_doubted(&mut self, place: usize, lasts: Duration) {
-        let until = &mut self.nodes_doubted_until[place];
-        *until = (*until).max(Instant::now() + lasts);
     }
 
     /// The bucket was made anew, and is seen by all after this time.
@@ -243,10 +232,7 @@ impl Fleet {
 
     /// Whether the machine's nodes are good ones since that moment.
     fn has_nodes(&self, place: usize, at: Instant) -> bool {
-        let is_switched = |fault: &Fault| SWITCHED.contains(&&*fault.name());
-        let is_well = |node: &Arc<Node>| !node.active_faults().iter().any(is_switched);
-        let has_choice = self.knowledge.nodes_doubted_until[place] <= at || self.devnet.nodes().all(is_well);
-        has_choice && self.knowledge.nodes_away_until[place] <= at && !self.machines[place].switch.is_cut()
+        self.knowledge.nodes_away_until[place] <= at && !self.machines[place].switch.is_cut()
     }
 
     /// A client asks one of the replicas.
@@ -286,8 +272,11 @@ impl Fleet {
                 if let Some(floor) = floor.filter(|_| is_well) {
                     self.knowledge.count("bound height");
                     if height < floor {
-                        self.trace
-                            .fail(&format!("r{place} shows {height} after {floor}, asked {:?} ago", asked.elapsed()));
+                        let asked = asked.elapsed();
+                        self.trace.fail(&format!(
+                            "r{place} shows {height} after {floor}, asked {asked:?} ago: {}",
+                            self.told()
+                        ));
                     }
                 }
                 self.knowledge.shown.push((door, answered, height));
@@ -355,13 +344,31 @@ impl Fleet {
             Some(life) => {
                 let snapshot = life.cluster.snapshot();
                 format!(
-                    "r{place} {:?} {:?} epoch {:?} view {:?} lease {:?} fault {:?}",
-                    snapshot.state, snapshot.role, snapshot.epoch, snapshot.view, snapshot.lease, snapshot.fault
+                    "r{place} {:?} {:?} epoch {:?} view {:?} lease {:?} fault {:?}\n{}",
+                    snapshot.state,
+                    snapshot.role,
+                    snapshot.epoch,
+                    snapshot.view,
+                    snapshot.lease,
+                    snapshot.fault,
+                    heard(&snapshot)
                 )
             }
         };
         self.machines.iter().enumerate().map(of).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The heartbeats that a replica knows, in words.
+fn heard(snapshot: &Snapshot) -> String {
+    let of = |peer: &steadfast::cluster::Peer| {
+        let beat = &peer.heartbeat;
+        let verdicts = beat.verdicts.iter().map(|of| format!("{} {}", of.node.node, of.verdict.as_str()));
+        let (heads, serving) = (&beat.heads, &beat.serving);
+        let verdicts = verdicts.collect::<Vec<_>>().join(", ");
+        format!("  {} seen {:?}: {heads:?} {serving:?} {verdicts}\n", peer.name, peer.seen)
+    };
+    snapshot.peers.iter().map(of).collect()
 }
 
 /// The verdicts of all replicas equal a recount of their changes. Told, if not.

@@ -29,7 +29,7 @@ pub enum Undo {
 }
 
 /// The faults of nodes that come and go.
-pub const SWITCHED: [&str; 2] = ["down", "freeze"];
+const SWITCHED: [&str; 2] = ["down", "freeze"];
 /// The longest time that a process stands still, or is cut off.
 const LONGEST: u64 = 15_000;
 /// How long a process runs at least until it stands still again between two steps.
@@ -157,7 +157,8 @@ impl Fleet {
             life.was_frozen = true;
         }
         self.machines[place].switch.freeze();
-        self.knowledge.nodes_are_doubted(place, lasts + NODES_REST);
+        // Timers of the rest of the proxy go on, and find the nodes silent.
+        self.knowledge.nodes_are_away(Some(place), lasts + NODES_REST);
         self.effects.stands_still(place);
         self.undo_after(lasts, Undo::Thaw(place));
     }

@@ -40,7 +40,11 @@ use self::{
 pub use self::{file_watch::FileWatch, outbox::OpenStore, start_error::StartError};
 use crate::domain::duration::millis;
 use crate::{
-    cluster::{OpenStore as OpenCluster, Running as RunningCluster, open_nats},
+    cluster::{
+        Cluster, ConnectHook, OpenStore as OpenCluster, RunTask, Running as RunningCluster, connect_hook,
+        moment::{Clock as Uptime, boot_time},
+        open_nats,
+    },
     config::{self, Config},
     domain::address::Address,
     door::{
@@ -97,6 +101,12 @@ pub struct World {
     pub connect: Connect,
     /// Opens the store that replicas share.
     pub open_cluster: OpenCluster,
+    /// Prepares requests to the hooks of the cluster that are URLs.
+    pub connect_hook: ConnectHook,
+    /// Runs the task of the cluster.
+    pub run_cluster: RunTask,
+    /// The clock of leases, which runs on while the machine sleeps.
+    pub uptime: Uptime,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
     /// runtime that starts the proxy.
     pub threads: Option<usize>,
@@ -124,6 +134,9 @@ impl World {
             open_store: Arc::new(|settings| Store::open(&settings.dir)),
             connect: Arc::new(connect),
             open_cluster: Arc::new(|settings| open_nats(settings, RandomState::new().hash_one(0))),
+            connect_hook: Arc::new(connect_hook),
+            run_cluster: Arc::new(|task| task),
+            uptime: Arc::new(boot_time),
             threads: Some(threads),
             descriptors: None,
             faults: None,
@@ -351,6 +364,11 @@ impl App {
     /// Where the operator connects.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// This proxy as one of several replicas, if the settings have `[cluster]`.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        Some(self.shared.cluster.as_ref()?.cluster())
     }
 
     /// Begins to read the settings anew and returns at once; the outcome is logged.

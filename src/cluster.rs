@@ -35,6 +35,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -53,6 +54,7 @@ pub use self::{
     connect::{OpenStore, open_nats},
     driver::wishing::{NotWished, Outcome},
     fleet::{Change, Fleet, Seen, Verdicts, counts},
+    hook::{ConnectHook, connect_hook},
     snapshot::{Heights, Leader, Peer, Snapshot},
     wishes::{Progress, Reached, Standing, Wishes, progress},
 };
@@ -81,11 +83,19 @@ pub struct Local {
     pub wishes: Vec<Applied>,
 }
 
+/// Runs the task of a replica. A simulation lets the task stand still, as a process does that is
+/// stopped.
+pub type RunTask = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// The means of a replica.
 #[derive(Clone)]
 pub struct Tools {
     /// Opens the store.
     pub open: OpenStore,
+    /// Prepares the requests of hooks.
+    pub connect_hook: ConnectHook,
+    /// Runs the replica's task.
+    pub run_task: RunTask,
     /// The replica's clock.
     pub clock: Clock,
     /// A number that no other process has.
@@ -190,7 +200,7 @@ impl Running {
     /// # Errors
     /// A hook's settings cannot be used, or another process uses `cluster.dir`.
     pub fn start(settings: &config::Cluster, tools: Tools) -> Result<(Self, FirstAttempt), String> {
-        let Prepared(plan) = Self::prepare(settings)?;
+        let Prepared(plan) = Self::prepare(settings, &tools.connect_hook)?;
         let epoch_file = match &settings.dir {
             Some(dir) => Some(EpochFile::open(dir).map_err(|why| format!("cluster.dir: {why}"))?),
             None => None,
@@ -205,13 +215,14 @@ impl Running {
         let cluster = Cluster { snapshot: snapshot_of, heights, wishes, commands: sender, clock };
         let (tell_first, first) = oneshot::channel();
         let failed = (cluster.clone(), tools.exit.clone(), tools.broken.clone());
+        let run_task = tools.run_task.clone();
         let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights, tell_wishes), received, tell_first);
         let mut work = JoinSet::new();
-        work.spawn(async move {
+        work.spawn(run_task(Box::pin(async move {
             if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
                 Driver::new(connected, epoch_file).run().await;
             }
-        });
+        })));
         let mut task = JoinSet::new();
         // Dropping the task ends the work.
         task.spawn(async move {
@@ -237,8 +248,8 @@ impl Running {
     ///
     /// # Errors
     /// A hook's settings cannot be used.
-    pub fn prepare(settings: &config::Cluster) -> Result<Prepared, String> {
-        let hooks = Hooks::new(settings)?;
+    pub fn prepare(settings: &config::Cluster, connect: &ConnectHook) -> Result<Prepared, String> {
+        let hooks = Hooks::new(settings, connect)?;
         Ok(Prepared(Box::new(Plan { settings: settings.clone(), hooks })))
     }
 
@@ -310,6 +321,8 @@ mod tests {
                     let store = Arc::new(store.client("r1")) as Arc<dyn Store>;
                     Box::pin(async move { Ok(store) })
                 }),
+                connect_hook: Arc::new(connect_hook),
+                run_task: Arc::new(|task| task),
                 clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
                 seed: 1,
                 local: Arc::new(move || match failing.load(SeqCst) {
@@ -323,7 +336,8 @@ mod tests {
             let (running, _) = Running::start(&settings, tools).unwrap();
             assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
             let settings = config::Cluster { on_hook_timeout: Duration::from_secs(60), ..settings.clone() };
-            running.reload(Running::prepare(&settings).unwrap()).await;
+            let connect: ConnectHook = Arc::new(connect_hook);
+            running.reload(Running::prepare(&settings, &connect).unwrap()).await;
             assert_eq!(running.hook_timeout(), settings.on_hook_timeout);
             sleep(Duration::from_secs(30)).await;
             assert_eq!((running.cluster().leads().is_some(), is_broken.load(SeqCst)), (leads, !leads));
@@ -346,6 +360,8 @@ mod tests {
                 let outcome = error.lock().unwrap().clone().map_or(Ok(store), Err);
                 Box::pin(async move { outcome })
             }),
+            connect_hook: Arc::new(connect_hook),
+            run_task: Arc::new(|task| task),
             clock: Arc::new(move || Moment(start.elapsed().as_millis() as u64)),
             seed: 1,
             local: Arc::new(Local::default),

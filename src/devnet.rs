@@ -38,7 +38,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -47,6 +47,7 @@ use tokio::task::JoinSet;
 pub use self::{
     block::Block,
     chain::{Chain, ChainError, KEPT_BLOCKS, Reorg, Turn},
+    control::Replicas,
     fault::{Fault, FaultError, Store, is_probe},
     gossip::{Kind as Message, Taken},
     node::{Kind, Node},
@@ -127,6 +128,7 @@ pub struct Devnet {
     consensus: Vec<Arc<Node>>,
     control: Option<SocketAddr>,
     clients: Arc<control::Clients>,
+    replicas: Arc<OnceLock<Arc<dyn Replicas>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -173,19 +175,18 @@ impl Devnet {
         }
         let [execution, consensus] = nodes;
         let (mut control, clients) = (None, Arc::<control::Clients>::default());
+        let replicas = Arc::<OnceLock<Arc<dyn Replicas>>>::default();
         if let Some(addr) = options.control {
             let accept = listen.bind(addr.into()).await?;
             control = Some(at(addr.ip(), &*accept));
             let nodes = execution.iter().chain(&consensus).cloned().collect();
-            tasks.spawn(control::run(
-                Arc::new(control::Control { chain: chain.clone(), nodes, clients: clients.clone() }),
-                accept,
-            ));
+            let (chain, clients, replicas) = (chain.clone(), clients.clone(), replicas.clone());
+            tasks.spawn(control::run(Arc::new(control::Control { chain, nodes, clients, replicas }), accept));
         }
         if let Some(time) = options.block_time.filter(|time| !time.is_zero()) {
             tasks.spawn(chain::beat(chain.clone(), chain.next_slot(time), time));
         }
-        Ok(Self { chain, execution, consensus, control, clients, _tasks: tasks })
+        Ok(Self { chain, execution, consensus, control, clients, replicas, _tasks: tasks })
     }
 
     /// The execution node `index`, from 0.
@@ -227,6 +228,11 @@ impl Devnet {
         let validator = Validator::start(self.chain.clone(), client);
         self.clients.add(name, validator.watch());
         validator
+    }
+
+    /// Has the control server kill and start these proxies. A second call changes nothing.
+    pub fn control_replicas(&self, replicas: Arc<dyn Replicas>) {
+        let _ = self.replicas.set(replicas);
     }
 
     /// Where the control server listens.

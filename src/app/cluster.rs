@@ -10,12 +10,8 @@ use super::{
     StartError, World,
     wishes::{Applier, Outcomes},
 };
-use crate::domain::duration::millis;
 use crate::{
-    cluster::{
-        FirstAttempt, Local, Prepared, Running, Tools,
-        moment::{Clock, Moment, boot_time},
-    },
+    cluster::{FirstAttempt, Local, Prepared, Running, Tools},
     config::Config,
     domain::fleet::{LayerWord, NetworkName, NodeName, NodeRef, NodeVerdict, ReplicaName, ServedHead, ServingNode},
     door::site::{Served, Site},
@@ -66,7 +62,9 @@ pub(super) fn start(
     let told = outcomes.clone();
     let tools = Tools {
         open: world.open_cluster.clone(),
-        clock: clock(world),
+        connect_hook: world.connect_hook.clone(),
+        run_task: world.run_cluster.clone(),
+        clock: world.uptime.clone(),
         seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
         local: Arc::new(move || local(&pools.load(), &told)),
         is_drained: Arc::new(move || *draining.borrow()),
@@ -107,8 +105,8 @@ pub(super) async fn leave(running: Option<&Running>) {
 ///
 /// # Errors
 /// A hook cannot be used: names the key.
-pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, String> {
-    config.cluster.as_ref().map(Running::prepare).transpose()
+pub(super) fn prepare(config: &Config, world: &World) -> Result<Option<Prepared>, String> {
+    config.cluster.as_ref().map(|settings| Running::prepare(settings, &world.connect_hook)).transpose()
 }
 
 /// Shares the heights that clients are shown with the other replicas, for as long as the networks
@@ -184,15 +182,6 @@ impl Doubts {
         }
         self.known = doubted.into_iter().map(|(replica, height)| (replica.clone(), *height)).collect();
     }
-}
-
-/// The clock of leases; in a simulation the simulated one.
-fn clock(world: &World) -> Clock {
-    if world.threads.is_some() {
-        return Arc::new(boot_time);
-    }
-    let start = Instant::now();
-    Arc::new(move || Moment(millis(start.elapsed())))
 }
 
 /// The part of a heartbeat that the pools know, and the outcomes of wishes.

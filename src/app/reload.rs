@@ -109,7 +109,7 @@ impl Reloading {
             return Err(needs_restart(&needing_restart));
         }
         let found = self.written.dns.looked_up(&config).await;
-        let replica = cluster::prepare(&config)?;
+        let replica = cluster::prepare(&config, &self.shared.world)?;
         let changed = self.use_nodes_of(&config, &found).await?;
         if let (Some(running), Some(replica)) = (&self.shared.cluster, replica) {
             running.reload(replica).await;
@@ -151,7 +151,9 @@ impl Reloading {
         let difference = Difference::between(&self.written.config, &config);
         let found = self.written.dns.looked_up(&config).await;
         let refusal = match &*difference.needing_restart {
-            [] => cluster::prepare(&config).err().or_else(|| self.runtime.fault_of(&found.expand(&config))),
+            [] => cluster::prepare(&config, &self.shared.world)
+                .err()
+                .or_else(|| self.runtime.fault_of(&found.expand(&config))),
             keys => Some(needs_restart(keys)),
         };
         let file = self.written.file.as_ref().map(|file| file.path().display().to_string());

@@ -1,4 +1,4 @@
-//! Why the proxy does not start, with advice.
+//! Why the proxy does not start, with advice to the operator.
 
 use std::io;
 

@@ -1,12 +1,13 @@
 //! `steadfast dev`: the newcomer's first minute.
 
+mod folder;
+mod introduction;
+mod replicas;
+
 use std::{
-    fs::{self, DirBuilder},
-    io::{self, ErrorKind},
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
-    os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     thread::available_parallelism,
@@ -16,10 +17,11 @@ use std::{
 use alloy_primitives::Address;
 use clap::Args;
 
+use self::{folder::Folder, introduction::introduce, replicas::Fleet};
 use super::{block_on, conclude, log, run};
 use crate::{
-    app::{App, World},
-    config::{self, Config, Log},
+    app::World,
+    config::{self, Cluster, Config, Log},
     devnet::{Devnet, Fault, Kind, Options, ValidatorClient},
     door::admin::Faults,
     net::{Endpoint, descriptors, system::System},
@@ -28,20 +30,16 @@ use crate::{
 /// Validators that the pretend network has.
 const VALIDATORS: u64 = 64;
 
-/// A transaction for the pretend network, signed with the first key that development tools know,
-/// and the transaction's hash.
-const SIGNED: [&str; 2] = [
-    "0x02f868820539808084773594008252089470997970c51812dc3a010c7d01b50e0d17dc79c80180c080a07ccd7a55ea1adf3e8bc204981871\
-     030b0cda658d0eecb5bf2e110030fff55c8ba0522cfd9865108045f771b22b776647edad0a2e76b1b06ab8b9c6a9b75833097f",
-    "0x6718bce86bdbcc27c503f1249c40bfd5f54a5640f2b39dbf4ae656f64149829a",
-];
-
 /// The pretend network, with the proxy in front.
 #[derive(Args)]
 pub(super) struct Dev {
     /// Execution nodes, and as many consensus nodes; the first of each is the primary.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     nodes: u8,
+    /// Replicas of the proxy, as one cluster. The first has the given ports, each other the ports
+    /// behind those of the replica before.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
     /// Time between blocks: seconds, such as 2 or 0.5, or a duration, such as 500ms.
     #[arg(long, value_name = "TIME", default_value = "2", value_parser = block_time)]
     block_time: Duration,
@@ -107,65 +105,60 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             };
             format!("the pretend network cannot listen: {error} (its control server: {}, --control){hint}", dev.control)
         })?;
-        // An image on a file system that takes no writes has no place for a folder.
-        let kept = Folder::new()
-            .inspect_err(|error| tracing::warn!(%error, "no folder for an outbox can be made: there is no outbox"))
-            .ok();
-        let settings = settings(dev, &devnet, kept.as_ref());
-        let config = Config::parse(&settings, &|_| None).map_err(|errors| errors.to_string())?;
-        let threads = available_parallelism().map_or(1, |threads| threads.get());
-        let world = World { descriptors: descriptors::raise(), faults: Some(faults(&devnet)), ..World::real(threads) };
-        let app = App::start(config, world, None).await.map_err(|error| error.to_string())?;
-        introduce(&devnet, &app, kept.is_some(), dev.validators);
-        let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &app)));
-        signals.until_told(&app).await;
-        let code = signals.see_down(app).await;
-        drop((validators, devnet, kept));
+        let (mut configs, mut folders) = (Vec::new(), Vec::new());
+        for place in 0..dev.replicas {
+            // An image on a file system that takes no writes has no place for a folder.
+            let folder = Folder::new()
+                .inspect_err(|error| tracing::warn!(%error, "no folder for an outbox can be made: there is no outbox"))
+                .ok();
+            configs.push(config(dev, place, &devnet, folder.as_ref())?);
+            folders.push(folder);
+        }
+        // All replicas share what the process has.
+        let replicas = usize::from(dev.replicas);
+        let threads = available_parallelism().map_or(1, |threads| (threads.get() / replicas).max(1));
+        let descriptors = descriptors::raise().map(|descriptors| descriptors / replicas);
+        let world = World { descriptors, faults: Some(faults(&devnet)), ..World::real(threads) };
+        let fleet = Arc::new(Fleet::start(configs, world).await?);
+        if replicas > 1 {
+            devnet.control_replicas(fleet.clone());
+        }
+        introduce(&devnet, &fleet, folders.iter().all(Option::is_some), dev.validators);
+        let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &fleet)));
+        signals.until_end().await;
+        let code = signals.see_down(fleet.take().await).await;
+        drop((validators, devnet, folders));
         Ok::<_, String>(code)
     });
     conclude(served)
 }
 
-/// Names for the folder of the outbox that are tried.
-const NAMES: usize = 100;
-
-/// A folder for the outbox, which goes with the pretend chain: no other has these transactions.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> io::Result<Self> {
-        // In a container the process has the same number after each start, and a process that was
-        // killed left its folder.
-        let names = (0..NAMES).map(|count| format!("steadfast-dev-{}-{count}", std::process::id()));
-        let mut taken = None;
-        for path in names.map(|name| std::env::temp_dir().join(name)) {
-            // A name that somebody else has taken is not used.
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(taken.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
+/// The settings of the replica at this place, or of the only proxy.
+fn config(dev: &Dev, place: u8, devnet: &Devnet, kept: Option<&Folder>) -> Result<Config, String> {
+    let settings = settings([next(dev.listen, place)?, next(dev.admin_listen, place)?], devnet, kept);
+    let mut config = Config::parse(&settings, &|_| None).map_err(|errors| errors.to_string())?;
+    if dev.replicas > 1 {
+        let name = format!("r{}", place + 1).parse().map_err(|wrong| format!("{wrong:?}"))?;
+        let cluster = "dev".parse().map_err(|wrong| format!("{wrong:?}"))?;
+        // No file can say so: a store in memory is shared by the replicas of one process alone.
+        config.cluster = Some(Cluster::in_memory(cluster, name).map_err(|bad| bad.to_string())?);
     }
+    Ok(config)
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let folder = self.0.display();
-        match fs::remove_dir_all(&self.0) {
-            Ok(()) => {
-                tracing::info!(%folder, "the outbox's folder is removed: its transactions go with the pretend chain")
-            }
-            Err(error) => tracing::warn!(%folder, %error, "the outbox's folder is left"),
-        }
-    }
+/// The address with the port that is `place` ports behind; port 0, which is any free one, stays.
+fn next(addr: SocketAddr, place: u8) -> Result<SocketAddr, String> {
+    let port = match addr.port() {
+        0 => 0,
+        port => port.checked_add(place.into()).ok_or_else(|| format!("there is no port {place} behind {addr}"))?,
+    };
+    Ok(SocketAddr::new(addr.ip(), port))
 }
 
-/// The proxy's settings as a file would have them: the first node of each kind is the primary, the
-/// others are backups.
-fn settings(dev: &Dev, devnet: &Devnet, kept: Option<&Folder>) -> String {
-    let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
+/// The settings of a proxy as a file would have them: the first node of each kind is the primary,
+/// the others are backups.
+fn settings([listen, admin]: [SocketAddr; 2], devnet: &Devnet, kept: Option<&Folder>) -> String {
+    let mut text = format!("listen = \"{listen}\"\n[admin]\nlisten = \"{admin}\"\n");
     // Nothing here is worth anything, and wallets and pages that are being written have an origin.
     text.push_str("[cors]\norigins = [\"*\"]\n[ws]\nallow_origins = [\"*\"]\n");
     if let Some(Folder(path)) = kept {
@@ -201,75 +194,19 @@ fn faults(devnet: &Devnet) -> Faults {
     })
 }
 
-/// A validator client that has the proxy for its beacon node.
-fn validators(dev: &Dev, app: &App) -> ValidatorClient {
-    let addr = app.addr();
-    let host = if addr.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { addr.ip() };
+/// A validator client that has the proxy for its beacon node: of several replicas the first that
+/// can be reached.
+fn validators(dev: &Dev, fleet: &Fleet) -> ValidatorClient {
+    let addr = fleet.replicas()[0].clients();
     ValidatorClient {
         name: "pretend-validator".to_owned(),
-        beacon: Endpoint::Tcp { host: host.to_string().into(), port: addr.port() },
-        dial: Arc::new(System),
+        beacon: Endpoint::Tcp { host: addr.ip().to_string().into(), port: addr.port() },
+        dial: Arc::new(fleet.dial()),
         // A step of 37 spreads the validators over the slots in which they vote and propose.
         validators: (0..dev.validators).map(|index| index * 37 % VALIDATORS).collect(),
         keeps_connections: true,
         fee_recipient: Address::repeat_byte(0x11),
     }
-}
-
-fn introduce(devnet: &Devnet, app: &App, keeps: bool, validators: u64) {
-    let control = devnet.control_addr().map_or_else(String::new, |addr| format!("http://{addr}"));
-    let chain = devnet.chain().id();
-    let (addr, admin) = (app.addr(), app.admin_addr());
-    let program = std::env::args().next().unwrap_or_else(|| "steadfast".to_owned());
-    let execution = devnet.nodes().filter(|node| node.kind() == Kind::Execution);
-    let nodes = execution.map(|node| node.name()).collect::<Vec<_>>().join(" ");
-    println!(
-        "A pretend network (chain id {chain}) with the proxy in front of it.
-
-  point a wallet or a script at   http://{addr}   ws://{addr}
-  see what the proxy sees         http://{admin}/ in a browser, or
-                                  {program} status --watch --admin http://{admin}
-                                  http://{admin}/status   http://{admin}/metrics
-
-  call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'
-  follow the beacon chain         curl -N 'http://{addr}/eth/v1/events?topics=head'
-  kill the primary                curl -X POST {control}/nodes/el-1/down
-  and back again                  curl -X POST {control}/nodes/el-1/up
-                                  (`up` ends every fault)
-  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  quota  gzip  forgetful  max-connections/8
-                                  of consensus nodes: el-offline  optimistic  restart  pruned/16  few-blobs  hang-over/METHOD  slow-over/500
-  mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
-"
-    );
-    if keeps {
-        let [raw, hash] = SIGNED;
-        println!(
-            "The proxy keeps a transaction on disk, and sends the transaction until a block has it:
-
-  let every node refuse           for n in {nodes}; do curl -X POST {control}/nodes/$n/refuse/eth_sendRawTransaction; done
-  send                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_sendRawTransaction\",\"params\":[\"{raw}\"]}}'
-  let every node forget           for n in {nodes}; do curl -X POST {control}/nodes/$n/up; curl -X POST {control}/nodes/$n/forgetful; done
-  let every node be well          for n in {nodes}; do curl -X POST {control}/nodes/$n/up; done
-  reorganise out                  curl -X POST {control}/reorg-out/{hash}
-  its life so far                 {program} outbox show {hash} --admin http://{admin}
-"
-        );
-    }
-    if validators > 0 {
-        println!(
-            "A validator client with {validators} of {VALIDATORS} validators votes through the proxy, and proposes their blocks.
-
-  what they earn                  curl -s {control}/validators
-  kill their node                 curl -X POST {control}/nodes/cl-1/down
-  bring it back                   curl -X POST {control}/nodes/cl-1/up
-"
-        );
-    }
-    println!("The nodes themselves:");
-    for node in devnet.nodes() {
-        println!("  {:<8} {}", node.name(), node.http_url());
-    }
-    println!("\nIt runs. Ctrl-C ends it.");
 }
 
 #[cfg(test)]
@@ -297,6 +234,14 @@ mod tests {
         for text in ["0", "0.0", "0.05", "99ms", "3601", "2h", "1000000000000000000000"] {
             assert_eq!(block_time(text), Err("must be from 100ms to an hour".to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_replica_has_the_ports_behind_the_given_ones() {
+        let next = |port: u16, place| next(SocketAddr::from(([127, 0, 0, 1], port)), place);
+        assert_eq!(next(8545, 2).unwrap().port(), 8547);
+        assert_eq!(next(0, 2).unwrap().port(), 0);
+        assert!(next(65_534, 2).unwrap_err().contains("127.0.0.1:65534"));
     }
 
     #[test]

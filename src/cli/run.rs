@@ -1,7 +1,8 @@
 //! `steadfast run`.
 
-use std::{process::ExitCode, sync::Arc, thread::available_parallelism};
+use std::{pin::pin, process::ExitCode, sync::Arc, thread::available_parallelism};
 
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -55,7 +56,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         }
         supervisor.tell(Supervisor::STOPPING);
         info!(reason, "shutting down: letting calls finish; a second signal ends the process at once");
-        Ok::<_, String>(signals.see_down(app).await)
+        Ok::<_, String>(signals.see_down(vec![app]).await)
     });
     conclude(served)
 }
@@ -99,13 +100,20 @@ impl Signals {
         }
     }
 
-    /// Lets calls in flight finish. Another signal to end cuts that short, and sets the exit code.
-    pub(super) async fn see_down(&mut self, app: App) -> ExitCode {
-        let must_end = app.must_end();
+    /// Waits for a signal to end.
+    pub(super) async fn until_end(&mut self) {
+        Self::end(&mut self.terminate, &mut self.interrupt).await;
+    }
+
+    /// Lets calls in flight at these proxies finish. Another signal to end cuts that short, and
+    /// sets the exit code.
+    pub(super) async fn see_down(&mut self, apps: Vec<App>) -> ExitCode {
+        let must_end: FuturesUnordered<_> = apps.iter().map(App::must_end).collect();
+        let mut must_end = pin!(must_end);
         // Dropping a shutdown that is under way ends the proxy at once.
         tokio::select! {
-            () = must_end => ExitCode::FAILURE,
-            () = app.shutdown() => ExitCode::SUCCESS,
+            Some(()) = must_end.next() => ExitCode::FAILURE,
+            _ = join_all(apps.into_iter().map(App::shutdown)) => ExitCode::SUCCESS,
             end = Self::end(&mut self.terminate, &mut self.interrupt) => {
                 warn!(reason = end.name, "ending at once: calls in flight are cut");
                 ExitCode::from(end.code)

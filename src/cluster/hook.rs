@@ -1,7 +1,7 @@
 //! The operator's hooks: a command that is run, or a URL that gets a POST, when this replica
 //! becomes the leader, and when this replica ceases to be the leader.
 
-use std::{process::Stdio, sync::Arc};
+use std::{io, process::Stdio, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -19,6 +19,19 @@ use crate::{
         system,
     },
 };
+
+/// Prepares requests to the URL of a hook.
+pub type ConnectHook = Arc<dyn Fn(&config::Url) -> io::Result<Arc<dyn Post>> + Send + Sync>;
+
+/// Requests to the URL of a hook over the operating system's network.
+///
+/// # Errors
+/// The URL has a host that must not be dialled.
+pub fn connect_hook(url: &config::Url) -> io::Result<Arc<dyn Post>> {
+    // The operator's own network is where load balancers are.
+    let server = Server { url, allow_private: true, ca_file: None };
+    Ok(Arc::new(HttpPost::new(server, system::names())?))
+}
 
 /// The outcome of a hook that did not begin.
 const TOO_LATE: &str = "the lease was over before the hook began";
@@ -43,15 +56,12 @@ impl Hooks {
     ///
     /// # Errors
     /// A URL cannot be used: names the key.
-    pub(super) fn new(settings: &config::Cluster) -> Result<Self, String> {
+    pub(super) fn new(settings: &config::Cluster, connect: &ConnectHook) -> Result<Self, String> {
         let prepare = |key: &str, hook: &Option<config::Hook>| match hook {
             None => Ok(None),
             Some(config::Hook::Command(words)) => Ok(Some(Hook::Command(words.clone().into()))),
             Some(config::Hook::Url(url)) => {
-                // The operator's own network is where load balancers are.
-                let server = Server { url, allow_private: true, ca_file: None };
-                let post = HttpPost::new(server, system::names());
-                post.map(|post| Some(Hook::Url(Arc::new(post)))).map_err(|why| format!("cluster.{key}: {why}"))
+                connect(url).map(|post| Some(Hook::Url(post))).map_err(|why| format!("cluster.{key}: {why}"))
             }
         };
         Ok(Self {
@@ -132,7 +142,8 @@ mod tests {
     fn hooks(lines: &str) -> Hooks {
         let needed = "[cluster]\nname = \"eu\"\nreplica = \"r1\"\nnats = \"nats://a\"\n";
         let text = format!("{needed}{lines}\n[[el.primary]]\nhttp = \"http://a\"\n");
-        Hooks::new(&Config::parse(&text, &|_| None).unwrap().cluster.unwrap()).unwrap()
+        let connect: ConnectHook = Arc::new(connect_hook);
+        Hooks::new(&Config::parse(&text, &|_| None).unwrap().cluster.unwrap(), &connect).unwrap()
     }
 
     /// A37: a command knows the event and the term, and its exit code is its outcome.

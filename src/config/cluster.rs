@@ -30,7 +30,7 @@ pub struct Cluster {
     pub name: ClusterName,
     /// This replica's name, which no other replica has.
     pub replica: ReplicaName,
-    /// The servers of NATS, at least one.
+    /// The servers of NATS; none where the store is in this process's memory.
     pub nats: Vec<NatsUrl>,
     /// A file with the JWT and key of a user of NATS.
     pub credentials: Option<PathBuf>,
@@ -128,6 +128,30 @@ impl fmt::Display for Hook {
 }
 
 impl Cluster {
+    /// A replica whose store is in this process's memory, with the usual times.
+    ///
+    /// # Errors
+    /// The usual times do not fit together.
+    pub fn in_memory(name: ClusterName, replica: ReplicaName) -> Result<Self, BadTiming> {
+        Ok(Self {
+            name,
+            replica,
+            nats: Vec::new(),
+            credentials: None,
+            ca_file: None,
+            dir: None,
+            heartbeat: HEARTBEAT,
+            failure_threshold: FAILURE_THRESHOLD,
+            safety_margin: SAFETY_MARGIN,
+            failover_timeout: FAILOVER_TIMEOUT,
+            timing: Timing::new(HEARTBEAT, FAILURE_THRESHOLD, SAFETY_MARGIN, FAILOVER_TIMEOUT, None)?,
+            preferred: false,
+            on_lead: None,
+            on_fence: None,
+            on_hook_timeout: ON_HOOK_TIMEOUT,
+        })
+    }
+
     /// Reads the table; `None` where the file has none, since the table's presence turns the
     /// cluster on.
     pub(super) fn read_if_set(root: &mut Reader<'_>) -> Option<Self> {

@@ -9,8 +9,10 @@
 //! | `DELETE /nodes/el-1/faults`, `POST /nodes/el-1/up` | clears all faults |
 //! | `DELETE /nodes/el-1/faults/lag` | clears one |
 //! | `POST /nodes/el-1/down`, `POST /nodes/el-1/lag/10` | sets one |
-//! | `POST /nodes/cl-1/restart` | drops its connections and what it was told |
-//! | `GET /validators` | what the validator clients earned |
+//! | `POST /nodes/cl-1/restart` | drops connections and messages of a node |
+//! | `GET /validators` | the earnings of validator clients |
+//! | `GET /replicas` | lists the proxies in front, where there are several |
+//! | `POST /replicas/r1/kill`, `…/start` | ends a replica at once, and starts the replica again |
 //! | `POST /mine`, `POST /mine/3` | mines |
 //! | `POST /miss`, `POST /miss/3` | leaves the next slots empty whose proposers no client has |
 //! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
@@ -19,7 +21,7 @@
 use std::{
     convert::Infallible,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -38,7 +40,7 @@ use super::{
     node::{Kind, Node},
     validator::Earned,
 };
-use crate::net::Accept;
+use crate::net::{Accept, BoxFuture};
 
 /// How long a change of faults waits for the node's socket to follow.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -51,6 +53,25 @@ pub(super) struct Control {
     pub(super) chain: Arc<Chain>,
     pub(super) nodes: Vec<Arc<Node>>,
     pub(super) clients: Arc<Clients>,
+    pub(super) replicas: Arc<OnceLock<Arc<dyn Replicas>>>,
+}
+
+/// The proxies in front of the network.
+pub trait Replicas: Send + Sync + 'static {
+    /// Each replica's name, addresses, and whether the replica runs and leads.
+    fn describe(&self) -> BoxFuture<'_, Value>;
+
+    /// Ends the replica of this name at once, if it runs.
+    ///
+    /// # Errors
+    /// There is no such replica.
+    fn kill<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Starts the replica of this name, unless it runs.
+    ///
+    /// # Errors
+    /// There is no such replica, or the replica does not start.
+    fn start<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// The validator clients that were started, by name.
@@ -132,6 +153,21 @@ impl Control {
         match (method, path) {
             ("GET", []) => Ok(self.describe()),
             ("GET", ["validators"]) => Ok(self.clients.describe()),
+            (_, ["replicas", rest @ ..]) => {
+                let replicas = self.replicas.get().ok_or_else(|| {
+                    Refusal(
+                        StatusCode::NOT_FOUND,
+                        "there is one proxy alone: see `steadfast dev --replicas`".to_owned(),
+                    )
+                })?;
+                match (method, rest) {
+                    ("GET", []) => {}
+                    ("POST", [name, "kill"]) => replicas.kill(name).await.map_err(|why| bad(&why))?,
+                    ("POST", [name, "start"]) => replicas.start(name).await.map_err(|why| bad(&why))?,
+                    _ => return Err(unknown(method, path)),
+                }
+                Ok(replicas.describe().await)
+            }
             ("POST", ["mine", count @ ..]) if count.len() <= 1 => {
                 let count = count.first().map_or(Ok(1), |text| number(text))?;
                 if count > KEPT_BLOCKS as u64 {

@@ -16,7 +16,9 @@ use serde_json::Value;
 use steadfast::{
     app::{App, OpenStore, Source, World},
     cluster::{
-        self, open_nats,
+        self,
+        moment::{Clock, Moment},
+        open_nats,
         store::memory::{self, Memory},
     },
     domain::{address::Address, client::Peer},
@@ -80,6 +82,9 @@ impl Net {
             open_store: self.open_store(),
             connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             open_cluster: Arc::new(move |settings| open_nats(settings, dawn)),
+            connect_hook: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            run_cluster: Arc::new(|task| task),
+            uptime: uptime(start),
             threads: None,
             descriptors: None,
             faults: None,
@@ -165,6 +170,11 @@ impl Net {
     pub fn dialled(&self) -> u64 {
         self.0.lock().unwrap().dialled
     }
+}
+
+/// A clock of leases that goes with the runtime's time.
+fn uptime(start: Instant) -> Clock {
+    Arc::new(move || Moment(u64::try_from(start.elapsed().as_millis()).unwrap()))
 }
 
 impl Dial for Net {
@@ -322,7 +332,8 @@ impl Proxy {
             let client: Arc<dyn cluster::store::Store> = Arc::new(store.client(settings.replica.as_str()));
             Box::pin(async move { Ok(client) }) as _
         });
-        let own = World { dial, listen, names, open_store, open_cluster, ..World::real(1) };
+        let uptime = uptime(Instant::now());
+        let own = World { dial, listen, names, open_store, open_cluster, uptime, ..World::real(1) };
         let world = World { threads: None, descriptors, ..own };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();

@@ -233,6 +233,41 @@ async fn a_promotion_that_is_cut_short_or_fails_is_fenced() {
     let _ = std::fs::remove_file(&file);
 }
 
+/// A6, A28; R2 of the promises: a leader that is stopped past its lease does no leader's work when
+/// it goes on, and says so in its first answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_stopped_wakes_up_fenced() {
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let nats = Nats::start().await;
+    let file = |place: usize| nats.folder.with_extension(format!("stopped-{place}"));
+    let told = |place: usize| std::fs::read_to_string(file(place)).unwrap_or_default();
+    let mut processes = Vec::new();
+    for place in 0..3 {
+        let name = file(place).display().to_string();
+        let hook = |event: &str| format!("on_{event} = [\"/bin/sh\", \"-c\", \"echo {event} >> {name}\"]\n");
+        let hooks = [hook("lead"), hook("fence"), HOOK_TIME.to_owned()].concat();
+        processes.push(Some(Process::start(&nats.settings(place, &node, &hooks), &[]).await));
+    }
+    let leader = leader_within(&processes, FAILOVER + SLACK).await;
+    until("on_lead has run", async || told(leader) == "lead\n").await;
+    let stopped = processes[leader].take().unwrap();
+    stopped.signal("STOP");
+    let next = leader_within(&processes, FAILOVER + SLACK).await;
+    until("the next on_lead has run", async || told(next) == "lead\n").await;
+    assert_eq!(told(leader), "lead\n");
+    stopped.signal("CONT");
+    assert_eq!(stopped.admin_status("/leader").await, Some(503));
+    until("on_fence has run", async || told(leader) == "lead\nfence\n").await;
+    let woke = Instant::now();
+    while woke.elapsed() < FAILOVER {
+        assert_eq!(stopped.admin_status("/leader").await, Some(503));
+        assert_eq!(leaders(&processes).await, [next]);
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((told(leader), told(next)), ("lead\nfence\n".to_owned(), "lead\n".to_owned()));
+    (0..3).for_each(|place| _ = std::fs::remove_file(file(place)));
+}
+
 /// Settings that no wait can mend are refused at the start.
 #[tokio::test]
 async fn credentials_that_are_not_there_are_refused_at_the_start() {

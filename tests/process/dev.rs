@@ -1,5 +1,5 @@
-//! The pretend network as a newcomer runs it: what it prints is what there is, its validators outlive a node, and a
-//! transaction outlives refusals, losses and a reorganisation.
+//! The pretend network as a newcomer runs it: what it prints is what there is, its validators outlive a node, a
+//! transaction outlives refusals, losses and a reorganisation, and calls outlive a replica.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::common::{binary::Binary, client::Client};
+use crate::common::{binary::Binary, client::Client, ports::free_addr};
 
 /// Longer than anything takes here, on a machine that does much else.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -153,4 +153,87 @@ fn dev_says_that_the_outboxs_folder_goes() {
     let line = dev.until_it_says("the outbox's folder is removed: its transactions go with the pretend chain", TIMEOUT);
     assert!(line.contains(&format!("steadfast-dev-{}-", dev.id())), "{line}");
     assert!(dev.wait().success());
+}
+
+/// The replicas as the control server knows them: those that run, and those that lead.
+async fn replicas(line: &str) -> (Vec<String>, Vec<String>) {
+    let all = curl(line).await;
+    let names = |key: &str| {
+        let of = all.as_array().unwrap().iter().filter(|replica| replica[key] == true);
+        of.map(|replica| replica["name"].as_str().unwrap().to_owned()).collect()
+    };
+    (names("runs"), names("leads"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_go_on_while_a_leading_replica_is_killed() {
+    let mut dev = Binary::dev(&["--replicas", "3", "--block-time", "1", "--validators", "64"]);
+    dev.until_it_says("Ctrl-C ends it.", TIMEOUT);
+    let printed = dev.log();
+    let line = |words: &str| printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{printed}"));
+    let leader = async || replicas(line("who leads")).await.1.first().cloned();
+    until("one leads", async || leader().await.is_some()).await;
+    let dead = leader().await.unwrap();
+    let addresses = |name: &str| {
+        let words: Vec<_> = line(&format!("  {name}  ")).split_whitespace().collect();
+        (words[1].to_owned(), words[3].to_owned())
+    };
+    let call = line("  call ");
+    let first = call.split("http://").nth(1).unwrap().split(' ').next().unwrap();
+    let call_at = async |name: &str| {
+        let (url, _) = addresses(name);
+        let height = curl(&call.replace(&format!("http://{first}"), &url)).await["result"].take();
+        assert!(height.is_string(), "{height}");
+    };
+    let all = ["r1", "r2", "r3"];
+    for name in all {
+        call_at(name).await;
+    }
+    curl(&line("kill a replica").replace("/r1/", &format!("/{dead}/"))).await;
+    let others = all.iter().filter(|name| **name != dead).collect::<Vec<_>>();
+    let killed = Instant::now();
+    while leader().await.is_none() {
+        for name in &others {
+            call_at(name).await;
+        }
+        assert!(killed.elapsed() < TIMEOUT, "no other leads");
+    }
+    let next = leader().await.unwrap();
+    assert!(next != dead && replicas(line("who leads")).await.0.len() == 2);
+    curl(&line("bring it back").replace("/r1/", &format!("/{dead}/"))).await;
+    call_at(&dead).await;
+    let (_, admin) = addresses(&dead);
+    let program = env!("CARGO_BIN_EXE_steadfast");
+    let status = async || {
+        let admin = admin.clone();
+        let shown = spawn_blocking(move || {
+            std::process::Command::new(program).args(["status", "--fleet", "--admin", &admin]).output().unwrap()
+        });
+        String::from_utf8(shown.await.unwrap().stdout).unwrap()
+    };
+    until("the replica is a member again", async || status().await.matches("active").count() >= 3).await;
+    assert_eq!(replicas(line("who leads")).await, (all.map(str::to_owned).to_vec(), vec![next]));
+    // The validator client goes to another replica.
+    let votes = async || curl(line("what they earn")).await["pretend-validator"]["votes"]["right"].as_u64().unwrap();
+    curl(line("kill a replica")).await;
+    let before = votes().await;
+    until("votes are right without the first replica", async || votes().await >= before + 16).await;
+    dev.signal("INT");
+    let ended = spawn_blocking(move || dev.wait()).await.unwrap();
+    assert!(ended.success(), "{ended}");
+}
+
+#[test]
+fn a_port_of_a_replica_that_is_taken_is_named() {
+    let (free, taken, _held) = loop {
+        let (free, taken) = (free_addr(), free_addr());
+        if let (1, Ok(held)) = (taken.port() - free.port(), std::net::TcpListener::bind(taken)) {
+            break (free, taken, held);
+        }
+    };
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.args(["dev", "--replicas", "2", "--admin-listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--listen"]);
+    let ended = command.arg(free.to_string()).output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(!ended.status.success() && told.contains(&format!("r2: listen: cannot listen on {taken}")), "{told}");
 }

@@ -61,6 +61,11 @@ impl Process {
         self.binary.log()
     }
 
+    /// Sends the process a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        self.binary.signal(name);
+    }
+
     /// Asks the process to end, as a supervisor does, and waits for that; tells whether it ended well.
     pub fn terminate(&mut self) -> bool {
         self.binary.signal("TERM");

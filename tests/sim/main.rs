@@ -9,6 +9,7 @@
 mod common;
 
 mod calls;
+mod cluster;
 mod events;
 mod filters;
 mod outbox;

@@ -105,6 +105,16 @@ impl Memory {
         self.change(|server| server.client(client).next.push_back(fault));
     }
 
+    /// Takes back the faults that are to come: those of [`Memory::inject`] and of
+    /// [`Memory::lose_messages`].
+    pub fn spare(&self, client: &str) {
+        self.change(|server| {
+            let client = server.client(client);
+            client.next.clear();
+            client.lost_messages = 0;
+        });
+    }
+
     /// Gives faults to the client's writes by chance from now on.
     pub fn set_chances(&self, client: &str, chances: Chances) {
         self.change(|server| server.client(client).chances = chances);

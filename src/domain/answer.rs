@@ -207,6 +207,8 @@ pub enum Blame {
     Caller,
     /// The node: another may answer.
     Node,
+    /// Neither: the node does not offer the method, and did nothing. Another may offer it.
+    Lacking,
     /// Uncertain by one node's word: if a second node says so too, the call is to blame.
     Unknown,
 }
@@ -224,7 +226,7 @@ impl<'a> NodeError<'a> {
 
     /// Whether the call or the node is to blame, as far as the error shows.
     pub fn blame(&self) -> Blame {
-        const OF_THE_NODE: [&str; 46] = [
+        const OF_THE_NODE: [&str; 40] = [
             // Full, for now.
             "txpool is full",
             "transaction pool is full",
@@ -248,14 +250,8 @@ impl<'a> NodeError<'a> {
             "not synced",
             "still syncing",
             "is syncing",
-            // Words for a method that the node does not offer.
-            "method not found",
-            "method does not exist",
-            "does not exist/is not available",
-            "method is not available",
-            "method not available",
+            // Words that may be about a method, a type or an account.
             "not supported",
-            "unsupported method",
             "not whitelisted",
             "not available on",
             "not allowed",
@@ -281,11 +277,42 @@ impl<'a> NodeError<'a> {
         if self.code == 3 || self.says("revert") || self.is_already_known() {
             return Blame::Caller;
         }
+        if self.is_of_a_missing_method() {
+            return Blame::Lacking;
+        }
         match self.code {
-            -32603 | -32601 | -32005..=-32004 | -32002 | -32008 | 429 | 4444 => Blame::Node,
+            -32603 | -32005..=-32004 | -32002 | -32008 | 429 | 4444 => Blame::Node,
             _ if OF_THE_NODE.iter().any(|words| self.says(words)) => Blame::Node,
             _ => Blame::Unknown,
         }
+    }
+
+    /// Whether the node says that it does not offer the method.
+    ///
+    /// | error | of |
+    /// |---|---|
+    /// | -32601, any words | JSON-RPC 2.0: geth and erigon ("the method x does not exist/is not available"), reth, besu and anvil ("Method not found") |
+    /// | -32604, any words | besu ("Method not enabled") |
+    /// | -32600 "… is found but the namespace 'Trace' is disabled for …", earlier "found but the containing module is disabled" | nethermind, for modules that are not in `JsonRpc.EnabledModules` (its issues 3194 and 7802) |
+    /// | -32600 "Unsupported method: x" | gateways of providers |
+    /// | -32004 "Method not supported" | EIP-1474 |
+    fn is_of_a_missing_method(&self) -> bool {
+        const ENDS: [&str; 8] = [
+            "not found",
+            "not exist",
+            "not supported",
+            "not available",
+            "not enabled",
+            "not whitelisted",
+            "is disabled",
+            "unsupported method",
+        ];
+        const OF_THE_PARAMS: [&str; 3] = ["param", "argument", "transaction type"];
+        let is_of_a_method = self.says("method") || self.says("containing module");
+        matches!(self.code, -32601 | -32604)
+            || (is_of_a_method
+                && ENDS.iter().any(|words| self.says(words))
+                && !OF_THE_PARAMS.iter().any(|words| self.says(words)))
     }
 
     /// Whether the node says that its pool or chain has this very transaction already. Words
@@ -452,8 +479,21 @@ mod tests {
             (-32602, "invalid argument 0", Blame::Unknown),
             (-32700, "parse error", Blame::Unknown),
             (-32099, "words that nobody has heard before", Blame::Unknown),
-            (-32601, "the method x does not exist/is not available", Blame::Node),
-            (-32000, "Method x not supported", Blame::Node),
+            (-32601, "the method x does not exist/is not available", Blame::Lacking),
+            (-32601, "", Blame::Lacking),
+            (-32604, "Method not enabled", Blame::Lacking),
+            (-32000, "Method x not supported", Blame::Lacking),
+            (-32600, "Unsupported method: trace_block", Blame::Lacking),
+            (
+                -32600,
+                "The method 'trace_block' is found but the namespace 'Trace' is disabled for http://127.0.0.1:8545.",
+                Blame::Lacking,
+            ),
+            (-32600, "admin_peers found but the containing module is disabled", Blame::Lacking),
+            (-32004, "Method not supported", Blame::Lacking),
+            (-32000, "execution reverted: method not found", Blame::Caller),
+            (-32602, "the tracer is not found: see the method's params", Blame::Unknown),
+            (-32000, "transaction type not supported", Blame::Node),
             (-32602, "eth_getLogs and eth_newFilter are limited to a 10,000 blocks range", Blame::Node),
             (-32000, "block range too large: exceeds maximum of 1024", Blame::Node),
             (-32005, "query returned more than 10000 results", Blame::Node),

@@ -63,6 +63,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "usable": known.verdict.is_usable() && !known.cordoned,
                 "cordoned": known.cordoned,
                 "resting": resting(node, pool.layer),
+                "missing_methods": node.missing_methods.names(Instant::now()),
                 "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
                 "genesis_validators_root": genesis(known.chain.as_ref()),
                 "head": known.head.as_ref().map(|head| head.number),

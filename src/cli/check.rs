@@ -17,6 +17,7 @@ use crate::{
     domain::{address::Address, chain::Chain, layer::Layer},
     metrics::Metrics,
     net::elsewhere::OwnAddresses,
+    outbox::store::try_folder,
     pool::{
         clock,
         health::{Fault, Trouble},
@@ -112,8 +113,17 @@ async fn check(config: &Config) -> Option<Class> {
         let rows: Vec<Vec<String>> = std::iter::once(head).chain(surveys).collect();
         print!("\n{}", table(&rows));
     }
+    let class = class.or(outbox_fault(config));
     println!("{}", if class.is_none() { "all is well" } else { "not all is well" });
     class
+}
+
+/// Tells where the outbox has no folder that can be written.
+fn outbox_fault(config: &Config) -> Option<Class> {
+    let dir = &config.outbox.as_ref()?.dir;
+    let why = try_folder(dir).err()?;
+    println!("outbox.dir: no file can be made in {}: {why}", dir.display());
+    Some(Class::Failing)
 }
 
 async fn check_network(network: &Network, config: &Config, world: &World, metrics: &Arc<Metrics>) -> Vec<Line> {

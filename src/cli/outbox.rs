@@ -128,9 +128,13 @@ pub(super) struct Replay {
     /// Only to this endpoint.
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// As many deliveries at most. [default: 10000, which is the most]
+    /// As many deliveries at most. All of one transaction go together. [default: 10000, which is
+    /// the most]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Go on behind this place, which a replay that reached its limit names.
+    #[arg(long, value_name = "PLACE")]
+    after: Option<String>,
     /// Deliver. Without this flag the deliveries are only counted.
     #[arg(long)]
     yes: bool,
@@ -225,22 +229,32 @@ async fn quarantine(of: &Quarantine) -> Result<String, String> {
         let (done, text) = retry_one(admin, delivery, tenant.as_deref()).await?;
         return Ok(if *json { text } else { shown::retried(&done) });
     }
-    let limit = limit.to_string();
-    let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*limit))];
-    let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await)?;
-    if !retry_all {
-        return Ok(if *json { text } else { shown::quarantine(&list) });
-    }
-    let mut retried = Vec::new();
-    for delivery in list["deliveries"].as_array().into_iter().flatten() {
-        let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
-        match retry_one(admin, id, tenant).await {
-            Ok((done, _)) => retried.push(done),
-            // The deliveries before are under way, and the operator must know.
-            Err(why) => return Err(format!("{}{why}", shown::all_retried(retried, *json))),
+    let (mut after, page) = (after.clone(), limit.to_string());
+    let (mut retried, mut refused) = (Vec::new(), Vec::new());
+    loop {
+        let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*page))];
+        let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await)?;
+        if !retry_all {
+            return Ok(if *json { text } else { shown::quarantine(&list) });
+        }
+        for delivery in list["deliveries"].as_array().into_iter().flatten() {
+            let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
+            match retry_one(admin, id, tenant).await {
+                Ok((done, _)) => retried.push(done),
+                Err(why) => refused.push(why),
+            }
+            if retried.len() >= *limit {
+                break;
+            }
+        }
+        after = list["next"].as_str().map(str::to_owned).filter(|_| retried.len() < *limit);
+        if after.is_none() {
+            break;
         }
     }
-    Ok(shown::all_retried(retried, *json))
+    let told = shown::all_retried(retried, refused.is_empty(), *json);
+    // One that cannot be taken out, as where its endpoint has left the settings, holds up no other.
+    if refused.is_empty() { Ok(told) } else { Err(told + &shown::not_retried(&refused)) }
 }
 
 /// The answer as JSON, with its text.
@@ -252,7 +266,7 @@ async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Resul
 }
 
 async fn replay_of(replay: &Replay) -> Result<String, String> {
-    let Replay { from, network, tenant, endpoint, limit, yes, admin } = replay;
+    let Replay { from, network, tenant, endpoint, limit, after, yes, admin } = replay;
     let (from, limit) = (from.to_string(), limit.map(|limit| limit.to_string()));
     let path = path(
         "/outbox/replay",
@@ -262,6 +276,7 @@ async fn replay_of(replay: &Replay) -> Result<String, String> {
             ("tenant", tenant.as_deref()),
             ("endpoint", endpoint.as_deref()),
             ("limit", limit.as_deref()),
+            ("after", after.as_deref()),
             ("yes", yes.then_some("1")),
         ],
     )?;

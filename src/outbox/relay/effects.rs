@@ -89,7 +89,7 @@ impl Relay {
         let request_id = record.and_then(|record| record.request_id.as_deref());
         let traceparent = record.and_then(|record| record.traceparent.as_deref());
         let Transition { seq, to, block, node, reason, .. } = &transition;
-        let (network, tenant, hash, state) = (&self.network, &id.tenant, &id.hash, to.as_str());
+        let (to, network, tenant, hash, state) = (*to, &self.network, &id.tenant, &id.hash, to.as_str());
         let block = block.map(|block| block.number);
         let node = node.as_deref();
         let reason = reason.as_deref();
@@ -106,6 +106,12 @@ impl Relay {
                 %network, %tenant, %hash, state, seq, block, node, reason, request_id, traceparent,
                 "a transaction changed its state"
             ),
+        }
+        if to == StateName::Mined
+            && let Some(calls) = self.handle.calls()
+        {
+            // Its client hears so: a node that does not have it yet is not believed.
+            calls.pool().announce([id.hash]);
         }
         self.shared.hub.tell(Told { id, transition, accepted_at });
     }

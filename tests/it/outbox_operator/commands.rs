@@ -66,6 +66,47 @@ async fn retry_all_takes_the_first_of_the_limit() {
     }
 }
 
+/// U15: a check finds a folder that the outbox cannot use.
+#[tokio::test]
+async fn a_check_tells_of_a_folder_that_cannot_be_written() {
+    let net = start_devnet(Options { execution: 1, ..Options::default() }).await;
+    let folder = crate::unix_sockets::Folder::new();
+    let file = folder.path("steadfast.toml");
+    for (dir, code) in [(folder.path("deep/er"), 0), (std::path::PathBuf::from("/proc/nope"), 1)] {
+        let settings = nodes([&*net.el(0).http_url()]) + &format!("[outbox]\ndir = {dir:?}\n");
+        std::fs::write(&file, settings).unwrap();
+        let words = ["check", "--config", file.to_str().unwrap()];
+        let (ended, said, _) = crate::operator::process::command(&words).await;
+        assert_eq!(
+            (ended, said.contains("outbox.dir: no file can be made in /proc/nope: ")),
+            (code, code == 1),
+            "{said}"
+        );
+        assert!(!dir.exists(), "a check makes nothing");
+    }
+}
+
+#[tokio::test]
+async fn retry_all_passes_over_deliveries_without_an_endpoint() {
+    let (old, billing) = (Receiver::start(&["tx.accepted"], 410).await, Receiver::start(&["tx.accepted"], 410).await);
+    let of_old = old.settings.replace("\"billing\"", "\"a-old\"");
+    let scene = Scene::new(&(of_old + &billing.settings)).await;
+    for nonce in 0..2 {
+        scene.send(nonce).await;
+    }
+    let waiting =
+        async |scene: &Scene| scene.ask("GET /outbox/quarantine", 200).await["deliveries"].as_array().unwrap().len();
+    until("all are given up", async || waiting(&scene).await == 4).await;
+    billing.status.store(200, std::sync::atomic::Ordering::SeqCst);
+    scene.reload(&billing.settings).await;
+    let (code, told) = steadfast(&scene, &["quarantine", "--retry-all", "--limit", "2"]).await;
+    assert_eq!((code, told.matches("is out of quarantine").count()), (1, 2), "{told}");
+    assert!(told.contains("its endpoint `a-old` is not in the settings"), "{told}");
+    until("those of the endpoint are delivered", async || billing.seen().len() == 4).await;
+    let (code, told) = steadfast(&scene, &["quarantine", "--retry-all"]).await;
+    assert!(code == 1 && told.ends_with("2 deliveries stay in quarantine\n"), "{told}");
+}
+
 #[tokio::test]
 async fn commands_empty_the_quarantine_and_replay() {
     let endpoint = Receiver::start(&["tx.mined"], 410).await;

@@ -12,7 +12,9 @@ mod networks;
 mod outbox;
 mod reload;
 mod spans;
+mod start_error;
 mod watchdog;
+mod wishes;
 mod worker;
 
 use std::{
@@ -33,9 +35,9 @@ use tracing::warn;
 
 use self::{
     build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export,
-    worker::Workers,
+    wishes::Applier, worker::Workers,
 };
-pub use self::{file_watch::FileWatch, outbox::OpenStore};
+pub use self::{file_watch::FileWatch, outbox::OpenStore, start_error::StartError};
 use crate::domain::duration::millis;
 use crate::{
     cluster::{OpenStore as OpenCluster, Running as RunningCluster, open_nats},
@@ -75,6 +77,9 @@ const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 /// Reads the settings anew for a reload.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
+/// Gives the log this level, or without one the level of the settings, or says why that fails.
+pub type SetLog = Arc<dyn Fn(Option<&str>) -> Result<(), String> + Send + Sync>;
+
 /// The proxy's means: network, clock, threads and descriptors.
 #[derive(Clone)]
 pub struct World {
@@ -104,6 +109,8 @@ pub struct World {
     pub file: Option<FileWatch>,
     /// The supervisor of the process, which is told of reloads, and that the process is alive.
     pub supervisor: Arc<Supervisor>,
+    /// Changes the level of the log; `None`: the log has a fixed level.
+    pub set_log: Option<SetLog>,
 }
 
 impl World {
@@ -122,6 +129,7 @@ impl World {
             faults: None,
             file: None,
             supervisor: Arc::default(),
+            set_log: None,
         }
     }
 
@@ -177,65 +185,6 @@ fn since_1970() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Why the proxy does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}: {error}{}", advice(key, address, error))]
-    Listen {
-        /// The key of the address.
-        key: &'static str,
-        /// The address.
-        address: Address,
-        /// Why.
-        error: io::Error,
-    },
-    /// A node cannot be set up.
-    #[error("{0}")]
-    Node(String),
-    /// The outbox cannot be opened.
-    #[error("{0}")]
-    Outbox(String),
-    /// This replica cannot be one of the cluster.
-    #[error("{0}")]
-    Cluster(String),
-    /// A thread cannot be started.
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
-}
-
-/// Advice to the operator about an address that cannot be listened on.
-fn advice(key: &str, address: &Address, error: &io::Error) -> String {
-    if address.path().is_some() {
-        return match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "\nanother Steadfast may run here (see `steadfast status`): give this one another file".to_owned()
-            }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                "\nmay this process write to the folder? Under systemd, RuntimeDirectory= makes one".to_owned()
-            }
-            _ => String::new(),
-        };
-    }
-    match error.kind() {
-        io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
-            unless it is told otherwise, and another Steadfast may run here: `steadfast status` shows a running one. Give \
-            that program another port, or this one with `listen` or --listen"
-            .to_owned(),
-        io::ErrorKind::AddrInUse => format!(
-            "\nanother program has this port: another Steadfast may run here, and `steadfast status --admin {}` shows a \
-            running one. Give this one another port with `admin.listen` or --admin-listen",
-            match address.ip() {
-                Some(addr) if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
-                _ => address.to_string(),
-            }
-        ),
-        io::ErrorKind::AddrNotAvailable => format!("\nthis machine has no such address: see `{key}`"),
-        io::ErrorKind::PermissionDenied => "\nports below 1024 are for privileged processes only".to_owned(),
-        _ => String::new(),
-    }
-}
-
 /// A running proxy. Dropping an `App` ends the proxy at once; [`App::shutdown`] lets calls finish.
 pub struct App {
     addresses: Vec<Address>,
@@ -266,6 +215,8 @@ struct Shared {
     spans: Option<Arc<Spans>>,
     /// This proxy as one of several replicas.
     cluster: Option<Arc<RunningCluster>>,
+    /// Applies the operator's wishes for all replicas.
+    wishes: Option<Arc<Applier>>,
 }
 
 impl App {
@@ -291,8 +242,14 @@ impl App {
         world.dial = Arc::new(Elsewhere::new(world.dial.clone(), world.names.clone(), own.clone()));
         let broken = Arc::new(watch::Sender::new(false));
         let (worker_jobs, jobs) = WorkerJobs::new(world.threads.unwrap_or(1));
-        let deps =
-            Deps { world: &world, metrics: &metrics, memory: &memory, worker_jobs: &worker_jobs, broken: &broken };
+        let deps = Deps {
+            world: &world,
+            metrics: &metrics,
+            memory: &memory,
+            worker_jobs: &worker_jobs,
+            broken: &broken,
+            wishes: None,
+        };
         let mut dns = Followed::new(world.names.clone(), own, metrics.clone());
         dns.adopt(dns.looked_up(&config).await);
         let export = Export::start(&config, &world, &metrics).map_err(StartError::Node)?;
@@ -323,6 +280,7 @@ impl App {
         let started = cluster::start(&config, &world, &site, &metrics, drains, (&must_end, &broken));
         let replica = started?;
         let running = replica.as_ref().map(Started::running);
+        let wishes = replica.as_ref().map(Started::wishes);
         let admin = Admin::new(
             site.clone(),
             metrics.clone(),
@@ -334,7 +292,11 @@ impl App {
         );
         let admin = admin.of_cluster(running.as_ref().map(|running| running.cluster().clone()));
         let spans = export.spans().cloned();
-        let shared = Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans, cluster: running };
+        if let Some(wishes) = &wishes {
+            wishes.take_up().await;
+        }
+        let cluster = running;
+        let shared = Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans, cluster, wishes };
         let shared = Arc::new(shared);
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));
@@ -351,6 +313,9 @@ impl App {
                 shared.metrics.clone(),
                 reloaded,
             ));
+        }
+        if let Some(wishes) = shared.wishes.clone() {
+            background.spawn(wishes.keep_applying(shared.reloaded.subscribe()));
         }
         background.spawn(reload::keep_reloading(shared.clone(), runtime, written, reloads));
         let (alive, ends) = (shared.clone(), closing.subscribe());

@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod dev;
+mod fleet;
 mod generate;
 mod help;
 mod init;
@@ -72,6 +73,9 @@ enum Command {
     Cordon(switch::Node),
     /// Let a cordoned node be used again.
     Uncordon(switch::Node),
+    /// Wish something of all replicas of a cluster: a node out of use, or another level of the log.
+    #[command(subcommand)]
+    Fleet(fleet::Fleet),
     /// Have a running proxy say that it is not ready, so that load balancers send it nothing new;
     /// it serves on.
     Drain(switch::Proxy),
@@ -212,6 +216,7 @@ pub fn main() -> ExitCode {
         Command::Top(top) => top::run(&top),
         Command::Cordon(node) => switch::cordon(&node, true),
         Command::Uncordon(node) => switch::cordon(&node, false),
+        Command::Fleet(fleet) => fleet::run(&fleet),
         Command::Drain(proxy) => switch::drain(&proxy, true),
         Command::Undrain(proxy) => switch::drain(&proxy, false),
         Command::Reload(proxy) => switch::reload(&proxy),

@@ -21,6 +21,7 @@ pub mod membership;
 pub mod moment;
 mod snapshot;
 pub mod store;
+mod wishes;
 #[cfg(test)]
 mod world;
 
@@ -43,21 +44,23 @@ use tracing::{error, warn};
 
 use self::{
     connect::{Connecting, Plan},
-    driver::{Command, Driver},
+    driver::{Command, Driver, wishing::Asked},
     epoch_file::EpochFile,
     hook::Hooks,
     moment::{Clock, Moment},
 };
 pub use self::{
     connect::{OpenStore, open_nats},
+    driver::wishing::{NotWished, Outcome},
     fleet::{Change, Fleet, Seen, Verdicts, counts},
     snapshot::{Heights, Leader, Peer, Snapshot},
+    wishes::{Progress, Reached, Standing, Wishes, progress},
 };
 use crate::{
     config,
     domain::{
         duration::millis,
-        fleet::{NodeVerdict, Role, ServedHead, ServingNode, Term},
+        fleet::{Applied, NodeVerdict, Role, ServedHead, ServingNode, Term, WishKey, WishWord},
     },
     metrics::Metrics,
 };
@@ -74,6 +77,8 @@ pub struct Local {
     pub serving: Vec<ServingNode>,
     /// The verdicts on all nodes.
     pub verdicts: Vec<NodeVerdict>,
+    /// The operator's wishes that were taken up.
+    pub wishes: Vec<Applied>,
 }
 
 /// The means of a replica.
@@ -102,6 +107,8 @@ pub struct Tools {
 pub struct Cluster {
     snapshot: Arc<ArcSwap<Snapshot>>,
     heights: watch::Receiver<Heights>,
+    wishes: watch::Receiver<Wishes>,
+    commands: mpsc::Sender<Command>,
     clock: Clock,
 }
 
@@ -121,6 +128,23 @@ impl Cluster {
     /// The heights that clients of other replicas were shown, and every change of them.
     pub fn heights(&self) -> watch::Receiver<Heights> {
         self.heights.clone()
+    }
+
+    /// The operator's wishes for all replicas, and every change of them.
+    pub fn wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.clone()
+    }
+
+    /// Writes the operator's wish for all replicas; without a `state`, ends the wish.
+    ///
+    /// # Errors
+    /// The store did not take the wish, or may not have.
+    pub async fn wish(&self, key: WishKey, state: Option<WishWord>) -> Result<Outcome, NotWished> {
+        let (answer, outcome) = oneshot::channel();
+        let asked = Asked { key, state, answer };
+        self.commands.send(Command::Wish(asked)).await.map_err(|_| NotWished::Leaving)?;
+        // The task ended during the write.
+        outcome.await.unwrap_or(Err(NotWished::Unknown))
     }
 
     /// This moment, by the clock of the snapshot's moments.
@@ -175,11 +199,13 @@ impl Running {
         let now = (tools.clock)();
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(settings, now)));
         let (tell_heights, heights) = watch::channel(Heights::new());
-        let cluster = Cluster { snapshot: snapshot.clone(), heights, clock: tools.clock.clone() };
+        let (tell_wishes, wishes) = watch::channel(Wishes::default());
         let (commands, received) = mpsc::channel(COMMANDS);
+        let (snapshot_of, clock, sender) = (snapshot.clone(), tools.clock.clone(), commands.clone());
+        let cluster = Cluster { snapshot: snapshot_of, heights, wishes, commands: sender, clock };
         let (tell_first, first) = oneshot::channel();
         let failed = (cluster.clone(), tools.exit.clone(), tools.broken.clone());
-        let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights), received, tell_first);
+        let connecting = Connecting::new(*plan, tools, (snapshot, tell_heights, tell_wishes), received, tell_first);
         let mut work = JoinSet::new();
         work.spawn(async move {
             if let Some((connected, epoch_file)) = connecting.run(epoch_file).await {
@@ -216,7 +242,7 @@ impl Running {
         Ok(Prepared(Box::new(Plan { settings: settings.clone(), hooks })))
     }
 
-    /// Clients were shown a higher block: the next heartbeat goes out sooner.
+    /// There is news for the other replicas: the next heartbeat goes out sooner.
     pub fn beat(&self) {
         // With the channel full, a heartbeat is due anyhow.
         let _ = self.commands.try_send(Command::Beat);

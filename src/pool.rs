@@ -434,8 +434,22 @@ impl Pool {
         if self.inbox.send(Input::Cordon(node, cordoned)).await.is_err() {
             return false;
         }
-        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordoned == cordoned);
+        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordons.local == cordoned);
         // The state task takes its inputs in order, and none takes long.
         timeout(SNAPSHOT_TIMEOUT, seen).await.is_ok()
+    }
+
+    /// Takes a node out of use by the operator's wish for all replicas, or ends that wish. A cordon
+    /// of this proxy alone stays as it is. The change has taken effect when this returns `true`.
+    pub async fn wish(&self, node: NodeId, is_out: bool) -> bool {
+        if self.snapshot().nodes[node].cordons.fleet == is_out {
+            return true;
+        }
+        let mut changes = self.subscribe();
+        if self.inbox.send(Input::Wish(node, is_out)).await.is_err() {
+            return false;
+        }
+        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordons.fleet == is_out);
+        timeout(SNAPSHOT_TIMEOUT, seen).await.is_ok_and(|seen| seen.is_ok())
     }
 }

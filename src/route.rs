@@ -74,7 +74,7 @@ mod tests {
             block::BlockRef,
             verdict::{Condition, Down, Verdict},
         },
-        pool::snapshot::Facts,
+        pool::snapshot::{Cordons, Facts},
     };
 
     fn facts(verdict: Verdict, tier: Tier, number: u64, cordoned: bool) -> Facts {
@@ -83,6 +83,7 @@ mod tests {
             tier,
             verdict,
             cordoned,
+            cordons: Cordons { local: cordoned, fleet: false },
             head,
             condition: Condition::default(),
             lag: None,

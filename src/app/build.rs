@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::{error, warn};
 
-use super::{World, descriptors::DescriptorLimits};
+use super::{World, descriptors::DescriptorLimits, wishes::Applier};
 use crate::{
     beacon::Requests,
     call::Calls,
@@ -41,6 +41,8 @@ pub(super) struct Deps<'a> {
     pub(super) worker_jobs: &'a WorkerJobs,
     /// Set to true when a task has ended that must run for ever.
     pub(super) broken: &'a Arc<watch::Sender<bool>>,
+    /// The operator's wishes for all replicas; none before the start of the replica.
+    pub(super) wishes: Option<&'a Applier>,
 }
 
 impl Deps<'_> {

@@ -6,7 +6,10 @@ use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{error, warn};
 
-use super::{StartError, World};
+use super::{
+    StartError, World,
+    wishes::{Applier, Outcomes},
+};
 use crate::domain::duration::millis;
 use crate::{
     cluster::{
@@ -32,11 +35,16 @@ const DOUBTS_TOLD: Duration = Duration::from_secs(60);
 pub(super) struct Started {
     running: Arc<Running>,
     first: FirstAttempt,
+    wishes: Arc<Applier>,
 }
 
 impl Started {
     pub(super) fn running(&self) -> Arc<Running> {
         self.running.clone()
+    }
+
+    pub(super) fn wishes(&self) -> Arc<Applier> {
+        self.wishes.clone()
     }
 }
 
@@ -53,12 +61,14 @@ pub(super) fn start(
     (must_end, broken): (&Arc<watch::Sender<bool>>, &Arc<watch::Sender<bool>>),
 ) -> Result<Option<Started>, StartError> {
     let Some(settings) = &config.cluster else { return Ok(None) };
-    let (site, must_end, broken) = (site.clone(), must_end.clone(), broken.clone());
+    let (must_end, broken) = (must_end.clone(), broken.clone());
+    let (pools, outcomes) = (site.clone(), Outcomes::default());
+    let told = outcomes.clone();
     let tools = Tools {
         open: world.open_cluster.clone(),
         clock: clock(world),
         seed: world.secret()[..8].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
-        local: Arc::new(move || local(&site.load())),
+        local: Arc::new(move || local(&pools.load(), &told)),
         is_drained: Arc::new(move || *draining.borrow()),
         metrics: metrics.clone(),
         exit: Arc::new(move |why| {
@@ -70,7 +80,9 @@ pub(super) fn start(
         }),
     };
     let (running, first) = Running::start(settings, tools).map_err(StartError::Cluster)?;
-    Ok(Some(Started { running: Arc::new(running), first }))
+    let running = Arc::new(running);
+    let wishes = Applier::new(running.clone(), site.clone(), world.set_log.clone(), outcomes);
+    Ok(Some(Started { running, first, wishes: Arc::new(wishes) }))
 }
 
 /// Waits a moment for the outcome of the first attempt at the store.
@@ -183,9 +195,9 @@ fn clock(world: &World) -> Clock {
     Arc::new(move || Moment(millis(start.elapsed())))
 }
 
-/// The part of a heartbeat that the pools know.
-fn local(site: &Site) -> Local {
-    let mut local = Local::default();
+/// The part of a heartbeat that the pools know, and the outcomes of wishes.
+fn local(site: &Site, outcomes: &Outcomes) -> Local {
+    let mut local = Local { wishes: outcomes.load().to_vec(), ..Local::default() };
     for pool in site.networks.iter().flat_map(Served::pools) {
         // Each network's name in the settings is a name in the cluster too, shorter and plainer.
         let Ok(network) = pool.network.parse::<NetworkName>() else { continue };
@@ -209,7 +221,8 @@ fn verdicts(pool: &Pool) -> Vec<NodeVerdict> {
         let node = NodeRef { network, layer: layer.clone(), node: name };
         let last_error = known.last_error.as_ref().filter(|_| !known.verdict.is_usable());
         let last_error = last_error.map(|(text, _)| text.clone());
-        Some(NodeVerdict { node, verdict: known.verdict.as_str().into(), last_error })
+        let cordoned = known.cordons.local;
+        Some(NodeVerdict { node, verdict: known.verdict.as_str().into(), last_error, cordoned })
     };
     pool.nodes.iter().zip(&snapshot.nodes).filter_map(verdict).collect()
 }

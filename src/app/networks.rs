@@ -128,6 +128,9 @@ impl Runtime {
                     pool.inherit(earlier).await;
                 }
             }
+            if let Some(wishes) = deps.wishes {
+                wishes.apply_to(network.pools()).await;
+            }
             network.settle(config.health.timeout).await;
         }
         let mut networks = self.join(fresh, &config, limits)?;

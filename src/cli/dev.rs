@@ -88,7 +88,7 @@ fn initial_blocks(block_time: Duration) -> u64 {
 }
 
 pub(super) fn run(dev: &Dev) -> ExitCode {
-    let _flush = log::start_log(&Log::default());
+    let (_flush, _) = log::start_log(&Log::default());
     let served = block_on(async {
         let mut signals = run::Signals::listen()?;
         let options = Options {

@@ -24,18 +24,21 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
+    EnvFilter,
     fmt::{
         MakeWriter,
         format::Writer,
         time::{FormatTime, SystemTime},
     },
     layer::SubscriberExt,
+    reload::Error,
     util::SubscriberInitExt,
 };
 
 use self::repeated::Repeated;
 use crate::{
-    config::{Log, LogFormat},
+    app::SetLog,
+    config::{Log, LogFilter, LogFormat},
     door::access_log,
 };
 
@@ -129,21 +132,50 @@ impl Drop for Flush {
     }
 }
 
-/// Logs to standard error from here on, until the process ends.
-pub(super) fn start_log(log: &Log) -> Flush {
+/// Logs to standard error from here on, until the process ends. The level can be changed.
+pub(super) fn start_log(log: &Log) -> (Flush, SetLog) {
     let repeated = Repeated::default();
     let (writer, flush) = LogWriter::start(io::stderr(), log.format, repeated.clone());
-    subscriber(log, writer, io::stderr().is_terminal(), repeated).init();
-    flush
+    let (subscriber, set_log) = subscriber(log, writer, io::stderr().is_terminal(), repeated);
+    subscriber.init();
+    (flush, set_log)
 }
 
-fn subscriber(log: &Log, writer: LogWriter, colours: bool, repeated: Repeated) -> Box<dyn Subscriber + Send + Sync> {
+fn subscriber(
+    log: &Log,
+    writer: LogWriter,
+    colours: bool,
+    repeated: Repeated,
+) -> (Box<dyn Subscriber + Send + Sync>, SetLog) {
     let builder = tracing_subscriber::fmt().with_env_filter(log.filter.to_env_filter());
     let builder = builder.with_writer(writer).with_ansi(colours);
+    // Only lines that are written ask the filter: for all others each place of the sources knows
+    // that its lines are not wanted.
     match log.format {
-        LogFormat::Text => Box::new(builder.finish().with(repeated)),
-        LogFormat::Json => Box::new(builder.json().finish().with(repeated)),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set_log = set_log(log.filter.clone(), move |filter| handle.reload(filter));
+            (Box::new(builder.finish().with(repeated)), set_log)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set_log = set_log(log.filter.clone(), move |filter| handle.reload(filter));
+            (Box::new(builder.finish().with(repeated)), set_log)
+        }
     }
+}
+
+/// Changes the level with `reload`; without a level to `usual`.
+fn set_log(usual: LogFilter, reload: impl Fn(EnvFilter) -> Result<(), Error> + Send + Sync + 'static) -> SetLog {
+    Arc::new(move |level| {
+        let filter = match level {
+            Some(level) => level.parse::<LogFilter>().map_err(|why| why.to_string())?,
+            None => usual.clone(),
+        };
+        reload(filter.to_env_filter()).map_err(|why| why.to_string())
+    })
 }
 
 fn write_all(queue: &Receiver<Item>, counts: &Counts, out: impl Write, format: LogFormat, repeated: &Repeated) {
@@ -265,7 +297,7 @@ mod tests {
         let slow = Slow { written: written.clone(), permits };
         let (writer, flush) = LogWriter::start(slow, format, repeated.clone());
         let log = Log { format, filter: "debug".parse().unwrap(), ..Log::default() };
-        tracing::subscriber::with_default(subscriber(&log, writer, false, repeated), told);
+        tracing::subscriber::with_default(subscriber(&log, writer, false, repeated).0, told);
         drop(permit);
         drop(flush);
         let written = written.lock().unwrap();
@@ -304,6 +336,36 @@ mod tests {
             });
             let written = lines.iter().filter(|line| line.contains("a stream of events is lost")).count();
             assert!((200..=202).contains(&written), "{written}");
+        }
+    }
+
+    /// C16: the level changes while the proxy runs, and goes back to that of the settings.
+    #[test]
+    fn the_level_of_a_running_log_can_be_changed() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let written = Arc::new(Mutex::new(Vec::new()));
+            let (_, permits) = sync_channel(8);
+            let (writer, flush) =
+                LogWriter::start(Slow { written: written.clone(), permits }, format, Repeated::default());
+            let log = Log { format, filter: "warn".parse().unwrap(), ..Log::default() };
+            let (subscriber, set_log) = subscriber(&log, writer, false, Repeated::default());
+            let tell = |word: &str| {
+                tracing::debug!(word, "a detail");
+                tracing::info!(word, "a line");
+                tracing::warn!(word, "a warning");
+            };
+            tracing::subscriber::with_default(subscriber, || {
+                tell("first");
+                set_log(Some("debug")).unwrap();
+                tell("second");
+                assert!(set_log(Some("loud")).is_err());
+                set_log(None).unwrap();
+                tell("third");
+            });
+            drop(flush);
+            let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+            let words: Vec<_> = ["first", "second", "third"].map(|word| text.matches(word).count()).to_vec();
+            assert_eq!(words, [1, 3, 1], "{text}");
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let _flush = start_log(&config.log);
+    let (_flush, set_log) = start_log(&config.log);
     let threads = config.workers.or_else(|| available_parallelism().ok()).map_or(1, |threads| threads.get());
     let again = settings.clone();
     let passed = match Passed::of_process(Arc::new(System)) {
@@ -42,7 +42,9 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         let supervisor = Supervisor::of_process().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
         let supervisor = Arc::new(supervisor);
         let descriptors = descriptors::raise();
-        let world = World { descriptors, file, listen: passed, supervisor: supervisor.clone(), ..World::real(threads) };
+        let own = World::real(threads);
+        let (supervised, set_log) = (supervisor.clone(), Some(set_log));
+        let world = World { descriptors, file, listen: passed, supervisor: supervised, set_log, ..own };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
         let clients: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
         info!(clients = %clients.join(","), admin = %app.admin_addr(), threads, "steadfast is running");

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Tools,
-    driver::Command,
+    driver::{Command, wishing::NotWished},
     epoch_file::EpochFile,
     hook::Hooks,
     snapshot::{Heights, Snapshot},
@@ -20,6 +20,7 @@ use super::{
         Store,
         nats::{NatsStore, OpenError, Options},
     },
+    wishes::Wishes,
 };
 use crate::{
     config,
@@ -64,6 +65,7 @@ pub(super) struct Connected {
     pub(super) tools: Tools,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) heights: watch::Sender<Heights>,
+    pub(super) wishes: watch::Sender<Wishes>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) store: Arc<dyn Store>,
     pub(super) bucket: Incarnation,
@@ -75,6 +77,7 @@ pub(super) struct Connecting {
     tools: Tools,
     snapshot: Arc<ArcSwap<Snapshot>>,
     heights: watch::Sender<Heights>,
+    wishes: watch::Sender<Wishes>,
     commands: mpsc::Receiver<Command>,
     first: Option<oneshot::Sender<Result<(), String>>>,
 }
@@ -83,11 +86,11 @@ impl Connecting {
     pub(super) fn new(
         plan: Plan,
         tools: Tools,
-        (snapshot, heights): (Arc<ArcSwap<Snapshot>>, watch::Sender<Heights>),
+        (snapshot, heights, wishes): (Arc<ArcSwap<Snapshot>>, watch::Sender<Heights>, watch::Sender<Wishes>),
         commands: mpsc::Receiver<Command>,
         first: oneshot::Sender<Result<(), String>>,
     ) -> Self {
-        Self { plan, tools, snapshot, heights, commands, first: Some(first) }
+        Self { plan, tools, snapshot, heights, wishes, commands, first: Some(first) }
     }
 
     /// Waits until the store is reached; `None` if the proxy ends before.
@@ -100,13 +103,15 @@ impl Connecting {
                 Ok((store, bucket)) => {
                     self.tell_first(Ok(()));
                     self.note(None);
-                    let Self { plan, tools, snapshot, heights, commands, .. } = self;
+                    let Self { plan, tools, snapshot, heights, wishes, commands, .. } = self;
                     let settings = &plan.settings;
                     info!(cluster = %settings.name, replica = %settings.replica, "the cluster's store is open");
-                    return Some((Connected { plan, tools, snapshot, heights, commands, store, bucket }, epoch_file));
+                    let connected = Connected { plan, tools, snapshot, heights, wishes, commands, store, bucket };
+                    return Some((connected, epoch_file));
                 }
                 Err(error) => {
                     self.tools.metrics.cluster_store_failed();
+                    self.wishes.send_modify(|wishes| wishes.is_settled = true);
                     // Calls never depend on NATS: a wrong setting alone ends the start.
                     let told = if error.is_setting() { Err(format!("cluster: {error}")) } else { Ok(()) };
                     // A start that ends says why by itself.
@@ -149,6 +154,10 @@ impl Connecting {
                 command = self.commands.recv() => match command? {
                     Command::Reload(plan) => self.plan = *plan,
                     Command::Beat => {}
+                    Command::Wish(asked) => {
+                        let fault = self.snapshot.load().fault.clone();
+                        asked.refuse(NotWished::Away(fault.unwrap_or_else(|| "there is no connection yet".to_owned())));
+                    }
                     Command::Leave(left) => {
                         let _ = left.send(());
                         return None;

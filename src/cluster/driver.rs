@@ -6,6 +6,7 @@
 
 mod effects;
 mod news;
+pub(super) mod wishing;
 
 use std::{
     collections::VecDeque,
@@ -20,12 +21,13 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::sleep,
 };
 use tracing::{error, info, warn};
 
+use self::wishing::{Asked, MAX_WRITES};
 use super::{
     Tools,
     connect::{Connected, Plan},
@@ -35,6 +37,7 @@ use super::{
     moment::Moment,
     snapshot::{Heights, Snapshot},
     store::{Prefix, Store, Watch},
+    wishes::{Table, Wishes},
 };
 use crate::domain::duration::millis;
 use crate::{
@@ -59,6 +62,8 @@ pub(super) enum Command {
     Beat,
     /// Leave the cluster, and tell when that is done.
     Leave(oneshot::Sender<()>),
+    /// Write a wish of the operator.
+    Wish(Asked),
 }
 
 /// An input of one of the rules.
@@ -75,6 +80,7 @@ pub(super) struct Driver {
     tools: Tools,
     published: Arc<ArcSwap<Snapshot>>,
     heights: watch::Sender<Heights>,
+    published_wishes: watch::Sender<Wishes>,
     commands: mpsc::Receiver<Command>,
     store: Arc<dyn Store>,
     bucket: Incarnation,
@@ -87,6 +93,9 @@ pub(super) struct Driver {
     heard: Option<Moment>,
     lead: Leadership,
     member: Membership,
+    wishes: Table,
+    /// Places for wishes that are being written.
+    writes: Arc<Semaphore>,
     inputs: VecDeque<Feed>,
     requests: FuturesUnordered<BoxFuture<'static, Feed>>,
     /// Requests whose outcome changes nothing.
@@ -108,7 +117,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(connected: Connected, epoch_file: Option<EpochFile>) -> Self {
-        let Connected { plan, tools, snapshot: published, heights, commands, store, bucket } = connected;
+        let Connected { plan, tools, snapshot: published, heights, wishes, commands, store, bucket } = connected;
         let now = (tools.clock)();
         let me = plan.settings.replica.clone();
         let previous = epoch_file.as_ref().and_then(|file| file.previous(bucket));
@@ -125,6 +134,7 @@ impl Driver {
             tools,
             published,
             heights,
+            published_wishes: wishes,
             commands,
             store,
             bucket,
@@ -134,6 +144,8 @@ impl Driver {
             heard: None,
             lead,
             member,
+            wishes: Table::new(),
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
             inputs,
             requests: FuturesUnordered::new(),
             aside: JoinSet::new(),
@@ -252,6 +264,13 @@ impl Driver {
             *known = heights;
             is_new
         });
+        if let Some(wishes) = self.wishes.news() {
+            let ignored = wishes.ignored();
+            if ignored > 0 && self.published_wishes.borrow().ignored() == 0 {
+                warn!(ignored, "there are too many wishes of operators: the newest are ignored");
+            }
+            self.published_wishes.send_replace(wishes);
+        }
     }
 
     /// Shows why the store fails. The log tells the first fault, and when there was none for a
@@ -281,6 +300,7 @@ impl Driver {
                 self.member.reload(self.plan.settings.timing);
                 self.inputs.push_back(Feed::Lead(lease::Input::Reload(options(&self.plan.settings))));
             }
+            Command::Wish(asked) => self.wish(asked),
             Command::Beat => self.inputs.push_back(Feed::Member(membership::Input::Beat)),
             Command::Leave(left) => {
                 self.leaving = Some(left);

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{moment::Moment, snapshot::Snapshot};
-use crate::domain::fleet::{MemberState, NodeRef, ReplicaName, VerdictWord};
+use crate::domain::fleet::{MemberState, NodeRef, NodeVerdict, ReplicaName, VerdictWord};
 
 /// The newest changes that are kept.
 const KEPT_CHANGES: usize = 256;
@@ -20,6 +20,8 @@ pub struct Seen {
     pub verdict: VerdictWord,
     /// The node's last error as the replica knows it, redacted.
     pub last_error: Option<String>,
+    /// The replica's own operator has cordoned the node.
+    pub cordoned: bool,
 }
 
 /// For each node, the verdicts of the replicas that count.
@@ -82,8 +84,9 @@ pub(super) fn verdicts(snapshot: &Snapshot) -> Verdicts {
             continue;
         }
         for of_node in &peer.heartbeat.verdicts {
-            let seen = Seen { verdict: of_node.verdict.clone(), last_error: of_node.last_error.clone() };
-            verdicts.entry(of_node.node.clone()).or_default().insert(peer.name.clone(), seen);
+            let NodeVerdict { node, verdict, last_error, cordoned } = of_node;
+            let seen = Seen { verdict: verdict.clone(), last_error: last_error.clone(), cordoned: *cordoned };
+            verdicts.entry(node.clone()).or_default().insert(peer.name.clone(), seen);
         }
     }
     verdicts
@@ -128,7 +131,7 @@ mod tests {
     use crate::{
         cluster::snapshot::Peer,
         config::Config,
-        domain::fleet::{Epoch, Heartbeat, LayerWord, Member, NodeVerdict, View, ViewNumber},
+        domain::fleet::{Epoch, Heartbeat, LayerWord, Member, View, ViewNumber},
     };
 
     fn node(name: &str) -> NodeRef {
@@ -138,7 +141,7 @@ mod tests {
     fn of(words: &[(&str, &str, &str)]) -> Verdicts {
         let mut verdicts = Verdicts::new();
         for (name, replica, word) in words {
-            let seen = Seen { verdict: (*word).into(), last_error: None };
+            let seen = Seen { verdict: (*word).into(), last_error: None, cordoned: false };
             verdicts.entry(node(name)).or_default().insert(replica.parse().unwrap(), seen);
         }
         verdicts
@@ -187,7 +190,8 @@ mod tests {
             view.members.insert(name.clone(), member);
             let mut heartbeat = Heartbeat::registration(1);
             heartbeat.epoch = Some(Epoch(heard_of));
-            heartbeat.verdicts = vec![NodeVerdict { node: node("a"), verdict: "up".into(), last_error: None }];
+            heartbeat.verdicts =
+                vec![NodeVerdict { node: node("a"), verdict: "up".into(), last_error: None, cordoned: false }];
             peers.push(Peer { name, heartbeat: Arc::new(heartbeat), seen: Moment(0) });
         }
         let stranger = Peer { name: "stranger".parse().unwrap(), ..peers[0].clone() };

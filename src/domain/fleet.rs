@@ -12,6 +12,7 @@
 //! | `leader` | [`Lease`] | the leader, or the replica that takes over |
 //! | `view` | [`View`] | any active replica |
 //! | `replica.<replica>` | [`Heartbeat`] | that replica; the first write is the registration |
+//! | `wish.<network>.<layer>.<node>`, `wish.log` | [`Wish`] | the replica that the operator asked |
 //!
 //! # Order
 //!
@@ -28,6 +29,7 @@ mod payload;
 mod revision;
 pub mod timing;
 mod view;
+mod wish;
 mod word;
 
 #[cfg(test)]
@@ -35,11 +37,12 @@ mod tests;
 
 pub use self::{
     heartbeat::{Heartbeat, NodeRef, NodeVerdict, ServedHead, ServingNode},
-    key::{Key, KeyToken, NotAKey},
+    key::{Key, KeyToken, NotAKey, WishKey},
     lease::{Lease, LeaseState},
-    name::{ClusterName, NetworkName, NodeName, NotAName, ReplicaName},
+    name::{Asker, ClusterName, NetworkName, NodeName, NotAName, ReplicaName},
     payload::{FORMAT, Malformed, Payload, Unknown, decode, encode},
     revision::{Epoch, Incarnation, Revision, StoreRevision, Term, ViewNumber},
     view::{Member, MemberState, View},
+    wish::{Applied, Wish, WishError, WishErrorWord, WishWord},
     word::{LayerWord, Role, VerdictWord},
 };

@@ -7,10 +7,12 @@
 mod cluster;
 mod dashboard;
 mod live;
+mod names;
 mod outbox;
 mod page;
 mod reload;
 mod status;
+mod wishes;
 
 use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
@@ -167,6 +169,9 @@ impl Admin {
                 json_reply(StatusCode::OK, &json!({ "draining": path == "/drain" }))
             }
             "/reload" => reload::answer(&self.reload, request.uri().query()).await,
+            _ if path.starts_with("/cluster/wishes/") => {
+                wishes::answer(self.cluster.as_ref(), &self.site.load_full(), path, request.uri().query()).await
+            }
             _ => match path.strip_prefix("/nodes/").and_then(|rest| rest.rsplit_once('/')) {
                 Some((node, "cordon")) => self.cordon(node, true).await,
                 Some((node, "uncordon")) => self.cordon(node, false).await,
@@ -228,45 +233,44 @@ impl Admin {
     /// `node` is a name, with the network, the layer (`el`, `cl`) or both before it where the name
     /// alone would not do.
     async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
-        let full = |pool: &Pool, name: &str| format!("{}/{}/{name}", pool.network, pool.layer.as_str());
-        let is_meant = |pool: &Pool, name: &str| {
-            let full = full(pool, name);
-            let (network, layer_and_name) = full.split_once('/').unwrap_or_default();
-            let with_network = node.strip_prefix(network) == Some(&format!("/{name}"));
-            node == name || node == full || node == layer_and_name || with_network
-        };
+        let place = |pool: &Pool, name: &str| [&*pool.network, pool.layer.as_str(), name].map(str::to_owned);
+        let full = |pool: &Pool, name: &str| place(pool, name).join("/");
+        let is_meant =
+            |pool: &Pool, name: &str| names::is_meant(node, place(pool, name).each_ref().map(|part| &**part));
         let site = self.site.load_full();
         let all: Vec<_> = site.networks.iter().flat_map(Served::pools).flat_map(|pool| pool.names()).collect();
         let meant: Vec<_> = all.iter().filter(|(pool, name)| is_meant(pool, name)).collect();
         match meant[..] {
-            [] => {
-                let names: Vec<_> = all.iter().map(|(pool, name)| full(pool, name)).collect();
-                let why = format!("there is no node {node}; the nodes are {}", names.join(", "));
-                failure(StatusCode::NOT_FOUND, &why)
-            }
+            [] => names::unknown(node, all.iter().map(|(pool, name)| full(pool, name))),
             [(pool, name)] => {
                 pool.cordon(name, cordoned).await;
                 let (network, layer) = (&*pool.network, pool.layer.as_str());
                 tracing::info!(network, layer, node = &**name, cordoned, "the operator switched a node");
                 // What is said of it is as of then.
-                let warning = (cordoned && !pool.snapshot().serves()).then(|| {
-                    format!("no other node of {network} {layer} can serve now: calls wait for calls.hold, and fail")
-                });
+                let is_wished = |name: &str| {
+                    let known = pool.nodes.find_node(|node| *node.name == *name);
+                    known.is_some_and(|node| pool.snapshot().nodes[node].cordons.fleet)
+                };
+                let warning = if cordoned {
+                    (!pool.snapshot().serves()).then(|| names::no_other(network, layer))
+                } else {
+                    is_wished(name).then(|| {
+                        "the node stays out of use by the operator's wish for all replicas, which \
+                         `steadfast fleet uncordon` ends"
+                            .to_owned()
+                    })
+                };
                 let done = json!({
                     "node": &**name, "network": network, "layer": layer, "cordoned": cordoned, "warning": warning,
                 });
                 json_reply(StatusCode::OK, &done)
             }
-            _ => {
-                let names: Vec<_> = meant.iter().map(|(pool, name)| full(pool, name)).collect();
-                let why = format!("several nodes are called {node}: say which, as one of {}", names.join(", "));
-                failure(StatusCode::CONFLICT, &why)
-            }
+            _ => names::several(node, meant.iter().map(|(pool, name)| full(pool, name))),
         }
     }
 }
 
-const PATHS: [&str; 21] = [
+const PATHS: [&str; 25] = [
     "GET /events",
     "GET /leader",
     "GET /status",
@@ -276,6 +280,10 @@ const PATHS: [&str; 21] = [
     "GET /readyz/<network>?layer=<el|cl>",
     "POST /nodes/<name>/cordon",
     "POST /nodes/<name>/uncordon",
+    "POST /cluster/wishes/nodes/<name>/cordon",
+    "POST /cluster/wishes/nodes/<name>/drain",
+    "POST /cluster/wishes/nodes/<name>/uncordon",
+    "POST /cluster/wishes/log/<level or default>",
     "POST /drain",
     "POST /undrain",
     "POST /reload",

@@ -165,6 +165,10 @@ pub struct ClusterFacts {
     pub replicas: IntGaugeVec,
     /// Replicas by their verdict on a node.
     pub verdicts: IntGaugeVec,
+    /// The operator's wishes.
+    pub wishes: IntGaugeVec,
+    /// The wishes that a replica has not applied.
+    pub wishes_unapplied: IntGaugeVec,
 }
 
 impl ClusterFacts {
@@ -195,11 +199,23 @@ impl ClusterFacts {
                 "Replicas that hold this verdict on the node; the words are those of `node.verdict` in STATUS.md.",
                 &["network", "node", "layer", "verdict"],
             ),
+            wishes: gauge(
+                "cluster_wishes",
+                "The operator's wishes for all replicas: `obeyed`; `unreadable`, which change nothing; `ignored`, since \
+                 there are more than 64.",
+                &["state"],
+            ),
+            wishes_unapplied: gauge(
+                "cluster_wishes_unapplied",
+                "Wishes that this active replica has not applied, or that have ended and that it still applies, as \
+                 the scraped replica knows.",
+                &["replica"],
+            ),
         }
     }
 
-    pub(super) fn all(&self) -> [&IntGaugeVec; 8] {
-        let Self { role, leading, epoch, term, view, copy_age, replicas, verdicts } = self;
-        [role, leading, epoch, term, view, copy_age, replicas, verdicts]
+    pub(super) fn all(&self) -> [&IntGaugeVec; 10] {
+        let Self { role, leading, epoch, term, view, copy_age, replicas, verdicts, wishes, wishes_unapplied } = self;
+        [role, leading, epoch, term, view, copy_age, replicas, verdicts, wishes, wishes_unapplied]
     }
 }

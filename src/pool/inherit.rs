@@ -58,7 +58,7 @@ impl Pool {
         }
         let (here, away): (Vec<_>, Vec<_>) = {
             let snapshot = earlier.snapshot();
-            let nodes = earlier.nodes.iter().zip(&snapshot.nodes).filter(|(_, known)| known.cordoned);
+            let nodes = earlier.nodes.iter().zip(&snapshot.nodes).filter(|(_, known)| known.cordons.local);
             let cordoned = nodes.map(|(node, _)| (node.name.clone(), node.settings().address.is_some()));
             let before = earlier.away().clone().into_iter().map(|name| (name, true));
             cordoned.chain(before).partition(|(name, _)| self.nodes.iter().any(|node| node.name == *name))

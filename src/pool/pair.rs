@@ -81,6 +81,7 @@ mod tests {
             tier: Tier::Primary,
             verdict,
             cordoned: false,
+            cordons: Default::default(),
             head: Some(BlockRef { number: 1, hash: String::new(), parent: String::new(), timestamp }),
             condition: Condition::default(),
             lag: None,

@@ -99,6 +99,23 @@ impl Switches {
     }
 }
 
+/// The orders that take a node out of use. Each stands by itself: the node is in use when there is
+/// none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cordons {
+    /// The order of the operator of this proxy.
+    pub local: bool,
+    /// The operator's wish for all replicas of the cluster.
+    pub fleet: bool,
+}
+
+impl Cordons {
+    /// Whether any order takes the node out.
+    pub fn any(self) -> bool {
+        self.local || self.fleet
+    }
+}
+
 /// The knowledge of one node.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -106,8 +123,10 @@ pub struct Facts {
     pub tier: Tier,
     /// The verdict of the rules.
     pub verdict: Verdict,
-    /// Whether the operator cordoned the node.
+    /// Whether the operator cordoned the node, here or at all replicas.
     pub cordoned: bool,
+    /// By which orders.
+    pub cordons: Cordons,
     /// The latest head.
     pub head: Option<BlockRef>,
     /// The node's last word on its own condition.

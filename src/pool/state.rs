@@ -25,7 +25,7 @@ use super::{
     named_heads::NamedHeads,
     node::Node,
     probe::{Probe, may_be_of_another_chain},
-    snapshot::{Chase, Facts, Snapshot, Switch, Switches, Wait},
+    snapshot::{Chase, Cordons, Facts, Snapshot, Switch, Switches, Wait},
     validator_node::{ValidatorNode, ValidatorTies},
 };
 use crate::{
@@ -110,7 +110,7 @@ struct Known {
     condition: Condition,
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
-    cordoned: bool,
+    cordons: Cordons,
     /// Whether calls pass the node over, because it refused calls or probes for quota.
     resting: bool,
     verdict: Verdict,
@@ -168,7 +168,7 @@ impl PoolState {
             condition: Condition::default(),
             latency: None,
             last_error: None,
-            cordoned: false,
+            cordons: Cordons::default(),
             resting: false,
             verdict: Verdict::Down(Down::Unknown),
         };
@@ -258,7 +258,8 @@ impl PoolState {
                 self.known[node].health.out(trouble.fault, now);
                 self.known[node].last_error = Some((trouble.text, now));
             }
-            Input::Cordon(node, cordoned) => self.known[node].cordoned = cordoned,
+            Input::Cordon(node, cordoned) => self.known[node].cordons.local = cordoned,
+            Input::Wish(node, is_out) => self.known[node].cordons.fleet = is_out,
             Input::Woken => {}
             Input::ShownElsewhere => self.elsewhere.shown(now),
             Input::Impatient => {
@@ -468,7 +469,8 @@ impl Known {
         Facts {
             tier,
             verdict: self.verdict,
-            cordoned: self.cordoned,
+            cordoned: self.cordons.any(),
+            cordons: self.cordons,
             head: self.block.clone(),
             condition: self.condition,
             lag: None,

@@ -85,6 +85,7 @@ impl Net {
             faults: None,
             file: None,
             supervisor: Arc::default(),
+            set_log: None,
         }
     }
 
@@ -153,6 +154,11 @@ impl Net {
     pub fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.0.lock().unwrap().names.insert(name.to_owned(), addresses);
+    }
+
+    /// The port that the next listener gets which leaves that to the network.
+    pub fn next_port(&self) -> u16 {
+        10_001 + self.0.lock().unwrap().last_port
     }
 
     /// Connections that were ever tried.

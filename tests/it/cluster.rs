@@ -3,6 +3,7 @@
 
 mod shared_heights;
 mod shared_verdicts;
+mod wishes;
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use steadfast::{
-    app::{App, Source, World},
+    app::{App, SetLog, Source, World},
     cluster::store::{
         Store,
         memory::{Memory, Settings},
@@ -45,6 +46,8 @@ struct Fleet {
     /// A place for each replica that was started; none where the replica was stopped.
     replicas: Vec<Option<Proxy>>,
     settings: Vec<Arc<Mutex<String>>>,
+    /// The levels that wishes gave to the logs of the first three replicas.
+    levels: Arc<Mutex<[Option<String>; 3]>>,
 }
 
 impl Fleet {
@@ -58,8 +61,8 @@ impl Fleet {
         let options = Options { execution: nodes, now_unix: Some(START_UNIX), ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let (store, refusal) = (Memory::new(Settings::default()), Arc::default());
-        let (replicas, settings) = (Vec::new(), Vec::new());
-        Self { net, devnet, store, refusal, start: Instant::now(), replicas, settings }
+        let (replicas, settings, levels) = (Vec::new(), Vec::new(), Arc::default());
+        Self { net, devnet, store, refusal, start: Instant::now(), replicas, settings, levels }
     }
 
     /// Three replicas `r0`, `r1`, `r2`, and the place of the one that leads.
@@ -94,7 +97,14 @@ impl Fleet {
             let outcome = refusal.lock().unwrap().clone().map_or(Ok(store), Err);
             Box::pin(async move { outcome }) as _
         });
-        let world = World { open_cluster, ..self.net.world(wall, self.start) };
+        let levels = self.levels.clone();
+        let set_log: SetLog = Arc::new(move |level| {
+            levels.lock().unwrap()[place] = level.map(str::to_owned);
+            Ok(())
+        });
+        // The log of the third replica, and of any further one, has a fixed level.
+        let set_log = (place < 2).then_some(set_log);
+        let world = World { open_cluster, set_log, ..self.net.world(wall, self.start) };
         let settings = Arc::new(Mutex::new(self.text(place, more)));
         let read = settings.clone();
         let source: Source = Arc::new(move || {

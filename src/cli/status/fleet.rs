@@ -1,9 +1,12 @@
 //! `steadfast status --fleet`: the replicas of the cluster, as the proxy that is asked knows them.
 
+mod wish;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use self::wish::Wish;
 use crate::cli::table::table;
 
 #[derive(Deserialize)]
@@ -18,6 +21,12 @@ pub(super) struct Fleet {
     view: Option<View>,
     replicas: Vec<Replica>,
     nodes: Vec<Node>,
+    /// Absent in older versions.
+    #[serde(default)]
+    wishes: Vec<Wish>,
+    /// Absent in older versions.
+    #[serde(default)]
+    wishes_left_out: usize,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +44,9 @@ struct Verdict {
     replica: String,
     verdict: String,
     last_error: Option<String>,
+    /// Absent in older versions.
+    #[serde(default)]
+    cordoned: bool,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +79,7 @@ struct Replica {
     replica: String,
     state: String,
     role: String,
-    /// Told by no older version.
+    /// Absent in older versions.
     #[serde(default)]
     drained: bool,
     epoch: Option<u64>,
@@ -138,7 +150,21 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
     }
     text += &format!("view {}\n\n{}", view.number, table(&rows));
     fleet.nodes.iter().for_each(|node| text += &doubts(node));
+    fleet.wishes.iter().for_each(|wish| text += &wish.words());
+    if fleet.wishes_left_out > 0 {
+        text += &format!("{} wishes more are not even kept: there are too many\n", fleet.wishes_left_out);
+    }
+    fleet.nodes.iter().for_each(|node| text += &own_cordons(node));
     text
+}
+
+/// A line for a node that replicas have cordoned by themselves.
+fn own_cordons(Node { network, layer, node, replicas, .. }: &Node) -> String {
+    let at: Vec<_> = replicas.iter().filter(|of| of.cordoned).map(|of| &*of.replica).collect();
+    match &at[..] {
+        [] => String::new(),
+        at => format!("{network} {layer} {node} is cordoned by the operator of {} alone\n", at.join(", ")),
+    }
 }
 
 /// A line for each verdict but `up` that some replica holds on a node, with the last error.
@@ -178,9 +204,13 @@ mod tests {
             "nodes": [{
                 "network": "default", "layer": "el", "node": "geth-2", "verdicts": { "down": 1, "up": 2 }, "of": 3,
                 "replicas": [
-                    { "replica": "r1", "verdict": "down", "last_error": "refused" },
+                    { "replica": "r1", "verdict": "down", "last_error": "refused", "cordoned": true },
                     { "replica": "r2", "verdict": "up", "last_error": null },
                 ],
+            }],
+            "wishes": [{
+                "subject": "default el geth-2", "state": "drained", "obeyed": "drained", "by": "r1", "revision": 4,
+                "unreadable": null, "ignored": false, "replicas": [{ "replica": "r1", "met": true, "last_error": null }],
             }],
         });
         let text = render(Some(&serde_json::from_value(told).unwrap()));
@@ -189,7 +219,10 @@ mod tests {
         assert!(row("r1").contains("active, drained"), "{text}");
         assert!(row("r1").contains("default el 77") && row("r1").ends_with("default el geth-1"), "{text}");
         assert!(row("r3").contains("failed"), "{text}");
-        assert!(text.ends_with("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");
+        assert!(text.contains("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");
+        let wish = "wish of r1: default el geth-2 drained, revision 4: applied by 1 of 1\n";
+        let own = "default el geth-2 is cordoned by the operator of r1 alone\n";
+        assert!(text.ends_with(&format!("{wish}{own}")), "{text}");
         assert!(render(None).contains("in no cluster"));
     }
 }

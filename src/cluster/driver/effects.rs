@@ -28,7 +28,7 @@ use crate::{
 /// expire.
 const KEPT_HEARTBEAT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The fault of a request that is given up.
-const LATE: &str = "no answer in time";
+pub(super) const LATE: &str = "no answer in time";
 
 impl Driver {
     /// Carries out the effects of the election.
@@ -182,6 +182,7 @@ impl Driver {
         heartbeat.wants_lead = self.lead.wants_lead(now);
         heartbeat.drained = self.is_drained;
         (heartbeat.heads, heartbeat.serving, heartbeat.verdicts) = (local.heads, local.serving, local.verdicts);
+        heartbeat.wishes = local.wishes;
         env!("CARGO_PKG_VERSION").clone_into(&mut heartbeat.build);
     }
 
@@ -244,13 +245,13 @@ impl Driver {
     }
 
     /// The longest wait for an answer: the store has a deadline of its own, which tells more.
-    fn longest(&self) -> Duration {
+    pub(super) fn longest(&self) -> Duration {
         request_timeout(&self.plan.settings) * 2
     }
 }
 
 /// Notes the outcome of a request.
-fn tell(fault: &Mutex<Option<String>>, error: Option<&impl ToString>) {
+pub(super) fn tell(fault: &Mutex<Option<String>>, error: Option<&impl ToString>) {
     *fault.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
 }
 

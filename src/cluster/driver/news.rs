@@ -2,14 +2,14 @@
 
 use tracing::{debug, error, warn};
 
-use super::{Driver, Feed};
+use super::{Driver, Feed, wishing};
 use crate::{
     cluster::{
         connect::incarnation,
         lease, membership,
         store::{Entry, Event, Prefix, Revision},
     },
-    domain::fleet::{Heartbeat, Incarnation, Key, MemberState, ReplicaName, StoreRevision, View, decode},
+    domain::fleet::{Heartbeat, Incarnation, Key, MemberState, ReplicaName, StoreRevision, View, Wish, decode},
 };
 
 impl Driver {
@@ -60,6 +60,11 @@ impl Driver {
     }
 
     fn synced(&mut self) {
+        let lost: Vec<_> = self.wishes.synced().iter().map(|(key, standing)| wishing::words(key, standing)).collect();
+        if !lost.is_empty() {
+            let lost = lost.join(", ");
+            warn!(lost, "the operator's wishes are not in the bucket any more: make them again");
+        }
         // The rules take the event as the end of a first listing, and the watch repeats that event.
         if !self.is_synced {
             self.is_synced = true;
@@ -70,6 +75,7 @@ impl Driver {
 
     fn reset(&mut self) {
         self.is_synced = false;
+        self.wishes.reset();
         self.lead_sees(lease::Watched::Reset);
         self.member_sees(membership::Watched::Reset);
     }
@@ -83,6 +89,7 @@ impl Driver {
         }
         self.reset();
         self.bucket = bucket;
+        self.wishes.recreated();
         self.lead_sees(lease::Watched::Recreated);
         self.member_sees(membership::Watched::Recreated);
     }
@@ -120,6 +127,13 @@ impl Driver {
                     self.inputs.push_back(Feed::Lead(lease::Input::Asked { by }));
                 }
             }
+            Key::Wish(key) => {
+                let wish = Wish::read(text, &entry.value, self.bucket).map_err(|malformed| {
+                    self.unreadable(&malformed);
+                    malformed.why
+                });
+                self.wishes.entry(key, revision, entry.created.as_nanos(), wish);
+            }
         }
     }
 
@@ -136,6 +150,7 @@ impl Driver {
             Ok(Key::Leader) => self.lead_sees(lease::Watched::Gone { revision }),
             Ok(Key::Replica(replica)) => self.member_sees(membership::Watched::Gone { replica, revision }),
             Ok(Key::View) => self.member_sees(membership::Watched::ViewGone { revision }),
+            Ok(Key::Wish(key)) => self.wishes.deleted(&key, revision),
             Err(_) => {}
         }
     }

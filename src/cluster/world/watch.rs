@@ -75,6 +75,8 @@ impl World {
                 let watched = membership::Watched::Heartbeat { replica, revision, heartbeat };
                 self.member(at, membership::Input::Watch(watched));
             }
+            // No rule of this world writes a wish.
+            Key::Wish(key) => panic!("a wish for {key}"),
         }
     }
 }

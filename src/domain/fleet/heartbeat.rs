@@ -7,6 +7,7 @@ use super::{
     payload::{FORMAT, Unknown, payload},
     revision::{Epoch, StoreRevision, Term, ViewNumber},
     view::MemberState,
+    wish::Applied,
     word::{LayerWord, Role, VerdictWord},
 };
 
@@ -54,6 +55,9 @@ pub struct NodeVerdict {
     /// The node's last error, redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The replica's own operator has cordoned the node, whatever is wished for all replicas.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
 }
 
 /// A replica's state. The first one of a life, without an epoch, is the registration.
@@ -94,6 +98,9 @@ pub struct Heartbeat {
     /// The verdicts on all nodes.
     #[serde(default)]
     pub verdicts: Vec<NodeVerdict>,
+    /// The wishes of the operator that the replica has taken up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wishes: Vec<Applied>,
     /// The version of the program.
     #[serde(default)]
     pub build: String,
@@ -119,6 +126,7 @@ impl Heartbeat {
             heads: Vec::new(),
             serving: Vec::new(),
             verdicts: Vec::new(),
+            wishes: Vec::new(),
             build: String::new(),
             other: Unknown::new(),
         }
@@ -134,5 +142,6 @@ payload!(Heartbeat, |this| {
     let layers = this.heads.iter().map(|head| &head.layer).chain(this.serving.iter().map(|node| &node.layer));
     let layers = layers.filter(|layer| !layer.is_known()).count();
     let verdicts = this.verdicts.iter().filter(|of| !of.verdict.is_known() || !of.node.layer.is_known()).count();
-    layers + verdicts + usize::from(!this.state.is_known()) + usize::from(!this.role.is_known())
+    let reasons = this.wishes.iter().filter_map(|of| of.last_error.as_ref()).filter(|error| !error.reason.is_known());
+    layers + verdicts + reasons.count() + usize::from(!this.state.is_known()) + usize::from(!this.role.is_known())
 });

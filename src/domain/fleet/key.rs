@@ -4,7 +4,12 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use super::name::{NotAName, ReplicaName};
+use super::{
+    heartbeat::NodeRef,
+    name::{NotAName, ReplicaName},
+    wish::WishWord,
+    word::LayerWord,
+};
 
 /// A key that cannot be read, which is no reason to stop a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
@@ -75,6 +80,37 @@ pub enum Key {
     View,
     /// A replica's registration and heartbeats.
     Replica(ReplicaName),
+    /// A wish of the operator for all replicas.
+    Wish(WishKey),
+}
+
+/// The subject of a wish.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WishKey {
+    /// A node.
+    Node(NodeRef),
+    /// The level of the log.
+    Log,
+}
+
+impl WishKey {
+    /// Whether a wish for this subject may be `state`, as far as this version knows.
+    pub fn allows(&self, state: &WishWord) -> bool {
+        match self {
+            Self::Node(_) => matches!(state, WishWord::Cordoned | WishWord::Drained),
+            Self::Log => WishWord::LEVELS.contains(state),
+        }
+    }
+}
+
+/// The subject in words, as in `main el geth-1`.
+impl fmt::Display for WishKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(NodeRef { network, layer, node }) => write!(f, "{network} {layer} {node}"),
+            Self::Log => f.write_str("log"),
+        }
+    }
 }
 
 impl fmt::Display for Key {
@@ -83,6 +119,11 @@ impl fmt::Display for Key {
             Self::Leader => f.write_str("leader"),
             Self::View => f.write_str("view"),
             Self::Replica(replica) => write!(f, "replica.{}", KeyToken::of(replica.as_str()).0),
+            Self::Wish(WishKey::Log) => f.write_str("wish.log"),
+            Self::Wish(WishKey::Node(NodeRef { network, layer, node })) => {
+                let [network, layer, node] = [network.as_str(), layer.as_str(), node.as_str()].map(KeyToken::of);
+                write!(f, "wish.{}.{}.{}", network.0, layer.0, node.0)
+            }
         }
     }
 }
@@ -97,6 +138,15 @@ impl FromStr for Key {
             ["leader"] => Self::Leader,
             ["view"] => Self::View,
             ["replica", replica] => Self::Replica(name(replica)?.parse()?),
+            ["wish", "log"] => Self::Wish(WishKey::Log),
+            ["wish", network, layer, node] => {
+                let layer = LayerWord::from(&*name(layer)?);
+                if !layer.is_known() {
+                    return Err(NotAKey::Shape(text.into()));
+                }
+                let (network, node) = (name(network)?.parse()?, name(node)?.parse()?);
+                Self::Wish(WishKey::Node(NodeRef { network, layer, node }))
+            }
             _ => return Err(NotAKey::Shape(text.into())),
         })
     }

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 /// The longest name, in bytes: that of a host.
 const LONGEST_NAME: usize = 253;
+/// The longest text that names an operator, in bytes.
+const LONGEST_ASKER: usize = 253;
 /// The longest name of a cluster, in bytes: the bucket's name is longer by its prefix.
 const LONGEST_CLUSTER: usize = 64;
 
@@ -55,6 +57,20 @@ fn check_cluster(text: &str) -> Result<(), &'static str> {
     }
     if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
         return Err("has characters other than letters, digits, `-` and `_`");
+    }
+    Ok(())
+}
+
+/// The rule for texts that name an operator: free, on one line.
+fn check_asker(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.len() > LONGEST_ASKER {
+        return Err("is longer than 253 bytes");
+    }
+    if text.contains(char::is_control) {
+        return Err("has control characters");
     }
     Ok(())
 }
@@ -117,6 +133,8 @@ names! {
     NetworkName, "network", check;
     /// The name of a cluster: letters, digits, `-` and `_`, at most 64.
     ClusterName, "cluster", check_cluster;
+    /// The operator who asked for something, in a free text, or the replica that was asked.
+    Asker, "asker", check_asker;
 }
 
 impl ClusterName {

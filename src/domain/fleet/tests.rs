@@ -23,6 +23,48 @@ fn payloads_of_format_1_are_read_and_written() {
     assert_eq!(lease.term_at(StoreRevision(99)), Term(13));
     let view: View = golden(include_str!("golden/view.json"));
     assert_eq!(view.active().count(), 1);
+    let beat: Heartbeat = golden(include_str!("golden/heartbeat-wishes.json"));
+    assert!(beat.verdicts[0].cordoned && beat.wishes[0].last_error.is_none());
+    assert_eq!(beat.wishes[1].last_error.as_ref().unwrap().reason, WishErrorWord::NotApplied);
+    let wish: Wish = golden(include_str!("golden/wish.json"));
+    assert_eq!((wish.state, wish.by.as_str()), (WishWord::Cordoned, "r1.example"));
+}
+
+/// C2, C14, C16: a wish of a newer version is kept as such, and a malformed one is an error.
+#[test]
+fn a_wish_that_is_unknown_or_malformed_is_told_apart() {
+    let wish = r#"{"bucket":7,"format":2,"state":"weighed","by":"Ann, on call","weight":2}"#;
+    let read = Wish::read("wish.log", wish.as_bytes(), BUCKET).unwrap();
+    assert_eq!((read.unknown(), read.state.as_str()), (2, "weighed"));
+    assert_eq!(String::from_utf8(encode(&read, BUCKET)).unwrap(), wish);
+    let beat = r#"{"bucket":7,"format":1,"process":1,"sequence":1,"state":"active","role":"watching","wishes":
+        [{"key":"wish.weights.a","revision":3,"last_error":{"reason":"too_heavy","text":"x"}}]}"#;
+    let read = decode::<Heartbeat>("key", beat.as_bytes(), BUCKET).unwrap();
+    assert_eq!((read.unknown(), &*read.wishes[0].key), (1, "wish.weights.a"));
+    let long = format!(r#"{{"bucket":7,"format":1,"state":"cordoned","by":"a","x":"{}"}}"#, "y".repeat(4096));
+    for bad in [
+        long.as_str(),
+        r#"{"bucket":7,"format":1,"state":"cordoned"}"#,
+        r#"{"bucket":7,"format":1,"state":"cordoned","by":""}"#,
+        r#"{"bucket":7,"format":1,"state":"cordoned","by":"a\nb"}"#,
+        r#"{"bucket":6,"format":1,"state":"cordoned","by":"a"}"#,
+        r#"{"bucket":7,"format":1,"state":7,"by":"a"}"#,
+    ] {
+        let why = Wish::read("wish.log", bad.as_bytes(), BUCKET).unwrap_err().to_string();
+        assert!(why.starts_with("the value at \"wish.log\" is malformed"), "{why}");
+    }
+}
+
+/// C16: a wish is for a node or for the log, and has a state that its subject can have.
+#[test]
+fn a_subject_has_states_of_its_own() {
+    let Ok(Key::Wish(node)) = "wish.main.el.geth-1".parse() else { panic!("a node's wish is no wish") };
+    for state in WishWord::KNOWN {
+        assert_ne!(node.allows(state), WishKey::Log.allows(state), "{state}");
+    }
+    let newer = WishWord::from("weighed");
+    assert!(!node.allows(&newer) && !WishKey::Log.allows(&newer));
+    assert_eq!(node.to_string(), "main el geth-1");
 }
 
 /// C14: a newer version's fields, words and kinds are kept, counted and written back.
@@ -113,6 +155,15 @@ fn keys_are_read_back_and_others_are_refused() {
         (Key::Leader, "leader"),
         (Key::View, "view"),
         (Key::Replica("r1.example".parse().unwrap()), "replica.r1=2Eexample"),
+        (Key::Wish(WishKey::Log), "wish.log"),
+        (
+            Key::Wish(WishKey::Node(NodeRef {
+                network: "ma.in".parse().unwrap(),
+                layer: LayerWord::Cl,
+                node: "teku-1@10.0.0.1".parse().unwrap(),
+            })),
+            "wish.ma=2Ein.cl.teku-1=4010=2E0=2E0=2E1",
+        ),
     ] {
         assert_eq!(key.to_string(), text);
         assert_eq!(text.parse(), Ok(key));
@@ -125,6 +176,11 @@ fn keys_are_read_back_and_others_are_refused() {
         "replica.a=zz",
         "replica.=61",
         "wish.x",
+        "wish.main.el",
+        "wish.main.xl.a",
+        "wish.main..a",
+        "wish.main.el.a.b",
+        "wish.log.x",
         "node.a.b",
         "replica.a=20b",
     ] {
@@ -155,6 +211,7 @@ proptest! {
     fn no_bytes_panic(value in proptest::collection::vec(any::<u8>(), 0..200), key in "\\PC{0,40}") {
         _ = decode::<Heartbeat>("key", &value, BUCKET);
         _ = decode::<View>("key", &value, BUCKET);
+        _ = Wish::read("key", &value, BUCKET);
         _ = key.parse::<Key>();
     }
 

@@ -7,19 +7,20 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::{failure, json_reply};
+use super::{failure, json_reply, wishes};
 use crate::{
     cluster::{Change, Cluster, Leader, Peer, Seen, Snapshot, counts, moment::Moment},
     domain::fleet::{MemberState, NodeRef, ReplicaName, Role, VerdictWord},
     metrics::ClusterFacts,
 };
 
+/// The answer of a proxy without a cluster.
+pub(super) const ALONE: &str = "this proxy is in no cluster: its settings have no [cluster]";
+
 /// `GET /leader`: 200 at the leader, 503 at any other replica, so that a load balancer, or the
 /// holder of an address, can follow.
 pub(super) fn leader(cluster: Option<&Cluster>) -> Response<Full<Bytes>> {
-    let Some(cluster) = cluster else {
-        return failure(StatusCode::NOT_FOUND, "this proxy is in no cluster: its settings have no [cluster]");
-    };
+    let Some(cluster) = cluster else { return failure(StatusCode::NOT_FOUND, ALONE) };
     let term = cluster.leads();
     let snapshot = cluster.snapshot();
     let status = if term.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -80,6 +81,8 @@ pub(super) fn status(cluster: &Cluster) -> Value {
         "leader": leader,
         "view": members,
         "last_fence": last_fence,
+        "wishes": wishes::told(cluster, &snapshot),
+        "wishes_left_out": cluster.wishes().borrow().left_out,
         "nodes": fleet.verdicts().iter().map(|(node, seen)| node_told(node, seen)).collect::<Vec<_>>(),
         "changes": fleet.changes().map(|change| change_told(change, now)).collect::<Vec<_>>(),
         "replicas": peers.iter().map(|peer| told(peer, &snapshot, now)).collect::<Vec<_>>(),
@@ -118,8 +121,10 @@ fn told(peer: &Peer, snapshot: &Snapshot, now: Moment) -> Value {
 fn node_told(node: &NodeRef, seen: &BTreeMap<ReplicaName, Seen>) -> Value {
     let counts: serde_json::Map<_, _> =
         counts(seen).into_iter().map(|(word, count)| (word.as_str().to_owned(), json!(count))).collect();
-    let replicas = seen.iter().map(|(replica, Seen { verdict, last_error })| {
-        json!({ "replica": replica.as_str(), "verdict": verdict.as_str(), "last_error": last_error })
+    let replicas = seen.iter().map(|(replica, Seen { verdict, last_error, cordoned })| {
+        json!({
+            "replica": replica.as_str(), "verdict": verdict.as_str(), "last_error": last_error, "cordoned": cordoned,
+        })
     });
     json!({
         "network": node.network.as_str(), "layer": node.layer.as_str(), "node": node.node.as_str(),
@@ -156,6 +161,7 @@ pub(super) fn fill(cluster: &Cluster, facts: &ClusterFacts) {
             facts.verdicts.with_label_values(&labels).set(number(count as u64));
         }
     }
+    wishes::fill(cluster, &snapshot, facts);
     let Some((view, members)) = &snapshot.view else { return };
     facts.view.with_label_values(none).set(number(view.0));
     for state in [MemberState::Active, MemberState::Draining, MemberState::Left, MemberState::Failed] {

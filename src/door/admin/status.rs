@@ -18,7 +18,7 @@ use crate::{
         Pool,
         node::Node,
         pair::{PairFault, fault},
-        snapshot::Switch,
+        snapshot::{Cordons, Switch},
     },
     view::Counts,
 };
@@ -62,6 +62,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "reason": known.verdict.to_string(),
                 "usable": known.verdict.is_usable() && !known.cordoned,
                 "cordoned": known.cordoned,
+                "cordoned_by": cordoned_by(known.cordons),
                 "resting": resting(node, pool.layer),
                 "missing_methods": node.missing_methods.names(Instant::now()),
                 "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
@@ -111,6 +112,12 @@ fn last_switch(Switch { from, to, reason, at }: &Switch) -> Value {
 /// the node shows it.
 fn connections(Occupancy { open, bound, learnt, waiting }: Occupancy) -> Value {
     json!({ "open": open, "waiting": waiting, "bound": bound, "bound_is_learnt": learnt })
+}
+
+/// The orders that take a node out of use.
+fn cordoned_by(Cordons { local, fleet }: Cordons) -> Vec<&'static str> {
+    let words = [("local", local), ("fleet", fleet)];
+    words.into_iter().filter_map(|(word, stands)| stands.then_some(word)).collect()
 }
 
 /// For how many seconds more the node is left alone, if as a whole, or else the methods, or groups

@@ -94,7 +94,7 @@ impl PoolState {
             None if removed.is_some() => "removed",
             None if self.switches.last().is_none() => "start",
             None => "recovered",
-            Some(from) if self.known[from].cordoned => "cordoned",
+            Some(from) if self.known[from].cordons.any() => "cordoned",
             Some(from)
                 if self.known[from].verdict.is_usable() && preference(from).is_some_and(|r| r.below_served == 0) =>
             {
@@ -180,7 +180,7 @@ impl PoolState {
         // A height beyond all that clients were shown was a lie.
         let highest = served.height.saturating_add(self.near);
         let may_come = |node: NodeId| match self.known[node].verdict {
-            _ if node == best || self.known[node].cordoned => false,
+            _ if node == best || self.known[node].cordons.any() => false,
             Verdict::Down(Down::Unknown) => true,
             Verdict::Down(_) => (height(best) + 1..=highest).contains(&height(node)),
             _ => false,

@@ -24,6 +24,8 @@ pub enum Input {
     Out(NodeId, Trouble),
     /// The operator takes the node out, or lets it back in.
     Cordon(NodeId, bool),
+    /// The operator wishes the node out of use at all replicas, or no longer.
+    Wish(NodeId, bool),
     /// The moment of [`Snapshot::wake_at`](crate::pool::snapshot::Snapshot::wake_at) has come.
     Woken,
     /// Calls could not be held any longer for the highest block shown, and went to the best node

@@ -312,3 +312,29 @@ fn blocks_come_as_seen_and_slots_never_slower_than_by_the_clock() {
         assert_eq!(time.as_secs_f64().round() as u64, seconds, "{layer:?}");
     }
 }
+
+/// C16: an order here and a wish for all replicas each keep a node out, and neither ends the other.
+#[tokio::test]
+async fn two_orders_each_keep_a_node_out() {
+    let mut bench = Bench::new(2, None);
+    bench.settled(&[Ok(at(100)), Ok(at(100))]);
+    let active = |bench: &Bench| bench.state.snapshot(&bench.nodes, Instant::now()).active;
+    let first = NodeId(0);
+    assert_eq!(active(&bench), Some(first));
+    let orders = [
+        (Input::Cordon(first, true), true),
+        (Input::Wish(first, true), true),
+        (Input::Cordon(first, false), true),
+        (Input::Cordon(first, true), true),
+        (Input::Wish(first, false), true),
+        (Input::Cordon(first, false), false),
+        (Input::Wish(first, true), true),
+        (Input::Wish(first, false), false),
+    ];
+    for (order, is_out) in orders {
+        bench.step(order.clone());
+        let known = &bench.state.snapshot(&bench.nodes, Instant::now()).nodes[first];
+        assert_eq!((known.cordoned, known.cordons.any()), (is_out, is_out), "{order:?}");
+        assert_eq!(active(&bench) == Some(first), !is_out, "{order:?}");
+    }
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     admin::{Admin, Answer},
-    block_on,
+    block_on, show,
     switch::refusal,
 };
 
@@ -145,7 +145,7 @@ pub(super) struct Replay {
 pub(super) fn run(outbox: &Outbox) -> ExitCode {
     let told = match outbox {
         Outbox::List(list) => block_on(list_of(list)),
-        Outbox::Show(one) => block_on(show(one)),
+        Outbox::Show(one) => block_on(show_one(one)),
         Outbox::Resend(one) => block_on(order(one, "resend")),
         Outbox::Cancel(one) => block_on(order(one, "cancel")),
         Outbox::Drop(one) => block_on(order(one, "drop")),
@@ -154,7 +154,7 @@ pub(super) fn run(outbox: &Outbox) -> ExitCode {
     };
     match told {
         Ok(Ok(text)) => {
-            print!("{text}");
+            show(text);
             ExitCode::SUCCESS
         }
         Ok(Err(why)) => {
@@ -212,7 +212,7 @@ fn path_of(One { hash, network, tenant, .. }: &One, behind: &str) -> Result<Stri
     path(&format!("/outbox/{hash}{behind}"), &[("network", network.as_deref()), ("tenant", tenant.as_deref())])
 }
 
-async fn show(one: &One) -> Result<String, String> {
+async fn show_one(one: &One) -> Result<String, String> {
     let (found, text) = read(one.admin.get(&path_of(one, "")?, TIMEOUT).await)?;
     Ok(if one.json { text } else { shown::transactions(&found) })
 }

@@ -50,6 +50,28 @@ async fn commands_show_a_transaction_and_give_orders() {
 }
 
 #[tokio::test]
+async fn a_command_whose_output_is_not_taken_ends_without_a_panic() {
+    let scene = Scene::new("").await;
+    let admin = format!("http://{}", scene.proxy.app.admin_addr());
+    for words in [&["outbox", "list"][..], &["status"], &["config", "schema"]] {
+        let with_admin = words[0] != "config";
+        for (is_pipe, expected) in [(true, 0), (false, 1)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+            command.args(words).args(with_admin.then_some(["--admin", &admin]).into_iter().flatten());
+            match is_pipe {
+                // The reading end is gone.
+                true => command.stdout(std::io::pipe().unwrap().1),
+                false => command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap()),
+            };
+            let ended = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(expected), "{words:?}: {said}");
+            assert!(!said.contains("panicked"), "{words:?}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn retry_all_takes_the_first_of_the_limit() {
     let endpoint = Receiver::start(&["tx.accepted"], 410).await;
     let scene = Scene::new(&endpoint.settings).await;

@@ -320,19 +320,24 @@ impl Calls {
     /// ones, or, while there is none, the active node, to which calls go all the same.
     pub fn allowed_nodes(&self, to: SendTo) -> Vec<NodeId> {
         let pool = &self.pool;
-        let active = pool.snapshot().active;
-        let all = || NodeId::all(pool.nodes.len());
-        if !all().any(|node| pool.is_usable(node)) {
-            return active.into_iter().filter(|node| !pool.nodes[*node].is_out() && is_for_raw(pool, *node)).collect();
-        }
-        let mut nodes: Vec<NodeId> = all().filter(|node| is_target(pool, *node, to)).collect();
-        nodes.sort_by_key(|node| Some(*node) != active);
-        nodes
+        let is_any_usable = NodeId::all(pool.nodes.len()).any(|node| pool.is_usable(node));
+        let is_allowed = |node: &NodeId| is_for_raw(pool, *node) && (!is_any_usable || is_target(pool, *node, to));
+        self.usable_nodes().into_iter().filter(is_allowed).collect()
     }
 
     /// The usable nodes, or the active node while there is none, the active node first.
     pub fn usable_nodes(&self) -> Vec<NodeId> {
-        self.allowed_nodes(SendTo::All)
+        let pool = &self.pool;
+        let active = pool.snapshot().active;
+        let is_in = |node: &NodeId| !pool.nodes[*node].is_out();
+        let usable = NodeId::all(pool.nodes.len()).filter(|node| pool.is_usable(*node));
+        let mut nodes: Vec<NodeId> = usable.collect();
+        if nodes.is_empty() {
+            return active.into_iter().filter(is_in).collect();
+        }
+        nodes.retain(is_in);
+        nodes.sort_by_key(|node| Some(*node) != active);
+        nodes
     }
 
     /// Begins to send a transaction to these nodes at once, each once. A send ends at `limit`, or

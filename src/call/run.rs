@@ -259,6 +259,7 @@ impl<'a> CallRun<'a> {
             Sent::Lacking(answer) => {
                 pool.nodes[node].missing_methods.learn(self.method.id, &self.request.method, Instant::now());
                 self.lacking.get_or_insert(answer);
+                self.tries.attempts += 1;
             }
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
@@ -304,11 +305,6 @@ impl<'a> CallRun<'a> {
     fn answered(&self, node: NodeId) {
         self.calls.pool.call_answered(node, self.tries.kind);
         self.calls.pool.nodes[node].missing_methods.answered(self.method.id, &self.request.method);
-    }
-
-    /// Whether `node` said that it lacks the method.
-    fn is_missing_at(&self, node: NodeId, now: Instant) -> bool {
-        self.calls.pool.nodes[node].missing_methods.has(self.method.id, &self.request.method, now)
     }
 
     /// Notes a node that is asked.
@@ -367,8 +363,6 @@ impl<'a> CallRun<'a> {
                 match choose(pool, NodeQuery { policy, class, kind, method, tried, again, is_urgent: false }) {
                     // A second opinion is not worth asking of a node that is unwell.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
-                    // Only nodes that are known to lack the method are left: they would say so too.
-                    Choice::Node(node, _) if self.lacking.is_some() && self.is_missing_at(node, now) => {}
                     Choice::Node(node, scout) => {
                         if settings.policy == Policy::Spread {
                             pool.catch_up(node);
@@ -392,7 +386,9 @@ impl<'a> CallRun<'a> {
                 self.tries.attempts = 0;
                 continue;
             }
-            let has_answer = self.doubtful.is_some() || self.best.is_some() || self.lacking.is_some();
+            // A node that rests may have the method.
+            let lacks_all = self.lacking.is_some() && rest.is_none();
+            let has_answer = self.doubtful.is_some() || self.best.is_some() || lacks_all;
             if has_answer || self.rejected.is_some() || self.is_too_long {
                 return Ok(None);
             }

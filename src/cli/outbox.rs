@@ -230,39 +230,56 @@ async fn quarantine(of: &Quarantine) -> Result<String, String> {
         return Ok(if *json { text } else { shown::retried(&done) });
     }
     let (mut after, page) = (after.clone(), limit.to_string());
-    let (mut retried, mut refused) = (Vec::new(), Vec::new());
-    loop {
+    let (mut retried, mut refused, mut broken) = (Vec::new(), Vec::new(), None);
+    'pages: loop {
         let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*page))];
-        let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await)?;
-        if !retry_all {
-            return Ok(if *json { text } else { shown::quarantine(&list) });
-        }
-        for delivery in list["deliveries"].as_array().into_iter().flatten() {
-            let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
-            match retry_one(admin, id, tenant).await {
-                Ok((done, _)) => retried.push(done),
-                Err(why) => refused.push(why),
-            }
-            if retried.len() >= *limit {
+        let (list, _) = match read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await) {
+            Ok(read) if !retry_all => return Ok(if *json { read.1 } else { shown::quarantine(&read.0) }),
+            Ok(read) => read,
+            Err(why) => {
+                broken = Some(why);
                 break;
             }
+        };
+        for delivery in list["deliveries"].as_array().into_iter().flatten() {
+            let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
+            match admin.post(&path_of_retry(id, tenant)?, TIMEOUT).await {
+                Ok(answer) if answer.status.is_success() => retried.push(answer.json()),
+                // As where its endpoint is gone. The delivery holds up no other.
+                Ok(answer) => refused.push(refusal(&answer)),
+                // The proxy does not answer.
+                Err(why) => {
+                    broken = Some(why);
+                    break 'pages;
+                }
+            }
+            if retried.len() >= *limit {
+                break 'pages;
+            }
         }
-        after = list["next"].as_str().map(str::to_owned).filter(|_| retried.len() < *limit);
+        after = list["next"].as_str().map(str::to_owned);
         if after.is_none() {
             break;
         }
     }
-    let told = shown::all_retried(retried, refused.is_empty(), *json);
-    // One that cannot be taken out, as where its endpoint has left the settings, holds up no other.
-    if refused.is_empty() { Ok(told) } else { Err(told + &shown::not_retried(&refused)) }
+    show(shown::all_retried(retried, refused.is_empty() && broken.is_none(), *json));
+    match (broken, refused.is_empty()) {
+        (Some(why), _) => Err(why),
+        (None, true) => Ok(String::new()),
+        (None, false) => Err(shown::not_retried(&refused)),
+    }
+}
+
+/// The path that takes a delivery out of quarantine.
+fn path_of_retry(delivery: &str, tenant: Option<&str>) -> Result<String, String> {
+    // The delivery is a part of the path, and as plain as a parameter.
+    path("", &[("delivery", Some(delivery))])?;
+    path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])
 }
 
 /// The answer as JSON, with its text.
 async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Result<(Value, String), String> {
-    // The delivery is a part of the path, and as plain as a parameter.
-    path("", &[("delivery", Some(delivery))])?;
-    let path = path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])?;
-    read(admin.post(&path, TIMEOUT).await)
+    read(admin.post(&path_of_retry(delivery, tenant)?, TIMEOUT).await)
 }
 
 async fn replay_of(replay: &Replay) -> Result<String, String> {

@@ -221,7 +221,7 @@ impl Node {
     }
 }
 
-/// A list of methods; consensus nodes have no such list.
+/// A list of methods, which only execution nodes have.
 fn patterns(r: &mut Reader<'_>, layer: Layer, key: &'static str) -> Vec<MethodPattern> {
     match layer {
         Layer::El => r.list(key, str::parse).unwrap_or_default(),

@@ -27,7 +27,7 @@
 //! - The nonce before it came to a node or into a block, and nodes had refused it: it is sent at
 //!   once.
 //!
-//! No sending but the first, that after a reorganisation, that behind the nonce before it, and those
+//! No sending but the first, that after a reorganisation, that behind an earlier nonce, and those
 //! for a node that returned or an operator comes sooner than the pause of [`sending`] after the one
 //! before it.
 

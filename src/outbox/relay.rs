@@ -242,7 +242,6 @@ impl Relay {
                     pool = calls.map(|calls| calls.pool().subscribe());
                     self.nodes_changed(have_come).await;
                 }
-                Some(question) = self.questions.recv() => self.tell_of(question),
                 order = self.orders.recv(), if has_room => match order {
                     Some(order) => self.order(order).await,
                     None => return,
@@ -250,6 +249,8 @@ impl Relay {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && has_room => {
                     self.input(Input::Due).await;
                 }
+                // Behind all else: clients may ask as often as they like.
+                Some(question) = self.questions.recv() => self.tell_of(question),
             }
             self.drained();
         }
@@ -307,14 +308,15 @@ impl Relay {
     }
 
     fn tell_of(&self, question: Question) {
-        // Whoever asked may be gone.
         match question {
-            Question::Sums(answer) => {
+            Question::Sums(answer) if !answer.is_closed() => {
                 _ = answer.send(self.desk.sums().map(|(tenant, sum)| (tenant.clone(), *sum)).collect());
             }
-            Question::NextNonce { tenant, sender, count, answer } => {
+            Question::NextNonce { tenant, sender, count, answer } if !answer.is_closed() => {
                 _ = answer.send(self.desk.next_nonce(&tenant, sender, count));
             }
+            // Who asked has gone.
+            Question::Sums(_) | Question::NextNonce { .. } => {}
         }
     }
 
@@ -360,8 +362,8 @@ impl Relay {
         }
     }
 
-    /// Drops those of the records that were kept long enough. One of which the desk knows more than
-    /// the store stays: the next look finds it again.
+    /// Drops those of the records that were kept long enough. A record of which the desk knows more
+    /// than the store stays: the next look finds the record again.
     async fn forget_overdue(&mut self, mut records: Vec<(TxId, usize)>) {
         records.retain(|(id, _)| self.desk.record(id).is_none());
         let now = (self.shared.clock)();

@@ -1,14 +1,14 @@
 //! The methods that a node lacks: by its settings, and as its answers have shown.
 //!
-//! Rule: a node that says that it does not offer a method gets calls of that method only where no
-//! other node is left, for ten minutes at first and for twice as long after each such answer, up
-//! to six hours. A good answer to such a call ends that, and so does the node's return from an
-//! outage. Reason: a call that is sure to fail costs its client a round trip and a provider's
-//! quota; but nodes are upgraded, and get other flags. Example: geth lacks `trace_block` and
-//! erigon has the method: one call goes to geth in vain, all others go to erigon at once.
+//! Rule: a node that answers that a method is not offered gets calls of that method only where no
+//! other node is left: for ten minutes at first, and for twice as long after each further refusal,
+//! up to six hours. A good answer to a call of the method ends that, and so does the node's return
+//! from an outage. Reason: a call that is sure to fail costs its client a round trip, and a
+//! provider's quota; but nodes are upgraded, and get other flags. Example: geth lacks `trace_block`
+//! and erigon has the method: one call goes to geth in vain, all others go to erigon at once.
 //!
-//! Nothing here is evidence against a node. Nobody but the node can put a method here, and a name
-//! that clients made up takes a place among [`MOST_UNKNOWN`] at most.
+//! Nothing here is evidence against a node. Only the node's answers put a method here, and a name
+//! that a client made up takes a place among [`MOST_UNKNOWN`] at most.
 
 use std::{
     sync::{
@@ -33,7 +33,7 @@ const FIRST_TIME: Duration = Duration::from_secs(10 * 60);
 const LONGEST_TIME: Duration = Duration::from_secs(6 * 60 * 60);
 /// Methods that the table of methods does not know, and that are kept of one node.
 const MOST_UNKNOWN: usize = 64;
-/// The longest name of such a method that is kept, in bytes.
+/// The longest name of these that is kept, in bytes.
 const LONGEST_NAME: usize = 64;
 
 /// Words of a set of the methods of the table.
@@ -87,7 +87,7 @@ impl MethodRules {
     }
 }
 
-/// A method that a node said it lacks.
+/// A method that a node lacks, by its own word.
 #[derive(Debug)]
 struct Learnt {
     id: MethodId,
@@ -103,7 +103,7 @@ impl Learnt {
     }
 }
 
-/// The methods that a node said it lacks. The cost is one atomic load while there are none, and no
+/// The methods that a node lacks, by its own word. The cost is one atomic load while there are none, and no
 /// lock for a method of the table that is not among them.
 #[derive(Debug)]
 pub struct MissingMethods {
@@ -128,14 +128,14 @@ impl MissingMethods {
         self.any.load(Relaxed)
     }
 
-    /// Whether the node said that it lacks the method, and the time for which that counts goes on.
+    /// Whether the node lacks the method by a word that still counts.
     pub fn has(&self, id: MethodId, name: &str, now: Instant) -> bool {
         let may_have =
             self.is_any() && place(id).is_none_or(|(word, bit)| self.of_the_table[word].load(Relaxed) & bit != 0);
         may_have && self.lock().iter().any(|learnt| learnt.is_of(id, name) && now < learnt.until)
     }
 
-    /// The node says that it lacks the method. Returns whether that is news.
+    /// The node says that the method is not offered. Returns whether that is news.
     pub fn learn(&self, id: MethodId, name: &str, now: Instant) -> bool {
         if place(id).is_none() && name.len() > LONGEST_NAME {
             return false;

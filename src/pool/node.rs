@@ -81,7 +81,7 @@ pub struct Node {
     pub bounds: Arc<Bounds>,
     /// The methods for which the settings let calls go to the node.
     pub method_rules: MethodRules,
-    /// The methods that the node said it lacks.
+    /// The methods that the node lacks, by its own word.
     pub missing_methods: Arc<MissingMethods>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,

@@ -107,12 +107,6 @@ impl Relay {
                 "a transaction changed its state"
             ),
         }
-        if to == StateName::Mined
-            && let Some(calls) = self.handle.calls()
-        {
-            // Its client hears so: a node that does not have it yet is not believed.
-            calls.pool().announce([id.hash]);
-        }
         self.shared.hub.tell(Told { id, transition, accepted_at });
     }
 }

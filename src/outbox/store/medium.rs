@@ -77,12 +77,14 @@ pub struct Folder {
     opened: Mutex<Option<(u64, u64)>>,
 }
 
-/// Tries whether a store could be made and written in the directory `dir`, and leaves nothing behind.
+/// Tries whether a store could be made and written in the directory `dir`. Leaves nothing behind.
 ///
 /// # Errors
 /// When the directory, or the nearest one above that is there, takes no file.
 pub fn try_folder(dir: &Path) -> io::Result<()> {
-    let there = dir.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(dir);
+    let here = Path::new(".");
+    let above = dir.ancestors().map(|above| if above.as_os_str().is_empty() { here } else { above });
+    let there = above.into_iter().find(|above| above.symlink_metadata().is_ok()).unwrap_or(here);
     let file = there.join(format!(".steadfast-check-{}", std::process::id()));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
     fs::remove_file(&file)

@@ -16,8 +16,10 @@ mod table;
 mod top;
 
 use std::{
+    fmt::Display,
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{self, ExitCode},
 };
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -238,6 +240,19 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
     // A name that is still being looked up, which the system does not let go of, is not waited for.
     runtime.shutdown_background();
     Ok(done)
+}
+
+/// Prints a text that a command is asked for. A reader that closes its end early, such as `head`,
+/// is no failure; a text that cannot be written otherwise ends the process.
+fn show(text: impl Display) {
+    let mut output = io::stdout().lock();
+    match write!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("standard output: {error}");
+            process::exit(1);
+        }
+        _ => {}
+    }
 }
 
 /// The exit code of a proxy that has run, or has printed why running failed.

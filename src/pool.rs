@@ -17,6 +17,7 @@ mod identity;
 mod inherit;
 mod late_primary;
 pub mod listen;
+pub mod missing_methods;
 mod named_heads;
 pub mod node;
 mod out_of_turn;

@@ -79,6 +79,8 @@ pub(super) enum Sent {
     /// A failure of the node: with a JSON-RPC answer, if the node gave one, and evidence against
     /// the node, if the failure is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
+    /// The node does not offer the method, and did nothing.
+    Lacking(Answer),
     /// The node refused the call for quota or for its load: with a JSON-RPC answer, if the node
     /// gave one, and the time to wait, if the node named one.
     Refused(Option<Answer>, Option<Duration>),
@@ -120,6 +122,7 @@ impl Sent {
                 AttemptOutcome::Answered
             }
             Self::OfTheNode(..) | Self::Rejected(_) => AttemptOutcome::NodeFault,
+            Self::Lacking(_) => AttemptOutcome::Lacking,
             Self::Refused(..) => AttemptOutcome::Refused,
             Self::Unwanted => AttemptOutcome::Abandoned,
             Self::Nothing(_) => AttemptOutcome::Unreachable,
@@ -429,6 +432,7 @@ impl Attempt<'_> {
                     _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
                     Blame::Caller => Sent::OfTheCaller(answer),
                     Blame::Unknown => Sent::OfNobody(answer),
+                    Blame::Lacking => Sent::Lacking(answer),
                     Blame::Node => {
                         // An internal error is taken as the node's; all other errors may be the
                         // call's.

@@ -112,6 +112,9 @@ impl Calls {
         let outbox = self.outbox.get().filter(|_| !self.is_blocked(request, method));
         let Some(outbox) = outbox else { return Err(Refusal::Blocked(request.method.to_string())) };
         let answer = match method.class {
+            Class::RawTransaction if self.pool.no_node_is_for(method.id, &request.method) => {
+                return Err(Refusal::NotOffered(request.method.to_string()));
+            }
             Class::RawTransaction => {
                 let asker = Asker { tenant: terms.tenant, headers: terms.headers, memory: terms.memory };
                 // Both arms are cancel-safe: a transaction whose client is gone is kept, or is not.

@@ -229,7 +229,13 @@ impl<'a> CallRun<'a> {
         let known = self.transaction.as_ref().map(|transaction| transaction.known());
         let mut answer = match (sent, known) {
             (Sent::Answered(answer), _) => answer,
-            (Sent::OfTheCaller(answer) | Sent::OfNobody(answer) | Sent::OfTheNode(Some(answer), _), None) => answer,
+            (
+                Sent::OfTheCaller(answer)
+                | Sent::OfNobody(answer)
+                | Sent::OfTheNode(Some(answer), _)
+                | Sent::Lacking(answer),
+                None,
+            ) => answer,
             (_, known) => known.unwrap_or_else(|| Answer::made("null")),
         };
         answer.node = Some(node);

@@ -165,7 +165,12 @@ fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
         Sent::Refused(_, wait) => pool.call_refused(node, kind(), wait),
         Sent::Nothing(Some(trouble)) => pool.call_failed(node, kind(), trouble, None),
         Sent::Lost(Some(_)) => pool.probe_now(node),
-        Sent::Lost(None) | Sent::Nothing(None) | Sent::OfTheNode(..) | Sent::Rejected(_) | Sent::Unwanted => {}
+        Sent::Lost(None)
+        | Sent::Nothing(None)
+        | Sent::OfTheNode(..)
+        | Sent::Lacking(_)
+        | Sent::Rejected(_)
+        | Sent::Unwanted => {}
     }
 }
 
@@ -296,11 +301,17 @@ impl Calls {
     }
 
     /// The nodes that a transaction of the outbox goes to now, the active node first. Nodes that
-    /// rest are left alone, and so are nodes that hang, where others do not.
+    /// rest are left alone, and so are nodes that hang, where others do not. A node whose rest is
+    /// over gets the transaction as a scout; one that keeps failing them, where no other is left.
     pub fn send_targets(&self, to: SendTo) -> Vec<NodeId> {
         let now = Instant::now();
-        let is_free = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now) == RestState::Free;
-        let free: Vec<NodeId> = self.allowed_nodes(to).into_iter().filter(is_free).collect();
+        let state = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now);
+        let allowed = self.allowed_nodes(to);
+        let of = |states: [RestState; 2]| allowed.iter().copied().filter(move |node| states.contains(&state(node)));
+        let mut free: Vec<NodeId> = of([RestState::Free, RestState::Due]).collect();
+        if free.is_empty() {
+            free = of([RestState::Last; 2]).collect();
+        }
         let hangs = |node: &NodeId| self.outbox_sends[node.0].load(Acquire) >= MOST_AT_NODE;
         if free.iter().all(hangs) { free } else { free.into_iter().filter(|node| !hangs(node)).collect() }
     }
@@ -309,19 +320,24 @@ impl Calls {
     /// ones, or, while there is none, the active node, to which calls go all the same.
     pub fn allowed_nodes(&self, to: SendTo) -> Vec<NodeId> {
         let pool = &self.pool;
-        let active = pool.snapshot().active;
-        let all = || NodeId::all(pool.nodes.len());
-        if !all().any(|node| pool.is_usable(node)) {
-            return active.into_iter().filter(|node| !pool.nodes[*node].is_out()).collect();
-        }
-        let mut nodes: Vec<NodeId> = all().filter(|node| is_target(pool, *node, to)).collect();
-        nodes.sort_by_key(|node| Some(*node) != active);
-        nodes
+        let is_any_usable = NodeId::all(pool.nodes.len()).any(|node| pool.is_usable(node));
+        let is_allowed = |node: &NodeId| is_for_raw(pool, *node) && (!is_any_usable || is_target(pool, *node, to));
+        self.usable_nodes().into_iter().filter(is_allowed).collect()
     }
 
     /// The usable nodes, or the active node while there is none, the active node first.
     pub fn usable_nodes(&self) -> Vec<NodeId> {
-        self.allowed_nodes(SendTo::All)
+        let pool = &self.pool;
+        let active = pool.snapshot().active;
+        let is_in = |node: &NodeId| !pool.nodes[*node].is_out();
+        let usable = NodeId::all(pool.nodes.len()).filter(|node| pool.is_usable(*node));
+        let mut nodes: Vec<NodeId> = usable.collect();
+        if nodes.is_empty() {
+            return active.into_iter().filter(is_in).collect();
+        }
+        nodes.retain(is_in);
+        nodes.sort_by_key(|node| Some(*node) != active);
+        nodes
     }
 
     /// Begins to send a transaction to these nodes at once, each once. A send ends at `limit`, or
@@ -361,10 +377,16 @@ impl Calls {
             let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
             let (sends, counts) = (sends.cloned(), self.counts.clone());
             let counted = is_of_outbox.then(|| CountedSend::new(&self.outbox_sends, node));
+            let is_due = || pool.nodes[node].resting.state(kind(), false, Instant::now()) == RestState::Due;
+            let scout = (is_of_outbox && is_due()).then(|| pool.owned_scout(node, kind()));
             tasks.spawn(async move {
                 let _counted = counted;
-                let mut sent = submission.send(&pool.nodes[node], limit, &mut gate).await;
-                drop(gate);
+                let mut sent = match &scout {
+                    // Another one is out.
+                    Some(None) => Sent::Nothing(None),
+                    Some(Some(_)) | None => submission.send(&pool.nodes[node], limit, &mut gate).await,
+                };
+                drop((gate, scout));
                 let word = SendOutcome::of(&mut sent);
                 count(&counts, &pool, reason, &word);
                 sends.iter().for_each(|sends| sends.heard(node, &word));
@@ -385,11 +407,18 @@ pub(super) fn count(counts: &Metrics, pool: &Pool, reason: SendReason, word: &Se
 /// Whether a transaction goes to `node` now, by the setting.
 pub(super) fn is_target(pool: &Pool, node: NodeId, to: SendTo) -> bool {
     let snapshot = pool.snapshot();
-    let active = snapshot.active;
+    let others = || NodeId::all(pool.nodes.len()).find(|other| pool.is_usable(*other) && is_for_raw(pool, *other));
+    // In the place of an active node whose settings rule transactions out.
+    let active = snapshot.active.filter(|active| is_for_raw(pool, *active)).or_else(others);
     let serves = match to {
         SendTo::All => true,
         SendTo::Tier => active.is_some_and(|active| snapshot.nodes[active].tier == snapshot.nodes[node].tier),
         SendTo::First => active == Some(node),
     };
-    serves && pool.is_usable(node) && !pool.nodes[node].is_out()
+    serves && pool.is_usable(node) && !pool.nodes[node].is_out() && is_for_raw(pool, node)
+}
+
+/// Whether the settings let transactions go to `node`.
+fn is_for_raw(pool: &Pool, node: NodeId) -> bool {
+    !pool.nodes[node].method_rules.rules_out(kind().id(), METHOD)
 }

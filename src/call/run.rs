@@ -54,6 +54,8 @@ pub(super) struct CallRun<'a> {
     pub(super) unsure: bool,
     /// The best answer that a node gave, though its error is about the node.
     pub(super) best: Option<Answer>,
+    /// The answer of a node that does not offer the method.
+    pub(super) lacking: Option<Answer>,
     /// An error that one node gave, and that may be about the call or about the node.
     pub(super) doubtful: Option<Answer>,
     /// A `null` for a block or transaction that clients know of.
@@ -97,6 +99,7 @@ impl<'a> CallRun<'a> {
             may_have_arrived,
             unsure: may_have_arrived,
             best: None,
+            lacking: None,
             doubtful: None,
             null: None,
             is_too_long: false,
@@ -157,7 +160,7 @@ impl<'a> CallRun<'a> {
             match sent {
                 Sent::Answered(mut answer) => {
                     answer.node = Some(node);
-                    self.calls.pool.call_answered(node, self.tries.kind);
+                    self.answered(node);
                     if let Some(promise) = self.broken_promise(&answer) {
                         self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
                         self.tries.attempts += 1;
@@ -178,7 +181,7 @@ impl<'a> CallRun<'a> {
                     return Ok(self.give_up(Some(refusal))?);
                 }
                 Sent::OfTheCaller(answer) => {
-                    self.calls.pool.call_answered(node, self.tries.kind);
+                    self.answered(node);
                     self.charge(node, false);
                     break (node, answer);
                 }
@@ -207,7 +210,8 @@ impl<'a> CallRun<'a> {
                 }
             }
             if !self.may_be_sent_again() {
-                return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
+                let word = self.best.take().or_else(|| self.lacking.take());
+                return Ok(word.ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tries.tried.push(node);
         };
@@ -252,6 +256,11 @@ impl<'a> CallRun<'a> {
                 self.tries.attempts += 1;
                 pool.call_answered(node, self.tries.kind);
             }
+            Sent::Lacking(answer) => {
+                pool.nodes[node].missing_methods.learn(self.method.id, &self.request.method, Instant::now());
+                self.lacking.get_or_insert(answer);
+                self.tries.attempts += 1;
+            }
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
                     pool.nodes[node].resting.failed_again(Instant::now());
@@ -290,6 +299,12 @@ impl<'a> CallRun<'a> {
                 }
             }
         }
+    }
+
+    /// `node` gave an answer that shows that it has the method.
+    fn answered(&self, node: NodeId) {
+        self.calls.pool.call_answered(node, self.tries.kind);
+        self.calls.pool.nodes[node].missing_methods.answered(self.method.id, &self.request.method);
     }
 
     /// Notes a node that is asked.
@@ -344,7 +359,8 @@ impl<'a> CallRun<'a> {
                 let Tries { kind, again, ref tried, .. } = self.tries;
                 let (policy, class) = (settings.policy, self.method.class);
                 let choose = if self.tries.is_in_line() { shortest_line } else { choose };
-                match choose(pool, NodeQuery { policy, class, kind, tried, again, is_urgent: false }) {
+                let method = &self.request.method;
+                match choose(pool, NodeQuery { policy, class, kind, method, tried, again, is_urgent: false }) {
                     // A second opinion is not worth asking of a node that is unwell.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
                     Choice::Node(node, scout) => {
@@ -354,6 +370,9 @@ impl<'a> CallRun<'a> {
                         return Ok(Some((node, scout)));
                     }
                     Choice::Rest(end) => rest = Some(end),
+                    Choice::Nowhere if pool.no_node_is_for(self.method.id, method) => {
+                        return Err(Refusal::NotOffered(method.to_string()).into());
+                    }
                     Choice::Nowhere => {}
                 }
             }
@@ -367,7 +386,10 @@ impl<'a> CallRun<'a> {
                 self.tries.attempts = 0;
                 continue;
             }
-            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || self.is_too_long {
+            // A node that rests may have the method.
+            let lacks_all = self.lacking.is_some() && rest.is_none();
+            let has_answer = self.doubtful.is_some() || self.best.is_some() || lacks_all;
+            if has_answer || self.rejected.is_some() || self.is_too_long {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
@@ -389,8 +411,8 @@ impl<'a> CallRun<'a> {
             // transaction.
             return Err(Refusal::OutcomeUnknown);
         }
-        let word =
-            self.doubtful.take().or_else(|| self.null.take().map(Null::into_answer)).or_else(|| self.best.take());
+        let word = self.doubtful.take().or_else(|| self.null.take().map(Null::into_answer));
+        let word = word.or_else(|| self.best.take()).or_else(|| self.lacking.take());
         if let Some(word) = word {
             return Ok(word);
         }

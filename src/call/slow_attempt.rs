@@ -89,7 +89,8 @@ impl<'a> SlowAttempt<'a, '_> {
         }
         let tried = [self.tried, &[self.node]].concat();
         let (policy, class, kind) = (settings.policy, self.method.class, self.kind);
-        match choose(pool, NodeQuery { policy, class, kind, tried: &tried, again: false, is_urgent: false }) {
+        let method = &self.request.method;
+        match choose(pool, NodeQuery { policy, class, kind, method, tried: &tried, again: false, is_urgent: false }) {
             Choice::Node(node, scout) if pool.is_usable(node) => {
                 Next::Beside(Beside { node, attempt: self.attempt(node), scout })
             }

@@ -10,13 +10,14 @@ use futures_util::future::join_all;
 use tokio::{task::JoinSet, time::timeout};
 
 use self::survey::{Survey, survey};
-use super::{admin::Admin, block_on, table::table};
+use super::{admin::Admin, block_on, show, table::table};
 use crate::{
     app::{World, dns::Followed},
     config::{Config, Network, Node as Settings},
     domain::{address::Address, chain::Chain, layer::Layer},
     metrics::Metrics,
     net::elsewhere::OwnAddresses,
+    outbox::store::try_folder,
     pool::{
         clock,
         health::{Fault, Trouble},
@@ -105,15 +106,24 @@ async fn check(config: &Config) -> Option<Class> {
     let head = ["NETWORK", "NODE", "TIER", "URL", "CHAIN", "HEAD", "LATENCY", "STATE"].map(str::to_owned).to_vec();
     let (cells, surveys): (Vec<_>, Vec<_>) = lines.into_iter().map(|line| (line.cells, line.survey)).unzip();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(cells).collect();
-    print!("{}", table(&rows));
+    show(table(&rows));
     let head = ["NETWORK", "NODE", "SOFTWARE", "STATE FROM", "BLOCKS FROM", "OFFERS"].map(str::to_owned).to_vec();
     let surveys: Vec<Vec<String>> = surveys.into_iter().flatten().collect();
     if !surveys.is_empty() {
         let rows: Vec<Vec<String>> = std::iter::once(head).chain(surveys).collect();
-        print!("\n{}", table(&rows));
+        show(format_args!("\n{}", table(&rows)));
     }
-    println!("{}", if class.is_none() { "all is well" } else { "not all is well" });
+    let class = class.or(outbox_fault(config));
+    show(format_args!("{}\n", if class.is_none() { "all is well" } else { "not all is well" }));
     class
+}
+
+/// Tells where the outbox has no folder that can be written.
+fn outbox_fault(config: &Config) -> Option<Class> {
+    let dir = &config.outbox.as_ref()?.dir;
+    let why = try_folder(dir).err()?;
+    show(format_args!("outbox.dir: no file can be made in {}: {why}\n", dir.display()));
+    Some(Class::Failing)
 }
 
 async fn check_network(network: &Network, config: &Config, world: &World, metrics: &Arc<Metrics>) -> Vec<Line> {

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{admin::Admin, block_on, switch::refusal};
+use super::{admin::Admin, block_on, show, switch::refusal};
 use crate::config;
 
 /// How long the replica may take to answer: the store may be asked several times.
@@ -166,7 +166,7 @@ async fn order(path: &str, Asked { wait, admin }: &Asked) -> Result<ExitCode, St
     if !answer.status.is_success() || done.get("subject").is_none() {
         return Err(refusal(&answer));
     }
-    print!("{}", said(&done));
+    show(said(&done));
     if wait.is_zero() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -178,7 +178,7 @@ async fn order(path: &str, Asked { wait, admin }: &Asked) -> Result<ExitCode, St
         let is_over = Instant::now() >= end;
         match replicas {
             Some(replicas) if is_over || replicas.iter().all(Replica::is_settled) => {
-                replicas.iter().for_each(|replica| println!("{}", replica.words()));
+                replicas.iter().for_each(|replica| show(format_args!("{}\n", replica.words())));
                 let is_met = replicas.iter().all(|replica| replica.is_met);
                 return Ok(if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }

@@ -1,14 +1,11 @@
 //! `steadfast config schema`, `completions` and `man`: files for editors, shells and readers.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
+use super::show;
 use crate::config;
 
 /// Questions about the configuration file.
@@ -43,14 +40,16 @@ pub(super) struct Man {
 /// Prints the answer.
 pub(super) fn config(about: &About) -> ExitCode {
     let About::Schema = about;
-    print(format!("{:#}\n", config::schema()).as_bytes())
+    show(format_args!("{:#}\n", config::schema()));
+    ExitCode::SUCCESS
 }
 
 /// Prints the script.
 pub(super) fn completions(asked: &Completions) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(asked.shell, &mut super::command(), "steadfast", &mut script);
-    print(&script)
+    show(String::from_utf8_lossy(&script));
+    ExitCode::SUCCESS
 }
 
 /// Writes the pages.
@@ -61,16 +60,5 @@ pub(super) fn man(asked: &Man) -> ExitCode {
             eprintln!("{}: {error}", asked.folder.display());
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Prints to standard output. A reader that closes its end early, such as `head`, is no failure.
-fn print(text: &[u8]) -> ExitCode {
-    match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("standard output: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
     }
 }

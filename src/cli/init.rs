@@ -21,6 +21,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use self::import::{Fate, Import, Node, quoted};
+use super::show;
 use crate::{
     config::{self, Config, process_env},
     domain::layer::Layer,
@@ -133,7 +134,7 @@ pub(super) fn run(init: &Init) -> ExitCode {
         }
     };
     if init.path.as_os_str() == "-" {
-        print!("{text}");
+        show(text);
         return ExitCode::SUCCESS;
     }
     // URLs of nodes, and their headers, may hold keys.
@@ -152,7 +153,7 @@ pub(super) fn run(init: &Init) -> ExitCode {
     match written {
         Ok(mode) => {
             let name = if has_nodes { "Next" } else { "Name your nodes in it, then" };
-            println!("{path} is written. {name}: steadfast check --config {path}");
+            show(format_args!("{path} is written. {name}: steadfast check --config {path}\n"));
             if has_nodes && mode & 0o004 != 0 {
                 eprintln!(
                     "{path} can be read by every user of this machine: chmod 600 where a URL or header has a key"

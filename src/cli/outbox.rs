@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     admin::{Admin, Answer},
-    block_on,
+    block_on, show,
     switch::refusal,
 };
 
@@ -128,9 +128,13 @@ pub(super) struct Replay {
     /// Only to this endpoint.
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// As many deliveries at most. [default: 10000, which is the most]
+    /// As many deliveries at most. All of one transaction go together. [default: 10000, which is
+    /// the most]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Go on behind this place, which a replay that reached its limit names.
+    #[arg(long, value_name = "PLACE")]
+    after: Option<String>,
     /// Deliver. Without this flag the deliveries are only counted.
     #[arg(long)]
     yes: bool,
@@ -141,7 +145,7 @@ pub(super) struct Replay {
 pub(super) fn run(outbox: &Outbox) -> ExitCode {
     let told = match outbox {
         Outbox::List(list) => block_on(list_of(list)),
-        Outbox::Show(one) => block_on(show(one)),
+        Outbox::Show(one) => block_on(show_one(one)),
         Outbox::Resend(one) => block_on(order(one, "resend")),
         Outbox::Cancel(one) => block_on(order(one, "cancel")),
         Outbox::Drop(one) => block_on(order(one, "drop")),
@@ -150,7 +154,7 @@ pub(super) fn run(outbox: &Outbox) -> ExitCode {
     };
     match told {
         Ok(Ok(text)) => {
-            print!("{text}");
+            show(text);
             ExitCode::SUCCESS
         }
         Ok(Err(why)) => {
@@ -208,7 +212,7 @@ fn path_of(One { hash, network, tenant, .. }: &One, behind: &str) -> Result<Stri
     path(&format!("/outbox/{hash}{behind}"), &[("network", network.as_deref()), ("tenant", tenant.as_deref())])
 }
 
-async fn show(one: &One) -> Result<String, String> {
+async fn show_one(one: &One) -> Result<String, String> {
     let (found, text) = read(one.admin.get(&path_of(one, "")?, TIMEOUT).await)?;
     Ok(if one.json { text } else { shown::transactions(&found) })
 }
@@ -225,34 +229,61 @@ async fn quarantine(of: &Quarantine) -> Result<String, String> {
         let (done, text) = retry_one(admin, delivery, tenant.as_deref()).await?;
         return Ok(if *json { text } else { shown::retried(&done) });
     }
-    let limit = limit.to_string();
-    let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*limit))];
-    let (list, text) = read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await)?;
-    if !retry_all {
-        return Ok(if *json { text } else { shown::quarantine(&list) });
-    }
-    let mut retried = Vec::new();
-    for delivery in list["deliveries"].as_array().into_iter().flatten() {
-        let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
-        match retry_one(admin, id, tenant).await {
-            Ok((done, _)) => retried.push(done),
-            // The deliveries before are under way, and the operator must know.
-            Err(why) => return Err(format!("{}{why}", shown::all_retried(retried, *json))),
+    let (mut after, page) = (after.clone(), limit.to_string());
+    let (mut retried, mut refused, mut broken) = (Vec::new(), Vec::new(), None);
+    'pages: loop {
+        let parameters = [("tenant", tenant.as_deref()), ("after", after.as_deref()), ("limit", Some(&*page))];
+        let (list, _) = match read(admin.get(&path("/outbox/quarantine", &parameters)?, TIMEOUT).await) {
+            Ok(read) if !retry_all => return Ok(if *json { read.1 } else { shown::quarantine(&read.0) }),
+            Ok(read) => read,
+            Err(why) => {
+                broken = Some(why);
+                break;
+            }
+        };
+        for delivery in list["deliveries"].as_array().into_iter().flatten() {
+            let (id, tenant) = (delivery["id"].as_str().unwrap_or_default(), delivery["tenant"].as_str());
+            match admin.post(&path_of_retry(id, tenant)?, TIMEOUT).await {
+                Ok(answer) if answer.status.is_success() => retried.push(answer.json()),
+                // As where its endpoint is gone. The delivery holds up no other.
+                Ok(answer) => refused.push(refusal(&answer)),
+                // The proxy does not answer.
+                Err(why) => {
+                    broken = Some(why);
+                    break 'pages;
+                }
+            }
+            if retried.len() >= *limit {
+                break 'pages;
+            }
+        }
+        after = list["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
         }
     }
-    Ok(shown::all_retried(retried, *json))
+    show(shown::all_retried(retried, refused.is_empty() && broken.is_none(), *json));
+    match (broken, refused.is_empty()) {
+        (Some(why), _) => Err(why),
+        (None, true) => Ok(String::new()),
+        (None, false) => Err(shown::not_retried(&refused)),
+    }
+}
+
+/// The path that takes a delivery out of quarantine.
+fn path_of_retry(delivery: &str, tenant: Option<&str>) -> Result<String, String> {
+    // The delivery is a part of the path, and as plain as a parameter.
+    path("", &[("delivery", Some(delivery))])?;
+    path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])
 }
 
 /// The answer as JSON, with its text.
 async fn retry_one(admin: &Admin, delivery: &str, tenant: Option<&str>) -> Result<(Value, String), String> {
-    // The delivery is a part of the path, and as plain as a parameter.
-    path("", &[("delivery", Some(delivery))])?;
-    let path = path(&format!("/outbox/quarantine/{delivery}/retry"), &[("tenant", tenant)])?;
-    read(admin.post(&path, TIMEOUT).await)
+    read(admin.post(&path_of_retry(delivery, tenant)?, TIMEOUT).await)
 }
 
 async fn replay_of(replay: &Replay) -> Result<String, String> {
-    let Replay { from, network, tenant, endpoint, limit, yes, admin } = replay;
+    let Replay { from, network, tenant, endpoint, limit, after, yes, admin } = replay;
     let (from, limit) = (from.to_string(), limit.map(|limit| limit.to_string()));
     let path = path(
         "/outbox/replay",
@@ -262,6 +293,7 @@ async fn replay_of(replay: &Replay) -> Result<String, String> {
             ("tenant", tenant.as_deref()),
             ("endpoint", endpoint.as_deref()),
             ("limit", limit.as_deref()),
+            ("after", after.as_deref()),
             ("yes", yes.then_some("1")),
         ],
     )?;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     admin::{Admin, AdminUrl},
-    block_on,
+    block_on, show,
     table::table,
 };
 
@@ -114,9 +114,9 @@ pub(super) fn run(status: &Status) -> ExitCode {
         let is_ready = answer.as_ref().is_ok_and(|(report, _)| report.ready);
         match answer {
             _ if status.ready => {}
-            Ok((_, text)) if status.json => print!("{text}"),
-            Ok((report, _)) if status.fleet => print!("{}", fleet::render(report.cluster.as_ref())),
-            Ok((report, _)) => print!("{}", render(&report, None)),
+            Ok((_, text)) if status.json => show(text),
+            Ok((report, _)) if status.fleet => show(fleet::render(report.cluster.as_ref())),
+            Ok((report, _)) => show(render(&report, None)),
             Err(why) => eprintln!("{why}"),
         }
         is_ready

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     admin::{Admin, Answer},
-    block_on,
+    block_on, show,
 };
 
 /// How long a switch may take.
@@ -73,7 +73,7 @@ fn switch(admin: &Admin, path: &str, time_limit: Duration, key: &str, said: impl
     };
     match outcome {
         Ok(answer) if answer.status.is_success() && answer.json().get(key).is_some() => {
-            println!("{}", said(&answer.json()));
+            show(format_args!("{}\n", said(&answer.json())));
             ExitCode::SUCCESS
         }
         Ok(answer) => {

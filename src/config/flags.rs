@@ -65,6 +65,8 @@ impl Flags {
                                 ca_file,
                                 pair,
                                 max_connections,
+                                methods: Vec::new(),
+                                not_methods: Vec::new(),
                             };
                             nodes.push((path, node));
                         }

@@ -9,8 +9,8 @@ use base64::{
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    ca_file::CaFile, dns, header, listen::socket_path, name::NodeName, problem::Invalid, reader::Reader, reading::join,
-    secret::Secret, url::Url,
+    ca_file::CaFile, dns, header, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
+    reader::Reader, reading::join, secret::Secret, url::Url,
 };
 use crate::domain::layer::Layer;
 
@@ -71,6 +71,11 @@ pub struct Node {
     /// Connections to the node open at once, at most; 0: as many as the node takes. `None`: as
     /// [`Calls`](super::Calls) says.
     pub max_connections: Option<usize>,
+    /// The only methods that calls go to the node for; all, where none is named. Execution nodes
+    /// only.
+    pub methods: Vec<MethodPattern>,
+    /// Methods that calls do not go to the node for. Execution nodes only.
+    pub not_methods: Vec<MethodPattern>,
 }
 
 impl Node {
@@ -169,6 +174,8 @@ impl Node {
             ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
             pair: r.parse("pair", str::parse),
             max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
+            methods: patterns(&mut r, layer, "methods"),
+            not_methods: patterns(&mut r, layer, "not_methods"),
         };
         node.check_dns(&r, is_split);
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
@@ -211,6 +218,14 @@ impl Node {
             "has no use: neither of the node's URLs is https or wss",
         );
         node
+    }
+}
+
+/// A list of methods, which only execution nodes have.
+fn patterns(r: &mut Reader<'_>, layer: Layer, key: &'static str) -> Vec<MethodPattern> {
+    match layer {
+        Layer::El => r.list(key, str::parse).unwrap_or_default(),
+        Layer::Cl => Vec::new(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The response side of the JSON-RPC envelope: looked at only as far as needed to tell a result
 //! from an error.
 
-use std::{borrow::Cow, ops::Range};
+mod node_error;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::ops::Range;
 
+pub use self::node_error::{Blame, NodeError};
 use super::json::Scanner;
 
 /// The outcome as far as the first bytes of a node's response tell.
@@ -186,150 +186,6 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|&&b| b == b'\\').count() % 2 == 1
 }
 
-/// A JSON-RPC error that a node returned.
-#[derive(Debug, Deserialize)]
-pub struct NodeError<'a> {
-    /// The error code.
-    #[serde(default)]
-    pub code: i64,
-    /// The message, for people and for [`NodeError::blame`].
-    #[serde(borrow, default)]
-    pub message: Cow<'a, str>,
-    /// Further data that the node attached.
-    #[serde(borrow, default)]
-    pub data: Option<&'a RawValue>,
-}
-
-/// Whether the call or the node is to blame for an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The call: every node would say so.
-    Caller,
-    /// The node: another may answer.
-    Node,
-    /// Uncertain by one node's word: if a second node says so too, the call is to blame.
-    Unknown,
-}
-
-impl<'a> NodeError<'a> {
-    /// Reads the error of a complete response. `None` where the response has no readable error.
-    pub fn read(text: &'a [u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Response<'a> {
-            #[serde(borrow)]
-            error: NodeError<'a>,
-        }
-        serde_json::from_slice::<Response<'a>>(text).ok().map(|response| response.error)
-    }
-
-    /// Whether the call or the node is to blame, as far as the error shows.
-    pub fn blame(&self) -> Blame {
-        const OF_THE_NODE: [&str; 46] = [
-            // Full, for now.
-            "txpool is full",
-            "transaction pool is full",
-            "mempool is full",
-            "capacity exceeded",
-            "rate limit",
-            "too many requests",
-            "daily request count exceeded",
-            // Words for data that the node does not have, or not yet.
-            "missing trie node",
-            "header not found",
-            "header for hash not found",
-            "unknown block",
-            "block not found",
-            "state not available",
-            "state is not available",
-            "historical state",
-            "state histories haven't been fully indexed",
-            "required historical state unavailable",
-            "pruned",
-            "not synced",
-            "still syncing",
-            "is syncing",
-            // Words for a method that the node does not offer.
-            "method not found",
-            "method does not exist",
-            "does not exist/is not available",
-            "method is not available",
-            "method not available",
-            "not supported",
-            "unsupported method",
-            "not whitelisted",
-            "not available on",
-            "not allowed",
-            // Words for a call that is too much for the node.
-            "block range",
-            "range is too large",
-            "range too large",
-            "limited to a",
-            "more than 10000 results",
-            "too many results",
-            "response size",
-            "response is too big",
-            "response too large",
-            "content length too large",
-            "execution timeout",
-            "query timeout",
-            "timed out",
-            "timeout exceeded",
-            "exceeds maximum",
-        ];
-        // Some nodes report a revert as an internal error; the data of a revert is the contract's
-        // word to the caller.
-        if self.code == 3 || self.says("revert") || self.is_already_known() {
-            return Blame::Caller;
-        }
-        match self.code {
-            -32603 | -32601 | -32005..=-32004 | -32002 | -32008 | 429 | 4444 => Blame::Node,
-            _ if OF_THE_NODE.iter().any(|words| self.says(words)) => Blame::Node,
-            _ => Blame::Unknown,
-        }
-    }
-
-    /// Whether the node says that its pool or chain has this very transaction already. Words
-    /// about a nonce, or about an unknown transaction, never say so.
-    pub fn is_already_known(&self) -> bool {
-        const OF_ANOTHER: [&str; 3] = ["nonce", "unknown", "not known"];
-        [
-            "already known",
-            "known transaction",
-            "alreadyknown",
-            "already imported",
-            "already in mempool",
-            "already exists",
-            "same hash",
-            "tx already in",
-            "transaction already in",
-        ]
-        .iter()
-        .any(|words| self.says(words))
-            && !OF_ANOTHER.iter().any(|words| self.says(words))
-    }
-
-    /// Whether a node refuses a transaction for its very bytes, as every node would.
-    pub fn is_of_the_bytes(&self) -> bool {
-        const OF_THE_BYTES: [&str; 9] = [
-            "rlp",
-            "decod",
-            "invalid sender",
-            "invalid signature",
-            "invalid chain id",
-            "invalid argument",
-            "intrinsic gas too low",
-            "transaction type not supported",
-            "oversized data",
-        ];
-        self.code == -32602 || OF_THE_BYTES.iter().any(|words| self.says(words))
-    }
-
-    /// Whether the message holds `words`, which are in lower case.
-    fn says(&self, words: &str) -> bool {
-        self.message.as_bytes().windows(words.len()).any(|window| window.eq_ignore_ascii_case(words.as_bytes()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -434,60 +290,5 @@ mod tests {
             assert_eq!(read(text), expected.map(str::to_owned), "{text}");
         }
         assert_eq!(Envelope::read(b"{\"id\":1,\"result\":\"\xff\"}"), Err("the answer is not UTF-8"));
-    }
-
-    #[test]
-    fn errors_are_blamed_on_the_node_or_on_the_caller() {
-        for (code, message, blame) in [
-            (-32603, "Internal error", Blame::Node),
-            (-32603, "execution reverted: nope", Blame::Caller),
-            (3, "execution reverted", Blame::Caller),
-            (-32005, "limit exceeded", Blame::Node),
-            (-32603, "already known", Blame::Caller),
-            (-32000, "txpool is full", Blame::Node),
-            (-32000, "missing trie node 12ab (path )", Blame::Node),
-            (-32000, "Header Not Found", Blame::Node),
-            (-32000, "existing tx with same hash", Blame::Caller),
-            (-32000, "insufficient funds for gas * price + value", Blame::Unknown),
-            (-32602, "invalid argument 0", Blame::Unknown),
-            (-32700, "parse error", Blame::Unknown),
-            (-32099, "words that nobody has heard before", Blame::Unknown),
-            (-32601, "the method x does not exist/is not available", Blame::Node),
-            (-32000, "Method x not supported", Blame::Node),
-            (-32602, "eth_getLogs and eth_newFilter are limited to a 10,000 blocks range", Blame::Node),
-            (-32000, "block range too large: exceeds maximum of 1024", Blame::Node),
-            (-32005, "query returned more than 10000 results", Blame::Node),
-            (-32602, "Log response size exceeded", Blame::Node),
-            (-32008, "Response is too big", Blame::Node),
-            (-32000, "execution timeout", Blame::Node),
-            (4444, "pruned history unavailable", Blame::Node),
-        ] {
-            let error = NodeError { code, message: message.into(), data: None };
-            assert_eq!(error.blame(), blame, "{code} {message}");
-        }
-    }
-
-    #[test]
-    fn an_error_is_read_whole() {
-        let error = NodeError::read(br#"{"id":1,"error":{"code":3,"message":"execution \"reverted\"","data":"0x08"}}"#)
-            .unwrap();
-        assert_eq!(
-            (error.code, error.message.as_ref(), error.data.unwrap().get()),
-            (3, "execution \"reverted\"", "\"0x08\"")
-        );
-        assert!(NodeError::read(br#"{"id":1,"error":"text"}"#).is_none());
-        let known = |message: &'static str| NodeError { code: -32000, message: message.into(), data: None };
-        assert!(known("already known").is_already_known());
-        assert!(known("ALREADY_EXISTS: already known").is_already_known());
-        for message in [
-            "unknown transaction type",
-            "Unknown transaction type: 0x7e",
-            "a transaction with the same nonce already exists",
-            "transaction already has a fee that is too low",
-        ] {
-            assert!(!known(message).is_already_known(), "{message}");
-        }
-        assert!(known("rlp: value size exceeds available input length").is_of_the_bytes());
-        assert!(!known("nonce too low: next nonce 5, tx nonce 3").is_of_the_bytes());
     }
 }

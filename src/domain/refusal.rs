@@ -15,6 +15,8 @@ pub enum Refusal {
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),
+    /// The settings of all nodes rule the method out.
+    NotOffered(String),
     /// Subscriptions need a connection that can carry notifications.
     NeedsWebSocket,
     /// The params are wrong; says how.
@@ -112,7 +114,7 @@ impl Refusal {
         match self {
             Self::NotJson(_) => -32700,
             Self::NotARequest(_) => -32600,
-            Self::Blocked(_) | Self::NeedsWebSocket => -32601,
+            Self::Blocked(_) | Self::NotOffered(_) | Self::NeedsWebSocket => -32601,
             Self::Unserved(_) | Self::Rejected(_) | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => {
                 -32002
             }
@@ -129,6 +131,7 @@ impl Refusal {
             Self::NotJson(_) => "parse_error",
             Self::NotARequest(_) => "invalid_request",
             Self::Blocked(_) => "blocked_method",
+            Self::NotOffered(_) => "method_not_offered",
             Self::NeedsWebSocket => "needs_websocket",
             Self::Params(_) => "invalid_params",
             Self::NoFilter => "filter_not_found",
@@ -150,7 +153,9 @@ impl Refusal {
             Self::NotJson(why) => format!("parse error: {why}"),
             Self::NotARequest(why) => format!("invalid request: {why}"),
             // In geth's words, which clients know how to take.
-            Self::Blocked(method) => format!("the method {method} does not exist/is not available"),
+            Self::Blocked(method) | Self::NotOffered(method) => {
+                format!("the method {method} does not exist/is not available")
+            }
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
             Self::Params(why) => why.clone(),
             // In go-ethereum's words, upon which clients make a new one.
@@ -176,7 +181,8 @@ impl Refusal {
         let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
         body.extend_from_slice(id.unwrap_or(b"null"));
         let mut rest = format!(r#","error":{{"code":{},"message":{message}"#, self.code());
-        let has_data = matches!(self.code(), -32002 | -32005) || matches!(self, Self::NotKept { .. });
+        let has_data =
+            matches!(self.code(), -32002 | -32005) || matches!(self, Self::NotKept { .. } | Self::NotOffered(_));
         if has_data && !matches!(self, Self::OfNodes { .. }) {
             let _ = write!(rest, r#","data":{{"reason":"{}"}}"#, self.reason());
         }
@@ -196,6 +202,7 @@ mod tests {
             (Refusal::NotJson("a \"quote\"".into()), -32700, None),
             (Refusal::NotARequest("x"), -32600, None),
             (Refusal::Blocked("admin_\n".into()), -32601, None),
+            (Refusal::NotOffered("trace_\n".into()), -32601, Some("method_not_offered")),
             (Refusal::Unserved(Unserved::NoNode), -32002, Some("no_node")),
             (Refusal::Unserved(Unserved::Failed), -32002, Some("attempts_failed")),
             (Refusal::Rejected(413), -32002, Some("rejected")),

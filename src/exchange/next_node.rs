@@ -13,6 +13,7 @@ use crate::{
     pool::{
         Pool, Scout,
         health::Fault,
+        node::Node,
         resting::{Kind, RestState},
     },
     route::{self, Load},
@@ -27,6 +28,8 @@ pub struct NodeQuery<'a> {
     pub class: Class,
     /// The kind of the exchange, for nodes that rest from one kind.
     pub kind: Kind,
+    /// The method, for nodes that lack some; empty for requests of the beacon API.
+    pub method: &'a str,
     /// The nodes that have had their chance in this round.
     pub tried: &'a [NodeId],
     /// Whether all nodes failed the exchange before.
@@ -47,14 +50,15 @@ pub enum Choice<'a> {
 }
 
 /// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
-/// a scout in its turn. An urgent exchange goes to a node that rests where no other is left.
+/// a scout in its turn. An urgent exchange goes to a node that rests where no other is left. A node
+/// that said that it lacks the method comes last, and one whose settings rule the method out never.
 pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let load = |node: NodeId| {
         let traffic = &pool.nodes[node].traffic;
         Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
     };
     let (served, snapshot) = pool.served_and_snapshot();
-    if !pool.is_any_resting() {
+    if !pool.is_any_resting() && !pool.is_any_missing_methods() {
         return match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
             Some(node) => Choice::Node(node, None),
             None => Choice::Nowhere,
@@ -67,7 +71,15 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         if query.tried.contains(&node) || known.preference(0, 0).is_none() {
             continue;
         }
-        match pool.nodes[node].resting.state(query.kind, query.again, now) {
+        let Node { resting, method_rules, missing_methods, .. } = &pool.nodes[node];
+        if method_rules.rules_out(query.kind.id(), query.method) {
+            closed.push(node);
+            continue;
+        }
+        if missing_methods.has(query.kind.id(), query.method, now) {
+            last.push(node);
+        }
+        match resting.state(query.kind, query.again, now) {
             RestState::Free => {}
             RestState::Due => due.push(node),
             RestState::Last => last.push(node),
@@ -89,7 +101,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         route::best_node(snapshot, load, served, query.policy, query.class, shut)
     };
     // An unsafe call is a scout only where no other node is left. A node that keeps failing this
-    // kind of exchange comes last.
+    // kind of exchange, or lacks the method, comes last.
     let not_first = || last.iter().chain(if query.class == Class::Unsafe { &due[..] } else { &[] });
     let mut first = closed.clone();
     first.extend(not_first());

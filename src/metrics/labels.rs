@@ -90,6 +90,8 @@ label! {
         Answered = "answered",
         /// With an answer that shows a fault of the node, not of the call.
         NodeFault = "node_fault",
+        /// With the answer that the node does not offer the method.
+        Lacking = "lacking",
         /// Refused for quota or for load.
         Refused = "refused",
         /// No connection.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{
     desk::NotDone,
     handle::{Incoming, NotAccepted, Outbox},
-    record::{Network, TenantName, TxId},
+    record::{Network, State, TenantName, TxId},
     status::{Status, Step},
     store::StoreError,
 };
@@ -100,7 +100,10 @@ impl TransactionKeeper for Keeper {
         let hash = request.text_param(0)?.parse().ok()?;
         let id = self.id(hash, tenant).ok()?;
         let record = self.outbox.record(&id).ok()??;
-        if !record.state.is_pending() {
+        // The node may be behind the block that has it. One that says null of a final block may
+        // have pruned it.
+        let is_mined = matches!(record.state, State::Mined { .. } | State::Confirmed { .. });
+        if !record.state.is_pending() && !is_mined {
             return None;
         }
         let raw = self.outbox.raw(&id).ok()??;

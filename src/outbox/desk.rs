@@ -24,8 +24,12 @@
 //!   after a pause that doubles, to all nodes while none has the transaction, else to the nodes
 //!   that lack the transaction.
 //!
-//! No sending but the first, that after a reorganisation, and those for a node that returned or an
-//! operator comes sooner than the pause of [`sending`] after the one before it.
+//! - The nonce before it came to a node or into a block, and nodes had refused it: it is sent at
+//!   once.
+//!
+//! No sending but the first, that after a reorganisation, that behind an earlier nonce, and those
+//! for a node that returned or an operator comes sooner than the pause of [`sending`] after the one
+//! before it.
 
 mod accept;
 mod blocks;
@@ -303,11 +307,12 @@ impl Desk {
                     let transition = self.transition(&entry.record, &state, source);
                     let is_over = state.is_over();
                     let keep_until = is_over.then(|| self.now.after(self.terms.keep));
+                    let deadline = self.now.after(self.terms.deadline_of(&key.tenant));
                     let changed = self.book.change(key, |entry| {
                         let record = &mut entry.record;
                         (record.state, record.stopped, record.keep_until) = (state, stopped, keep_until);
                         record.note(transition.clone());
-                        entry.arrived();
+                        entry.arrived(deadline);
                         entry.record.clone()
                     });
                     self.write(turn, changed, Some(transition));

@@ -7,17 +7,18 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use alloy_primitives::{Address, B256};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     desk::{Answer, Command, Done, NotDone},
     record::{Millis, Network, Record, TenantName, TxId},
-    relay::{Order, RelayHandle, Submitted},
+    relay::{Order, Question, RelayHandle, Submitted},
     send_room::SendRoom,
     status::Status,
     store::{self, Store, StoreError},
@@ -31,6 +32,10 @@ use crate::{
 
 /// Bytes that a delivery or a quarantine record counts, on the disk and in memory.
 pub(super) const DELIVERY_BYTES: usize = 4096;
+
+/// How long a call waits for the next nonce of its sender: a relay may be busy with the disk. The
+/// node's own count is the answer then.
+const TELL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The outbox.
 #[derive(Clone)]
@@ -157,7 +162,9 @@ impl Outbox {
     /// The first nonce from `count` on for which the tenant has no transaction of this sender that
     /// waits or is in a block.
     pub async fn next_nonce(&self, network: &Network, tenant: TenantName, sender: Address, count: u64) -> Option<u64> {
-        self.relay(network)?.ask(|answer| Order::NextNonce { tenant, sender, count, answer }).await
+        let relay = self.relay(network)?;
+        let told = relay.tell(|answer| Question::NextNonce { tenant, sender, count, answer });
+        timeout(TELL_TIMEOUT, told).await.ok()?
     }
 
     /// All transitions of a transaction: those of its record, and each later one once.
@@ -216,6 +223,13 @@ impl Shared {
 }
 
 impl RelayHandle {
+    /// Asks a question; `None` where the relay has ended, or reads the disk anew.
+    pub(super) async fn tell<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(question(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
     /// Hands an order in and waits for the answer; `None` where the relay has ended.
     pub(super) async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
         let (answer, answered) = oneshot::channel();

@@ -9,7 +9,7 @@ use super::{
     desk::{Sum, replay},
     handle::Outbox,
     record::{Delivery, Millis, Network, Quarantined, Record, StateName, TenantName, TxId, WorkId},
-    relay::Order,
+    relay::Question,
     step::Step,
     store::{self, Filter, Reader, StoreError},
     webhook::{EndpointStatus, RetryError},
@@ -55,21 +55,24 @@ pub struct Replay {
     pub from: u64,
     /// To this endpoint alone.
     pub endpoint: Option<String>,
-    /// At most so many deliveries; never more than [`MOST_REPLAYED`].
+    /// Behind this place of the list of all transactions; `None`: from the first on.
+    pub after: Option<TxId>,
+    /// At most so many deliveries; never more than [`MOST_REPLAYED`]. All deliveries of one
+    /// transaction go together, so the first transaction may have more.
     pub limit: usize,
     /// Whether the deliveries are only counted.
     pub is_dry: bool,
 }
 
 /// What a replay did, or would do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// The deliveries.
     pub deliveries: usize,
     /// The records that were looked at.
     pub records: usize,
-    /// Whether the limit was reached, and more is left.
-    pub is_cut: bool,
+    /// Where the next replay goes on, because the limit was reached: behind this transaction.
+    pub next: Option<TxId>,
 }
 
 /// Why a replay did not begin or broke off.
@@ -181,26 +184,28 @@ impl Outbox {
         let limit = wish.limit.min(MOST_REPLAYED);
         let filter =
             ListFilter { tenant: wish.tenant.clone(), network: Some(wish.network.clone()), states: Vec::new() };
-        let (mut done, mut after) = (Replayed { deliveries: 0, records: 0, is_cut: false }, None);
+        let (mut done, mut after) = (Replayed::default(), wish.after.clone());
         loop {
             let page = self.list(&filter, after.as_ref(), REPLAY_PAGE).await?;
-            done.records += page.records.len();
-            // One more than the limit tells that there are more.
-            let left = limit - done.deliveries + 1;
-            let endpoint = wish.endpoint.as_deref();
-            let mut made = replay(&*table, &page.records, wish.from, endpoint, self.now(), left);
-            if made.len() == left {
-                made.pop();
-                done.is_cut = true;
+            let mut all = Vec::new();
+            for record in &page.records {
+                let made = replay(&*table, record, wish.from, wish.endpoint.as_deref(), self.now());
+                if done.deliveries > 0 && done.deliveries + made.len() > limit {
+                    done.next = after.clone();
+                    break;
+                }
+                done.deliveries += made.len();
+                done.records += 1;
+                after = Some(record.id.clone());
+                all.extend(made);
             }
-            done.deliveries += made.len();
             if !wish.is_dry {
-                self.deliver(&made).await?;
+                self.deliver(&all).await?;
             }
-            after = page.next;
-            if done.is_cut || after.is_none() {
+            if done.next.is_some() || page.next.is_none() {
                 break;
             }
+            after = page.next;
         }
         let Replay { network, from, endpoint, is_dry, .. } = wish;
         let (deliveries, records) = (done.deliveries, done.records);
@@ -264,7 +269,7 @@ impl Outbox {
         let relays: Vec<_> = self.shared.relays().iter().map(|(name, relay)| (name.clone(), relay.clone())).collect();
         let mut found = Vec::new();
         for (network, relay) in relays {
-            let sums = relay.ask(Order::Sums).await.unwrap_or_default();
+            let sums = relay.tell(Question::Sums).await.unwrap_or_default();
             found.extend(sums.into_iter().map(|(tenant, sum)| (network.clone(), tenant, sum)));
         }
         found

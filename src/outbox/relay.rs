@@ -40,7 +40,7 @@ use self::{
     blocks::Following,
     commits::Commits,
     given_up::GivenUp,
-    rows::{leaving, network_rows},
+    rows::{leaving, network_rows, still_overdue},
 };
 use super::{
     desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Sum, TenantTerms, Terms, Waiter},
@@ -55,7 +55,7 @@ use crate::{
     domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
 };
 
-/// Orders that may wait for a relay.
+/// Orders that may wait for a relay, and as many questions.
 const ORDERS: usize = 1024;
 /// Inputs of sends and questions that may wait for the relay.
 const INPUTS: usize = 1024;
@@ -63,6 +63,8 @@ const INPUTS: usize = 1024;
 /// A relay, for those who give it orders.
 pub(super) struct RelayHandle {
     pub(super) orders: mpsc::Sender<Order>,
+    /// Answered also while the disk is slow and orders wait for it.
+    pub(super) questions: mpsc::Sender<Question>,
     /// The network's nodes, which a reload replaces. `None`: the network is not in the settings,
     /// and has transactions nonetheless.
     pub(super) nodes: watch::Sender<Option<Nodes>>,
@@ -111,15 +113,19 @@ pub(super) enum Order {
     Command { id: TxId, command: Command, answer: oneshot::Sender<Answer> },
     /// Drop records that were kept long enough.
     Forget(Vec<(TxId, usize)>),
-    /// Tell what each tenant has.
-    Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
-    /// Tell the first nonce from `count` on that a tenant's sender can use.
-    NextNonce { tenant: TenantName, sender: Address, count: u64, answer: oneshot::Sender<u64> },
     /// Take up the settings of the outbox anew.
     Reload,
     /// Begin no sending and no question any more, and answer when nothing is under way, with the
     /// number of transactions whose life goes on.
     Drain(oneshot::Sender<u64>),
+}
+
+/// Something that a relay is to tell, from memory.
+pub(super) enum Question {
+    /// What each tenant has.
+    Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
+    /// The first nonce from `count` on that a tenant's sender can use.
+    NextNonce { tenant: TenantName, sender: Address, count: u64, answer: oneshot::Sender<u64> },
 }
 
 /// A transaction that could be read.
@@ -135,6 +141,7 @@ pub(super) struct Relay {
     network: Network,
     handle: Arc<RelayHandle>,
     orders: mpsc::Receiver<Order>,
+    questions: mpsc::Receiver<Question>,
     desk: Desk,
     line: Line,
     commits: Commits,
@@ -165,9 +172,11 @@ impl Relay {
         nodes: Option<Nodes>,
     ) -> Result<(Arc<RelayHandle>, Self), StoreError> {
         let (orders, inbox) = mpsc::channel(ORDERS);
+        let (questions, asked) = mpsc::channel(ORDERS);
         let terms = terms(shared, network, nodes.as_ref().map(|nodes| &*nodes.calls));
         let interest = nodes.as_ref().map(|nodes| nodes.interest.clone());
-        let handle = Arc::new(RelayHandle { orders, nodes: watch::Sender::new(nodes), totals: Totals::default() });
+        let (nodes, totals) = (watch::Sender::new(nodes), Totals::default());
+        let handle = Arc::new(RelayHandle { orders, questions, nodes, totals });
         // The line begins before the rows are read.
         let line = shared.store.line();
         let (stored, given_up) = network_rows(&shared.store.read()?, network)?;
@@ -178,6 +187,7 @@ impl Relay {
             network: network.clone(),
             handle: handle.clone(),
             orders: inbox,
+            questions: asked,
             desk,
             line,
             commits: Commits::default(),
@@ -239,6 +249,8 @@ impl Relay {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && has_room => {
                     self.input(Input::Due).await;
                 }
+                // Behind all else: clients may ask as often as they like.
+                Some(question) = self.questions.recv() => self.tell_of(question),
             }
             self.drained();
         }
@@ -286,21 +298,25 @@ impl Relay {
                 let waiter = self.waiter(answer);
                 self.input(Input::Command { waiter, id, known, command }).await;
             }
-            Order::Forget(records) => self.input(Input::Forget(records)).await,
-            Order::Sums(answer) => {
-                let sums = self.desk.sums().map(|(tenant, sum)| (tenant.clone(), *sum)).collect();
-                // Whoever asked may be gone.
-                _ = answer.send(sums);
-            }
-            Order::NextNonce { tenant, sender, count, answer } => {
-                // The client may be gone.
-                _ = answer.send(self.desk.next_nonce(&tenant, sender, count));
-            }
+            Order::Forget(records) => self.forget_overdue(records).await,
             Order::Reload => self.desk.reload(self.terms(), Arc::new(self.shared.webhooks.clone())),
             Order::Drain(answer) => {
                 (self.is_draining, self.draining) = (true, Some(answer));
                 self.input(Input::Drain).await;
             }
+        }
+    }
+
+    fn tell_of(&self, question: Question) {
+        match question {
+            Question::Sums(answer) if !answer.is_closed() => {
+                _ = answer.send(self.desk.sums().map(|(tenant, sum)| (tenant.clone(), *sum)).collect());
+            }
+            Question::NextNonce { tenant, sender, count, answer } if !answer.is_closed() => {
+                _ = answer.send(self.desk.next_nonce(&tenant, sender, count));
+            }
+            // The asker has gone.
+            Question::Sums(_) | Question::NextNonce { .. } => {}
         }
     }
 
@@ -343,6 +359,18 @@ impl Relay {
         self.handle.totals.set(&self.desk);
         if let Some(after) = self.commits.add(&self.line, turn.step, turn.effects).await {
             self.perform_all(after);
+        }
+    }
+
+    /// Drops those of the records that were kept long enough. A record of which the desk knows more
+    /// than the store stays: the next look finds the record again.
+    async fn forget_overdue(&mut self, mut records: Vec<(TxId, usize)>) {
+        records.retain(|(id, _)| self.desk.record(id).is_none());
+        let now = (self.shared.clock)();
+        match self.shared.store.read_long(move |reader| still_overdue(reader, now, records)).await {
+            Ok(records) if !records.is_empty() => self.input(Input::Forget(records)).await,
+            Ok(_) => {}
+            Err(error) => warn!(network = %self.network, %error, "old records of the outbox stay for now"),
         }
     }
 

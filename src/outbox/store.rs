@@ -43,7 +43,7 @@ pub use self::{
     error::{OpenError, StoreError},
     given_up::GivenUpPlace,
     line::Line,
-    medium::{FILE, Folder, Medium},
+    medium::{FILE, Folder, Medium, try_folder},
     pages::{Filter, MOST_LOOKED_AT, Page, Sums},
     reader::{Due, Reader},
     retention::Overdue,
@@ -273,7 +273,7 @@ impl Shared {
 
     fn reader(&self) -> Result<Reader, StoreError> {
         match self.database().as_ref() {
-            Some(open) => open.reader(),
+            Some(open) => Ok(open.reader()),
             None if self.is_closed() => Err(StoreError::Closed),
             None => Err(StoreError::Reopening),
         }

@@ -11,7 +11,14 @@ use std::{
 use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{bounds::Bounds, evidence::Evidence, resting::Resting, shared_finding::SharedFinding, traffic::Traffic};
+use super::{
+    bounds::Bounds,
+    evidence::Evidence,
+    missing_methods::{MethodRules, MissingMethods},
+    resting::Resting,
+    shared_finding::SharedFinding,
+    traffic::Traffic,
+};
 use crate::{
     config::{Node as Settings, Tier, Url},
     domain::{layer::Layer, redact::Secrets},
@@ -72,6 +79,10 @@ pub struct Node {
     pub resting: Arc<Resting>,
     /// The slots that the node has pruned.
     pub bounds: Arc<Bounds>,
+    /// The methods for which the settings let calls go to the node.
+    pub method_rules: MethodRules,
+    /// The methods that the node lacks, by its own word.
+    pub missing_methods: Arc<MissingMethods>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
     /// Findings that pools of this node share.
@@ -177,6 +188,8 @@ impl Node {
             traffic: Arc::new(Traffic::new()),
             resting: Arc::default(),
             bounds: Arc::default(),
+            method_rules: MethodRules::new(settings),
+            missing_methods: Arc::default(),
             evidence: Arc::default(),
             word: Arc::default(),
             recheck: AtomicBool::new(false),
@@ -195,9 +208,15 @@ impl Node {
     /// traffic. `None` if `settings` are of another node, or connections would be opened in another
     /// way.
     pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
-        // Tier and pair do not affect the connections; their number, and the time that a call waits
-        // for one, are stored there.
-        let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
+        // Tier, pair and methods do not affect the connections; their number, and the time that a
+        // call waits for one, are stored there.
+        let with = |settings: &Settings| Settings {
+            tier: Tier::Primary,
+            pair: None,
+            methods: Vec::new(),
+            not_methods: Vec::new(),
+            ..settings.clone()
+        };
         if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {
             return None;
         }
@@ -210,6 +229,8 @@ impl Node {
             traffic: self.traffic.clone(),
             resting: self.resting.clone(),
             bounds: self.bounds.clone(),
+            method_rules: MethodRules::new(settings),
+            missing_methods: self.missing_methods.clone(),
             evidence: self.evidence.clone(),
             word: self.word.clone(),
             recheck: AtomicBool::new(false),

@@ -1,7 +1,7 @@
 //! Calls at nodes that rest: which call may go, and which waiting calls are woken when that
 //! changes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -10,7 +10,7 @@ use super::{
     resting::{Claim, Kind},
     state::Input,
 };
-use crate::domain::node_id::NodeId;
+use crate::domain::{method::MethodId, node_id::NodeId};
 
 /// A scout's place at a node that rested. Dropping the place wakes calls that wait for one.
 pub struct Scout<'a> {
@@ -21,8 +21,20 @@ pub struct Scout<'a> {
 
 impl Drop for Scout<'_> {
     fn drop(&mut self) {
-        self.pool.nodes[self.node].resting.release(self.claim);
-        self.pool.stirred.notify_waiters();
+        self.pool.scout_returned(self.node, self.claim);
+    }
+}
+
+/// [`Scout`], for a task that may outlive its call.
+pub struct OwnedScout {
+    pool: Arc<Pool>,
+    node: NodeId,
+    claim: Claim,
+}
+
+impl Drop for OwnedScout {
+    fn drop(&mut self) {
+        self.pool.scout_returned(self.node, self.claim);
     }
 }
 
@@ -32,10 +44,31 @@ impl Pool {
         self.nodes.iter().any(|node| node.resting.is_any())
     }
 
+    /// Whether any node lacks methods, by its settings or by its word.
+    pub fn is_any_missing_methods(&self) -> bool {
+        self.nodes.iter().any(|node| node.method_rules.is_any() || node.missing_methods.is_any())
+    }
+
+    /// Whether the settings rule out every node for calls of this method.
+    pub fn no_node_is_for(&self, id: MethodId, name: &str) -> bool {
+        self.nodes.iter().all(|node| node.method_rules.rules_out(id, name))
+    }
+
     /// Takes a scout's place at a node, if there is one.
     pub fn scout(&self, node: NodeId, kind: Kind, again: bool) -> Option<Scout<'_>> {
         let claim = self.nodes[node].resting.claim(kind, again, Instant::now())?;
         Some(Scout { pool: self, node, claim })
+    }
+
+    /// [`Pool::scout`], for a task that may outlive its call.
+    pub fn owned_scout(self: &Arc<Self>, node: NodeId, kind: Kind) -> Option<OwnedScout> {
+        let claim = self.nodes[node].resting.claim(kind, false, Instant::now())?;
+        Some(OwnedScout { pool: self.clone(), node, claim })
+    }
+
+    fn scout_returned(&self, node: NodeId, claim: Claim) {
+        self.nodes[node].resting.release(claim);
+        self.stirred.notify_waiters();
     }
 
     /// A node refused a call of this kind for quota, and may have said how long to wait.

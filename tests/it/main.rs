@@ -35,6 +35,7 @@ mod heights;
 mod http_clients;
 mod ipc_nodes;
 mod linked_nodes;
+mod missing_methods;
 mod node_connections;
 mod node_link;
 mod operator;

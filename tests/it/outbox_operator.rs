@@ -2,11 +2,12 @@
 
 mod commands;
 mod deliveries;
+mod hung_disk;
 mod lists;
 mod measures;
 mod receiver;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use steadfast::{
@@ -41,6 +42,10 @@ const SIGNED: [[&str; 2]; 2] = [
 struct Scene {
     proxy: Proxy,
     net: Devnet,
+    /// The disk of the outbox.
+    disk: PretendDisk,
+    /// The settings up to those inside and behind `[outbox]`, and those.
+    settings: (String, Arc<Mutex<String>>),
 }
 
 impl Scene {
@@ -48,13 +53,25 @@ impl Scene {
     async fn new(more: &str) -> Self {
         let net = start_devnet(Options { execution: 2, ..Options::default() }).await;
         let urls = [0, 1].map(|node| net.el(node).http_url());
-        let settings = nodes(urls.iter().map(String::as_str)) + "[outbox]\nconfirmations = 2\n" + more;
+        let first = nodes(urls.iter().map(String::as_str)) + "[outbox]\nconfirmations = 2\n";
+        let settings = (first, Arc::new(Mutex::new(more.to_owned())));
         // A disk of memory: commands that other tests begin would hold the lock of a file for a moment.
-        let open_store = Arc::new(|_: &_| Store::over(Box::new(PretendDisk::new())));
+        let disk = PretendDisk::new();
+        let opened = disk.clone();
+        let open_store = Arc::new(move |_: &_| Store::over(Box::new(opened.clone())));
         let world = World { open_store, ..World::real(2) };
-        let proxy = Proxy { app: App::start(config(&settings), world, None).await.unwrap() };
+        let (first, more) = settings.clone();
+        let source = move || Ok(config(&(first.clone() + &more.lock().unwrap())));
+        let app = App::start(source().unwrap(), world, Some(Arc::new(source))).await.unwrap();
+        let proxy = Proxy { app };
         until("a node serves", async || proxy.side().await["active"].is_string()).await;
-        Self { proxy, net }
+        Self { proxy, net, disk, settings }
+    }
+
+    /// Reads the settings anew, with these inside and behind `[outbox]`.
+    async fn reload(&self, more: &str) {
+        more.clone_into(&mut self.settings.1.lock().unwrap());
+        self.proxy.app.reload().await.unwrap();
     }
 
     /// A client sends the transaction of this nonce, and has its hash.

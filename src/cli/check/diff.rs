@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cli::{
     Settings,
     admin::{Admin, Answer},
-    block_on,
+    block_on, show,
 };
 
 /// How long the proxy may take to read its file and to compare.
@@ -40,7 +40,7 @@ pub(super) fn run(settings: &Settings, admin: &Admin) -> ExitCode {
         Err(why) => (Outcome::NoProcess, why),
     };
     match outcome {
-        Outcome::Same | Outcome::Differs => print!("{said}"),
+        Outcome::Same | Outcome::Differs => show(said),
         Outcome::Refused | Outcome::NoProcess => eprintln!("{}", said.trim_end()),
     }
     ExitCode::from(outcome as u8)

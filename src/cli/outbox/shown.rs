@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::cli::table::table;
 
+/// Refusals that are told one by one.
+const MOST_REFUSALS: usize = 10;
+
 /// A field as text; a dash where there is none.
 fn word(of: &Value, key: &str) -> String {
     match &of[key] {
@@ -121,12 +124,19 @@ pub(super) fn retried(done: &Value) -> String {
     format!("{} is out of quarantine, and tried at once\n", word(done, "retried"))
 }
 
-pub(super) fn all_retried(retried: Vec<Value>, is_json: bool) -> String {
-    match (is_json, retried.is_empty()) {
+/// `is_all`: none of the list stays.
+pub(super) fn all_retried(retried: Vec<Value>, is_all: bool, is_json: bool) -> String {
+    match (is_json, retried.is_empty() && is_all) {
         (true, _) => format!("{}\n", json!({ "deliveries": retried })),
         (false, true) => "no delivery is in quarantine\n".to_owned(),
         (false, false) => retried.iter().map(self::retried).collect(),
     }
+}
+
+/// Why deliveries stay in quarantine.
+pub(super) fn not_retried(refused: &[String]) -> String {
+    let shown: String = refused.iter().take(MOST_REFUSALS).map(|why| format!("{why}\n")).collect();
+    format!("{shown}{} deliveries stay in quarantine", refused.len())
 }
 
 pub(super) fn replay(done: &Value) -> String {
@@ -134,10 +144,8 @@ pub(super) fn replay(done: &Value) -> String {
     let (network, from) = (word(done, "network"), word(done, "from"));
     let endpoint = done["endpoint"].as_str().map(|name| format!(" to {name}")).unwrap_or_default();
     let looked = format!("of {transactions} transactions of {network}, in blocks from {from} on");
-    let more = match done["more"].as_bool() {
-        Some(true) => "there are more than the limit: a later run with a higher --from, or another --limit, has them\n",
-        _ => "",
-    };
+    let more = done["next"].as_str().map(|next| format!("there are more than the limit: go on with --after {next}\n"));
+    let more = more.unwrap_or_default();
     if done["dry"] == true {
         format!("{deliveries} deliveries{endpoint} would be made, {looked}\n{more}nothing was done: add --yes\n")
     } else {
@@ -166,10 +174,11 @@ mod tests {
     fn deliveries_out_of_quarantine_are_told_in_both_forms() {
         let done = json!({ "retried": "evt_1@billing", "tenant": "bank" });
         let words = "evt_1@billing is out of quarantine, and tried at once\n";
-        assert_eq!(all_retried(vec![done.clone()], false), words);
-        let told: Value = serde_json::from_str(&all_retried(vec![done.clone()], true)).unwrap();
+        assert_eq!(all_retried(vec![done.clone()], true, false), words);
+        let told: Value = serde_json::from_str(&all_retried(vec![done.clone()], true, true)).unwrap();
         assert_eq!(told["deliveries"], json!([done]));
-        assert_eq!(all_retried(Vec::new(), false), "no delivery is in quarantine\n");
+        assert_eq!(all_retried(Vec::new(), false, false), "");
+        assert_eq!(all_retried(Vec::new(), true, false), "no delivery is in quarantine\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Change, Difference, HIDDEN, NOT_SET, NodeChange, Setting, compare as add,
-    values::{optional, plain},
+    values::{items, optional, plain},
 };
 use crate::{
     config::{Network, Node, Url, node::Tier},
@@ -79,8 +79,21 @@ fn order(nodes: &[Node], others: &[Node], tier: Tier) -> Vec<String> {
 fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     let mut changes = Vec::new();
     // Without `..`, as above.
-    let Node { name: _, tier, http, ws, ipc, is_from_dns: _, address: _, headers, ca_file, pair, max_connections } =
-        old;
+    let Node {
+        name: _,
+        tier,
+        http,
+        ws,
+        ipc,
+        is_from_dns: _,
+        address: _,
+        headers,
+        ca_file,
+        pair,
+        max_connections,
+        methods,
+        not_methods,
+    } = old;
     add(&mut changes, "tier".into(), tier, &new.tier, plain);
     let url = |node: &Node, url: &Option<Url>| url.clone().map(|url| (node.is_from_dns, url));
     let told = |(is_from_dns, url): &(bool, Url)| shown(*is_from_dns, url);
@@ -100,5 +113,7 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     add(&mut changes, "ca_file".into(), ca_file, &new.ca_file, optional(certificates));
     add(&mut changes, "pair".into(), pair, &new.pair, optional(plain));
     add(&mut changes, "max_connections".into(), max_connections, &new.max_connections, optional(plain));
+    add(&mut changes, "methods".into(), methods, &new.methods, items);
+    add(&mut changes, "not_methods".into(), not_methods, &new.not_methods, items);
     changes
 }

@@ -13,7 +13,7 @@ use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use self::query::Query;
+use self::query::{Query, unescaped};
 use super::{failure, json_reply, unknown};
 use crate::outbox::{
     Outbox,
@@ -160,8 +160,7 @@ async fn quarantine(outbox: &Outbox, query: Option<&str>) -> Outcome {
 
 async fn retry(outbox: &Outbox, work: &str, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["tenant"])?;
-    // Libraries for URLs like to escape this one.
-    let (tenant, work) = (query.tenant()?.unwrap_or_default(), WorkId::from(work.replace("%40", "@")));
+    let (tenant, work) = (query.tenant()?.unwrap_or_default(), WorkId::from(&*unescaped(work)?));
     outbox.retry(&tenant, &work).await.map_err(|error| {
         let status = match error {
             RetryError::NotThere => StatusCode::NOT_FOUND,

@@ -64,6 +64,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "cordoned": known.cordoned,
                 "cordoned_by": cordoned_by(known.cordons),
                 "resting": resting(node, pool.layer),
+                "missing_methods": node.missing_methods.names(Instant::now()),
                 "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
                 "genesis_validators_root": genesis(known.chain.as_ref()),
                 "head": known.head.as_ref().map(|head| head.number),

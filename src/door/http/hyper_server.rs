@@ -399,7 +399,10 @@ fn forwarded(site: &Site, headers: &HeaderMap) -> Passed {
     let passing = headers.iter().filter(|(name, _)| is_wanted(name));
     let mut passing: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
     for named in door::named_by_connection(headers) {
-        passing.remove(named);
+        // A client must not leave the tenant that the gateway gave it by naming the header there.
+        if site.tenant_header.as_ref() != Some(&named) {
+            passing.remove(named);
+        }
     }
     let mut passed = Passed::default();
     passing.iter().for_each(|(name, value)| site.pass(name.as_str(), value.as_bytes(), &mut passed));

@@ -174,9 +174,13 @@ impl Desk {
 
     fn include(&mut self, turn: &mut Turn, key: &Key, block: BlockId) {
         self.leave_unwatched(turn, key, block);
-        if let Err(illegal) = self.happen(turn, key, &Event::Included { block }, Source::default()) {
-            tracing::error!(hash = %key.hash, "a block has what cannot be there: {illegal}");
-            return;
+        match self.happen(turn, key, &Event::Included { block }, Source::default()) {
+            Ok(true) => self.send_next_nonce(key),
+            Ok(false) => {}
+            Err(illegal) => {
+                tracing::error!(hash = %key.hash, "a block has what cannot be there: {illegal}");
+                return;
+            }
         }
         self.book.change(key, |entry| entry.flight.is_watched = true);
     }

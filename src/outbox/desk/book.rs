@@ -140,7 +140,8 @@ impl Book {
             };
             let Some(entry) = self.get_mut(&key) else { continue };
             entry.flight.is_queued = false;
-            if self.get(&key).is_some_and(|entry| entry.is_ready() && !self.is_blocked(entry)) {
+            let goes = |entry: &Entry| entry.is_ready() && (!self.is_blocked(entry) || self.is_copy(entry));
+            if self.get(&key).is_some_and(goes) {
                 return Some(key);
             }
         }
@@ -157,14 +158,25 @@ impl Book {
         self.waiting.range((sender, 0)..(sender, nonce)).next().is_some()
     }
 
-    /// Decides whether later nonces wait for this slot, and readies what goes first now.
+    /// Whether a node has this very transaction from another tenant, or a block has used its nonce.
+    fn is_copy(&self, entry: &Entry) -> bool {
+        let record = &entry.record;
+        let is_other = |other: &Entry| other.record.id.tenant != record.id.tenant && other.is_through();
+        self.entries.get(&record.id.hash).is_some_and(|entries| entries.iter().any(is_other))
+    }
+
+    /// Decides whether later nonces wait for this slot, and readies what goes first now. A tenant's
+    /// copy of what a node has from another tenant holds up no other transaction, and waits for
+    /// none.
     fn settle(&mut self, slot: Slot) {
         let (mut is_on_its_way, mut is_pending, mut is_through) = (false, false, false);
-        let entries: Vec<&Entry> = self.of_slot(slot).iter().filter_map(|key| self.get(key)).collect();
-        for entry in &entries {
-            // A tenant's copy of what a node has from another tenant holds up nobody.
-            let is_copy = |other: &&Entry| other.record.id.tenant != entry.record.id.tenant && other.is_through();
-            is_on_its_way |= entry.is_on_its_way() && !entries.iter().any(is_copy);
+        let mut copies = Vec::new();
+        for (key, entry) in self.of_slot(slot).iter().filter_map(|key| Some((key, self.get(key)?))) {
+            if self.is_copy(entry) {
+                copies.push(key.clone());
+            } else {
+                is_on_its_way |= entry.is_on_its_way();
+            }
             is_pending |= entry.record.state.is_pending();
             is_through |= entry.is_through();
         }
@@ -174,9 +186,9 @@ impl Book {
             self.waiting.remove(&slot);
         }
         let (sender, _) = slot;
-        let Some(&first) = self.waiting.range((sender, 0)..=(sender, u64::MAX)).next() else { return };
-        let keys: Vec<Key> = self.of_slot(first).to_vec();
-        for key in keys {
+        let first = self.waiting.range((sender, 0)..=(sender, u64::MAX)).next();
+        let first = first.map_or(&[][..], |first| self.of_slot(*first)).to_vec();
+        for key in first.into_iter().chain(copies) {
             let is_new = self.get(&key).is_some_and(|entry| entry.is_ready() && !entry.flight.is_queued);
             if is_new && let Some(entry) = self.get_mut(&key) {
                 entry.flight.is_queued = true;

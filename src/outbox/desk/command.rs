@@ -75,34 +75,25 @@ impl Desk {
     }
 }
 
-/// Deliveries of all events of these records that speak of blocks from height `from` on, once more
-/// and with their old ids: for endpoints that lost what they were told. At most `limit`; to
-/// `endpoint` alone, where one is named. Nothing is written: a dry run counts them, and a replay
-/// hands each to [`Step::deliver`](crate::outbox::step::Step::deliver).
+/// Deliveries of all events of a record that speak of blocks from height `from` on, once more and
+/// with their old ids: for endpoints that lost what they were told. To `endpoint` alone, where one
+/// is named. Nothing is written: a dry run counts them, and a replay hands each to
+/// [`Step::deliver`](crate::outbox::step::Step::deliver).
 pub fn replay(
     endpoints: &dyn Endpoints,
-    records: &[Record],
+    record: &Record,
     from: u64,
     endpoint: Option<&str>,
     now: Millis,
-    limit: usize,
 ) -> Vec<Delivery> {
-    let mut deliveries = Vec::new();
-    'records: for record in records {
-        let mut then = record.clone();
-        for transition in
-            record.history.iter().filter(|transition| transition.block.is_some_and(|block| block.number >= from))
-        {
-            // The record as the endpoints' rules see it: its newest transition is this one.
-            then.seq = transition.seq;
-            let made = endpoints.deliveries(&then, transition);
-            deliveries
-                .extend(made.into_iter().filter(|delivery| endpoint.is_none_or(|named| delivery.endpoint == named)));
-            if deliveries.len() >= limit {
-                deliveries.truncate(limit);
-                break 'records;
-            }
-        }
+    let (mut deliveries, mut then) = (Vec::new(), record.clone());
+    for transition in
+        record.history.iter().filter(|transition| transition.block.is_some_and(|block| block.number >= from))
+    {
+        // The record as the endpoints' rules see it: its newest transition is this one.
+        then.seq = transition.seq;
+        let made = endpoints.deliveries(&then, transition);
+        deliveries.extend(made.into_iter().filter(|delivery| endpoint.is_none_or(|named| delivery.endpoint == named)));
     }
     for delivery in &mut deliveries {
         delivery.due = now;

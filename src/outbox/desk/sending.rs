@@ -50,8 +50,12 @@ impl Entry {
         }
     }
 
-    /// What a new state means for the sending.
-    pub(super) fn arrived(&mut self) {
+    /// What a new state means for the sending. A transaction that waits for a block once more may
+    /// wait until `deadline`.
+    pub(super) fn arrived(&mut self, deadline: Millis) {
+        if let State::Reorged { .. } = self.record.state {
+            self.record.deadline = self.record.deadline.max(deadline);
+        }
         match &self.record.state {
             State::Accepted | State::Reorged { .. } => {
                 self.flight.is_taken = false;
@@ -128,6 +132,7 @@ impl Desk {
     /// Takes a node's word about a transaction that was sent.
     pub(super) fn heard(&mut self, turn: &mut Turn, key: &Key, send: u64, node: &Arc<str>, word: Word) {
         let is_taken = word == Word::Taken;
+        let is_first = is_taken && self.book.get(key).is_some_and(|entry| !entry.flight.is_taken);
         let of_this = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
             if is_taken {
@@ -183,6 +188,25 @@ impl Desk {
             // A node's word is never illegal.
             _ = self.happen(turn, key, &Event::Taken, Source { node: Some(node), reason: None });
             self.answer_for(turn, key);
+        }
+        if is_first {
+            self.send_next_nonce(key);
+        }
+    }
+
+    /// A node has a transaction, or a block does: nodes that refused its sender's next nonce for
+    /// the gap before that take it now.
+    pub(super) fn send_next_nonce(&mut self, key: &Key) {
+        let Some(record) = self.book.get(key).map(|entry| &entry.record) else { return };
+        for next in self.book.of_slot((record.sender, record.nonce.saturating_add(1))).to_vec() {
+            self.book.change(&next, |entry| {
+                let flight = &entry.flight;
+                let is_refused = !flight.is_taken && flight.retry.is_some() && flight.under_way.is_none();
+                if is_refused && entry.record.state.is_pending() {
+                    (entry.flight.in_vain, entry.flight.retry) = (0, None);
+                    entry.want(To::All);
+                }
+            });
         }
     }
 

@@ -1,14 +1,18 @@
 //! The chain as a relay follows it: the follower's changes, with the blocks' transactions
 //! ([`full_block`]) and the newest final block ([`newest_final`]).
+//!
+//! Rule: the transactions of a block are not read once the follower has removed the block, also
+//! where that is heard while they are read. The final block is asked for beside the blocks. Reason:
+//! no node gives a block that is gone, and what waits behind a slow answer falls behind the chain.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    Relay, RelayHandle,
+    Relay, RelayHandle, conditional,
     finality::newest_final,
     full_block::{self, FullBlock, Withholding},
 };
@@ -17,7 +21,7 @@ use crate::{
     chain::{Block, Change, Interest, Listening},
     net::BoxFuture,
     outbox::{
-        desk::{Blocks, Input, NewBlock},
+        desk::{Blocks, Final, Input, NewBlock},
         record::BlockId,
         store::Reader,
     },
@@ -27,6 +31,9 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(300);
 /// From one question for the final block to the next, at least.
 const FINAL_PAUSE: Duration = Duration::from_secs(1);
+/// Changes of the chain that may wait while another is read. More wait at the follower, which drops
+/// what is too much and says so.
+const MOST_WAITING: usize = 256;
 
 /// How a relay follows the chain.
 pub(super) struct Following {
@@ -40,8 +47,13 @@ pub(super) struct Following {
     /// Whether the transactions of blocks matter.
     with_transactions: bool,
     asked_final: Option<Instant>,
+    /// The question for the final block.
+    asking: Option<BoxFuture<'static, Option<Final>>>,
     withholding: Arc<Withholding>,
-    reading: Option<BoxFuture<'static, Blocks>>,
+    /// Changes that came while another is read.
+    waiting: VecDeque<Change>,
+    /// The change that is read.
+    reading: Option<(Change, BoxFuture<'static, Blocks>)>,
 }
 
 impl Following {
@@ -53,7 +65,9 @@ impl Following {
             is_behind: false,
             with_transactions: false,
             asked_final: None,
+            asking: None,
             withholding: Arc::default(),
+            waiting: VecDeque::new(),
             reading: None,
         }
     }
@@ -75,32 +89,63 @@ impl Following {
         self.reading = None;
     }
 
-    /// The next change of the chain, whole. Cancel-safe. Never ends while the chain is not
-    /// followed.
+    /// The next change of the chain, whole, or a new final block. Cancel-safe. Never ends while the
+    /// chain is not followed.
     pub(super) async fn next(&mut self, handle: &RelayHandle) -> Blocks {
         loop {
-            if let Some(reading) = &mut self.reading {
-                let mut blocks = reading.await;
-                self.reading = None;
-                blocks.skipped |= std::mem::take(&mut self.is_behind);
-                return blocks;
+            self.begin(handle);
+            let has_room = self.waiting.len() < MOST_WAITING;
+            let next = self.listening.as_mut().filter(|_| has_room).map(Listening::next);
+            // All arms are cancel-safe.
+            tokio::select! {
+                biased;
+                Some(finalized) = conditional(self.asking.as_mut()) => {
+                    self.asking = None;
+                    if finalized.is_some() {
+                        return Blocks { finalized, ..Blocks::default() };
+                    }
+                }
+                Some(change) = conditional(next) => match change {
+                    Some(change) => self.take(change),
+                    // The follower is gone, and with it the network.
+                    None => self.listening = None,
+                },
+                Some(mut blocks) = conditional(self.reading.as_mut().map(|(_, reading)| reading)) => {
+                    self.reading = None;
+                    blocks.skipped |= std::mem::take(&mut self.is_behind);
+                    return blocks;
+                }
+                else => return std::future::pending().await,
             }
-            let Some(listening) = &mut self.listening else { return std::future::pending().await };
-            let Some(change) = listening.next().await else {
-                // The follower is gone, and with it the network.
-                self.listening = None;
-                continue;
-            };
-            let now = Instant::now();
-            let is_time = self.asked_final.is_none_or(|asked| now.saturating_duration_since(asked) >= FINAL_PAUSE);
-            if is_time {
-                self.asked_final = Some(now);
-            }
-            // Without nodes there is no follower either.
-            let Some(calls) = handle.calls() else { continue };
-            self.reading =
-                Some(Box::pin(whole(calls, self.withholding.clone(), change, self.with_transactions, is_time)));
         }
+    }
+
+    /// Takes a change of the chain. Blocks that the change removes are read no more.
+    fn take(&mut self, change: Change) {
+        let removes = |block: &Arc<Block>| change.removed.iter().any(|gone| gone.hash == block.hash);
+        if let Some((current, _)) = self.reading.take_if(|(current, _)| current.added.iter().any(removes)) {
+            self.waiting.push_front(current);
+        }
+        self.waiting.push_back(change);
+    }
+
+    /// Begins to read the next change, and to ask for the final block, where it is time for that.
+    fn begin(&mut self, handle: &RelayHandle) {
+        if self.reading.is_some() {
+            return;
+        }
+        // Without nodes there is no follower either.
+        let Some((change, calls)) = self.waiting.pop_front().zip(handle.calls()) else { return };
+        let now = Instant::now();
+        let is_time = self.asked_final.is_none_or(|asked| now.saturating_duration_since(asked) >= FINAL_PAUSE);
+        if is_time && self.asking.is_none() {
+            let (calls, tip) = (calls.clone(), change.added.last().map(|tip| tip.number));
+            self.asked_final = Some(now);
+            self.asking = Some(Box::pin(async move { newest_final(&calls, tip).await }));
+        }
+        let gone = self.waiting.iter().flat_map(|later| &later.removed).map(|block| block.hash).collect();
+        let reading = whole(calls, self.withholding.clone(), change.clone(), gone, self.with_transactions);
+        self.reading = Some((change, Box::pin(reading)));
     }
 }
 
@@ -122,7 +167,8 @@ impl Relay {
             let now = Instant::now();
             let since = *following.idle.get_or_insert(now);
             if now.saturating_duration_since(since) > IDLE {
-                (following.listening, following.reading, following.idle) = (None, None, None);
+                (following.listening, following.reading, following.asking) = (None, None, None);
+                (following.waiting, following.idle) = (VecDeque::new(), None);
             }
         }
     }
@@ -173,14 +219,15 @@ impl Relay {
     }
 }
 
-/// A change with all that the desk needs. Behind a block that no two nodes give alike no further
-/// block of the change is read: the desk has the nodes asked for its transactions anyway.
+/// A change with all that the desk needs. The transactions of blocks that are `gone` by now are not
+/// read: they are removed in a moment. Behind a block that no two nodes give alike no further block
+/// of the change is read: the desk has the nodes asked for its transactions anyway.
 async fn whole(
     calls: Arc<Calls>,
     withholding: Arc<Withholding>,
     change: Change,
+    gone: Vec<B256>,
     with_transactions: bool,
-    with_final: bool,
 ) -> Blocks {
     let mut blocks = Blocks {
         removed: change.removed.iter().map(|block| name(block)).collect(),
@@ -189,16 +236,13 @@ async fn whole(
     };
     for block in &change.added {
         let mut new = NewBlock { id: name(block), transactions: Vec::new() };
-        if with_transactions && !blocks.is_unread {
+        if with_transactions && !blocks.is_unread && !gone.contains(&block.hash) {
             match full_block::read(&calls, &withholding, &new.id).await {
                 FullBlock::Agreed(transactions) => new.transactions = transactions,
                 FullBlock::Claimed(hashes) => (blocks.is_unread, blocks.claimed) = (true, hashes),
             }
         }
         blocks.added.push(new);
-    }
-    if with_final {
-        blocks.finalized = newest_final(&calls, change.added.last().map(|tip| tip.number)).await;
     }
     blocks
 }

@@ -89,7 +89,7 @@ impl Relay {
         let request_id = record.and_then(|record| record.request_id.as_deref());
         let traceparent = record.and_then(|record| record.traceparent.as_deref());
         let Transition { seq, to, block, node, reason, .. } = &transition;
-        let (network, tenant, hash, state) = (&self.network, &id.tenant, &id.hash, to.as_str());
+        let (to, network, tenant, hash, state) = (*to, &self.network, &id.tenant, &id.hash, to.as_str());
         let block = block.map(|block| block.number);
         let node = node.as_deref();
         let reason = reason.as_deref();

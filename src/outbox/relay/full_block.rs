@@ -1,10 +1,10 @@
 //! A block with its transactions, as the nodes give it; two must give the same ([`voices`]).
 //!
 //! Some nodes never give full blocks: behind a gateway that cuts long answers, or without the
-//! method. A node that gave none for [`BLOCK_TIMEOUT`], where another node did, is *withholding*
-//! for [`WITHHELD_FOR`]: the node is asked once for a block, and waited for no longer than
-//! [`ANOTHER_AFTER`]. Otherwise each block would cost [`BLOCK_TIMEOUT`] where only two nodes are
-//! usable.
+//! method. A node that gave none for [`BLOCK_TIMEOUT`], where another node did, or none in
+//! [`ANOTHER_AFTER`], where two others agreed, is *withholding* for [`WITHHELD_FOR`]: the node is
+//! asked last, once for a block, and waited for no longer than [`ANOTHER_AFTER`]. Otherwise each
+//! block would cost [`BLOCK_TIMEOUT`] where only two nodes are usable.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +72,8 @@ impl Withholding {
 /// Reads a block. The first two nodes are asked, then further ones while those fail, take long, or
 /// say different things.
 pub(super) async fn read(calls: &Calls, withholding: &Withholding, block: &BlockId) -> FullBlock {
-    let end = Instant::now() + BLOCK_TIMEOUT;
+    let start = Instant::now();
+    let end = start + BLOCK_TIMEOUT;
     let mut pauses = PAUSES;
     let mut told: Vec<(NodeId, Vec<InBlock>)> = Vec::new();
     let name = |node: NodeId| &calls.pool().nodes[node].name;
@@ -82,31 +83,41 @@ pub(super) async fn read(calls: &Calls, withholding: &Withholding, block: &Block
         (node, transactions(calls, node, block, limit).await)
     };
     loop {
-        let usable = calls.usable_nodes();
+        let mut usable = calls.usable_nodes();
+        usable.sort_by_key(|node| withholding.has(name(*node)));
         told.retain(|(node, _)| usable.contains(node));
         let has_told = |node: &NodeId| told.iter().any(|(other, _)| other == node);
         let mut rest = usable.iter().copied().filter(|node| !has_told(node)).collect::<Vec<_>>().into_iter();
         let lacking = 2_usize.saturating_sub(told.len()).max(1);
-        let mut asked: FuturesUnordered<_> = rest.by_ref().take(lacking).map(&ask).collect();
+        let first: Vec<NodeId> = rest.by_ref().take(lacking).collect();
+        let mut silent = first.clone();
+        let mut asked: FuturesUnordered<_> = first.into_iter().map(&ask).collect();
         loop {
             let said: Vec<_> = told.iter().map(|(_, said)| said).collect();
             if let Some(found) = voices::agreed(&said, usable.len()) {
+                if start.elapsed() >= ANOTHER_AFTER {
+                    silent.iter().for_each(|node| withholding.add(name(*node)));
+                }
                 return FullBlock::Agreed((*found).clone());
             }
             // Both arms are cancel-safe: a stream that is not ready keeps its futures.
             let next = tokio::select! {
                 biased;
-                Some((node, said)) = asked.next() => match said {
-                    Some(said) => {
-                        withholding.remove(name(node));
-                        told.push((node, said));
-                        if told.len() > 1 { rest.next() } else { None }
+                Some((node, said)) = asked.next() => {
+                    silent.retain(|other| *other != node);
+                    match said {
+                        Some(said) => {
+                            withholding.remove(name(node));
+                            told.push((node, said));
+                            if told.len() > 1 { rest.next() } else { None }
+                        }
+                        None => rest.next(),
                     }
-                    None => rest.next(),
-                },
+                }
                 () = sleep(ANOTHER_AFTER), if rest.len() > 0 => rest.next(),
                 else => break,
             };
+            silent.extend(next);
             asked.extend(next.map(&ask));
         }
         let is_over = Instant::now() >= end;

@@ -117,8 +117,10 @@ impl Relay {
     async fn refuse_for(&mut self, pause: Duration) {
         let end = Instant::now() + pause;
         loop {
-            // Both arms are cancel-safe.
+            // All arms are cancel-safe.
             tokio::select! {
+                // The answer is dropped: the node's own count is the client's then.
+                Some(_) = self.questions.recv() => {}
                 () = sleep(end.saturating_duration_since(Instant::now())) => return,
                 Some(order) = self.orders.recv() => {
                     let health = self.shared.store.health().borrow().clone();
@@ -126,9 +128,6 @@ impl Relay {
                     match order {
                         Order::Accept(submitted) => drop(submitted.answer.send(Err(why))),
                         Order::Command { answer, .. } => drop(answer.send(Err(why))),
-                        // The node's own count is the answer then.
-                        Order::NextNonce { .. } => {}
-                        Order::Sums(answer) => drop(answer.send(Vec::new())),
                         Order::Drain(answer) => drop(answer.send(self.handle.totals.read()[0])),
                         // The next look finds the records again, and the next desk has the terms of
                         // its moment.

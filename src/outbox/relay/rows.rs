@@ -3,7 +3,7 @@
 use super::given_up::GivenUp;
 use crate::outbox::{
     desk::{self, Stored, Sum},
-    record::{Network, TxId},
+    record::{Millis, Network, TxId},
     store::{Kind, Reader, StoreError},
 };
 
@@ -48,6 +48,22 @@ pub(super) fn leaving(
         after = rows.into_iter().next_back();
     }
     Ok(found)
+}
+
+/// Those of the records whose time is over at `now` still, with the length of their raw bytes now:
+/// between the look at the store and this one a record may have gone, or have lived again.
+pub(super) fn still_overdue(
+    reader: &Reader,
+    now: Millis,
+    records: Vec<(TxId, usize)>,
+) -> Result<Vec<(TxId, usize)>, StoreError> {
+    let mut overdue = Vec::with_capacity(records.len());
+    for (id, _) in records {
+        if let Some(record) = reader.record(&id)?.filter(|record| record.keep_until.is_some_and(|until| until <= now)) {
+            overdue.push((id, record.bytes));
+        }
+    }
+    Ok(overdue)
 }
 
 #[cfg(test)]
@@ -155,5 +171,29 @@ pub(super) mod tests {
     async fn the_rows_of_a_start_do_not_grow_with_finished_records() {
         let (few, many) = (bytes_read(100).await, bytes_read(3000).await);
         assert!(many < few + 64 * 1024, "{few} bytes over 100 finished records, {many} over 3000");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_went_or_lives_longer_is_not_overdue() {
+        let store = Store::inline(Box::new(PretendDisk::new())).unwrap();
+        let block = BlockId { number: 19_000_000, hash: B256::repeat_byte(9) };
+        let [due, later, gone, live] =
+            [(1, State::Final { block }), (2, State::Expired), (3, State::Final { block }), (4, State::Sent)]
+                .map(|(number, state)| record(number, state));
+        let mut step = Step::new();
+        for mut record in [due.clone(), later.clone(), live.clone()] {
+            // The bytes of its new life are others.
+            record.bytes = 77;
+            if record.id == later.id {
+                record.keep_until = Some(Millis(u64::MAX));
+            }
+            step.accept(record, vec![1; 77].into(), Vec::new());
+        }
+        store.commit(step).await.unwrap();
+        let found = [&due, &later, &gone, &live].map(|record| (record.id.clone(), 110)).to_vec();
+        let now = due.keep_until.unwrap();
+        let overdue = still_overdue(&store.read().unwrap(), now, found.clone()).unwrap();
+        assert_eq!(overdue, [(due.id, 77)]);
+        assert_eq!(still_overdue(&store.read().unwrap(), Millis(now.0 - 1), found).unwrap(), []);
     }
 }

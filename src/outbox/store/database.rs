@@ -1,9 +1,10 @@
 //! Opens the database over a medium: makes a new one, refuses those of others, and falls back to
 //! reading where the disk takes no writes.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use redb::{Database, ReadableDatabase as _, StorageBackend, TableError, TableHandle as _};
+use arc_swap::ArcSwap;
+use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend, TableError, TableHandle as _};
 
 use super::{
     apply::Tables,
@@ -20,6 +21,9 @@ pub(super) const CACHE: usize = 32 << 20;
 /// An open database.
 #[derive(Debug)]
 pub(super) struct Open {
+    /// The rows as the last commit left them. All readers share this: to begin a view of one's own
+    /// may take as long as a sync of the disk, and readers serve clients.
+    view: ArcSwap<ReadTransaction>,
     pub(super) database: Database,
     pub(super) first_failure: FirstFailure,
     /// Whether writes reach the disk; else they stay in memory, and none is acknowledged.
@@ -55,8 +59,10 @@ impl Open {
             .set_check_integrity_on_open(check && !is_new)
             .create_with_backend(backend);
         let database = opened.map_err(|error| OpenError::of(name, error))?;
-        let open = Self { database, first_failure, is_real };
+        let view = database.begin_read().map_err(|error| OpenError::Damaged(name.to_owned(), error.to_string()))?;
+        let open = Self { view: ArcSwap::from_pointee(view), database, first_failure, is_real };
         open.check_format(name)?;
+        open.renew_view().map_err(|error| OpenError::Damaged(name.to_owned(), error.to_string()))?;
         Ok(open)
     }
 
@@ -108,14 +114,22 @@ impl Open {
     /// Has the disk sync all that was read out of its cache, and returns the number of the last
     /// group of steps.
     pub(super) fn settle(&self) -> Result<u64, StoreError> {
-        let group = self.reader()?.meta(GROUP_KEY)?;
+        let group = self.reader().meta(GROUP_KEY)?;
         let txn = self.database.begin_write()?;
         Tables::open(&txn)?.set_meta(GROUP_KEY, group)?;
         txn.commit()?;
+        self.renew_view()?;
         Ok(group)
     }
 
-    pub(super) fn reader(&self) -> Result<Reader, StoreError> {
-        Ok(Reader::new(self.database.begin_read()?))
+    /// Shows readers the rows of the newest commit. The writer alone calls this, behind each
+    /// commit.
+    pub(super) fn renew_view(&self) -> Result<(), StoreError> {
+        self.view.store(Arc::new(self.database.begin_read()?));
+        Ok(())
+    }
+
+    pub(super) fn reader(&self) -> Reader {
+        Reader::new(self.view.load_full())
     }
 }

@@ -77,6 +77,19 @@ pub struct Folder {
     opened: Mutex<Option<(u64, u64)>>,
 }
 
+/// Tries whether a store could be made and written in the directory `dir`. Leaves nothing behind.
+///
+/// # Errors
+/// When the directory, or the nearest one above that is there, takes no file.
+pub fn try_folder(dir: &Path) -> io::Result<()> {
+    let here = Path::new(".");
+    let above = dir.ancestors().map(|above| if above.as_os_str().is_empty() { here } else { above });
+    let there = above.into_iter().find(|above| above.symlink_metadata().is_ok()).unwrap_or(here);
+    let file = there.join(format!(".steadfast-check-{}", std::process::id()));
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+    fs::remove_file(&file)
+}
+
 impl Folder {
     /// The directory `dir`, made where it is missing, readable for its owner only.
     pub fn new(dir: &Path) -> io::Result<Self> {

@@ -1,6 +1,8 @@
 //! The rows of the store, as they were at one moment. Each method reads the file: a few pages for
 //! one row, and no more rows than its limit says.
 
+use std::sync::Arc;
+
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
 use crate::outbox::record::{
@@ -19,7 +21,7 @@ use super::{
 /// moment: hold none for long.
 #[derive(Debug)]
 pub struct Reader {
-    txn: ReadTransaction,
+    txn: Arc<ReadTransaction>,
 }
 
 /// A row of the schedule.
@@ -44,7 +46,7 @@ impl Due {
 }
 
 impl Reader {
-    pub(super) fn new(txn: ReadTransaction) -> Self {
+    pub(super) fn new(txn: Arc<ReadTransaction>) -> Self {
         Self { txn }
     }
 

@@ -180,6 +180,7 @@ impl Writer {
             tables.set_meta(GROUP_KEY, self.group + 1).map_err(disk)?;
         }
         txn.commit().map_err(|error| disk(error.into()))?;
+        open.renew_view().map_err(disk)?;
         self.group += 1;
         Ok(())
     }

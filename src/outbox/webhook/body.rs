@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::outbox::record::{EventKind, Millis, Record, Refusal, State, Transition};
+use crate::outbox::record::{EventKind, Millis, Record, Refusal, StateName, Transition};
 
 /// A block, as nodes write it.
 #[derive(Serialize)]
@@ -71,10 +71,8 @@ pub enum PoolData<'a> {
 
 /// The body of a transaction's transition.
 pub fn transaction(kind: EventKind, record: &Record, transition: &Transition) -> String {
-    let replaced_by = match &record.state {
-        State::Replaced { by, .. } if transition.to == record.state.name() => Some(by.to_string()),
-        _ => None,
-    };
+    // Not that of the record's state now: a replay tells of a transition as it was told at first.
+    let replaced_by = transition.reason.clone().filter(|_| transition.to == StateName::Replaced);
     let block =
         transition.block.map(|block| Block { number: format!("{:#x}", block.number), hash: block.hash.to_string() });
     let data = Transaction {
@@ -117,7 +115,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::outbox::record::{BlockId, Fees, StateName, TenantName, TxId};
+    use crate::outbox::record::{BlockId, Fees, State, TenantName, TxId};
 
     fn record(state: State) -> Record {
         Record {
@@ -172,19 +170,21 @@ mod tests {
     #[test]
     fn the_other_transaction_is_named_where_one_was_replaced() {
         let block = BlockId { number: 16, hash: B256::repeat_byte(1) };
-        let state = State::Replaced { by: B256::repeat_byte(9), block, is_final: false };
+        // By now another one has taken that one's place: a replay tells what was told then.
+        let state = State::Replaced { by: B256::repeat_byte(8), block, is_final: false };
+        let by = B256::repeat_byte(9).to_string();
         let to = Transition {
             seq: 4,
             at: Millis(1),
             to: StateName::Replaced,
             block: Some(block),
             node: None,
-            reason: Some("nonce".to_owned()),
+            reason: Some(by.clone()),
             refusals: Vec::new(),
         };
         let body: Value = serde_json::from_str(&transaction(EventKind::TxReplaced, &record(state), &to)).unwrap();
-        assert_eq!(body["data"]["replaced_by"], format!("0x{}", "09".repeat(32)));
-        assert_eq!((&body["data"]["reason"], body["data"].get("node")), (&json!("nonce"), None));
+        assert_eq!((&body["data"]["replaced_by"], &body["data"]["reason"]), (&json!(by), &json!(by)));
+        assert_eq!(body["data"].get("node"), None);
     }
 
     #[test]

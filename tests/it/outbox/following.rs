@@ -113,6 +113,58 @@ async fn a_node_without_full_blocks_costs_its_time_once() {
     }
 }
 
+/// How long it takes after the block until the transaction of this nonce is known to be mined.
+async fn until_mined(scene: &Scene, nonce: u64) -> Duration {
+    let hash = scene.sent(nonce).await;
+    scene.until_state(hash, "sent").await;
+    scene.devnet.chain().mine(1);
+    let start = Instant::now();
+    scene.until_state(hash, "mined").await;
+    start.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_slow_with_final_blocks_holds_up_none() {
+    let scene = Scene::start("[outbox]\n[health]\nmax_lag_blocks = 20\n").await;
+    scene.node(1).set_fault(Fault::slow_over(1_500, &["eth_getBlockByNumber"]));
+    scene.sent(0).await;
+    for _ in 0..40 {
+        scene.devnet.chain().mine(1);
+        sleep(Duration::from_millis(700)).await;
+    }
+    let took = until_mined(&scene, 1).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// Blocks come faster than a slow node is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_slow_with_full_blocks_holds_up_one() {
+    let scene = Scene::start("[outbox]\n[health]\nmax_lag_blocks = 20\n").await;
+    scene.node(1).set_fault(Fault::slow_over(3_000, &["eth_getBlockByHash"]));
+    scene.sent(0).await;
+    for _ in 0..60 {
+        scene.devnet.chain().mine(1);
+        sleep(Duration::from_millis(300)).await;
+    }
+    let took = until_mined(&scene, 1).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_goes_while_it_is_read_is_read_no_more() {
+    let scene = Scene::start(ON).await;
+    assert!(until_mined(&scene, 0).await < Duration::from_secs(5));
+    for index in 0..3 {
+        scene.node(index).set_fault(Fault::slow_over(9_500, &["eth_getBlockByHash"]));
+    }
+    scene.devnet.chain().mine(1);
+    sleep(Duration::from_millis(1_500)).await;
+    (0..3).for_each(|index| scene.node(index).clear_faults());
+    scene.devnet.chain().reorg(1).unwrap();
+    let took = until_mined(&scene, 1).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
 /// A block has a transaction that was given up, and the outbox has no other. The block alone tells,
 /// also to a proxy that was started since.
 #[tokio::test(start_paused = true)]

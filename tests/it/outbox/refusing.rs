@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
+use steadfast::devnet::Fault;
+
 use super::*;
 use crate::common::origin::{self, Origin, Reply, Seen};
 
@@ -41,6 +43,24 @@ fn saying(message: &'static str) -> Script {
 async fn state(proxy: &Proxy) -> String {
     let status = proxy.post(call(2, STATUS, &format!("[\"{}\"]", hash(0)))).await.json();
     status["result"]["state"].as_str().unwrap_or("none").to_owned()
+}
+
+/// Nodes refuse for quota once, and are well from then on.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_rest_is_over_is_sent_transactions() {
+    let scene = Scene::start("[outbox]\nack = \"disk\"\n").await;
+    (0..3).for_each(|index| scene.node(index).set_fault(Fault::quota(&[SEND])));
+    let hash = scene.sent(0).await;
+    until("each node has refused", async || (0..3).all(|index| scene.node(index).count(SEND) > 0)).await;
+    (0..3).for_each(|index| scene.node(index).clear_faults());
+    let start = Instant::now();
+    scene.until_state(hash, "sent").await;
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // All of them, each for its own part.
+    for index in 0..3 {
+        until("each node has it", async || scene.node(index).mempool() == [hash]).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,8 @@ async fn a_tenant_sees_its_own_transactions_only() {
     let status = |headers: &'static str| scene.as_tenant(headers, call(2, STATUS, &format!("[\"{hash}\"]")));
     assert_eq!(status("x-tenant-id: acme\r\n").await["result"]["hash"], json!(hash));
     assert_eq!(status("x-tenant-id: other\r\n").await["result"], Value::Null);
+    // The client of a gateway adds a header, and stays where the gateway put it.
+    assert_eq!(status("x-tenant-id: acme\r\nConnection: x-tenant-id\r\n").await["result"]["hash"], json!(hash));
     assert_eq!(status("").await["result"], Value::Null);
     // Both have one of their own of the same bytes.
     let answer = scene.as_tenant("x-tenant-id: other\r\n", send(&raw)).await;

@@ -50,6 +50,28 @@ async fn commands_show_a_transaction_and_give_orders() {
 }
 
 #[tokio::test]
+async fn a_command_whose_output_is_not_taken_ends_without_a_panic() {
+    let scene = Scene::new("").await;
+    let admin = format!("http://{}", scene.proxy.app.admin_addr());
+    for words in [&["outbox", "list"][..], &["status"], &["config", "schema"]] {
+        let with_admin = words[0] != "config";
+        for (is_pipe, expected) in [(true, 0), (false, 1)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+            command.args(words).args(with_admin.then_some(["--admin", &admin]).into_iter().flatten());
+            match is_pipe {
+                // The reading end is gone.
+                true => command.stdout(std::io::pipe().unwrap().1),
+                false => command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap()),
+            };
+            let ended = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(expected), "{words:?}: {said}");
+            assert!(!said.contains("panicked"), "{words:?}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn retry_all_takes_the_first_of_the_limit() {
     let endpoint = Receiver::start(&["tx.accepted"], 410).await;
     let scene = Scene::new(&endpoint.settings).await;
@@ -64,6 +86,47 @@ async fn retry_all_takes_the_first_of_the_limit() {
         assert_eq!((code, told.matches("is out of quarantine").count()), (0, 1), "{told}");
         until("one is delivered", async || waiting().await == left).await;
     }
+}
+
+/// U15: a check finds a folder that the outbox cannot use.
+#[tokio::test]
+async fn a_check_tells_of_a_folder_that_cannot_be_written() {
+    let net = start_devnet(Options { execution: 1, ..Options::default() }).await;
+    let folder = crate::unix_sockets::Folder::new();
+    let file = folder.path("steadfast.toml");
+    for (dir, code) in [(folder.path("deep/er"), 0), (std::path::PathBuf::from("/proc/nope"), 1)] {
+        let settings = nodes([&*net.el(0).http_url()]) + &format!("[outbox]\ndir = {dir:?}\n");
+        std::fs::write(&file, settings).unwrap();
+        let words = ["check", "--config", file.to_str().unwrap()];
+        let (ended, said, _) = crate::operator::process::command(&words).await;
+        assert_eq!(
+            (ended, said.contains("outbox.dir: no file can be made in /proc/nope: ")),
+            (code, code == 1),
+            "{said}"
+        );
+        assert!(!dir.exists(), "a check makes nothing");
+    }
+}
+
+#[tokio::test]
+async fn retry_all_passes_over_deliveries_without_an_endpoint() {
+    let (old, billing) = (Receiver::start(&["tx.accepted"], 410).await, Receiver::start(&["tx.accepted"], 410).await);
+    let of_old = old.settings.replace("\"billing\"", "\"a-old\"");
+    let scene = Scene::new(&(of_old + &billing.settings)).await;
+    for nonce in 0..2 {
+        scene.send(nonce).await;
+    }
+    let waiting =
+        async |scene: &Scene| scene.ask("GET /outbox/quarantine", 200).await["deliveries"].as_array().unwrap().len();
+    until("all are given up", async || waiting(&scene).await == 4).await;
+    billing.status.store(200, std::sync::atomic::Ordering::SeqCst);
+    scene.reload(&billing.settings).await;
+    let (code, told) = steadfast(&scene, &["quarantine", "--retry-all", "--limit", "2"]).await;
+    assert_eq!((code, told.matches("is out of quarantine").count()), (1, 2), "{told}");
+    assert!(told.contains("its endpoint `a-old` is not in the settings"), "{told}");
+    until("those of the endpoint are delivered", async || billing.seen().len() == 4).await;
+    let (code, told) = steadfast(&scene, &["quarantine", "--retry-all"]).await;
+    assert!(code == 1 && told.ends_with("2 deliveries stay in quarantine\n"), "{told}");
 }
 
 #[tokio::test]

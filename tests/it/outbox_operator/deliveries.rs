@@ -88,5 +88,10 @@ async fn a_replay_counts_first_and_then_tells_with_the_old_ids() {
     let cut = replay(&format!("from={block}&limit=1&yes=1")).await;
     assert_eq!((&cut["deliveries"], &cut["more"]), (&json!(1), &json!(true)));
     until("one is told once more", async || endpoint.seen().len() == 6).await;
+    let after = cut["next"].as_str().unwrap().replace('/', "%2F");
+    let rest = replay(&format!("from={block}&limit=1&after={after}&yes=1")).await;
+    assert_eq!((&rest["deliveries"], &rest["more"], &rest["next"]), (&json!(1), &json!(false), &Value::Null));
+    until("the other is told once more", async || endpoint.seen().len() == 7).await;
+    assert_ne!(endpoint.seen()[5], endpoint.seen()[6], "each of the two, once");
     assert_eq!(replay(&format!("from={block}&limit=2")).await["more"], false);
 }

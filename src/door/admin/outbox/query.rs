@@ -1,16 +1,26 @@
 //! The parameters of a request to `/outbox`. An unknown parameter is refused: a filter that is
 //! overlooked would let too much through.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use super::Refusal;
 use crate::outbox::record::{Network, StateName, TenantName};
 
-/// The parameters of a request. Names and values have no character that URLs must escape.
-pub(super) struct Query<'a>(Vec<(&'a str, &'a str)>);
+/// The parameters of a request. Libraries escape some characters of values, such as `/` and `,`,
+/// and others do not.
+pub(super) struct Query<'a>(Vec<(&'a str, Cow<'a, str>)>);
+
+/// A part of a URL as it was before it was escaped.
+pub(super) fn unescaped(text: &str) -> Result<Cow<'_, str>, Refusal> {
+    percent_decode_str(text).decode_utf8().map_err(|_| Refusal::bad(format!("`{text}` is not UTF-8")))
+}
 
 impl<'a> Query<'a> {
     /// Reads the parameters, each at most once and of these names.
     pub(super) fn read(text: Option<&'a str>, names: &[&str]) -> Result<Self, Refusal> {
-        let mut found: Vec<(&str, &str)> = Vec::new();
+        let mut found: Vec<(&str, Cow<'_, str>)> = Vec::new();
         for part in text.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             if !names.contains(&name) {
@@ -20,13 +30,13 @@ impl<'a> Query<'a> {
             if found.iter().any(|(other, _)| *other == name) {
                 return Err(Refusal::bad(format!("the parameter `{name}` is there twice")));
             }
-            found.push((name, value));
+            found.push((name, unescaped(value)?));
         }
         Ok(Self(found))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value)
     }
 
     pub(super) fn tenant(&self) -> Result<Option<TenantName>, Refusal> {
@@ -65,5 +75,21 @@ impl<'a> Query<'a> {
             Some("1") => Ok(true),
             Some(other) => Err(Refusal::bad(format!("{name}={other}: only {name}=1 is known"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_may_come_escaped_and_plain() {
+        for text in ["after=default%2Fmain%2F0x12&state=mined%2Cfinal", "after=default/main/0x12&state=mined,final"] {
+            let query = Query::read(Some(text), &["after", "state"]).ok().unwrap();
+            assert_eq!(query.get("after"), Some("default/main/0x12"));
+            assert_eq!(query.states().ok().unwrap().len(), 2);
+        }
+        assert!(Query::read(Some("after=%ff"), &["after"]).is_err(), "that is no text");
+        assert_eq!(unescaped("evt_1%40billing").ok().unwrap(), "evt_1@billing");
     }
 }

@@ -171,6 +171,42 @@ fn a_nonce_that_it_used_itself_is_found_in_its_block() {
 }
 
 #[test]
+fn a_nonce_refused_for_a_gap_is_sent_when_the_gap_is_filled() {
+    for fills_by_a_block in [false, true] {
+        let mut bench = Bench::new();
+        bench.accept(2, 1);
+        for _ in 0..6 {
+            bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+            bench.done(2);
+            bench.pause(60_000);
+        }
+        bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+        bench.done(2);
+        bench.accept(1, 0);
+        let effects = match fills_by_a_block {
+            true => bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]),
+            false => bench.word(1, "a", Word::Taken),
+        };
+        assert_eq!(sent(&effects), [2], "{fills_by_a_block}");
+    }
+}
+
+#[test]
+fn a_reorganisation_gives_a_transaction_its_time_anew() {
+    let mut bench = Bench::with(Terms { deadline: 20_000, ..terms() });
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    bench.pause(30_000);
+    let effects = bench.blocks(&[block(101, 0)], &[(block(101, 1), &[])]);
+    assert_eq!(sent(&effects), [1]);
+    bench.pause(19_999);
+    assert_eq!(bench.state(1), StateName::Reorged);
+    bench.pause(1);
+    assert_eq!(bench.state(1), StateName::Expired);
+}
+
+#[test]
 fn the_deadline_ends_what_no_block_has() {
     let mut bench = Bench::new();
     bench.accept(1, 0);

@@ -28,6 +28,60 @@ fn states(bench: &Bench) -> [&'static str; 2] {
     [state(bench, "acme", 1), state(bench, "other", 2)]
 }
 
+/// The tenants and hashes of what is sent.
+fn sent_of(effects: &[Effect]) -> Vec<(String, u8)> {
+    let sent = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { id, .. } => Some((id.tenant.to_string(), id.hash[0])),
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn taken_of(bench: &mut Bench, tenant: &str, name: u8) -> Vec<Effect> {
+    let (id, send) = (of(bench, tenant, name), bench.sending(name));
+    let mut effects = bench.input(Input::Heard { id: id.clone(), send, node: "a".into(), word: Word::Taken });
+    effects.extend(bench.input(Input::SendDone { id, send, is_whole: true }));
+    effects
+}
+
+#[test]
+fn another_tenants_transaction_of_a_nonce_is_sent_too() {
+    let mut bench = Bench::new();
+    bench.accept_of("a", 1, 1, 0);
+    taken_of(&mut bench, "a", 1);
+    // A replacement: the same sender and nonce, and another hash.
+    assert_eq!(sent_of(&bench.accept_of("b", 2, 1, 0)), [("b".to_owned(), 2)]);
+    taken_of(&mut bench, "b", 2);
+    assert_eq!((state(&bench, "a", 1), state(&bench, "b", 2)), ("sent", "sent"));
+}
+
+#[test]
+fn a_copy_of_another_tenants_transaction_is_sent_at_once() {
+    let mut bench = Bench::new();
+    for (name, nonce) in [(1, 0), (2, 1)] {
+        bench.accept_of("a", name, 1, nonce);
+        taken_of(&mut bench, "a", name);
+    }
+    // Its own earlier nonce waits for a word, and holds it up no more than the other tenant's.
+    bench.blocks(&[], &[(block(101, 0), &[])]);
+    bench.accept_of("c", 3, 1, 0);
+    assert_eq!(sent_of(&bench.accept_of("b", 2, 1, 1)), [("b".to_owned(), 2)]);
+    let answered = taken_of(&mut bench, "b", 2);
+    assert!(answered.iter().any(|effect| matches!(effect, Effect::Answer { answer: Ok(_), .. })), "{answered:?}");
+    assert_eq!(state(&bench, "b", 2), "sent");
+}
+
+#[test]
+fn a_copy_that_came_first_is_sent_when_the_other_is_taken() {
+    let mut bench = Bench::with(Terms { in_flight: 1, ..terms() });
+    // The place of tenant b is taken.
+    bench.accept_of("b", 9, 9, 0);
+    bench.accept_of("a", 1, 1, 0);
+    assert_eq!(sent_of(&bench.accept_of("b", 1, 1, 0)), []);
+    taken_of(&mut bench, "a", 1);
+    assert_eq!(sent_of(&taken_of(&mut bench, "b", 9)), [("b".to_owned(), 1)]);
+}
+
 #[test]
 fn a_tenants_confirmations_hold_for_that_tenant_only() {
     for (own, after) in [

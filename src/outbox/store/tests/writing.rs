@@ -43,6 +43,35 @@ async fn an_answer_before_the_sync_is_impossible() {
     assert!(store.read().unwrap().record(&tx("a", "main", 1)).unwrap().is_some());
 }
 
+/// A file that grows is synced in the middle of a transaction, under a lock of the database.
+#[tokio::test]
+async fn a_sync_that_hangs_holds_up_no_reader() {
+    let (disk, store) = threaded();
+    store.commit(accepting(tx("a", "main", 1))).await.unwrap();
+    disk.hold_syncs();
+    let mut step = accepting(tx("a", "main", 2));
+    step.raw(tx("a", "main", 2), vec![7; 4 << 20].into());
+    let pending = store.submit(step).await.unwrap();
+    until(|| disk.waiting_syncs() == 1).await;
+    let reading = store.clone();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(reading.read().unwrap().record(&tx("a", "main", 1)).unwrap().is_some()));
+    let is_there = tokio::task::spawn_blocking(move || told.recv_timeout(std::time::Duration::from_secs(60)));
+    assert_eq!(is_there.await.unwrap(), Ok(true));
+    disk.release_syncs();
+    assert_eq!(pending.await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_reader_sees_each_step_from_its_answer_on() {
+    let (_disk, store) = threaded();
+    for hash in 1..=50 {
+        let id = tx("a", "main", hash);
+        store.commit(accepting(id.clone())).await.unwrap();
+        assert!(store.read().unwrap().record(&id).unwrap().is_some());
+    }
+}
+
 #[tokio::test]
 async fn steps_that_wait_together_share_one_sync() {
     let (disk, store) = threaded();

@@ -35,7 +35,7 @@ pub(super) const DELIVERY_BYTES: usize = 4096;
 
 /// How long a call waits for the next nonce of its sender: a relay may be busy with the disk. The
 /// node's own count is the answer then.
-const TELL_TIMEOUT: Duration = Duration::from_millis(500);
+const TELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The outbox.
 #[derive(Clone)]

@@ -103,8 +103,8 @@ impl Learnt {
     }
 }
 
-/// The methods that a node lacks, by its own word. The cost is one atomic load while there are none,
-/// and no lock for a method of the table that is not among them.
+/// The methods that a node lacks, by its own word. The cost is one atomic load while there are
+/// none, and no lock for a method of the table that is not among them.
 #[derive(Debug)]
 pub struct MissingMethods {
     any: AtomicBool,

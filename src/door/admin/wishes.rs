@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{cluster::ALONE, failure, json_reply, names, unknown};
 use crate::{
     cluster::{Cluster, NotWished, Outcome, Progress, Reached, Snapshot, progress},
-    domain::fleet::{NodeRef, WishKey, WishWord},
+    domain::fleet::{MemberState, NodeRef, WishKey, WishWord},
     door::site::{Served, Site},
     metrics::ClusterFacts,
     pool::Pool,
@@ -201,6 +201,11 @@ pub(super) fn fill(cluster: &Cluster, snapshot: &Snapshot, facts: &ClusterFacts)
         [("obeyed", obeyed.len() - unreadable), ("unreadable", unreadable), ("ignored", wishes.ignored())]
     {
         facts.wishes.with_label_values(&[state]).set(number(count));
+    }
+    // A replica that lacks no wish has a series too, without which no alert on it could end.
+    let active = snapshot.view.iter().flat_map(|(_, view)| &view.members);
+    for (replica, _) in active.filter(|(_, member)| member.state == MemberState::Active) {
+        facts.wishes_unapplied.with_label_values(&[replica.as_str()]).set(0);
     }
     for progress in progress(&wishes, snapshot) {
         for Reached { replica, is_met, .. } in progress.replicas {

@@ -1,7 +1,17 @@
 //! The text that `steadfast dev` prints: what there is, and what to try.
 
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
 use super::{VALIDATORS, replicas::Fleet};
 use crate::devnet::{Devnet, Kind};
+
+/// Prints a line. A reader that has gone, such as `head`, ends no network.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
 
 /// A transaction for the pretend network, signed with the first key that development tools know,
 /// and the transaction's hash.
@@ -24,7 +34,7 @@ pub(super) fn introduce(devnet: &Devnet, fleet: &Fleet, keeps: bool, validators:
         1 => "the proxy".to_owned(),
         count => format!("{count} replicas of the proxy"),
     };
-    println!(
+    say(format_args!(
         "A pretend network (chain id {chain}) with {in_front} in front of it.
 
   point a wallet or a script at   http://{addr}   ws://{addr}
@@ -41,13 +51,13 @@ pub(super) fn introduce(devnet: &Devnet, fleet: &Fleet, keeps: bool, validators:
                                   of consensus nodes: el-offline  optimistic  restart  pruned/16  few-blobs  hang-over/METHOD  slow-over/500
   mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
 "
-    );
+    ));
     if fleet.replicas().len() > 1 {
         introduce_replicas(fleet, &control, &program);
     }
     if keeps {
         let [raw, hash] = SIGNED;
-        println!(
+        say(format_args!(
             "The proxy keeps a transaction on disk, and sends the transaction until a block has it:
 
   let every node refuse           for n in {nodes}; do curl -X POST {control}/nodes/$n/refuse/eth_sendRawTransaction; done
@@ -57,34 +67,34 @@ pub(super) fn introduce(devnet: &Devnet, fleet: &Fleet, keeps: bool, validators:
   reorganise out                  curl -X POST {control}/reorg-out/{hash}
   its life so far                 {program} outbox show {hash} --admin http://{admin}
 "
-        );
+        ));
     }
     if validators > 0 {
-        println!(
+        say(format_args!(
             "A validator client with {validators} of {VALIDATORS} validators votes through the proxy, and proposes their blocks.
 
   what they earn                  curl -s {control}/validators
   kill their node                 curl -X POST {control}/nodes/cl-1/down
   bring it back                   curl -X POST {control}/nodes/cl-1/up
 "
-        );
+        ));
     }
-    println!("The nodes themselves:");
+    say(format_args!("The nodes themselves:"));
     for node in devnet.nodes() {
-        println!("  {:<8} {}", node.name(), node.http_url());
+        say(format_args!("  {:<8} {}", node.name(), node.http_url()));
     }
-    println!("\nIt runs. Ctrl-C ends it.");
+    say(format_args!("\nIt runs. Ctrl-C ends it."));
 }
 
 /// The replicas, and how one of them is killed.
 fn introduce_replicas(fleet: &Fleet, control: &str, program: &str) {
-    println!("The replicas are one cluster, over a store in the memory of this process:\n");
+    say(format_args!("The replicas are one cluster, over a store in the memory of this process:\n"));
     for replica in fleet.replicas() {
-        println!("  {:<8} http://{}   admin http://{}", replica.name(), replica.clients(), replica.admin());
+        say(format_args!("  {:<8} http://{}   admin http://{}", replica.name(), replica.clients(), replica.admin()));
     }
     let [first, second] = [0, 1].map(|place| &fleet.replicas()[place]);
     let (name, admin, addr) = (first.name(), second.admin(), second.clients());
-    println!(
+    say(format_args!(
         "
   see the fleet                   {program} status --fleet --admin http://{admin}
   who leads                       curl -s {control}/replicas
@@ -95,5 +105,5 @@ fn introduce_replicas(fleet: &Fleet, control: &str, program: &str) {
   (failover_timeout); and the replica that comes back is a member again, and leaves the lead where it is.
 ",
         fleet.failover().as_secs()
-    );
+    ));
 }

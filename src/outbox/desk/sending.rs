@@ -201,7 +201,8 @@ impl Desk {
         for next in self.book.of_slot((record.sender, record.nonce.saturating_add(1))).to_vec() {
             self.book.change(&next, |entry| {
                 let flight = &entry.flight;
-                let is_refused = !flight.is_taken && flight.retry.is_some() && flight.under_way.is_none();
+                // A sending that is under way may have been too early.
+                let is_refused = !flight.is_taken && (flight.retry.is_some() || flight.under_way.is_some());
                 if is_refused && entry.record.state.is_pending() {
                     (entry.flight.in_vain, entry.flight.retry) = (0, None);
                     entry.want(To::All);

@@ -192,6 +192,17 @@ fn a_nonce_refused_for_a_gap_is_sent_when_the_gap_is_filled() {
 }
 
 #[test]
+fn a_nonce_on_its_way_when_the_gap_is_filled_is_sent_again() {
+    let mut bench = Bench::new();
+    bench.accept(2, 1);
+    bench.blocks(&[], &[(block(101, 0), &[])]);
+    bench.accept(1, 0);
+    bench.word(1, "a", Word::Taken);
+    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+    assert_eq!(sent(&bench.done(2)), [2]);
+}
+
+#[test]
 fn a_reorganisation_gives_a_transaction_its_time_anew() {
     let mut bench = Bench::with(Terms { deadline: 20_000, ..terms() });
     bench.accept(1, 0);

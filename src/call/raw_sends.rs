@@ -307,10 +307,10 @@ impl Calls {
         let now = Instant::now();
         let state = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now);
         let allowed = self.allowed_nodes(to);
-        let of = |states: [RestState; 2]| allowed.iter().copied().filter(move |node| states.contains(&state(node)));
-        let mut free: Vec<NodeId> = of([RestState::Free, RestState::Due]).collect();
+        let is_free = |node: &NodeId| matches!(state(node), RestState::Free | RestState::Due);
+        let mut free: Vec<NodeId> = allowed.iter().copied().filter(is_free).collect();
         if free.is_empty() {
-            free = of([RestState::Last; 2]).collect();
+            free = allowed.into_iter().filter(|node| state(node) == RestState::Last).collect();
         }
         let hangs = |node: &NodeId| self.outbox_sends[node.0].load(Acquire) >= MOST_AT_NODE;
         if free.iter().all(hangs) { free } else { free.into_iter().filter(|node| !hangs(node)).collect() }
@@ -377,14 +377,15 @@ impl Calls {
             let (pool, submission, words) = (self.pool.clone(), submission.clone(), words.clone());
             let (sends, counts) = (sends.cloned(), self.counts.clone());
             let counted = is_of_outbox.then(|| CountedSend::new(&self.outbox_sends, node));
-            let is_due = || pool.nodes[node].resting.state(kind(), false, Instant::now()) == RestState::Due;
-            let scout = (is_of_outbox && is_due()).then(|| pool.owned_scout(node, kind()));
+            let is_due =
+                is_of_outbox && pool.nodes[node].resting.state(kind(), false, Instant::now()) == RestState::Due;
+            let scout = if is_due { pool.owned_scout(node, kind()) } else { None };
+            let is_another_out = is_due && scout.is_none();
             tasks.spawn(async move {
                 let _counted = counted;
-                let mut sent = match &scout {
-                    // Another one is out.
-                    Some(None) => Sent::Nothing(None),
-                    Some(Some(_)) | None => submission.send(&pool.nodes[node], limit, &mut gate).await,
+                let mut sent = match is_another_out {
+                    true => Sent::Nothing(None),
+                    false => submission.send(&pool.nodes[node], limit, &mut gate).await,
                 };
                 drop((gate, scout));
                 let word = SendOutcome::of(&mut sent);

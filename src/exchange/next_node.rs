@@ -58,7 +58,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
     };
     let (served, snapshot) = pool.served_and_snapshot();
-    if !pool.is_any_resting() && !pool.is_any_missing_methods() {
+    if !pool.is_any_resting() && !pool.is_any_method_missing() {
         return match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
             Some(node) => Choice::Node(node, None),
             None => Choice::Nowhere,

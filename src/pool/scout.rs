@@ -45,7 +45,7 @@ impl Pool {
     }
 
     /// Whether any node lacks methods, by its settings or by its word.
-    pub fn is_any_missing_methods(&self) -> bool {
+    pub fn is_any_method_missing(&self) -> bool {
         self.nodes.iter().any(|node| node.method_rules.is_any() || node.missing_methods.is_any())
     }
 

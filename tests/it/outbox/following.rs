@@ -123,30 +123,29 @@ async fn until_mined(scene: &Scene, nonce: u64) -> Duration {
     start.elapsed()
 }
 
+/// How long it takes until a transaction is known to be mined, behind so many blocks of that pace,
+/// where one of three nodes answers this method so late.
+async fn until_mined_beside_a_slow_node((method, millis): (&str, u64), (blocks, pace): (u64, u64)) -> Duration {
+    let scene = Scene::start("[outbox]\n[health]\nmax_lag_blocks = 20\n").await;
+    scene.node(1).set_fault(Fault::slow_over(millis, &[method]));
+    scene.sent(0).await;
+    for _ in 0..blocks {
+        scene.devnet.chain().mine(1);
+        sleep(Duration::from_millis(pace)).await;
+    }
+    until_mined(&scene, 1).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_slow_with_final_blocks_holds_up_none() {
-    let scene = Scene::start("[outbox]\n[health]\nmax_lag_blocks = 20\n").await;
-    scene.node(1).set_fault(Fault::slow_over(1_500, &["eth_getBlockByNumber"]));
-    scene.sent(0).await;
-    for _ in 0..40 {
-        scene.devnet.chain().mine(1);
-        sleep(Duration::from_millis(700)).await;
-    }
-    let took = until_mined(&scene, 1).await;
+    let took = until_mined_beside_a_slow_node(("eth_getBlockByNumber", 1_500), (40, 700)).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 /// Blocks come faster than a slow node is waited for.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_slow_with_full_blocks_holds_up_one() {
-    let scene = Scene::start("[outbox]\n[health]\nmax_lag_blocks = 20\n").await;
-    scene.node(1).set_fault(Fault::slow_over(3_000, &["eth_getBlockByHash"]));
-    scene.sent(0).await;
-    for _ in 0..60 {
-        scene.devnet.chain().mine(1);
-        sleep(Duration::from_millis(300)).await;
-    }
-    let took = until_mined(&scene, 1).await;
+    let took = until_mined_beside_a_slow_node(("eth_getBlockByHash", 3_000), (60, 300)).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 

@@ -56,6 +56,8 @@ pub(super) struct CallRun<'a> {
     pub(super) best: Option<Answer>,
     /// The answer of a node that does not offer the method.
     pub(super) lacking: Option<Answer>,
+    /// All nodes that gave such an answer.
+    lacking_nodes: Vec<NodeId>,
     /// An error that one node gave, and that may be about the call or about the node.
     pub(super) doubtful: Option<Answer>,
     /// A `null` for a block or transaction that clients know of.
@@ -100,6 +102,7 @@ impl<'a> CallRun<'a> {
             unsure: may_have_arrived,
             best: None,
             lacking: None,
+            lacking_nodes: Vec::new(),
             doubtful: None,
             null: None,
             is_too_long: false,
@@ -259,6 +262,7 @@ impl<'a> CallRun<'a> {
             Sent::Lacking(answer) => {
                 pool.nodes[node].missing_methods.learn(self.method.id, &self.request.method, Instant::now());
                 self.lacking.get_or_insert(answer);
+                self.lacking_nodes.push(node);
                 self.tries.attempts += 1;
             }
             Sent::OfTheNode(answer, trouble) => {
@@ -358,6 +362,11 @@ impl<'a> CallRun<'a> {
             if self.tries.attempts < settings.attempts.get() {
                 let Tries { kind, again, ref tried, .. } = self.tries;
                 let (policy, class) = (settings.policy, self.method.class);
+                // A round begins anew, but the method does not come meanwhile.
+                let tried: &[NodeId] = match &self.lacking_nodes[..] {
+                    [] => tried,
+                    lacking => &[tried, lacking].concat(),
+                };
                 let choose = if self.tries.is_in_line() { shortest_line } else { choose };
                 let method = &self.request.method;
                 match choose(pool, NodeQuery { policy, class, kind, method, tried, again, is_urgent: false }) {
@@ -386,8 +395,8 @@ impl<'a> CallRun<'a> {
                 self.tries.attempts = 0;
                 continue;
             }
-            // A node that rests may have the method.
-            let lacks_all = self.lacking.is_some() && rest.is_none();
+            // A node that rests, or refused this call for quota, may have the method.
+            let lacks_all = self.lacking.is_some() && rest.is_none() && self.refused.until.is_none();
             let has_answer = self.doubtful.is_some() || self.best.is_some() || lacks_all;
             if has_answer || self.rejected.is_some() || self.is_too_long {
                 return Ok(None);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     client::call,
-    origin::{Origin, Reply},
+    origin::{Origin, Reply, response},
     proxy::Proxy,
     until,
 };
@@ -84,6 +84,43 @@ async fn where_no_node_has_a_method_the_first_error_goes_back() {
     }
     // Each may have got the method since.
     assert_eq!((first.count(TRACE), second.count(TRACE)), (4, 4));
+}
+
+/// One node lacks the method, and the other one rests for a while: the call waits for the end of the
+/// rest.
+#[tokio::test]
+async fn a_node_that_rests_may_have_the_method() {
+    let first = lacking("first", "trace_", (-32601, "Method not found")).await;
+    let has_refused = AtomicBool::new(false);
+    let second = Origin::start(move |seen| match seen.method() == TRACE && !has_refused.swap(true, SeqCst) {
+        true => Reply::body(response("429 Too Many Requests", "retry-after: 1\r\n", "")),
+        false => Reply::result(seen, "\"second\""),
+    })
+    .await;
+    let proxy = Proxy::over([first.url(), second.url()], "").await;
+    for node in ["el-1", "el-2"] {
+        proxy.until_node(node, "up").await;
+    }
+    for id in 1..3 {
+        assert_eq!(proxy.post(call(id, TRACE, "[]")).await.text(), answer(id, "\"second\""));
+        // The call that waited did not ask the first node again meanwhile.
+        assert_eq!(first.count(TRACE), 1);
+    }
+}
+
+/// A call tries as many nodes as `calls.attempts` says, also where they lack the method.
+#[tokio::test]
+async fn nodes_that_lack_a_method_count_as_attempts() {
+    let mut nodes = Vec::new();
+    for _ in 0..4 {
+        nodes.push(lacking("any", "trace_", (-32601, "Method not found")).await);
+    }
+    let proxy = Proxy::over(nodes.iter().map(Origin::url), "[calls]\nattempts = 2\n").await;
+    for node in 1..=4 {
+        proxy.until_node(&format!("el-{node}"), "up").await;
+    }
+    assert_eq!(proxy.post(call(1, TRACE, "[]")).await.json()["error"]["code"], -32601);
+    assert_eq!(nodes.iter().map(|node| node.count(TRACE)).sum::<usize>(), 2);
 }
 
 #[tokio::test]

@@ -152,7 +152,8 @@ struct Fleet {
     undo: BTreeMap<(Instant, u64), Undo>,
     /// Numbers calls and ends of troubles.
     count: u64,
-    is_calm: bool,
+    /// Since when nothing goes wrong any more.
+    calm_since: Option<Instant>,
     knowledge: Knowledge,
 }
 
@@ -213,7 +214,7 @@ impl Fleet {
             _subscriber: task,
             undo: BTreeMap::new(),
             count: 0,
-            is_calm: false,
+            calm_since: None,
             knowledge: Knowledge::new(start),
         };
         for place in 0..MACHINES {

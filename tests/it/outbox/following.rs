@@ -164,6 +164,24 @@ async fn a_block_that_goes_while_it_is_read_is_read_no_more() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
+/// The nodes that take transactions are gone: the one that is left tells of blocks.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_no_transactions_tells_of_blocks() {
+    let mut scene = Scene::start(ON).await;
+    let backup = "[[el.backup]]\n";
+    assert_eq!(scene.settings.matches(backup).count(), 1);
+    scene.settings = scene.settings.replace(backup, &format!("{backup}not_methods = [\"{SEND}\"]\n"));
+    scene.restart().await;
+    scene.until_verdicts(["up", "up", "up"]).await;
+    let hash = scene.sent(0).await;
+    scene.until_state(hash, "sent").await;
+    scene.devnet.chain().mine(1);
+    (0..2).for_each(|index| scene.node(index).set_fault(Fault::Down));
+    scene.until_verdicts(["down", "down", "up"]).await;
+    scene.until_state(hash, "mined").await;
+    assert_eq!(scene.node(2).count(SEND), 0);
+}
+
 /// A block has a transaction that was given up, and the outbox has no other. The block alone tells,
 /// also to a proxy that was started since.
 #[tokio::test(start_paused = true)]

@@ -115,3 +115,15 @@ async fn an_unknown_type_is_no_transaction_that_is_known() {
     proxy.post(send(&transaction(0).0)).await;
     assert_eq!(state(&proxy).await, "accepted");
 }
+
+/// No node is for transactions by the settings, so none is kept.
+#[tokio::test(start_paused = true)]
+async fn no_transaction_is_kept_that_no_node_may_get() {
+    let mut scene = Scene::start(ON).await;
+    scene.settings = scene.settings.replace("http = ", &format!("not_methods = [\"{SEND}\"]\nhttp = "));
+    scene.restart().await;
+    scene.until_verdicts(["up", "up", "up"]).await;
+    let (code, reason, _) = error(&scene.send(&transaction(0).0).await);
+    assert_eq!((code, reason), (-32601, "method_not_offered"));
+    assert_eq!(scene.status(hash(0)).await, Value::Null);
+}

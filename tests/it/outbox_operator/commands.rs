@@ -129,6 +129,31 @@ async fn retry_all_passes_over_deliveries_without_an_endpoint() {
     assert!(code == 1 && told.ends_with("2 deliveries stay in quarantine\n"), "{told}");
 }
 
+/// The proxy ends while its deliveries are taken out: the command says which ones are out.
+#[tokio::test]
+async fn retry_all_tells_of_those_that_are_out_when_the_proxy_ends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = format!("http://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let deliveries = ["one", "other"].map(|id| json!({ "id": id, "tenant": "default" }));
+        let list = json!({ "deliveries": deliveries });
+        let done = json!({ "retried": "one", "tenant": "default" });
+        for answer in [list, done] {
+            let (io, _) = listener.accept().await.unwrap();
+            let mut client = crate::common::client::Client::over(io);
+            client.head().await;
+            client.send(crate::common::origin::response("200 OK", "connection: close\r\n", answer.to_string())).await;
+        }
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.args(["outbox", "quarantine", "--retry-all", "--admin", &admin]);
+    let ended = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    serving.await.unwrap();
+    let [out, said] = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(out.contains("one is out of quarantine") && !out.contains("other"), "{out}");
+    assert!(ended.status.code() == Some(1) && !said.is_empty(), "{said}");
+}
+
 #[tokio::test]
 async fn commands_empty_the_quarantine_and_replay() {
     let endpoint = Receiver::start(&["tx.mined"], 410).await;

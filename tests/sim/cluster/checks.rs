@@ -13,6 +13,7 @@ use super::{
     Fleet, MACHINES,
     clients::{Called, Door, Outcome, block_number},
     machine::Life,
+    script::LATEST,
 };
 
 /// The time that news of a height has to the other replicas.
@@ -322,10 +323,11 @@ impl Fleet {
             && self.leader().is_some_and(|(leader, _)| self.preferred.is_none_or(|preferred| leader == preferred))
     }
 
-    /// Whether they agree for so long, since all is calm, that neither a lease nor a hook from
-    /// before can end badly any more.
+    /// Whether they agree for so long, since all is calm, that no lease, hook or late write from
+    /// before can change anything any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.knowledge.agreed.is_some_and(|(since, _)| since.elapsed() > self.settling())
+        self.calm_since.is_some_and(|since| since.elapsed() > LATEST)
+            && self.knowledge.agreed.is_some_and(|(since, _)| since.elapsed() > self.settling())
     }
 
     pub(super) fn settling(&self) -> Duration {

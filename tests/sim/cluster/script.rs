@@ -32,8 +32,14 @@ pub enum Undo {
 const SWITCHED: [&str; 2] = ["down", "freeze"];
 /// The longest time that a process stands still, or is cut off.
 const LONGEST: u64 = 15_000;
+/// The longest time that a write is under way.
+pub const LATEST: Duration = Duration::from_secs(10);
 /// How long a process runs at least until it stands still again between two steps.
 const AWAKE: Duration = Duration::from_secs(1);
+/// How long a node may stand still so that all replicas believe the other node: `max_lag_blocks`
+/// blocks, less one by which nodes differ anyway. From then on the head rule doubts the height of
+/// either, and a replica takes over no height of others that its own rule doubts.
+const BELIEVED: Duration = Duration::from_secs(8);
 /// How long a node that was away may be left aside.
 const NODES_REST: Duration = Duration::from_secs(15);
 
@@ -106,7 +112,7 @@ impl Fleet {
                     late_ambiguous: 0.1,
                     unavailable: 0.1,
                     lost_message: 0.1,
-                    late: Duration::from_secs(8),
+                    late: LATEST,
                     delay: Duration::from_millis(self.rng.u64(10..1_000)),
                 };
                 self.store.set_chances(&name, chances);
@@ -144,6 +150,9 @@ impl Fleet {
                 } else {
                     // Behind, and further each block, but never back.
                     self.happens("node stands still", &name, lasts);
+                    if lasts >= BELIEVED {
+                        self.knowledge.nodes_are_away(None, lasts + NODES_REST);
+                    }
                     self.devnet.el(node).set_fault(devnet::Fault::Freeze);
                 }
                 self.undo_after(lasts, Undo::MendNode(node));
@@ -179,7 +188,7 @@ impl Fleet {
 
     fn write_fault(&mut self) -> Fault {
         let mut millis = |most: u64| Duration::from_millis(self.rng.u64(..most));
-        let (one, other, late) = (millis(3_000), millis(3_000), millis(10_000));
+        let (one, other, late) = (millis(3_000), millis(3_000), millis(LATEST.as_millis() as u64));
         match self.rng.u8(..5) {
             0 => Fault::AppliedAmbiguous,
             1 => Fault::LostAmbiguous,
@@ -201,7 +210,7 @@ impl Fleet {
 
     /// A process starts again after a while.
     pub(super) fn start_later(&mut self, place: usize) {
-        let longest = if self.is_calm { 1_000 } else { LONGEST };
+        let longest = if self.calm_since.is_some() { 1_000 } else { LONGEST };
         let after = Duration::from_millis(self.rng.u64(50..longest));
         self.undo_after(after, Undo::Start(place));
     }
@@ -236,7 +245,7 @@ impl Fleet {
     /// Ends all troubles at once.
     pub(super) async fn calm_down(&mut self) {
         self.trace.note("calm".to_owned());
-        self.is_calm = true;
+        self.calm_since = Some(Instant::now());
         self.effects.set_calm(true);
         self.undo.clear();
         for place in 0..MACHINES {
@@ -249,11 +258,11 @@ impl Fleet {
         self.knowledge.agreed = None;
     }
 
-    /// The longest time from the end of all troubles until all agree on one leader for long: a new
-    /// bucket is seen; a replica whose hook failed lets others lead; a lease is waited for; a
+    /// The longest time from the end of all troubles until all agree on one leader for long: the last
+    /// late write arrives; a new bucket is seen; a replica whose hook failed lets others lead; a lease is waited for; a
     /// preferred replica is heard again; and the hooks run.
     pub(super) fn recovery(&self) -> Duration {
         let waits = 4 * self.times.failover + self.times.lease + 8 * self.times.heartbeat;
-        RELIST + waits + 3 * self.times.hook + self.settling()
+        LATEST + RELIST + waits + 3 * self.times.hook + self.settling()
     }
 }

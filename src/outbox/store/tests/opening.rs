@@ -5,7 +5,7 @@ use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _};
 use redb::{Database, StorageBackend as _};
 
 use super::*;
-use crate::outbox::store::{FILE, FORMAT, Health, pretend_disk::handle, tables::FORMAT_KEY};
+use crate::outbox::store::{FILE, FORMAT, Health, pretend_disk::handle, tables::FORMAT_KEY, try_folder};
 
 /// Files of each format, packed, with the same rows.
 const GOLDEN: [&[u8]; 2] = [include_bytes!("golden/format-1.redb.gz"), include_bytes!("golden/format-2.redb.gz")];
@@ -28,6 +28,18 @@ async fn a_new_file_is_its_owners_only() {
     assert_eq!((mode(&inside), mode(&inside.join(FILE))), (0o700, 0o600));
     let names: Vec<_> = fs::read_dir(&inside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, [FILE], "nothing else is left there");
+}
+
+#[test]
+fn a_folder_is_tried_where_it_would_be_made() {
+    let folder = Folder::new();
+    // The last two are relative, to the folder that every test runs in.
+    for dir in [folder.path().to_owned(), folder.path().join("a/b"), "no-such-folder".into(), "no-such/folder".into()] {
+        try_folder(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        assert!(dir == folder.path() || !dir.exists());
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(try_folder("/proc/no-such-folder".as_ref()).is_err());
 }
 
 #[tokio::test]

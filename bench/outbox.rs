@@ -1,13 +1,15 @@
 //! The time of `eth_sendRawTransaction` with an outbox beside that without one, for
 //! `bench/outbox.sh`.
 //!
-//! `bench_outbox [SECONDS [ROUNDS [SENDERS]]]` starts two pretend nodes and three proxies in one
-//! process, has so many senders send one transaction after the other through each proxy in turns,
-//! and prints a table. Every sender has a key and a connection of its own.
+//! `bench_outbox [--anvil URL] [SECONDS [ROUNDS [SENDERS]]]` starts three proxies in one process, has
+//! so many senders send one transaction after the other through each proxy in turns, and prints a
+//! table. Every sender has a key and a connection of its own. The nodes are two pretend ones of the
+//! same process, or the anvil at the URL.
 
 use std::{
     env, io,
     net::SocketAddr,
+    ops::Range,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -38,13 +40,18 @@ const PROXIES: [(&str, &str); 3] =
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    let numbers: Vec<u64> = env::args().skip(1).filter_map(|number| number.parse().ok()).collect();
+    let words: Vec<String> = env::args().skip(1).collect();
+    let anvil = words.iter().position(|word| word == "--anvil").and_then(|at| words.get(at + 1));
+    let numbers: Vec<u64> = words.iter().filter_map(|number| number.parse().ok()).collect();
     let number = |place: usize, usual| numbers.get(place).copied().unwrap_or(usual);
     let (seconds, rounds, senders) = (number(0, 3), number(1, 5), number(2, 100));
-    let options = Options { execution: 2, block_time: Some(Duration::from_millis(250)), ..Options::default() };
-    let devnet = Devnet::start(options, Arc::new(System)).await?;
-    let nodes: String =
-        devnet.nodes().map(|node| format!("[[el.primary]]\nhttp = \"{}\"\n", node.http_url())).collect();
+    let pretend = async || {
+        let options = Options { execution: 2, block_time: Some(Duration::from_millis(250)), ..Options::default() };
+        Devnet::start(options, Arc::new(System)).await
+    };
+    let devnet = if anvil.is_none() { Some(pretend().await?) } else { None };
+    let urls = devnet.iter().flat_map(Devnet::nodes).map(|node| node.http_url()).chain(anvil.cloned());
+    let nodes: String = urls.map(|url| format!("[[el.primary]]\nhttp = \"{url}\"\n")).collect();
     let dir = env::temp_dir().join(format!("steadfast-bench-{}", std::process::id()));
     let mut apps = Vec::new();
     for (place, (_, settings)) in PROXIES.iter().enumerate() {
@@ -64,6 +71,9 @@ async fn main() -> io::Result<()> {
         for (place, app) in apps.iter().enumerate() {
             // A transaction is new to each proxy and in each round.
             let first_key = 1 + (round * PROXIES.len() as u64 + place as u64) * senders;
+            if let Some(url) = anvil {
+                fund(url, first_key..first_key + senders).await?;
+            }
             took[place].extend(load(app.addr(), first_key, senders, Duration::from_secs(seconds)).await);
         }
     }
@@ -91,11 +101,34 @@ async fn load(addr: SocketAddr, first_key: u64, senders: u64, time: Duration) ->
     tasks.join_all().await.concat()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a stand-alone tool that no simulation runs")]
-async fn send(addr: SocketAddr, key: u64, time: Duration) -> io::Result<Vec<Duration>> {
+/// The key of this number.
+fn key(number: u64) -> SigningKey {
     let mut secret = [1; 32];
-    secret[..8].copy_from_slice(&key.to_be_bytes());
-    let key = SigningKey::from_slice(&secret).expect("a key");
+    secret[..8].copy_from_slice(&number.to_be_bytes());
+    SigningKey::from_slice(&secret).expect("a key")
+}
+
+/// Has anvil give the senders of these keys more than they spend.
+async fn fund(url: &str, keys: Range<u64>) -> io::Result<()> {
+    let calls: Vec<String> = keys
+        .map(|number| {
+            let sender = Address::from_private_key(&key(number));
+            let params = format!(r#"["{sender}","0xffffffffffffffffffff"]"#);
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"anvil_setBalance","params":{params}}}"#)
+        })
+        .collect();
+    let body = format!("[{}]", calls.join(","));
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await?;
+    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    if answer.contains(r#""error""#) { Err(io::Error::other(answer)) } else { Ok(()) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stand-alone tool that no simulation runs")]
+async fn send(addr: SocketAddr, number: u64, time: Duration) -> io::Result<Vec<Duration>> {
+    let key = key(number);
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (mut took, mut read, end) = (Vec::new(), vec![0; 4096], Instant::now() + time);

@@ -89,6 +89,16 @@ impl Passed {
     }
 }
 
+/// The outbox has not said in time whether it keeps the transaction.
+fn late() -> Refusal {
+    Refusal::NotKept {
+        code: -32002,
+        message: "the outbox did not answer in time: the transaction may be kept, and sent later; ask for its status"
+            .to_owned(),
+        reason: "outcome_unknown",
+    }
+}
+
 impl Calls {
     /// Has `outbox` keep transactions from now on. The first one stays.
     pub fn keep_transactions(&self, outbox: Arc<dyn TransactionKeeper>) {
@@ -121,7 +131,7 @@ impl Calls {
                 tokio::select! {
                     biased;
                     sent = outbox.send(request, asker) => sent?,
-                    () = alarm.at(terms.arrived + self.settings.timeout) => return Err(Refusal::OutcomeUnknown),
+                    () = alarm.at(terms.arrived + self.settings.timeout) => return Err(late()),
                 }
             }
             _ => outbox.status(request, terms.tenant)?,

@@ -61,7 +61,8 @@ impl Keeper {
         let tenant = self.tenant(asker.tenant)?;
         let text =
             request.text_param(0).ok_or_else(|| Refusal::Params("missing value for required argument 0".into()))?;
-        let mut claim = asker.memory.incoming();
+        // The call may be over while its transaction waits for the disk.
+        let mut claim = asker.memory.beside().standing();
         claim.resize(text.len() / 2)?;
         let raw = hex::bytes(&text).ok_or_else(|| Refusal::Params("invalid argument 0: no hex string".into()))?;
         // The door lets no longer value pass than `MAX_TRACE`.
@@ -72,7 +73,7 @@ impl Keeper {
             request_id: name("x-request-id"),
             traceparent: name("traceparent"),
         };
-        match self.outbox.accept(&self.network, incoming).await {
+        match self.outbox.accept(&self.network, incoming, claim).await {
             Ok(hash) => Ok(Answer::made(&format!("\"{hash}\""))),
             Err(NotAccepted::GoingDown) => Err(Refusal::ShuttingDown),
             Err(NotAccepted::NotDone(why)) => Err(not_done(&why)),

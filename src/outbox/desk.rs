@@ -23,7 +23,6 @@
 //! - A node gave no word, or refused for a reason of the moment: the transaction is sent again
 //!   after a pause that doubles, to all nodes while none has the transaction, else to the nodes
 //!   that lack the transaction.
-//!
 //! - The nonce before it came to a node or into a block, and nodes had refused it: it is sent at
 //!   once.
 //!
@@ -306,6 +305,9 @@ impl Desk {
                 Change::To { state, stopped } => {
                     let transition = self.transition(&entry.record, &state, source);
                     let is_over = state.is_over();
+                    let slot = (entry.record.sender, entry.record.nonce);
+                    let ends_the_gap =
+                        matches!(state, State::Sent | State::Seen | State::Mined { .. } | State::Replaced { .. });
                     let keep_until = is_over.then(|| self.now.after(self.terms.keep));
                     let deadline = self.now.after(self.terms.deadline_of(&key.tenant));
                     let changed = self.book.change(key, |entry| {
@@ -317,6 +319,9 @@ impl Desk {
                     });
                     self.write(turn, changed, Some(transition));
                     self.answer_for(turn, key);
+                    if ends_the_gap {
+                        self.send_next_nonce(slot);
+                    }
                     made = true;
                 }
             }

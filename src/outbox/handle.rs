@@ -28,6 +28,7 @@ use super::{
 use crate::{
     config,
     domain::signed_transaction::{Limits, NotATransaction, SignedTransaction},
+    memory::Claim,
 };
 
 /// Bytes that a delivery or a quarantine record counts, on the disk and in memory.
@@ -90,11 +91,11 @@ pub enum NotAccepted {
 
 impl Outbox {
     /// Takes a transaction in. Ends with the hash when `outbox.ack` allows that; never before the
-    /// transaction is on the disk.
+    /// transaction is on the disk. `claim` is for the bytes, while they are in memory.
     ///
     /// # Errors
     /// Says why the transaction is not taken.
-    pub async fn accept(&self, network: &Network, incoming: Incoming) -> Result<B256, NotAccepted> {
+    pub async fn accept(&self, network: &Network, incoming: Incoming, claim: Claim) -> Result<B256, NotAccepted> {
         let relay = self.relay(network).ok_or(NotAccepted::GoingDown)?;
         let limits = {
             let settings = self.shared.settings.load();
@@ -111,7 +112,7 @@ impl Outbox {
         if let Some(full) = self.too_many_deliveries(network, &incoming.tenant, &tx.hash) {
             return Err(NotAccepted::NotDone(full));
         }
-        let answer = relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer }))).await;
+        let answer = relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer, claim }))).await;
         match answer.ok_or(NotAccepted::GoingDown)? {
             Ok(Done::Hash(hash)) => Ok(hash),
             Ok(Done::Command) => Err(NotAccepted::GoingDown),

@@ -53,6 +53,7 @@ use crate::{
     chain::Interest,
     config::TenantRules,
     domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
+    memory::Claim,
 };
 
 /// Orders that may wait for a relay, and as many questions.
@@ -133,6 +134,14 @@ pub(super) struct Submitted {
     pub(super) incoming: Incoming,
     pub(super) tx: SignedTransaction,
     pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) claim: Claim,
+}
+
+/// A client or an operator who waits for an answer.
+struct Waiting {
+    answer: oneshot::Sender<Answer>,
+    /// The memory of a transaction that may be on its way to the disk.
+    _claim: Option<Claim>,
 }
 
 /// The task of a network.
@@ -145,7 +154,7 @@ pub(super) struct Relay {
     desk: Desk,
     line: Line,
     commits: Commits,
-    waiters: HashMap<Waiter, oneshot::Sender<Answer>>,
+    waiters: HashMap<Waiter, Waiting>,
     next_waiter: Waiter,
     inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// Sends and questions under way.
@@ -274,14 +283,14 @@ impl Relay {
             // The network has left the settings.
             Order::Accept(_) if self.handle.calls().is_none() => {}
             Order::Accept(submitted) => {
-                let Submitted { incoming, tx, answer } = *submitted;
+                let Submitted { incoming, tx, answer, claim } = *submitted;
                 let Incoming { tenant, raw, request_id, traceparent } = incoming;
                 let id = TxId { tenant: tenant.clone(), network: self.network.clone(), hash: tx.hash };
                 let (known, is_other_form) = match self.known_with_form(&id, &raw) {
                     Ok(known) => known,
                     Err(why) => return drop(answer.send(Err(why))),
                 };
-                let waiter = self.waiter(answer);
+                let waiter = self.waiter(answer, Some(claim));
                 let accept = Accept { waiter, tenant, raw, tx, request_id, traceparent, known, is_other_form };
                 self.input(Input::Accept(Box::new(accept))).await;
                 self.make_room().await;
@@ -295,7 +304,7 @@ impl Relay {
                     Ok(known) => known,
                     Err(why) => return drop(answer.send(Err(why))),
                 };
-                let waiter = self.waiter(answer);
+                let waiter = self.waiter(answer, None);
                 self.input(Input::Command { waiter, id, known, command }).await;
             }
             Order::Forget(records) => self.forget_overdue(records).await,
@@ -346,9 +355,9 @@ impl Relay {
         Ok((known, is_other().map_err(|error| not_done(&error))?))
     }
 
-    fn waiter(&mut self, answer: oneshot::Sender<Answer>) -> Waiter {
+    fn waiter(&mut self, answer: oneshot::Sender<Answer>, claim: Option<Claim>) -> Waiter {
         self.next_waiter += 1;
-        self.waiters.insert(self.next_waiter, answer);
+        self.waiters.insert(self.next_waiter, Waiting { answer, _claim: claim });
         self.next_waiter
     }
 

@@ -58,6 +58,9 @@ const LEAST_PENDING: usize = 64;
 /// From one question whether the disk takes writes again to the next.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
+/// A write that is under way for so many of these pauses makes the disk count as one that hangs.
+const HUNG_PAUSES: u32 = 5;
+
 /// What the outbox needs of the world.
 pub struct Tools {
     /// The store.
@@ -104,8 +107,10 @@ pub struct Running {
     broken: Broken,
     /// The relays, by network.
     relays: BTreeMap<Network, JoinSet<()>>,
+    /// The pools in charge. Each has its changes told until its place here is given up.
+    pools: Vec<(Arc<Pool>, oneshot::Sender<()>)>,
     /// Tell endpoints of the changes of pools.
-    pools: JoinSet<()>,
+    watching: JoinSet<()>,
     memory: PoolMemory,
     background: JoinSet<()>,
 }
@@ -158,7 +163,8 @@ impl Outbox {
         let mut background = JoinSet::new();
         background.spawn(guarded(broken.clone(), "webhooks are no longer delivered", supervisor.run()));
         background.spawn(guarded(broken.clone(), "old records are no longer dropped", sweep(shared.clone())));
-        background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared)));
+        background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared.clone())));
+        background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_writes(shared)));
         let counting = measured::measure(outbox.transitions(), metrics);
         background.spawn(guarded(broken.clone(), "transitions of the outbox are no longer counted", counting));
         Ok((
@@ -167,7 +173,8 @@ impl Outbox {
                 outbox,
                 broken,
                 relays: BTreeMap::new(),
-                pools: JoinSet::new(),
+                pools: Vec::new(),
+                watching: JoinSet::new(),
                 memory: PoolMemory::default(),
                 background,
             },
@@ -241,13 +248,21 @@ impl Running {
         (Arc::new(Keeper::new(self.outbox.clone(), network)), outcome)
     }
 
-    /// Reports the changes of these pools to endpoints. These pools are in charge from now on.
+    /// Reports the changes of these pools to endpoints. These pools are in charge from now on. Of
+    /// others, what was seen by now is told to the end.
     pub fn watch_pools<'p>(&mut self, pools: impl Iterator<Item = &'p Arc<Pool>>) {
-        self.pools = JoinSet::new();
+        while self.watching.try_join_next().is_some() {}
+        let mut before = std::mem::take(&mut self.pools);
         for pool in pools {
+            if let Some(at) = before.iter().position(|(known, _)| Arc::ptr_eq(known, pool)) {
+                self.pools.push(before.swap_remove(at));
+                continue;
+            }
+            let (in_charge, end) = oneshot::channel();
             let (memory, webhooks) = (self.memory.clone(), self.outbox.webhooks().clone());
-            let watching = nodes::watch(pool.clone(), memory, webhooks);
-            self.pools.spawn(guarded(self.broken.clone(), "webhooks no longer hear of changes of nodes", watching));
+            let watching = nodes::watch(pool.clone(), memory, webhooks, end);
+            self.watching.spawn(guarded(self.broken.clone(), "webhooks no longer hear of changes of nodes", watching));
+            self.pools.push((pool.clone(), in_charge));
         }
     }
 
@@ -302,7 +317,7 @@ impl Running {
         };
         let deliveries = shared.webhooks.shutdown(within / 2).await;
         self.relays.clear();
-        self.pools.shutdown().await;
+        self.watching.shutdown().await;
         self.background.shutdown().await;
         if timeout(within / 2, shared.store.clone().close()).await.is_err() {
             warn!("the outbox's file is not closed: its disk hangs, and the next start looks the file over");
@@ -382,6 +397,23 @@ async fn watch_disk(shared: Arc<Shared>) {
         if *shared.store.health().borrow() == Health::Writable {
             // A step whose outcome was unsure may have written deliveries.
             shared.webhooks.look_again().await;
+        }
+    }
+}
+
+/// Notes a disk that hangs: no write fails there, so nothing else would tell.
+async fn watch_writes(shared: Arc<Shared>) {
+    let (mut last, mut pauses) = (None, 0);
+    loop {
+        sleep(DISK_PAUSE).await;
+        let write = shared.store.write_under_way();
+        pauses = if write.is_some() && write == last { pauses + 1 } else { 0 };
+        last = write;
+        if pauses >= HUNG_PAUSES {
+            if pauses == HUNG_PAUSES {
+                warn!("the disk of the outbox does not answer: no transaction is taken until it does");
+            }
+            shared.store.note_hang();
         }
     }
 }

@@ -100,6 +100,11 @@ impl Health {
             error => Self::Unwritable(error.to_string()),
         }
     }
+
+    /// A write has not ended for long.
+    fn hanging() -> Self {
+        Self::Unwritable("the disk does not answer".to_owned())
+    }
 }
 
 /// The store's parts that the writer and the readers share.
@@ -109,6 +114,8 @@ struct Shared {
     /// `None` while the database is opened anew, and after the end.
     open: RwLock<Option<Open>>,
     health: watch::Sender<Health>,
+    /// Rises with the begin and with the end of each write: odd while one is under way.
+    writes: AtomicU64,
     /// Rises when rows that were read or written may not be in the file any more.
     generation: AtomicU64,
     is_closed: AtomicBool,
@@ -188,6 +195,16 @@ impl Store {
         self.shared.health.subscribe()
     }
 
+    /// The number of the write that is under way.
+    pub fn write_under_way(&self) -> Option<u64> {
+        Some(self.shared.writes.load(Ordering::SeqCst)).filter(|number| number % 2 == 1)
+    }
+
+    /// Has the store count as unwritable until the write that is under way ends: the disk hangs.
+    pub fn note_hang(&self) {
+        self.shared.set_health(Health::hanging());
+    }
+
     /// Writes the steps that wait, and closes the file. Later steps fail.
     pub async fn close(self) {
         match &self.way {
@@ -247,6 +264,7 @@ impl Shared {
             medium,
             open: RwLock::new(Some(open)),
             health: watch::Sender::new(health),
+            writes: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
         });
@@ -294,6 +312,22 @@ impl Shared {
             let changes = *now != health;
             *now = health;
             changes
+        });
+    }
+
+    fn begin_write(&self) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn end_write(&self) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        // A fault that the write met stays.
+        self.health.send_if_modified(|now| {
+            let hung = *now == Health::hanging();
+            if hung {
+                *now = Health::Writable;
+            }
+            hung
         });
     }
 

@@ -54,7 +54,7 @@ impl Desk {
         let is_revived = matches!(entry.record.state, State::Refused { .. } | State::Expired);
         if is_revived {
             self.book.tally.room(&key.tenant, accept.raw.len(), &self.terms)?;
-            self.has_room_for(&accept.tx.sender)?;
+            self.has_room_for(&key.tenant, &accept.tx.sender)?;
             let (now, deadline) = (self.now, self.now.after(self.terms.deadline_of(&key.tenant)));
             self.book.change(key, |entry| {
                 (entry.record.accepted_at, entry.record.deadline) = (now, deadline);
@@ -101,7 +101,7 @@ impl Desk {
             return Err(NotDone::NonceUsed { by });
         }
         self.book.tally.room(&id.tenant, raw.len(), &self.terms)?;
-        self.has_room_for(&tx.sender)?;
+        self.has_room_for(&id.tenant, &tx.sender)?;
         let mut record = Record {
             sender: tx.sender,
             nonce: tx.nonce,
@@ -143,7 +143,8 @@ impl Desk {
         let Some(entry) = self.book.get(key) else { return };
         let is_decided = !entry.record.state.is_pending() || entry.flight.is_taken;
         // Where too many wait that no node took, the nodes' words decide on a further one.
-        let needs_no_node = self.terms.ack == Ack::Disk && !(entry.flight.is_new && self.is_full_of_untaken());
+        let needs_no_node =
+            self.terms.ack == Ack::Disk && !(entry.flight.is_new && self.is_full_of_untaken(&key.tenant));
         if needs_no_node || is_decided || entry.waiters.len() >= MAX_WAITERS || self.is_draining {
             self.book.change(key, |entry| entry.flight.is_new = false);
             turn.effects.push(Effect::Answer { waiter, answer: Ok(Done::Hash(key.hash)) });

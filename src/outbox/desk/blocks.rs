@@ -169,18 +169,16 @@ impl Desk {
             for key in others.into_iter().filter(|key| key.hash != transaction.hash) {
                 self.displace(turn, &key, transaction, block.id);
             }
+            // Also behind a nonce that was used past the proxy.
+            self.send_next_nonce(slot);
         }
     }
 
     fn include(&mut self, turn: &mut Turn, key: &Key, block: BlockId) {
         self.leave_unwatched(turn, key, block);
-        match self.happen(turn, key, &Event::Included { block }, Source::default()) {
-            Ok(true) => self.send_next_nonce(key),
-            Ok(false) => {}
-            Err(illegal) => {
-                tracing::error!(hash = %key.hash, "a block has what cannot be there: {illegal}");
-                return;
-            }
+        if let Err(illegal) = self.happen(turn, key, &Event::Included { block }, Source::default()) {
+            tracing::error!(hash = %key.hash, "a block has what cannot be there: {illegal}");
+            return;
         }
         self.book.change(key, |entry| entry.flight.is_watched = true);
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloy_primitives::{Address, B256};
 
 use super::{
-    entry::{Entry, Key, Look},
+    entry::{Entry, Key, Lane, Look},
     index::Index,
     input::Waiter,
     tally::Tally,
@@ -28,6 +28,9 @@ pub(super) struct Book {
     slots: BTreeMap<Slot, Vec<Key>>,
     /// The slots that later nonces of their sender wait for.
     waiting: BTreeSet<Slot>,
+    /// The slots that go again to nodes that lack them. Later ones of the sender that go again wait
+    /// for them too.
+    repeating: BTreeSet<Slot>,
     /// Those mined, by the height of the block.
     pub(super) mined: Index<u64>,
     /// Those confirmed or replaced, by the height of the block.
@@ -40,10 +43,11 @@ pub(super) struct Book {
     pub(super) retries: Index<Millis>,
     /// Clients that wait for a node's word.
     holds: BTreeSet<(Millis, Waiter, Key)>,
-    in_flight: BTreeMap<TenantName, usize>,
-    /// Those that became ready to be sent, in that order. One that is not ready any more is passed
-    /// over.
-    ready: BTreeMap<TenantName, VecDeque<Key>>,
+    /// Sendings without a word yet, of each lane.
+    in_flight: BTreeMap<TenantName, [usize; 2]>,
+    /// Those that became ready to be sent, of each lane in that order. One that is not ready any
+    /// more is passed over.
+    ready: BTreeMap<TenantName, [VecDeque<Key>; 2]>,
 }
 
 impl Book {
@@ -128,18 +132,26 @@ impl Book {
         self.ready.keys().cloned().collect()
     }
 
-    /// The next of a tenant's that is ready, while fewer than `most` are on their way.
+    /// The next of a tenant's that is ready, while fewer than `most` of its lane are on their way.
     pub(super) fn next_ready(&mut self, tenant: &TenantName, most: usize) -> Option<Key> {
-        if self.in_flight.get(tenant).copied().unwrap_or(0) >= most {
+        Lane::ALL.into_iter().find_map(|lane| self.next_of_lane(tenant, lane, most))
+    }
+
+    fn next_of_lane(&mut self, tenant: &TenantName, lane: Lane, most: usize) -> Option<Key> {
+        if self.in_flight.get(tenant).is_some_and(|in_flight| in_flight[lane as usize] >= most) {
             return None;
         }
         loop {
-            let Some(key) = self.ready.get_mut(tenant)?.pop_front() else {
-                self.ready.remove(tenant);
+            let lanes = self.ready.get_mut(tenant)?;
+            let Some(key) = lanes[lane as usize].pop_front() else {
+                if lanes.iter().all(VecDeque::is_empty) {
+                    self.ready.remove(tenant);
+                }
                 return None;
             };
-            let Some(entry) = self.get_mut(&key) else { continue };
-            entry.flight.is_queued = false;
+            // One that came into the other lane since has a place there.
+            let Some(entry) = self.get_mut(&key).filter(|entry| entry.flight.queued == Some(lane)) else { continue };
+            entry.flight.queued = None;
             let goes = |entry: &Entry| entry.is_ready() && (!self.is_blocked(entry) || self.is_copy(entry));
             if self.get(&key).is_some_and(goes) {
                 return Some(key);
@@ -149,13 +161,14 @@ impl Book {
 
     /// Transactions on their way to nodes.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.values().sum()
+        self.in_flight.values().flatten().sum()
     }
 
     /// Whether an earlier nonce of the sender goes first.
     fn is_blocked(&self, entry: &Entry) -> bool {
         let (sender, nonce) = (entry.record.sender, entry.record.nonce);
-        self.waiting.range((sender, 0)..(sender, nonce)).next().is_some()
+        let has_earlier = |slots: &BTreeSet<Slot>| slots.range((sender, 0)..(sender, nonce)).next().is_some();
+        has_earlier(&self.waiting) || (entry.lane() == Lane::Again && has_earlier(&self.repeating))
     }
 
     /// Whether a node has this very transaction from another tenant, or a block has used its nonce.
@@ -169,30 +182,30 @@ impl Book {
     /// copy of what a node has from another tenant holds up no other transaction, and waits for
     /// none.
     fn settle(&mut self, slot: Slot) {
-        let (mut is_on_its_way, mut is_pending, mut is_through) = (false, false, false);
-        let mut copies = Vec::new();
+        let (mut on_their_way, mut is_pending, mut is_through) = ([false; 2], false, false);
+        let mut next = Vec::new();
         for (key, entry) in self.of_slot(slot).iter().filter_map(|key| Some((key, self.get(key)?))) {
             if self.is_copy(entry) {
-                copies.push(key.clone());
+                next.push(key.clone());
             } else {
-                is_on_its_way |= entry.is_on_its_way();
+                on_their_way[entry.lane() as usize] |= entry.is_on_its_way();
             }
             is_pending |= entry.record.state.is_pending();
             is_through |= entry.is_through();
         }
-        if is_on_its_way || (is_pending && !is_through) {
-            self.waiting.insert(slot);
-        } else {
-            self.waiting.remove(&slot);
-        }
+        let [is_first_on_its_way, is_repeating] = on_their_way;
+        set(&mut self.waiting, slot, is_first_on_its_way || (is_pending && !is_through));
+        set(&mut self.repeating, slot, is_repeating);
         let (sender, _) = slot;
-        let first = self.waiting.range((sender, 0)..=(sender, u64::MAX)).next();
-        let first = first.map_or(&[][..], |first| self.of_slot(*first)).to_vec();
-        for key in first.into_iter().chain(copies) {
-            let is_new = self.get(&key).is_some_and(|entry| entry.is_ready() && !entry.flight.is_queued);
-            if is_new && let Some(entry) = self.get_mut(&key) {
-                entry.flight.is_queued = true;
-                self.ready.entry(key.tenant.clone()).or_default().push_back(key);
+        for slots in [&self.waiting, &self.repeating] {
+            let first = slots.range((sender, 0)..=(sender, u64::MAX)).next();
+            next.extend_from_slice(first.map_or(&[], |first| self.of_slot(*first)));
+        }
+        for key in next {
+            let Some(entry) = self.get_mut(&key).filter(|entry| entry.is_ready()) else { continue };
+            let lane = entry.lane();
+            if entry.flight.queued.replace(lane) != Some(lane) {
+                self.ready.entry(key.tenant.clone()).or_default()[lane as usize].push_back(key);
             }
         }
     }
@@ -221,27 +234,27 @@ impl Book {
     /// Adds the entry to all indices but that of the slots, or takes it out.
     fn index(&mut self, entry: &Entry, is_added: bool) {
         let (record, flight, key) = (&entry.record, &entry.flight, entry.key());
-        fn set<T: Copy + Ord>(index: &mut Index<T>, at: T, key: &Key, is_added: bool) {
+        fn place<T: Copy + Ord>(index: &mut Index<T>, at: T, key: &Key, is_added: bool) {
             if is_added { index.insert(at, key.clone()) } else { index.remove(at, key) }
         }
         self.untaken.count(record, is_added);
         match &record.state {
-            State::Mined { block } => set(&mut self.mined, block.number, &key, is_added),
+            State::Mined { block } => place(&mut self.mined, block.number, &key, is_added),
             State::Confirmed { block } | State::Replaced { block, is_final: false, .. } => {
-                set(&mut self.deep, block.number, &key, is_added);
+                place(&mut self.deep, block.number, &key, is_added);
             }
             _ => {}
         }
         if record.state.is_pending() {
-            set(&mut self.deadlines, record.deadline, &key, is_added);
+            place(&mut self.deadlines, record.deadline, &key, is_added);
             let is_quiet = flight.under_way.is_none() && flight.want.is_none() && flight.look == Look::No;
             // A refused one is sent again, and a node that has the transaction says so then.
             if is_quiet && !entry.is_unwanted() {
-                set(&mut self.rounds, flight.round, &key, is_added);
+                place(&mut self.rounds, flight.round, &key, is_added);
             }
         }
         if let Some(at) = flight.retry {
-            set(&mut self.retries, at, &key, is_added);
+            place(&mut self.retries, at, &key, is_added);
         }
         for (waiter, until) in &entry.waiters {
             let hold = (*until, *waiter, key.clone());
@@ -253,12 +266,22 @@ impl Book {
         }
         // The first word ends the place: a node that hangs holds up no other transaction.
         if flight.under_way.as_ref().is_some_and(|under_way| !under_way.is_heard()) {
-            let count = self.in_flight.entry(key.tenant.clone()).or_default();
+            let counts = self.in_flight.entry(key.tenant.clone()).or_default();
+            let count = &mut counts[entry.lane() as usize];
             *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
-            if *count == 0 {
+            if *counts == [0; 2] {
                 self.in_flight.remove(&key.tenant);
             }
         }
+    }
+}
+
+/// Has the slot be among these, or not.
+fn set(slots: &mut BTreeSet<Slot>, slot: Slot, is_there: bool) {
+    if is_there {
+        slots.insert(slot);
+    } else {
+        slots.remove(&slot);
     }
 }
 

@@ -52,13 +52,13 @@ pub(super) struct Flight {
     pub(super) is_new: bool,
     /// The nodes that it is to be sent to.
     pub(super) want: Option<To>,
-    /// It stands among those that became ready to be sent.
-    pub(super) is_queued: bool,
+    /// It stands among those of this lane that became ready to be sent.
+    pub(super) queued: Option<Lane>,
     /// The sending that is under way.
     pub(super) under_way: Option<Box<UnderWay>>,
     /// Some node has it, and was not found to have forgotten it since.
     pub(super) is_taken: bool,
-    /// Each node that gave a word in the newest sending refused it, and each gave one.
+    /// Each node that gave a word in the newest sending to all refused it, and each gave one.
     pub(super) is_refused: bool,
     /// The words of the first node that refused it for good, or for want of funds, in the newest
     /// sending.
@@ -86,8 +86,6 @@ pub(super) struct Flight {
 pub(super) struct UnderWay {
     pub(super) to: To,
     pub(super) number: u64,
-    /// The transaction began to wait anew meanwhile: the sending rests on a step that is older.
-    pub(super) is_outlived: bool,
     pub(super) taken: bool,
     /// Nodes that refused it for good.
     pub(super) refused: u32,
@@ -110,7 +108,6 @@ impl UnderWay {
         Self {
             to,
             number,
-            is_outlived: false,
             taken: false,
             refused: 0,
             node: None,
@@ -126,6 +123,20 @@ impl UnderWay {
     pub(super) fn is_heard(&self) -> bool {
         self.taken || self.refused > 0 || self.others > 0
     }
+}
+
+/// The order of sendings. Those of a lane go in the order of their sender's nonces, and have places
+/// of their own: a node that hangs holds up no transaction that other nodes would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Transactions that no node has, as far as is known. They go first.
+    First,
+    /// Those that some node has, on their way to nodes that lack them.
+    Again,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; 2] = [Self::First, Self::Again];
 }
 
 /// Whether the nodes are asked for a transaction.
@@ -168,6 +179,12 @@ impl Entry {
     /// Whether it can be sent, as far as it alone is concerned.
     pub(super) fn is_ready(&self) -> bool {
         self.record.state.is_pending() && self.flight.want.is_some() && self.flight.under_way.is_none()
+    }
+
+    /// The lane of the sending that is under way or ahead.
+    pub(super) fn lane(&self) -> Lane {
+        let to = self.flight.under_way.as_ref().map(|under_way| &under_way.to).or(self.flight.want.as_ref());
+        if self.flight.is_taken && matches!(to, Some(To::Nodes(_))) { Lane::Again } else { Lane::First }
     }
 
     /// Whether a sending is ahead or has no good word yet.

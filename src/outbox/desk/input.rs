@@ -162,6 +162,11 @@ pub enum Found {
     Unknown,
     /// A node says that a block has the transaction, and too few others confirm or deny that.
     Disputed,
+    /// These nodes do not know the transaction, none has it, and too few others answered.
+    Missing {
+        /// Those of them that are to have it.
+        at: Vec<Arc<str>>,
+    },
     /// Too few nodes answered.
     Unsure,
 }

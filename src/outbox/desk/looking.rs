@@ -163,7 +163,7 @@ impl Desk {
     pub(super) fn looked(&mut self, turn: &mut Turn, key: &Key, answer: LookAnswer) {
         let LookAnswer { found, final_nonces, finalized } = answer;
         let (round, soon) = (self.next_round(&key.tenant), self.chain.tip().unwrap_or(0).saturating_add(1));
-        let is_unsure = found == Found::Unsure;
+        let is_unsure = matches!(found, Found::Unsure | Found::Missing { .. });
         let before = self.book.change(key, |entry| {
             entry.flight.round = if is_unsure { soon } else { round };
             std::mem::take(&mut entry.flight.look)
@@ -210,16 +210,19 @@ impl Desk {
             }
             Found::Waiting { node, missing } => {
                 let now = self.now;
-                self.book.change(key, |entry| {
+                let gap = self.book.change(key, |entry| {
                     let flight = &mut entry.flight;
-                    (flight.is_taken, flight.is_nonce_used) = (true, false);
+                    let was_taken = std::mem::replace(&mut flight.is_taken, true);
+                    flight.is_nonce_used = false;
                     flight.owing.extend(missing);
                     if flight.owing.is_empty() {
                         (flight.in_vain, flight.retry) = (0, None);
                     } else {
                         entry.send_later(now);
                     }
+                    (!was_taken).then_some((entry.record.sender, entry.record.nonce))
                 });
+                gap.flatten().into_iter().for_each(|slot| self.send_next_nonce(slot));
                 _ = self.happen(turn, key, &Event::Sighted, Source { node: Some(&node), reason: None });
             }
             Found::Unknown | Found::Disputed => {
@@ -230,7 +233,19 @@ impl Desk {
                     return;
                 }
                 self.book.change(key, |entry| {
-                    entry.flight.is_taken = false;
+                    let flight = &mut entry.flight;
+                    // A node had it and forgot it: what others said before counts no more.
+                    if std::mem::take(&mut flight.is_taken) {
+                        (flight.in_vain, flight.is_refused, flight.retry) = (0, false, None);
+                    }
+                    entry.send_later(now);
+                });
+            }
+            // To stop sending takes more voices than to send again.
+            Found::Missing { at } => {
+                let now = self.now;
+                self.book.change(key, |entry| {
+                    entry.flight.owing.extend(at);
                     entry.send_later(now);
                 });
             }
@@ -259,7 +274,7 @@ impl Desk {
                 _ = self.happen(turn, key, &event, Source { node: Some(&node), reason: None });
             }
             Found::Waiting { .. } | Found::Unknown => self.lose_block(turn, key, ours),
-            Found::InBlock { .. } | Found::Disputed | Found::Unsure => {}
+            Found::InBlock { .. } | Found::Disputed | Found::Missing { .. } | Found::Unsure => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Desk, Source,
+    book::Slot,
     effect::{Done, Effect, To, Turn},
     entry::{Entry, Flight, Key, UnderWay},
     input::Word,
@@ -64,9 +65,9 @@ impl Entry {
                 (self.flight.in_vain, self.flight.retry) = (0, None);
                 self.flight.owing.clear();
                 self.record.refusals.clear();
-                if let Some(under_way) = &mut self.flight.under_way {
-                    under_way.is_outlived = true;
-                }
+                // A sending that is under way rests on an older step, and is not waited for: a node
+                // may hang in it.
+                self.flight.under_way = None;
                 self.want(To::All);
             }
             State::Sent | State::Seen => {}
@@ -136,7 +137,7 @@ impl Desk {
         let of_this = self.book.change(key, |entry| {
             let flight = &mut entry.flight;
             if is_taken {
-                (flight.is_taken, flight.is_nonce_used) = (true, false);
+                (flight.is_taken, flight.is_nonce_used, flight.is_refused) = (true, false, false);
                 flight.owing.remove(node);
                 if flight.owing.is_empty() {
                     flight.retry = None;
@@ -177,7 +178,7 @@ impl Desk {
                 }
                 Word::Lost => under_way.lost += 1,
             }
-            !under_way.is_outlived
+            true
         });
         if is_taken {
             if of_this == Some(true) {
@@ -189,26 +190,50 @@ impl Desk {
             _ = self.happen(turn, key, &Event::Taken, Source { node: Some(node), reason: None });
             self.answer_for(turn, key);
         }
+        let Some(record) = self.book.get(key).map(|entry| &entry.record).filter(|_| is_taken) else { return };
+        let slot = (record.sender, record.nonce);
         if is_first {
-            self.send_next_nonce(key);
+            self.send_next_nonce(slot);
+        } else {
+            self.send_next_owed(slot, node);
         }
     }
 
-    /// A node has a transaction, or a block does: nodes that refused its sender's next nonce for
-    /// the gap before that take it now.
-    pub(super) fn send_next_nonce(&mut self, key: &Key) {
-        let Some(record) = self.book.get(key).map(|entry| &entry.record) else { return };
-        for next in self.book.of_slot((record.sender, record.nonce.saturating_add(1))).to_vec() {
+    /// A node has the transaction of this sender and nonce, or a block has one: nodes that refused
+    /// the sender's next nonce for the gap before that take it now.
+    pub(super) fn send_next_nonce(&mut self, slot: Slot) {
+        for next in self.behind(slot) {
             self.book.change(&next, |entry| {
-                let flight = &entry.flight;
+                let flight = &mut entry.flight;
                 // A sending that is under way may have been too early.
                 let is_refused = !flight.is_taken && (flight.retry.is_some() || flight.under_way.is_some());
                 if is_refused && entry.record.state.is_pending() {
-                    (entry.flight.in_vain, entry.flight.retry) = (0, None);
+                    (flight.in_vain, flight.retry) = (0, None);
+                    // The other nodes' words on the gap need not be waited for.
+                    flight.under_way.take_if(|under_way| under_way.is_heard());
                     entry.want(To::All);
                 }
             });
         }
+    }
+
+    /// A node has got the transaction of this sender and nonce, which another node had before: the
+    /// node that lacks the next one can take it now.
+    fn send_next_owed(&mut self, slot: Slot, node: &Arc<str>) {
+        for next in self.behind(slot) {
+            self.book.change(&next, |entry| {
+                let flight = &mut entry.flight;
+                let is_quiet = flight.is_taken && flight.under_way.is_none() && flight.want.is_none();
+                if is_quiet && flight.owing.contains(node) && entry.record.state.is_pending() {
+                    entry.want(To::Nodes(BTreeSet::from([node.clone()])));
+                }
+            });
+        }
+    }
+
+    /// The transactions of the nonce behind this one.
+    fn behind(&self, (sender, nonce): Slot) -> Vec<Key> {
+        self.book.of_slot((sender, nonce.saturating_add(1))).to_vec()
     }
 
     /// A sending is over: all its words have come.
@@ -219,16 +244,18 @@ impl Desk {
             let flight = &mut entry.flight;
             let mut done = flight.under_way.take_if(|under_way| under_way.number == send)?;
             (flight.round, flight.ended) = (round, now);
-            flight.is_refused = done.refused + done.others > 0 && done.lost == 0;
+            if done.to == To::All {
+                flight.is_refused = done.refused + done.others > 0 && !done.taken && done.lost == 0;
+            }
             flight.owing.append(&mut done.owing);
             let is_owed = !flight.owing.is_empty() || (done.to == To::All && !done.taken);
             if is_owed && entry.record.state.is_pending() {
                 flight.retry = Some(flight.next_at());
                 flight.in_vain = flight.in_vain.saturating_add(1);
-            } else if done.to == To::All {
+            } else {
                 flight.in_vain = 0;
             }
-            if entry.record.state.is_pending() && !done.is_outlived {
+            if entry.record.state.is_pending() {
                 has_new_words = entry.note_words(std::mem::take(&mut done.words));
             }
             Some(done)
@@ -240,8 +267,8 @@ impl Desk {
             self.book.take(key);
         }
         let Some(done) = ended.flatten() else { return };
-        let UnderWay { to, is_outlived, taken, refused, others, unfunded, lost, node, .. } = *done;
-        if taken || is_outlived {
+        let UnderWay { to, taken, refused, others, unfunded, lost, node, .. } = *done;
+        if taken {
             return;
         }
         // While no client has its hash, a want of funds ends it: nodes alone would have said no.
@@ -264,7 +291,7 @@ impl Desk {
         if is_new
             && refused + others > 0
             && lost == 0
-            && let Some(full) = self.one_too_many()
+            && let Some(full) = self.one_too_many(&key.tenant)
         {
             let why = full.to_string();
             self.answer_waiters(&mut turn.effects, key, &Err(full));

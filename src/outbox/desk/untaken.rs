@@ -1,15 +1,18 @@
-//! Transactions that no node ever took: how many there may be, of a sender and in all.
+//! Transactions that no node ever took: how many there may be, of a sender, of a tenant and in all.
 //!
 //! Anybody can sign transactions that nodes refuse. Those of a sender count from the first refusal
 //! on, with all that wait behind the refused one. While nodes give no word, none counts: an outage
 //! of all nodes shuts nobody out.
+//!
+//! A tenant may have the part of these that its bound of pending transactions is of all pending
+//! ones. So a tenant with a bound of its own shuts no other tenant out.
 
 use std::collections::BTreeMap;
 
 use alloy_primitives::Address;
 
 use super::{Desk, effect::NotDone, entry::Entry};
-use crate::outbox::record::{Record, State};
+use crate::outbox::record::{Record, State, TenantName};
 
 /// Of one sender at most so many.
 const OF_SENDER: usize = 64;
@@ -17,6 +20,8 @@ const OF_SENDER: usize = 64;
 const DIVISOR: usize = 10;
 /// In all so many at least.
 const LEAST: usize = 64;
+/// Of one tenant so many at least.
+const LEAST_OF_TENANT: usize = 16;
 
 /// A sender's transactions that no node ever took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,8 +40,10 @@ impl Of {
 /// The transactions that no node ever took, counted.
 #[derive(Debug, Default)]
 pub(super) struct Untaken {
-    senders: BTreeMap<Address, Of>,
-    /// Those of senders of whom a node refused one.
+    senders: BTreeMap<(Address, TenantName), Of>,
+    /// Those of senders of whom a node refused one, by tenant.
+    tenants: BTreeMap<TenantName, usize>,
+    /// The same in all.
     all: usize,
 }
 
@@ -47,17 +54,30 @@ impl Untaken {
             return;
         }
         let refused = usize::from(!record.refusals.is_empty());
-        let of = self.senders.entry(record.sender).or_default();
+        let (sender, tenant) = (record.sender, &record.id.tenant);
+        let of = self.senders.entry((sender, tenant.clone())).or_default();
         let before = of.counts();
         *of = if is_added {
             Of { waiting: of.waiting + 1, refused: of.refused + refused }
         } else {
             Of { waiting: of.waiting.saturating_sub(1), refused: of.refused.saturating_sub(refused) }
         };
-        self.all = (self.all + of.counts()).saturating_sub(before);
+        let after = of.counts();
         if *of == Of::default() {
-            self.senders.remove(&record.sender);
+            self.senders.remove(&(sender, tenant.clone()));
         }
+        self.all = (self.all + after).saturating_sub(before);
+        if before != after {
+            let of_tenant = self.tenants.entry(tenant.clone()).or_default();
+            *of_tenant = (*of_tenant + after).saturating_sub(before);
+            if *of_tenant == 0 {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    fn of_tenant(&self, tenant: &TenantName) -> usize {
+        self.tenants.get(tenant).copied().unwrap_or(0)
     }
 }
 
@@ -71,29 +91,40 @@ impl Entry {
 impl Desk {
     /// Whether a further transaction of this sender may come, as far as those count that no node
     /// took. A sender of whom nodes refused none may always send one: the nodes' words decide.
-    pub(super) fn has_room_for(&self, sender: &Address) -> Result<(), NotDone> {
-        let Some(of) = self.book.untaken.senders.get(sender).filter(|of| of.refused > 0) else { return Ok(()) };
+    pub(super) fn has_room_for(&self, tenant: &TenantName, sender: &Address) -> Result<(), NotDone> {
+        let of = self.book.untaken.senders.get(&(*sender, tenant.clone()));
+        let Some(of) = of.filter(|of| of.refused > 0) else { return Ok(()) };
         if of.waiting >= OF_SENDER {
             return Err(NotDone::Untaken { of_sender: true, limit: OF_SENDER });
         }
-        if self.book.untaken.all < self.most_untaken() { Ok(()) } else { Err(self.too_many_untaken()) }
+        if self.is_full_of_untaken(tenant) { Err(self.too_many_untaken(tenant)) } else { Ok(()) }
     }
 
-    /// Whether there are as many transactions that no node took as may be.
-    pub(super) fn is_full_of_untaken(&self) -> bool {
-        self.book.untaken.all >= self.most_untaken()
+    /// Whether there are as many transactions that no node took as may be, of the tenant or in all.
+    pub(super) fn is_full_of_untaken(&self, tenant: &TenantName) -> bool {
+        let untaken = &self.book.untaken;
+        untaken.all >= self.most_untaken() || untaken.of_tenant(tenant) >= self.most_untaken_of(tenant)
     }
 
-    /// Why one that nodes refused is not kept: there are more than may be, with this one.
-    pub(super) fn one_too_many(&self) -> Option<NotDone> {
-        (self.book.untaken.all > self.most_untaken()).then(|| self.too_many_untaken())
+    /// Why one of the tenant's that nodes refused is not kept: there are more than may be, with this
+    /// one.
+    pub(super) fn one_too_many(&self, tenant: &TenantName) -> Option<NotDone> {
+        let untaken = &self.book.untaken;
+        let is_too_many = untaken.all > self.most_untaken() || untaken.of_tenant(tenant) > self.most_untaken_of(tenant);
+        is_too_many.then(|| self.too_many_untaken(tenant))
     }
 
-    fn too_many_untaken(&self) -> NotDone {
-        NotDone::Untaken { of_sender: false, limit: self.most_untaken() }
+    fn too_many_untaken(&self, tenant: &TenantName) -> NotDone {
+        NotDone::Untaken { of_sender: false, limit: self.most_untaken_of(tenant) }
     }
 
     fn most_untaken(&self) -> usize {
         (self.terms.bounds.pending / DIVISOR).max(LEAST)
+    }
+
+    fn most_untaken_of(&self, tenant: &TenantName) -> usize {
+        let (most, all) = (self.most_untaken(), self.terms.bounds.pending.max(1));
+        let (_, of_tenant) = self.terms.pending_of(tenant);
+        most.saturating_mul(of_tenant).div_ceil(all).max(LEAST_OF_TENANT).min(most)
     }
 }

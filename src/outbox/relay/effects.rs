@@ -80,7 +80,7 @@ impl Relay {
 
     pub(super) fn answer(&mut self, waiter: Waiter, answer: Answer) {
         // The client may be gone.
-        self.waiters.remove(&waiter).into_iter().for_each(|waiting| _ = waiting.send(answer.clone()));
+        self.waiters.remove(&waiter).into_iter().for_each(|waiting| _ = waiting.answer.send(answer.clone()));
     }
 
     fn tell(&mut self, id: TxId, transition: Transition) {

@@ -1,10 +1,11 @@
 //! A block with its transactions, as the nodes give it; two must give the same ([`voices`]).
 //!
 //! Some nodes never give full blocks: behind a gateway that cuts long answers, or without the
-//! method. A node that gave none for [`BLOCK_TIMEOUT`], where another node did, or none in
-//! [`ANOTHER_AFTER`], where two others agreed, is *withholding* for [`WITHHELD_FOR`]: the node is
-//! asked last, once for a block, and waited for no longer than [`ANOTHER_AFTER`]. Otherwise each
-//! block would cost [`BLOCK_TIMEOUT`] where only two nodes are usable.
+//! method. A node that gave none for [`BLOCK_TIMEOUT`], or none in [`ANOTHER_AFTER`], where two
+//! others agreed, is *withholding* for [`WITHHELD_FOR`]: the node is asked last, once for a block,
+//! and waited for no longer than [`ANOTHER_AFTER`]. Otherwise each block would cost
+//! [`BLOCK_TIMEOUT`] where too few nodes give full blocks, and the outbox would fall ever further
+//! behind a chain whose blocks come faster.
 
 use std::{
     collections::BTreeMap,
@@ -122,7 +123,7 @@ pub(super) async fn read(calls: &Calls, withholding: &Withholding, block: &Block
         }
         let is_over = Instant::now() >= end;
         let mut silent = usable.iter().filter(|node| told.iter().all(|(other, _)| other != *node));
-        if is_over && !told.is_empty() {
+        if is_over {
             silent.clone().for_each(|node| withholding.add(name(*node)));
         }
         if is_over || silent.all(|node| withholding.has(name(*node))) {

@@ -92,16 +92,19 @@ impl Looking {
         }
         let unknown: Vec<NodeId> = those(Knowledge::Unknown).collect();
         let waiting = those(Knowledge::Waiting).next();
-        let absent = those(Knowledge::Waiting).count() + unknown.len();
+        let is_enough = voices::are_enough(those(Knowledge::Waiting).count() + unknown.len(), nodes.len());
+        let is_in_no_block = known.iter().all(|known| !matches!(known, Some(Knowledge::InBlock(_))));
+        // The nodes that are to have it, and do not.
+        let lacking = || {
+            let targets = self.calls.send_targets(self.send_to);
+            unknown.iter().copied().filter(|node| targets.contains(node)).map(name).collect::<Vec<_>>()
+        };
         match waiting {
             _ if is_disputed => Found::Disputed,
-            _ if !voices::are_enough(absent, nodes.len()) => Found::Unsure,
-            Some(node) => {
-                let targets = self.calls.send_targets(self.send_to);
-                let missing = unknown.into_iter().filter(|node| targets.contains(node)).map(name);
-                Found::Waiting { node: name(node), missing: missing.collect() }
-            }
-            None => Found::Unknown,
+            Some(node) if is_enough => Found::Waiting { node: name(node), missing: lacking() },
+            None if is_enough => Found::Unknown,
+            None if is_in_no_block && !unknown.is_empty() => Found::Missing { at: lacking() },
+            _ => Found::Unsure,
         }
     }
 

@@ -67,7 +67,7 @@ impl Relay {
                     // A row that cannot be read while the disk fails may be on the disk.
                     let lacking = if is_unsure && !is_writable { &NotDone::OutcomeUnknown } else { &why };
                     for (waiter, id, until) in waiting.take().unwrap_or_default() {
-                        let is_open = self.waiters.get(&waiter).is_some_and(|answer| !answer.is_closed());
+                        let is_open = self.waiters.get(&waiter).is_some_and(|waiting| !waiting.answer.is_closed());
                         if is_open && !desk.adopt(waiter, &id, until) {
                             self.answer(waiter, Err(lacking.clone()));
                         }

@@ -109,6 +109,12 @@ impl Writer {
 
     /// Commits the steps of `group`, in order, and answers each.
     pub(super) fn commit(&mut self, group: Vec<Queued>) {
+        self.shared.begin_write();
+        self.commit_group(group);
+        self.shared.end_write();
+    }
+
+    fn commit_group(&mut self, group: Vec<Queued>) {
         if let Err(error) = self.make_ready() {
             group.into_iter().for_each(|queued| queued.fail(&error));
             return;

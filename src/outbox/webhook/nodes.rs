@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 use super::{Event, Webhooks, body, body::PoolData};
@@ -79,9 +79,9 @@ impl Known {
     }
 }
 
-/// Tells endpoints of the changes of `pool`, until the pool is gone or this is dropped. Only one
-/// task may do so for a pool, and only for the pool in charge.
-pub async fn watch(pool: Arc<Pool>, memory: PoolMemory, webhooks: Webhooks) {
+/// Tells endpoints of the changes of `pool`, until the pool is gone, or the pool is no longer in
+/// charge: the other end of `end` is dropped. Only one task may do so for a pool.
+pub async fn watch(pool: Arc<Pool>, memory: PoolMemory, webhooks: Webhooks, mut end: oneshot::Receiver<()>) {
     let mut changed = pool.subscribe();
     loop {
         let (now, wall) = (Instant::now(), webhooks.now());
@@ -105,8 +105,13 @@ pub async fn watch(pool: Arc<Pool>, memory: PoolMemory, webhooks: Webhooks) {
         for (event, body) in events {
             webhooks.tell(&event, body).await;
         }
-        if changed.changed().await.is_err() {
-            return;
+        // Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            _ = &mut end => return,
+            changed = changed.changed() => if changed.is_err() {
+                return;
+            },
         }
     }
 }

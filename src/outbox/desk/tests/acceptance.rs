@@ -212,9 +212,10 @@ fn a_second_acceptance_waits_for_its_own_sync() {
     bench.accept(1, 0);
     bench.pause(10);
     assert_eq!(bench.life(1), "accepted expired");
-    bench.accept(1, 0);
+    let earlier = bench.sending(1);
+    assert_eq!(sent(&bench.accept(1, 0)), [1], "the earlier sending is not waited for");
     // The sending is older than the second acceptance, which may not be on the disk yet.
-    let word = Input::Heard { id: bench.id(1), send: bench.sending(1), node: "a".into(), word: Word::Taken };
+    let word = Input::Heard { id: bench.id(1), send: earlier, node: "a".into(), word: Word::Taken };
     let turn = bench.desk.input(Millis(bench.now), word);
     assert_eq!((answers(&turn.at_once), answers(&turn.effects)), (vec![], vec![Ok(Done::Hash(hash(1)))]));
 }

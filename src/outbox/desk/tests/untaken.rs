@@ -198,3 +198,24 @@ fn the_nodes_are_not_asked_for_what_all_refused() {
     both(&mut bench, 1, &Word::Lost);
     assert_eq!(asked(&bench.pass(3)), [1], "a silent node may have it");
 }
+
+/// A tenant with a bound of its own leaves room for the refused transactions of others.
+#[test]
+fn a_tenant_has_its_part_of_those_that_no_node_takes() {
+    let bounds = Bounds { pending: 1000, tenant_pending: 200, ..terms().bounds };
+    let mut bench = Bench::with(Terms { bounds, ..terms() });
+    let send = |bench: &mut Bench, tenant: &str, name: u8| {
+        bench.accept_of(tenant, name, name, 5);
+        let id = TxId { tenant: tenant.parse().unwrap(), ..bench.id(name) };
+        let (send, node) = (bench.sending(name), "a".into());
+        bench.input(Input::Heard { id: id.clone(), send, node, word: underpriced() });
+        answers(&bench.input(Input::SendDone { id, send, is_whole: true }))
+    };
+    let kept = |name: u8| [Ok(Done::Hash(hash(name)))];
+    for name in 1..=20 {
+        assert_eq!(send(&mut bench, "many", name), kept(name));
+    }
+    let full = [Err(NotDone::Untaken { of_sender: false, limit: 20 })];
+    assert_eq!(send(&mut bench, "many", 21), full);
+    assert_eq!(send(&mut bench, "other", 22), kept(22));
+}

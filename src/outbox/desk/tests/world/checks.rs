@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::B256;
 
 use super::{super::super::*, World};
-use crate::outbox::record::EventKind;
+use crate::outbox::record::{EventKind, StateName};
 
 impl World {
-    pub(super) fn check_sending(&mut self, id: &TxId, send: u64) {
+    pub(super) fn check_sending(&mut self, id: &TxId, send: u64, to: &To) {
         let record = self.desk.record(id).expect("what is sent is on the desk").clone();
         assert!(record.state.is_pending(), "seed {}: {} is sent, and is {:?}", self.seed, id.hash, record.state);
         for other in self.desk.records() {
@@ -19,8 +19,16 @@ impl World {
             }
         }
         let open = self.open.entry(id.tenant.clone()).or_default();
-        open.insert(send);
-        assert!(open.len() <= 3, "seed {}: too many on their way", self.seed);
+        // Nor is one whose transaction lost its block since.
+        open.retain(|hash, (send, _)| {
+            let of = self.desk.record(&TxId { hash: *hash, ..id.clone() });
+            let is_later = |step: &Transition| step.to == StateName::Reorged && step.at.0 >= self.decided_at[send];
+            !of.is_some_and(|record| record.history.iter().any(is_later))
+        });
+        // A sending that takes the place of another is not waited for.
+        open.insert(id.hash, (send, to.clone()));
+        let to_all = open.values().filter(|(_, to)| *to == To::All).count();
+        assert!(to_all <= 3 && open.len() <= 6, "seed {}: too many on their way: {open:?}", self.seed);
     }
 
     pub(super) fn check(&self) {

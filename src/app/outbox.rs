@@ -57,7 +57,7 @@ pub(super) fn start(config: &Config, deps: &Deps<'_>) -> Result<Option<SharedOut
 pub(super) async fn drain(outbox: Option<&SharedOutbox>) {
     let outbox = outbox.and_then(|outbox| lock(outbox).as_ref().map(|running| running.outbox().clone()));
     if let Some(outbox) = outbox {
-        outbox.drain().await;
+        outbox.drain();
     }
 }
 

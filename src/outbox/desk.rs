@@ -80,6 +80,10 @@ const MOST_AT_ONCE: usize = 1000;
 /// Memory that a pending transaction takes, in bytes: its entry, and its places in the indices.
 pub const ENTRY_BYTES: usize = 3072;
 
+/// How long a transaction whose deadline has passed waits for the nodes' word on whether a block has
+/// it, in milliseconds.
+const OVERDUE_GRACE: u64 = 600_000;
+
 /// Numbers that a desk may use in each millisecond of its life, as a power of two, before they meet
 /// those of a desk that is made anew.
 const NUMBERS_PER_MILLI: u32 = 10;
@@ -363,11 +367,30 @@ impl Desk {
         }
     }
 
+    /// The deadline of a transaction has passed. A block may have it that was not told here: while
+    /// the proxy was away, or while its nodes were.
+    fn ask_before_the_end(&mut self, key: &Key) {
+        let until = self.now.after(OVERDUE_GRACE);
+        self.book.change(key, |entry| entry.flight.overdue = Some(until));
+        self.want_look_soon(key);
+    }
+
+    /// Ends a transaction that no block had until its deadline.
+    fn expire(&mut self, turn: &mut Turn, key: &Key) {
+        // What the deadline ends is pending, and that can always expire.
+        _ = self.happen(turn, key, &Event::DeadlinePassed, Source::default());
+    }
+
     /// Does what is due by now.
     fn due(&mut self, turn: &mut Turn) {
         for key in keys(self.book.deadlines.until(self.now)) {
-            // What the deadline ends is pending, and that can always expire.
-            _ = self.happen(turn, &key, &Event::DeadlinePassed, Source::default());
+            let has_waited = self.book.get(&key).is_some_and(|entry| entry.flight.overdue.is_some());
+            // Without nodes nobody can be asked.
+            if has_waited || self.terms.in_flight == 0 {
+                self.expire(turn, &key);
+            } else {
+                self.ask_before_the_end(&key);
+            }
         }
         for key in keys(self.book.retries.until(self.now)) {
             self.book.change(&key, |entry| {

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc::error::TrySendError, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -26,7 +26,7 @@ use super::{
     measured,
     operator::MOST_TENANTS,
     record::Network,
-    relay::{Nodes, Order, Relay},
+    relay::{Nodes, Order, Relay, RelayHandle},
     send_room::SendRoom,
     step::Step,
     store::{Health, Reader, Store, StoreError},
@@ -197,23 +197,26 @@ impl Outbox {
         shared.settings.store(Arc::new(settings.clone()));
         shared.webhooks.apply(prepared).await;
         let relays: Vec<_> = shared.relays().values().cloned().collect();
-        for relay in relays {
-            // A relay that has ended needs no settings.
-            _ = relay.orders.send(Order::Reload).await;
-        }
+        relays.into_iter().for_each(|relay| hand_in(relay, Order::Reload));
     }
 }
 
 impl Outbox {
     /// Takes nothing new, and has nothing begin any more. Each client that waits for a node gets
     /// its hash.
-    pub async fn drain(&self) {
+    pub fn drain(&self) {
         self.shared.is_closing.store(true, SeqCst);
         let relays: Vec<_> = self.shared.relays().values().cloned().collect();
-        for relay in relays {
-            // The end is not waited for here.
-            _ = relay.orders.send(Order::Drain(oneshot::channel().0)).await;
-        }
+        // The end is not waited for here.
+        relays.into_iter().for_each(|relay| hand_in(relay, Order::Drain(oneshot::channel().0)));
+    }
+}
+
+/// Hands an order in, at once or when there is room: a relay whose disk hangs takes none. A relay
+/// that has ended needs none.
+fn hand_in(relay: Arc<RelayHandle>, order: Order) {
+    if let Err(TrySendError::Full(order)) = relay.orders.try_send(order) {
+        tokio::spawn(async move { _ = relay.orders.send(order).await });
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Book {
     pub(super) deep: Index<u64>,
     /// Those that the nodes are asked for next, by the height at which they are.
     pub(super) rounds: Index<u64>,
-    /// Those that no block has, by their deadline.
+    /// Those that no block has, by their deadline, or by the end of the wait behind that.
     pub(super) deadlines: Index<Millis>,
     /// Those that are sent again to nodes that lack them, by the time of that.
     pub(super) retries: Index<Millis>,
@@ -246,10 +246,11 @@ impl Book {
             _ => {}
         }
         if record.state.is_pending() {
-            place(&mut self.deadlines, record.deadline, &key, is_added);
-            let is_quiet = flight.under_way.is_none() && flight.want.is_none() && flight.look == Look::No;
+            place(&mut self.deadlines, flight.overdue.unwrap_or(record.deadline), &key, is_added);
+            let is_quiet = flight.under_way.is_none() && flight.want.is_none();
             // A refused one is sent again, and a node that has the transaction says so then.
-            if is_quiet && !entry.is_unwanted() {
+            let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());
+            if is_due && flight.look == Look::No {
                 place(&mut self.rounds, flight.round, &key, is_added);
             }
         }

@@ -77,6 +77,9 @@ pub(super) struct Flight {
     pub(super) in_vain: u32,
     /// When the newest sending ended.
     pub(super) ended: Millis,
+    /// Its deadline has passed. The nodes are asked whether a block has it, and at this time it ends
+    /// without their word.
+    pub(super) overdue: Option<Millis>,
     /// The desk saw its block become canonical, and saw every change of the chain since.
     pub(super) is_watched: bool,
 }
@@ -178,7 +181,8 @@ impl Entry {
 
     /// Whether it can be sent, as far as it alone is concerned.
     pub(super) fn is_ready(&self) -> bool {
-        self.record.state.is_pending() && self.flight.want.is_some() && self.flight.under_way.is_none()
+        let Flight { want, under_way, overdue, .. } = &self.flight;
+        self.record.state.is_pending() && want.is_some() && under_way.is_none() && overdue.is_none()
     }
 
     /// The lane of the sending that is under way or ahead.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    Desk, Source,
+    Desk, OVERDUE_GRACE, Source,
     effect::{Effect, Turn},
     entry::{Entry, Key, Look},
     input::Found,
@@ -77,6 +77,11 @@ impl Desk {
         let now = self.now;
         let keys: Vec<Key> = self.book.iter().map(Entry::key).collect();
         for key in keys {
+            let is_overdue = |entry: &Entry| entry.record.state.is_pending() && entry.record.deadline <= now;
+            if self.terms.in_flight > 0 && self.book.get(&key).is_some_and(is_overdue) {
+                self.ask_before_the_end(&key);
+                continue;
+            }
             let is_new = self.book.change(&key, |entry| {
                 entry.flight.is_watched = false;
                 if entry.flight.look == Look::UnderWay {
@@ -199,9 +204,21 @@ impl Desk {
     }
 
     fn looked_for_pending(&mut self, turn: &mut Turn, key: &Key, found: Found, final_nonces: Option<u64>) {
+        let Some(entry) = self.book.get(key) else { return };
+        let (nonce, is_overdue) = (entry.record.nonce, entry.flight.overdue.is_some());
+        let is_used = found == Found::Unknown && final_nonces.is_some_and(|used| used > nonce);
+        if is_overdue && !is_used && !matches!(found, Found::InBlock { .. } | Found::Unsure) {
+            return self.expire(turn, key);
+        }
         match found {
             Found::InBlock { node, block } => {
-                if self.chain.may_have(&block) {
+                if !self.chain.may_have(&block) {
+                    // The block will be told in its time.
+                    let until = self.now.after(OVERDUE_GRACE);
+                    self.book.change(key, |entry| {
+                        entry.flight.overdue.iter_mut().for_each(|end| *end = until);
+                    });
+                } else {
                     let is_watched = self.chain.has(&block);
                     self.book.change(key, |entry| entry.flight.is_watched = is_watched);
                     // A block can have what is pending.
@@ -226,8 +243,8 @@ impl Desk {
                 _ = self.happen(turn, key, &Event::Sighted, Source { node: Some(&node), reason: None });
             }
             Found::Unknown | Found::Disputed => {
-                let (nonce, now) = (self.book.get(key).map_or(0, |entry| entry.record.nonce), self.now);
-                if found == Found::Unknown && final_nonces.is_some_and(|used| used > nonce) {
+                let now = self.now;
+                if is_used {
                     let reason = format!("nonce too low: another transaction of nonce {nonce} is final");
                     _ = self.happen(turn, key, &Event::RefusedByAll { reason }, Source::default());
                     return;

@@ -59,6 +59,7 @@ impl Entry {
         }
         match &self.record.state {
             State::Accepted | State::Reorged { .. } => {
+                self.flight.overdue = None;
                 self.flight.is_taken = false;
                 self.flight.is_nonce_used = false;
                 self.flight.is_watched = false;
@@ -75,8 +76,7 @@ impl Entry {
                 if state.block().is_some() {
                     self.record.refusals.clear();
                 }
-                self.flight.want = None;
-                self.flight.retry = None;
+                (self.flight.want, self.flight.retry, self.flight.overdue) = (None, None, None);
                 self.flight.owing.clear();
             }
         }
@@ -114,7 +114,7 @@ impl Desk {
             entry.flight.under_way = Some(Box::new(UnderWay::new(to.clone(), number)));
             entry.flight.words = None;
             entry.flight.owing.retain(|node| !to.has(node));
-            if entry.flight.owing.is_empty() {
+            if entry.flight.owing.is_empty() && entry.flight.is_taken {
                 entry.flight.retry = None;
             }
             let record = &entry.record;
@@ -248,7 +248,7 @@ impl Desk {
                 flight.is_refused = done.refused + done.others > 0 && !done.taken && done.lost == 0;
             }
             flight.owing.append(&mut done.owing);
-            let is_owed = !flight.owing.is_empty() || (done.to == To::All && !done.taken);
+            let is_owed = !flight.owing.is_empty() || !(flight.is_taken || done.taken);
             if is_owed && entry.record.state.is_pending() {
                 flight.retry = Some(flight.next_at());
                 flight.in_vain = flight.in_vain.saturating_add(1);

@@ -54,7 +54,9 @@ impl Relay {
             }
             Effect::Look { id, look, hash, with_nonce } => {
                 let Some(calls) = self.handle.calls() else { return };
-                let sender = self.desk.record(&id).map(|record| record.sender).filter(|_| with_nonce);
+                let record = self.desk.record(&id);
+                let sender = record.map(|record| record.sender).filter(|_| with_nonce);
+                let block = record.filter(|record| record.state.is_in_block()).and_then(|record| record.state.block());
                 let looking = look::Looking {
                     calls,
                     inputs: self.inputs.0.clone(),
@@ -62,6 +64,7 @@ impl Relay {
                     look,
                     hash,
                     sender,
+                    block,
                     send_to: self.shared.settings.load().send_to,
                 };
                 self.tasks.spawn(looking.run());

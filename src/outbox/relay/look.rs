@@ -34,6 +34,8 @@ pub(super) struct Looking {
     pub(super) hash: B256,
     /// The sender, where its nonce at the final block is to be asked for.
     pub(super) sender: Option<Address>,
+    /// The block that had it, as far as the desk knows.
+    pub(super) block: Option<BlockId>,
     /// The nodes that are to have the transaction.
     pub(super) send_to: SendTo,
 }
@@ -92,8 +94,18 @@ impl Looking {
         }
         let unknown: Vec<NodeId> = those(Knowledge::Unknown).collect();
         let waiting = those(Knowledge::Waiting).next();
-        let is_enough = voices::are_enough(those(Knowledge::Waiting).count() + unknown.len(), nodes.len());
+        let absent = those(Knowledge::Waiting).count() + unknown.len();
+        let is_enough = voices::are_enough(absent, nodes.len());
         let is_in_no_block = known.iter().all(|known| !matches!(known, Some(Knowledge::InBlock(_))));
+        if let Some(block) = self.block.filter(|_| is_in_no_block && !is_disputed && !is_enough) {
+            // Nodes that say nothing of the transaction may say that the block is gone.
+            let silent = nodes.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(node, _)| *node);
+            let said = join_all(silent.map(|node| self.is_in(node, block))).await;
+            let denials = said.iter().filter(|said| **said == Some(false)).count();
+            if voices::are_enough(absent + denials, nodes.len()) {
+                return Found::Unknown;
+            }
+        }
         // The nodes that are to have it, and do not.
         let lacking = || {
             let targets = self.calls.send_targets(self.send_to);

@@ -211,6 +211,7 @@ fn a_second_acceptance_waits_for_its_own_sync() {
     let mut bench = Bench::with(Terms { deadline: 10, ..terms() });
     bench.accept(1, 0);
     bench.pause(10);
+    bench.looked(1, Found::Unknown, None);
     assert_eq!(bench.life(1), "accepted expired");
     let earlier = bench.sending(1);
     assert_eq!(sent(&bench.accept(1, 0)), [1], "the earlier sending is not waited for");

@@ -214,6 +214,7 @@ fn a_reorganisation_gives_a_transaction_its_time_anew() {
     bench.pause(19_999);
     assert_eq!(bench.state(1), StateName::Reorged);
     bench.pause(1);
+    bench.looked(1, Found::Unknown, None);
     assert_eq!(bench.state(1), StateName::Expired);
 }
 
@@ -225,7 +226,9 @@ fn the_deadline_ends_what_no_block_has() {
     bench.accept(2, 1);
     bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
     let effects = bench.pause(1_000_000);
-    assert_eq!(sent(&effects), [] as [u8; 0]);
+    assert_eq!((sent(&effects), asked(&effects)), (vec![], vec![2]), "a block may have it");
+    assert_eq!(bench.state(2), StateName::Accepted);
+    bench.looked(2, Found::Unknown, None);
     assert_eq!((bench.state(1), bench.state(2)), (StateName::Mined, StateName::Expired));
     // A node kept it all the same.
     bench.blocks(&[], &[(block(102, 0), &[(2, 1, 1)])]);
@@ -499,4 +502,52 @@ fn one_that_was_forgotten_is_sent_at_once_whatever_others_refused() {
     }
     bench.pass(3);
     assert_eq!(sent(&bench.looked(1, Found::Unknown, None)), [1]);
+}
+
+#[test]
+fn a_deadline_ends_none_that_a_block_took_meanwhile() {
+    for is_away in [false, true] {
+        let mut bench = Bench::with(Terms { deadline: 20_000, ..terms() });
+        bench.accept(1, 0);
+        bench.taken(1);
+        bench.pause(if is_away { 10_000 } else { 20_000 });
+        if is_away {
+            bench.now += 20_000;
+            bench.restart();
+            assert_eq!(sent(&bench.pause(0)), [] as [u8; 0]);
+            assert_eq!(asked(&bench.blocks(&[], &[(block(105, 0), &[])])), [1]);
+        }
+        // A node that says nothing is waited for, up to ten minutes.
+        bench.looked(1, Found::Unsure, None);
+        bench.pause(599_999);
+        assert_eq!(bench.life(1), "accepted sent");
+        if is_away {
+            bench.pass(1);
+            bench.looked(1, Found::InBlock { node: "a".into(), block: block(90, 0) }, None);
+            assert_eq!(bench.life(1), "accepted sent mined");
+        } else {
+            bench.pause(1);
+            assert_eq!(bench.life(1), "accepted sent expired");
+        }
+    }
+}
+
+/// The nodes were away when it came. Each returns, and refuses it for good.
+#[test]
+fn words_of_nodes_that_return_leave_none_behind() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.accept(2, 1);
+    bench.done(1);
+    for node in ["a", "b"] {
+        let effects = bench.input(Input::NodeReturned { node: node.into() });
+        assert_eq!(to_nodes(&effects), [(1, node.to_owned())]);
+        bench.word(1, node, Word::RefusedForGood(words("intrinsic gas too low")));
+        bench.done(1);
+    }
+    assert_eq!(sent(&bench.pause(60_000)), [1]);
+    bench.word(1, "a", Word::RefusedForGood(words("intrinsic gas too low")));
+    bench.word(1, "b", Word::RefusedForGood(words("intrinsic gas too low")));
+    assert_eq!(sent(&bench.done(1)), [2]);
+    assert_eq!(bench.life(1), "accepted refused");
 }

@@ -135,6 +135,7 @@ impl World {
             _ => {}
         }
         let turn = self.desk.input(Millis(self.now), input);
+        self.check_that_none_is_stuck();
         for effect in turn.at_once.iter().chain(&turn.effects) {
             if let Effect::Send { id, send, to, .. } = effect {
                 self.check_sending(id, *send, to);

@@ -4,7 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
 
-use super::{super::super::*, World};
+use super::{
+    super::super::{
+        entry::{Flight, Look},
+        *,
+    },
+    World,
+};
 use crate::outbox::record::{EventKind, StateName};
 
 impl World {
@@ -29,6 +35,16 @@ impl World {
         open.insert(id.hash, (send, to.clone()));
         let to_all = open.values().filter(|(_, to)| *to == To::All).count();
         assert!(to_all <= 3 && open.len() <= 6, "seed {}: too many on their way: {open:?}", self.seed);
+    }
+
+    /// Something is ahead for each transaction that waits for a block.
+    pub(super) fn check_that_none_is_stuck(&self) {
+        for entry in self.desk.book.iter().filter(|entry| entry.record.state.is_pending()) {
+            let Flight { want, under_way, retry, look, .. } = &entry.flight;
+            let is_sent = want.is_some() || under_way.is_some() || retry.is_some();
+            let is_looked_for = *look != Look::No || !entry.is_unwanted();
+            assert!(is_sent || is_looked_for, "seed {}: {} is stuck", self.seed, entry.record.id.hash);
+        }
     }
 
     pub(super) fn check(&self) {

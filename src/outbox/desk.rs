@@ -372,6 +372,8 @@ impl Desk {
     fn ask_before_the_end(&mut self, key: &Key) {
         let until = self.now.after(OVERDUE_GRACE);
         self.book.change(key, |entry| entry.flight.overdue = Some(until));
+        // A chain without new blocks lets questions begin as well.
+        self.looks.refill(self.now);
         self.want_look_soon(key);
     }
 

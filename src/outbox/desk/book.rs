@@ -237,7 +237,10 @@ impl Book {
         fn place<T: Copy + Ord>(index: &mut Index<T>, at: T, key: &Key, is_added: bool) {
             if is_added { index.insert(at, key.clone()) } else { index.remove(at, key) }
         }
-        self.untaken.count(record, is_added);
+        // A used nonce is no refusal: anybody can hand in old transactions of any sender.
+        if !flight.is_nonce_used {
+            self.untaken.count(record, is_added);
+        }
         match &record.state {
             State::Mined { block } => place(&mut self.mined, block.number, &key, is_added),
             State::Confirmed { block } | State::Replaced { block, is_final: false, .. } => {
@@ -266,9 +269,9 @@ impl Book {
             };
         }
         // The first word ends the place: a node that hangs holds up no other transaction.
-        if flight.under_way.as_ref().is_some_and(|under_way| !under_way.is_heard()) {
+        if let Some(under_way) = flight.under_way.as_ref().filter(|under_way| !under_way.is_heard()) {
             let counts = self.in_flight.entry(key.tenant.clone()).or_default();
-            let count = &mut counts[entry.lane() as usize];
+            let count = &mut counts[under_way.lane as usize];
             *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
             if *counts == [0; 2] {
                 self.in_flight.remove(&key.tenant);

@@ -87,6 +87,8 @@ pub(super) struct Flight {
 /// A sending that is under way.
 #[derive(Clone, Debug)]
 pub(super) struct UnderWay {
+    /// The lane in which it has a place.
+    pub(super) lane: Lane,
     pub(super) to: To,
     pub(super) number: u64,
     pub(super) taken: bool,
@@ -107,8 +109,9 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    pub(super) fn new(to: To, number: u64) -> Self {
+    pub(super) fn new(lane: Lane, to: To, number: u64) -> Self {
         Self {
+            lane,
             to,
             number,
             taken: false,
@@ -134,7 +137,7 @@ impl UnderWay {
 pub(super) enum Lane {
     /// Transactions that no node has, as far as is known. They go first.
     First,
-    /// Those that some node has, on their way to nodes that lack them.
+    /// Those that some node has, or whose nonce is used.
     Again,
 }
 
@@ -187,8 +190,7 @@ impl Entry {
 
     /// The lane of the sending that is under way or ahead.
     pub(super) fn lane(&self) -> Lane {
-        let to = self.flight.under_way.as_ref().map(|under_way| &under_way.to).or(self.flight.want.as_ref());
-        if self.flight.is_taken && matches!(to, Some(To::Nodes(_))) { Lane::Again } else { Lane::First }
+        if self.is_through() { Lane::Again } else { Lane::First }
     }
 
     /// Whether a sending is ahead or has no good word yet.

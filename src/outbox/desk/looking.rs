@@ -206,6 +206,12 @@ impl Desk {
     fn looked_for_pending(&mut self, turn: &mut Turn, key: &Key, found: Found, final_nonces: Option<u64>) {
         let Some(entry) = self.book.get(key) else { return };
         let (nonce, is_overdue) = (entry.record.nonce, entry.flight.overdue.is_some());
+        if entry.flight.is_nonce_used && entry.flight.is_new && found == Found::Unknown {
+            // While no client has its hash, the client hears what nodes alone would have said.
+            let reason = format!("nonce too low: nonce {nonce} of this sender is used");
+            _ = self.happen(turn, key, &Event::RefusedByAll { reason }, Source::default());
+            return;
+        }
         let is_used = found == Found::Unknown && final_nonces.is_some_and(|used| used > nonce);
         if is_overdue && !is_used && !matches!(found, Found::InBlock { .. } | Found::Unsure) {
             return self.expire(turn, key);

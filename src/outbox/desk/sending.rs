@@ -111,7 +111,7 @@ impl Desk {
         let number = self.number();
         let sent = self.book.change(key, |entry| {
             let to = entry.flight.want.take().unwrap_or(To::All);
-            entry.flight.under_way = Some(Box::new(UnderWay::new(to.clone(), number)));
+            entry.flight.under_way = Some(Box::new(UnderWay::new(entry.lane(), to.clone(), number)));
             entry.flight.words = None;
             entry.flight.owing.retain(|node| !to.has(node));
             if entry.flight.owing.is_empty() && entry.flight.is_taken {
@@ -287,6 +287,10 @@ impl Desk {
         }
         if self.book.get(key).is_some_and(|entry| entry.flight.is_nonce_used) {
             self.want_look_soon(key);
+            if is_new {
+                // The client hears whether a block has it, or has another.
+                return;
+            }
         }
         if is_new
             && refused + others > 0

@@ -218,7 +218,11 @@ impl Bench {
     }
 
     pub(super) fn word(&mut self, name: u8, node: &str, word: Word) -> Vec<Effect> {
-        let id = self.id(name);
+        self.word_of("default", name, node, word)
+    }
+
+    pub(super) fn word_of(&mut self, tenant: &str, name: u8, node: &str, word: Word) -> Vec<Effect> {
+        let id = TxId { tenant: tenant.parse().unwrap(), ..self.id(name) };
         let send = self.sending(name);
         self.input(Input::Heard { id, send, node: node.into(), word })
     }

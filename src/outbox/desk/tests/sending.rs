@@ -1,7 +1,7 @@
 //! The order of sending, and how often.
 
 use super::{super::*, bench::*};
-use crate::outbox::record::StateName;
+use crate::{config::Ack, outbox::record::StateName};
 
 #[test]
 fn a_later_nonce_waits_until_the_earlier_one_is_taken() {
@@ -37,10 +37,7 @@ fn an_earlier_nonce_that_comes_to_nothing_holds_up_no_later_one() {
                 bench.input(Input::Command { waiter: 9, id, known: None, command: Command::Cancel })
             }
             "displaced" => bench.blocks(&[], &[(block(101, 0), &[(9, 1, 5)])]),
-            "nonce used" => {
-                bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
-                bench.done(1)
-            }
+            "nonce used" => bench.word(1, "a", Word::NonceUsed(words("nonce too low"))),
             _ => {
                 bench.word(1, "a", Word::RefusedForGood(words("no")));
                 bench.done(1)
@@ -139,7 +136,7 @@ fn a_node_that_returns_gets_what_no_block_has() {
 
 #[test]
 fn a_nonce_that_another_has_used_for_good_ends_it() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(Terms { ack: Ack::Disk, ..terms() });
     bench.accept(1, 5);
     bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
     let effects = bench.done(1);
@@ -154,6 +151,35 @@ fn a_nonce_that_another_has_used_for_good_ends_it() {
     bench.looked(1, Found::Unknown, Some(6));
     assert_eq!(bench.life(1), "accepted refused");
     assert!(bench.desk.is_idle());
+}
+
+/// No client has the hash: the client hears what nodes alone would have said.
+#[test]
+fn a_client_hears_of_a_used_nonce() {
+    let mut bench = Bench::new();
+    bench.accept(1, 5);
+    bench.word(1, "a", Word::NonceUsed(words("nonce too low")));
+    assert_eq!(answers(&bench.done(1)), [], "a block may have this very transaction");
+    let answer = answers(&bench.looked(1, Found::Unknown, Some(3)));
+    assert!(matches!(&answer[..], [Err(NotDone::OfNodes(words))] if words.message.starts_with("nonce too low")));
+    assert_eq!(bench.life(1), "accepted refused");
+}
+
+/// Anybody can hand in old transactions of any sender.
+#[test]
+fn used_nonces_hold_up_no_later_one_and_fill_no_bound() {
+    let mut bench = Bench::with(Terms { in_flight: 1000, ..terms() });
+    for name in 1..=70 {
+        bench.accept_of("other", name, 1, u64::from(name));
+        bench.word_of("other", name, "a", Word::NonceUsed(words("nonce too low")));
+    }
+    assert_eq!(sent(&bench.accept(100, 100)), [100]);
+    for name in 1..=70 {
+        bench.word_of("other", name, "b", Word::Lost);
+    }
+    bench.pause(60_000);
+    assert_eq!(sent(&bench.accept(101, 101)), [] as [u8; 0]);
+    assert_eq!(sent(&bench.taken(100)), [101], "also while those are sent again");
 }
 
 #[test]
@@ -257,7 +283,7 @@ fn after_a_reorganisation_the_earlier_nonce_goes_first_again() {
 /// The times, in milliseconds, at which a transaction is sent within a minute on a chain with a
 /// block each 250 ms, where each node always gives this word and shows nothing.
 fn sendings_of_a_minute(word: &Word) -> Vec<u64> {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(Terms { ack: Ack::Disk, ..terms() });
     let start = bench.now;
     let mut waiting = bench.accept(1, 0);
     let mut times = Vec::new();

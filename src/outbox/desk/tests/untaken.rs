@@ -63,7 +63,7 @@ fn want_of_funds_and_a_word_for_good_end_it_too() {
 
 #[test]
 fn want_of_funds_ends_none_that_a_node_may_have_or_take() {
-    for other in [underpriced(), Word::NonceUsed(words("nonce too low")), Word::Lost] {
+    for other in [underpriced(), Word::Lost] {
         let mut bench = Bench::new();
         bench.accept(1, 0);
         bench.word(1, "a", unfunded());

@@ -61,7 +61,7 @@ struct World {
     told_events: BTreeSet<(TxId, EventId)>,
     /// Slots of which a node has said that it took one, or that the nonce is used.
     heard: BTreeSet<(Address, u64)>,
-    open: BTreeMap<TenantName, BTreeMap<B256, (u64, To)>>,
+    open: BTreeMap<TenantName, BTreeMap<B256, u64>>,
     /// When the desk decided on each sending, and when on the newest that was begun of each
     /// transaction: one whose step is lost never begins.
     decided_at: BTreeMap<u64, u64>,
@@ -130,15 +130,15 @@ impl World {
             // Only lost words leave a sending in its place.
             Input::Heard { word: Word::Lost, .. } => {}
             Input::Heard { id, send, .. } | Input::SendDone { id, send, .. } => {
-                self.open.entry(id.tenant.clone()).or_default().retain(|_, (open, _)| open != send);
+                self.open.entry(id.tenant.clone()).or_default().retain(|_, open| open != send);
             }
             _ => {}
         }
         let turn = self.desk.input(Millis(self.now), input);
         self.check_that_none_is_stuck();
         for effect in turn.at_once.iter().chain(&turn.effects) {
-            if let Effect::Send { id, send, to, .. } = effect {
-                self.check_sending(id, *send, to);
+            if let Effect::Send { id, send, .. } = effect {
+                self.check_sending(id, *send);
                 self.decided_at.insert(*send, self.now);
             }
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::outbox::record::{EventKind, StateName};
 
 impl World {
-    pub(super) fn check_sending(&mut self, id: &TxId, send: u64, to: &To) {
+    pub(super) fn check_sending(&mut self, id: &TxId, send: u64) {
         let record = self.desk.record(id).expect("what is sent is on the desk").clone();
         assert!(record.state.is_pending(), "seed {}: {} is sent, and is {:?}", self.seed, id.hash, record.state);
         for other in self.desk.records() {
@@ -26,15 +26,14 @@ impl World {
         }
         let open = self.open.entry(id.tenant.clone()).or_default();
         // Nor is one whose transaction lost its block since.
-        open.retain(|hash, (send, _)| {
+        open.retain(|hash, send| {
             let of = self.desk.record(&TxId { hash: *hash, ..id.clone() });
             let is_later = |step: &Transition| step.to == StateName::Reorged && step.at.0 >= self.decided_at[send];
             !of.is_some_and(|record| record.history.iter().any(is_later))
         });
         // A sending that takes the place of another is not waited for.
-        open.insert(id.hash, (send, to.clone()));
-        let to_all = open.values().filter(|(_, to)| *to == To::All).count();
-        assert!(to_all <= 3 && open.len() <= 6, "seed {}: too many on their way: {open:?}", self.seed);
+        open.insert(id.hash, send);
+        assert!(open.len() <= 2 * Self::terms().in_flight, "seed {}: too many on their way: {open:?}", self.seed);
     }
 
     /// Something is ahead for each transaction that waits for a block.

@@ -179,7 +179,7 @@ impl SignedTransaction {
     }
 }
 
-/// The signer; `None` where the signature is of no key, or is not the lower one of two as EIP-2 asks.
+/// The signer; `None` where the signature is of no key, or not the lower of two, as EIP-2 asks.
 ///
 /// By libsecp256k1, as in geth and reth: with `k256`, which alloy has for this, a transaction costs
 /// twice the time in all.

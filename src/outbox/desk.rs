@@ -58,7 +58,7 @@ use alloy_primitives::Address;
 use self::{
     blocks::Chain,
     book::Book,
-    entry::{Entry, Key},
+    entry::{Entry, Key, Overdue},
     looking::{LookAnswer, LookQueue},
 };
 pub use self::{
@@ -80,9 +80,11 @@ const MOST_AT_ONCE: usize = 1000;
 /// Memory that a pending transaction takes, in bytes: its entry, and its places in the indices.
 pub const ENTRY_BYTES: usize = 3072;
 
-/// How long a transaction whose deadline has passed waits for the nodes' word on whether a block has
-/// it, in milliseconds.
+/// How long a transaction whose deadline has passed waits for the nodes' word, in milliseconds: a
+/// block may have it.
 const OVERDUE_GRACE: u64 = 600_000;
+/// The pause before the nodes are asked again for such a transaction, in milliseconds.
+const OVERDUE_PAUSE: u64 = 10_000;
 
 /// Numbers that a desk may use in each millisecond of its life, as a power of two, before they meet
 /// those of a desk that is made anew.
@@ -110,6 +112,8 @@ pub struct Desk {
     now: Millis,
     /// More transitions follow from the newest blocks.
     has_more: bool,
+    /// A deadline has passed: the nodes are asked also before the first block is known.
+    has_overdue: bool,
     /// The proxy goes down: nothing begins.
     is_draining: bool,
     /// Records that are being removed. The store may have such a record still, and soon will not.
@@ -155,6 +159,7 @@ impl Desk {
             numbers: now.0 << NUMBERS_PER_MILLI,
             now,
             has_more: false,
+            has_overdue: false,
             is_draining: false,
             leaving: BTreeSet::new(),
         };
@@ -370,23 +375,28 @@ impl Desk {
     /// The deadline of a transaction has passed. A block may have it that was not told here: while
     /// the proxy was away, or while its nodes were.
     fn ask_before_the_end(&mut self, key: &Key) {
-        let until = self.now.after(OVERDUE_GRACE);
-        self.book.change(key, |entry| entry.flight.overdue = Some(until));
+        let (next, end) = (self.now.after(OVERDUE_PAUSE), self.now.after(OVERDUE_GRACE));
+        self.book.change(key, |entry| {
+            let end = entry.flight.overdue.map_or(end, |overdue| overdue.end);
+            entry.flight.overdue = Some(Overdue { next, end });
+        });
         // A chain without new blocks lets questions begin as well.
         self.looks.refill(self.now);
+        self.has_overdue = true;
         self.want_look_soon(key);
     }
 
     /// Ends a transaction that no block had until its deadline.
     fn expire(&mut self, turn: &mut Turn, key: &Key) {
-        // What the deadline ends is pending, and that can always expire.
+        // A deadline ends only pending transactions, and these can always expire.
         _ = self.happen(turn, key, &Event::DeadlinePassed, Source::default());
     }
 
     /// Does what is due by now.
     fn due(&mut self, turn: &mut Turn) {
         for key in keys(self.book.deadlines.until(self.now)) {
-            let has_waited = self.book.get(&key).is_some_and(|entry| entry.flight.overdue.is_some());
+            let overdue = self.book.get(&key).and_then(|entry| entry.flight.overdue);
+            let has_waited = overdue.is_some_and(|overdue| overdue.end <= self.now);
             // Without nodes nobody can be asked.
             if has_waited || self.terms.in_flight == 0 {
                 self.expire(turn, &key);

@@ -86,8 +86,7 @@ async fn where_no_node_has_a_method_the_first_error_goes_back() {
     assert_eq!((first.count(TRACE), second.count(TRACE)), (4, 4));
 }
 
-/// One node lacks the method, and the other one rests for a while: the call waits for the end of the
-/// rest.
+/// One node lacks the method, and the other one rests for a while: the call waits for that.
 #[tokio::test]
 async fn a_node_that_rests_may_have_the_method() {
     let first = lacking("first", "trace_", (-32601, "Method not found")).await;

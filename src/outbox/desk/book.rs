@@ -45,8 +45,8 @@ pub(super) struct Book {
     holds: BTreeSet<(Millis, Waiter, Key)>,
     /// Sendings without a word yet, of each lane.
     in_flight: BTreeMap<TenantName, [usize; 2]>,
-    /// Those that became ready to be sent, of each lane in that order. One that is not ready any
-    /// more is passed over.
+    /// Those that became ready to be sent, of each lane in that order. An entry that is not ready
+    /// any more is passed over.
     ready: BTreeMap<TenantName, [VecDeque<Key>; 2]>,
 }
 
@@ -149,7 +149,7 @@ impl Book {
                 }
                 return None;
             };
-            // One that came into the other lane since has a place there.
+            // An entry that came into the other lane since has a place there.
             let Some(entry) = self.get_mut(&key).filter(|entry| entry.flight.queued == Some(lane)) else { continue };
             entry.flight.queued = None;
             let goes = |entry: &Entry| entry.is_ready() && (!self.is_blocked(entry) || self.is_copy(entry));
@@ -249,7 +249,12 @@ impl Book {
             _ => {}
         }
         if record.state.is_pending() {
-            place(&mut self.deadlines, flight.overdue.unwrap_or(record.deadline), &key, is_added);
+            place(
+                &mut self.deadlines,
+                flight.overdue.map_or(record.deadline, |overdue| overdue.next.min(overdue.end)),
+                &key,
+                is_added,
+            );
             let is_quiet = flight.under_way.is_none() && flight.want.is_none();
             // A refused one is sent again, and a node that has the transaction says so then.
             let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());

@@ -52,7 +52,7 @@ pub(super) struct Flight {
     pub(super) is_new: bool,
     /// The nodes that it is to be sent to.
     pub(super) want: Option<To>,
-    /// It stands among those of this lane that became ready to be sent.
+    /// The transaction stands among those of this lane that became ready to be sent.
     pub(super) queued: Option<Lane>,
     /// The sending that is under way.
     pub(super) under_way: Option<Box<UnderWay>>,
@@ -77,11 +77,19 @@ pub(super) struct Flight {
     pub(super) in_vain: u32,
     /// When the newest sending ended.
     pub(super) ended: Millis,
-    /// Its deadline has passed. The nodes are asked whether a block has it, and at this time it ends
-    /// without their word.
-    pub(super) overdue: Option<Millis>,
+    /// Its deadline has passed, and the nodes are asked whether a block has it.
+    pub(super) overdue: Option<Overdue>,
     /// The desk saw its block become canonical, and saw every change of the chain since.
     pub(super) is_watched: bool,
+}
+
+/// The way of a transaction whose deadline has passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overdue {
+    /// The nodes are asked again.
+    pub(super) next: Millis,
+    /// The transaction ends without the nodes' word.
+    pub(super) end: Millis,
 }
 
 /// A sending that is under way.

@@ -140,7 +140,8 @@ impl Desk {
 
     /// Begins to ask, once it is known where the chain is.
     pub(super) fn start_looks(&mut self, turn: &mut Turn) {
-        while self.looking.len() < MAX_LOOKS && self.chain.tip().is_some() && !self.is_draining {
+        let may_ask = (self.chain.tip().is_some() || self.has_overdue) && !self.is_draining;
+        while self.looking.len() < MAX_LOOKS && may_ask {
             let Some((key, mark)) = self.looks.next() else { return };
             let number = self.number();
             let look = self.book.change(&key, |entry| {
@@ -222,7 +223,7 @@ impl Desk {
                     // The block will be told in its time.
                     let until = self.now.after(OVERDUE_GRACE);
                     self.book.change(key, |entry| {
-                        entry.flight.overdue.iter_mut().for_each(|end| *end = until);
+                        entry.flight.overdue.iter_mut().for_each(|overdue| overdue.end = until);
                     });
                 } else {
                     let is_watched = self.chain.has(&block);

@@ -10,6 +10,7 @@ mod looking;
 mod memory;
 mod refusals;
 mod sending;
+mod stuck;
 mod tenants;
 mod untaken;
 mod world;

@@ -106,8 +106,8 @@ impl Desk {
         untaken.all >= self.most_untaken() || untaken.of_tenant(tenant) >= self.most_untaken_of(tenant)
     }
 
-    /// Why one of the tenant's that nodes refused is not kept: there are more than may be, with this
-    /// one.
+    /// Why a transaction of the tenant's that nodes refused is not kept: with this one there are
+    /// more than may be.
     pub(super) fn one_too_many(&self, tenant: &TenantName) -> Option<NotDone> {
         let untaken = &self.book.untaken;
         let is_too_many = untaken.all > self.most_untaken() || untaken.of_tenant(tenant) > self.most_untaken_of(tenant);

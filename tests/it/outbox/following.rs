@@ -113,6 +113,24 @@ async fn a_node_without_full_blocks_costs_its_time_once() {
     }
 }
 
+/// No node gives a full block: only the first block costs the time for that.
+#[tokio::test(start_paused = true)]
+async fn blocks_that_no_node_gives_whole_hold_up_nothing() {
+    const BLOCK: &str = "eth_getBlockByHash";
+    let scene = Scene::start(ON).await;
+    (0..3).for_each(|index| scene.node(index).set_fault(Fault::tells(BLOCK, Value::Null)));
+    for nonce in 0..6 {
+        let hash = scene.sent(nonce).await;
+        scene.until_state(hash, "sent").await;
+        let start = Instant::now();
+        scene.devnet.chain().mine(1);
+        scene.until_state(hash, "mined").await;
+        let most = Duration::from_secs(if nonce == 0 { 15 } else { 3 });
+        assert!(start.elapsed() < most, "block {nonce} took {:?}", start.elapsed());
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
 /// How long it takes after the block until the transaction of this nonce is known to be mined.
 async fn until_mined(scene: &Scene, nonce: u64) -> Duration {
     let hash = scene.sent(nonce).await;

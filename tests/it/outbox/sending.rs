@@ -148,6 +148,30 @@ async fn a_node_that_hangs_does_not_slow_the_others_down() {
         scene.sent(nonce).await;
     }
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
+    // By now the node is sent what it lacks, again and again.
+    for nonce in 10..30 {
+        sleep(Duration::from_secs(3)).await;
+        let start = Instant::now();
+        scene.sent(nonce).await;
+        assert!(start.elapsed() < Duration::from_secs(1), "nonce {nonce} took {:?}", start.elapsed());
+    }
+}
+
+/// The only node that has a transaction forgets it, and the other tells nothing of transactions.
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_keeps_no_transaction_from_its_next_sending() {
+    let scene = Scene::start("[outbox]\nresend_blocks = 1\n").await;
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    scene.node(1).set_fault(Fault::not_offered(&[SEND, "eth_getTransactionByHash"]));
+    let hash = scene.sent(0).await;
+    scene.until_mempool(0, &[hash]).await;
+    scene.node(0).set_fault(Fault::Forgetful);
+    scene.until_mempool(0, &[]).await;
+    scene.node(0).clear_faults();
+    // The block is empty: no node has the transaction.
+    scene.mine(2).await;
+    scene.until_mempool(0, &[hash]).await;
 }
 
 /// While no node is usable by the rules, a transaction goes where calls go.

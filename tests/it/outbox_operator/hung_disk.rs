@@ -40,3 +40,21 @@ async fn a_disk_that_hangs_holds_up_no_read() {
     scene.disk.release_syncs();
     assert_eq!(sender.response().await.json()["result"], SIGNED[1][1]);
 }
+
+/// U43: a disk that hangs is told, and holds up no further transaction's client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_is_told() {
+    let scene = Scene::new("").await;
+    scene.disk.hold_syncs();
+    let send = |place: usize| call(1, "eth_sendRawTransaction", &json!([SIGNED[place][0]]).to_string());
+    let mut first = scene.proxy.client().await;
+    first.send(crate::common::client::post("/", send(0).as_bytes())).await;
+    let ready = async || scene.proxy.admin("GET /readyz").await.text();
+    until("the disk counts as unwritable", async || ready().await.contains("the disk does not answer")).await;
+    let error = scene.proxy.post(send(1)).await.json()["error"].clone();
+    assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32005), &json!("outbox_unwritable")));
+    scene.disk.release_syncs();
+    assert_eq!(first.response().await.json()["result"], SIGNED[0][1]);
+    until("the disk counts as writable", async || ready().await.contains("\"outbox\": \"writable\"")).await;
+    assert_eq!(scene.proxy.post(send(1)).await.json()["result"], SIGNED[1][1]);
+}

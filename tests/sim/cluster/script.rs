@@ -258,9 +258,9 @@ impl Fleet {
         self.knowledge.agreed = None;
     }
 
-    /// The longest time from the end of all troubles until all agree on one leader for long: the last
-    /// late write arrives; a new bucket is seen; a replica whose hook failed lets others lead; a lease is waited for; a
-    /// preferred replica is heard again; and the hooks run.
+    /// The longest time from the end of all troubles until all agree on one leader for long: the
+    /// last late write arrives; a new bucket is seen; a replica whose hook failed lets others lead;
+    /// a lease is waited for; a preferred replica is heard again; and the hooks run.
     pub(super) fn recovery(&self) -> Duration {
         let waits = 4 * self.times.failover + self.times.lease + 8 * self.times.heartbeat;
         LATEST + RELIST + waits + 3 * self.times.hook + self.settling()

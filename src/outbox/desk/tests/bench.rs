@@ -349,3 +349,14 @@ pub(super) fn answers(effects: &[Effect]) -> Vec<Answer> {
 pub(super) fn words(message: &str) -> NodeWords {
     NodeWords { code: -32000, message: message.to_owned() }
 }
+
+/// The sendings to some nodes alone, and these nodes.
+pub(super) fn to_nodes(effects: &[Effect]) -> Vec<(u8, String)> {
+    let sent = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { id, to: To::Nodes(nodes), .. } => {
+            Some((id.hash[0], nodes.iter().map(|node| &**node).collect::<Vec<_>>().join(" ")))
+        }
+        _ => None,
+    });
+    sent.collect()
+}

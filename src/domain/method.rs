@@ -54,7 +54,7 @@ pub struct Method {
     pub class: Class,
     /// Where its answer tells how far the chain has come.
     pub tells: Tells,
-    /// Where its params name the blocks that it needs, if they do.
+    /// The data of blocks that a call needs, and where the params name the blocks.
     pub asks: Option<Asks>,
 }
 

@@ -39,7 +39,8 @@ impl Context<'_> {
         })
     }
 
-    /// Whether the node has the block. Erigon says `null` for one that was dropped, and others fail.
+    /// Whether the node has the block. Erigon says `null` for one that was dropped, and others
+    /// fail.
     pub(super) fn has_block(&self, block: &Block) -> Result<bool, RpcError> {
         match self.lacking(History::Blocks, block) {
             None => Ok(true),

@@ -12,6 +12,11 @@ use crate::domain::{
 pub(super) const RECENT: u64 = 64;
 
 impl CallRun<'_> {
+    /// The height of a node before it is asked; not looked at where the call needs no block.
+    pub(super) fn height_before(&self, node: NodeId) -> u64 {
+        self.blocks.map_or(0, |_| self.calls.pool.height(node))
+    }
+
     /// Whether the node may be well and lack the blocks of the call: old blocks, blocks above the
     /// node's head, or a block that a hash names.
     pub(super) fn may_lack_blocks(&self, node: NodeId) -> bool {

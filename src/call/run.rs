@@ -147,7 +147,7 @@ impl<'a> CallRun<'a> {
                 }
             }
             self.note(node);
-            let height = self.calls.pool.height(node);
+            let height = self.height_before(node);
             let slow = self.slow_attempt(node);
             let Ran { sent, again, beside, in_vain, had_second } =
                 slow.attempt(node).run(&mut turn, alarm, &slow).await;
@@ -163,7 +163,7 @@ impl<'a> CallRun<'a> {
                     self.note(other);
                     self.tries.charges.push((node, trouble));
                     self.tries.tried.push(node);
-                    (other, self.calls.pool.height(other))
+                    (other, self.height_before(other))
                 }
                 None => (node, height),
             };

@@ -176,7 +176,7 @@ impl<'a> NodeError<'a> {
     /// - Polygon and Monad: "Block requested not found".
     /// - others: "block 5 is beyond the latest block 4 of this node".
     fn is_of_a_missing_block(&self) -> bool {
-        const WORDS: [&str; 9] = [
+        const WORDS: [&str; 8] = [
             "header not found",
             "header for hash not found",
             "unknown block",
@@ -185,7 +185,6 @@ impl<'a> NodeError<'a> {
             "beyond current head",
             "beyond head block",
             "beyond the latest block",
-            "block is not available",
         ];
         WORDS.iter().any(|words| self.says(words)) || (self.code == -32001 && self.says("could not be found"))
     }

@@ -6,6 +6,7 @@ Feature: Old blocks are asked of a node that has them
     And a backup archive
     And the proxy runs
     And 200 blocks are mined
+    Then the pool's head is the chain's
 
   Scenario Outline: Calls for old state go to the archive behind a full node: <program>
     Given full is a <program> that keeps the states of 128 blocks

@@ -277,8 +277,9 @@ impl<'a> CallRun<'a> {
                 self.lacks_blocks(node, lacked);
                 self.lacking.get_or_insert(answer);
             }
-            // Every node has the newest blocks.
-            Sent::Lacking(_, mut answer) => {
+            // Every node has the newest blocks, so this one may be at fault.
+            Sent::Lacking(lacked, mut answer) => {
+                self.lacks_blocks(node, lacked);
                 let code = answer.error().map_or(0, |error| error.code);
                 self.record_failed_attempt(node, Sent::OfTheNode(Some(answer), Some(erring(code))));
             }

@@ -98,13 +98,40 @@ async fn a_bound_moves_with_the_chain() {
     proxy.post(balance_at(1)).await;
     let bound = BLOCKS - KEPT + 1;
     until("the bound is known", async || oldest(&proxy, "el-1", "state").await == bound).await;
-    // Less than the ten minutes for which the bound counts.
-    for _ in 0..8 {
-        let head = devnet.chain().mine(5).number;
-        sleep(Duration::from_secs(61)).await;
+    // After one look at the bound; all within the ten minutes for which the bound counts.
+    for seconds in [61, 2, 2, 61, 2, 61] {
+        let head = devnet.chain().mine(20).number;
+        sleep(Duration::from_secs(seconds)).await;
         let kept = head + 1 - oldest(&proxy, "el-1", "state").await.as_u64().unwrap();
         assert!((KEPT - 6..=KEPT).contains(&kept), "{kept} blocks below {head}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_archive_may_be_the_last_of_many_nodes() {
+    let net = Net::default();
+    let (nodes, proxy) = origins(&net, [pruned, pruned, pruned, pruned, pruned, there]).await;
+    nodes.iter().for_each(|node| node.set_head(1000));
+    until("the heads are known", async || proxy.side().await["head"] == 1000).await;
+    for reached in [1, 1] {
+        assert_eq!(proxy.post(balance_at(40)).await.json()["result"], json!([{}]));
+        let first = nodes[0].seen().iter().filter(|seen| seen.params().contains(ACCOUNT)).count();
+        assert_eq!(first, reached);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lack_of_new_blocks_is_no_lack_of_old_ones() {
+    let net = Net::default();
+    let behind: fn(&Seen) -> Reply = |seen| Reply::error(seen, -32602, "block range extends beyond current head block");
+    let (nodes, proxy) = origins(&net, [behind, there]).await;
+    nodes.iter().for_each(|node| node.set_head(1000));
+    until("the heads are known", async || proxy.side().await["head"] == 1000).await;
+    // The first node is not as far as its probe said.
+    let logs = call(1, "eth_getLogs", r#"[{"fromBlock":"0x1","toBlock":"0x3e8"}]"#);
+    assert_eq!(proxy.post(logs).await.json()["result"], json!([{}]));
+    assert_eq!(counts(&nodes, "eth_getLogs"), [1, 1]);
+    assert_eq!(oldest(&proxy, "el-1", "receipts").await, Value::Null);
 }
 
 #[tokio::test(start_paused = true)]

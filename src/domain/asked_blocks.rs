@@ -6,7 +6,7 @@
 
 use super::{
     hex,
-    json::{Scanner, Str},
+    json::{Malformed, Scanner, Str},
     rpc::Request,
 };
 
@@ -107,10 +107,15 @@ impl AskedBlocks {
     pub fn of(asks: Option<Asks>, request: &Request<'_>) -> Option<Self> {
         let Asks { data, place } = asks?;
         let named = match place {
-            Place::Block(index) => Named::one(End::read(request.param(index)?)?)?,
-            Place::Filter(index) => Named::in_filter(request.param(index)?)?,
+            // Most calls are about the newest block, and say so at the end.
+            Place::Block(1..) if request.params?.ends_with(b"\"latest\"]") => return None,
+            Place::Block(index) => Named::one(End::read(&mut request.before_param(index)?)?)?,
+            Place::Filter(index) => Named::in_filter(&mut request.before_param(index)?)?,
             Place::Fees => Named::of_fees(request)?,
-            Place::Transaction => (End::read(request.param(0)?)? == End::Hash).then_some(Named::TransactionHash)?,
+            Place::Transaction => {
+                let end = End::read(&mut request.before_param(0)?)?;
+                (end == End::Hash).then_some(Named::TransactionHash)?
+            }
         };
         Some(Self { data, named })
     }
@@ -181,16 +186,16 @@ impl Named {
     }
 
     /// The blocks of a filter. A key that stands twice makes the filter one that is not known.
-    fn in_filter(text: &[u8]) -> Option<Self> {
+    fn in_filter(scanner: &mut Scanner<'_>) -> Option<Self> {
         let (mut from, mut to, mut hash) = (None, None, None);
-        members(text, |key, value| {
+        members(scanner, |key, scanner| {
             let slot = match key {
                 b"fromBlock" => &mut from,
                 b"toBlock" => &mut to,
                 b"blockHash" => &mut hash,
-                _ => return Some(()),
+                _ => return scanner.value().is_ok().then_some(()),
             };
-            slot.replace(End::read(value)?).is_none().then_some(())
+            slot.replace(End::read(scanner)?).is_none().then_some(())
         })?;
         match (from, to, hash) {
             (None, None, Some(End::Hash)) => Some(Self::BlockHash),
@@ -200,7 +205,7 @@ impl Named {
     }
 
     fn of_fees(request: &Request<'_>) -> Option<Self> {
-        let End::Number(newest) = End::read(request.param(1)?)? else { return None };
+        let End::Number(newest) = End::read(&mut request.before_param(1)?)? else { return None };
         let oldest = count(request.param(0)?).map(|count| (newest + 1).saturating_sub(count.max(1)));
         Some(Self::Range { oldest, newest: Some(newest) })
     }
@@ -208,19 +213,19 @@ impl Named {
 
 impl End {
     /// Reads a number, a tag, a hash, or an object of EIP-1898 with one of these.
-    fn read(value: &[u8]) -> Option<Self> {
-        match value.first()? {
-            b'"' => Self::of_text(string(value)?),
-            b'n' => Some(Self::Moving),
+    fn read(scanner: &mut Scanner<'_>) -> Option<Self> {
+        match scanner.peek()? {
+            b'"' => Self::of_text(plain(scanner.string())?),
+            b'n' => scanner.value().is_ok().then_some(Self::Moving),
             b'{' => {
                 let mut end = None;
-                members(value, |key, value| match key {
+                members(scanner, |key, scanner| match key {
                     b"blockNumber" | b"blockHash" => {
-                        let inner = Self::of_text(string(value)?)?;
+                        let inner = Self::of_text(plain(scanner.string())?)?;
                         let is_hash = key == b"blockHash";
                         (is_hash == (inner == Self::Hash) && end.replace(inner).is_none()).then_some(())
                     }
-                    _ => Some(()),
+                    _ => scanner.value().is_ok().then_some(()),
                 })?;
                 end
             }
@@ -245,28 +250,29 @@ impl End {
 /// A count of blocks: a quantity, or a JSON number.
 fn count(value: &[u8]) -> Option<u64> {
     match value.first()? {
-        b'"' => hex::quantity(string(value)?),
+        b'"' => hex::quantity(plain(Scanner::new(value).string())?),
         _ => std::str::from_utf8(value).ok()?.parse().ok(),
     }
 }
 
 /// The inside of a string without escapes.
-fn string(value: &[u8]) -> Option<&[u8]> {
-    let Str { raw, escaped } = Scanner::new(value).string().ok()?;
-    (!escaped).then_some(raw)
+fn plain(string: Result<Str<'_>, Malformed>) -> Option<&[u8]> {
+    string.ok().filter(|string| !string.escaped).map(|string| string.raw)
 }
 
-/// Passes the members of an object to `take`, key and value, until `take` returns `None`.
-fn members<'a>(text: &'a [u8], mut take: impl FnMut(&'a [u8], &'a [u8]) -> Option<()>) -> Option<()> {
-    let mut scanner = Scanner::new(text);
+/// Passes the key of each member of an object to `take`, which reads the value, until `take`
+/// returns `None`.
+fn members<'a>(
+    scanner: &mut Scanner<'a>,
+    mut take: impl FnMut(&'a [u8], &mut Scanner<'a>) -> Option<()>,
+) -> Option<()> {
     scanner.take(b'{').then_some(())?;
     let mut first = true;
     while let Some(key) = scanner.member(first).ok()? {
         first = false;
-        let value = scanner.value().ok()?;
         // A key with an escape might be one that is looked for.
         (!key.escaped).then_some(())?;
-        take(key.raw, value)?;
+        take(key.raw, scanner)?;
     }
     Some(())
 }

@@ -4,6 +4,7 @@ use super::{answer::Answer, null_answer::is_nothing, run::CallRun};
 use crate::domain::{
     answer::Lacked,
     asked_blocks::{AskedBlocks, Named},
+    method::Tells,
     node_id::NodeId,
 };
 
@@ -55,11 +56,20 @@ impl CallRun<'_> {
         }
     }
 
+    /// Whether the call shows a block that no client was shown. The nodes are then taken in their
+    /// usual order: a client that polls for the next block must not have all calls follow the node
+    /// that is ahead.
+    fn shows_a_new_block(&self, blocks: &AskedBlocks) -> bool {
+        let is_new = |newest: u64| newest > self.calls.pool.served();
+        self.method.tells != Tells::Nothing && blocks.newest().is_some_and(is_new)
+    }
+
     /// The blocks by which the next node is chosen. The second opinion on a transaction or block
     /// that only its hash names is asked of a node that has all blocks.
     pub(super) fn blocks_to_ask_for(&self) -> Option<AskedBlocks> {
-        let blocks = self.blocks?;
-        if self.null.is_none() || !blocks.is_by_hash() {
+        let blocks = self.blocks.filter(|blocks| !self.shows_a_new_block(blocks))?;
+        let has_word = self.null.is_some() || self.lacking.is_some();
+        if !has_word || !blocks.is_by_hash() {
             return Some(blocks);
         }
         Some(AskedBlocks { named: Named::Range { oldest: Some(0), newest: self.calls.pool.snapshot().head }, ..blocks })
@@ -68,7 +78,7 @@ impl CallRun<'_> {
     /// Whether `node` lacks the blocks, and a usable node that was not asked has the blocks.
     /// `height` is the height of `node` before the call.
     pub(super) fn is_elsewhere(&self, node: NodeId, height: u64) -> bool {
-        let Some(blocks) = &self.blocks else { return false };
+        let Some(blocks) = self.blocks.filter(|blocks| !self.shows_a_new_block(blocks)) else { return false };
         let pool = &self.calls.pool;
         let has = |node: NodeId, height: u64| {
             blocks.newest().is_none_or(|newest| newest <= height)

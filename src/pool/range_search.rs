@@ -6,9 +6,9 @@
 //! dropped more since, the bound is searched anew, and moves with the head from then on if the node
 //! has as many blocks as before. Reason: a lack is about one block, and each call between that
 //! block and the bound would have to fail first. A node that never lacked anything is asked
-//! nothing, so an archive that counts credits costs nothing. Example: geth lacks the state of block
-//! 1. A moment later its states are known to begin 127 blocks below its head, and all calls for
-//! older ones go to an archive.
+//! nothing, so an archive that counts credits costs nothing. Example: geth lacks the state of
+//! the first block. A moment later its states are known to begin 127 blocks below its head, and all
+//! calls for older ones go to an archive.
 
 use std::{sync::Arc, time::Duration};
 

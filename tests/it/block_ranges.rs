@@ -267,6 +267,20 @@ async fn a_block_above_a_nodes_head_is_asked_of_a_node_that_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn polls_for_the_next_block_have_no_calls_follow_the_node_ahead() {
+    let net = Net::default();
+    let (nodes, proxy) = origins(&net, [null, there]).await;
+    nodes[1].set_head(0x65);
+    until("the head is known", async || proxy.node("el-2").await["head"] == 0x65).await;
+    for _ in 0..5 {
+        let answer = proxy.post(call(1, "eth_getBlockByNumber", r#"["0x65",false]"#)).await.json();
+        assert_eq!(answer["result"], Value::Null);
+    }
+    assert_eq!(counts(&nodes, "eth_getBlockByNumber"), [5, 0]);
+    assert_eq!((&proxy.side().await["active"], &proxy.side().await["served_head"]), (&json!("el-1"), &json!(0x64)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_empty_answer_of_a_node_without_the_blocks_is_not_given() {
     for (method, params) in
         [("eth_getLogs", r#"[{"fromBlock":"0x60","toBlock":"0x65"}]"#), ("trace_block", r#"["0x65"]"#)]

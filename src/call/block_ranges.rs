@@ -30,7 +30,8 @@ impl CallRun<'_> {
     /// The node lacks the blocks by its own word. That is to be learnt if another node has them: a
     /// client can have a node say anything of blocks that are nowhere.
     pub(super) fn lacks_blocks(&mut self, node: NodeId, lacked: Lacked) {
-        let (Some(blocks), height) = (self.blocks, self.calls.pool.height(node)) else { return };
+        let Some(blocks) = self.blocks else { return };
+        let height = self.calls.pool.height(node);
         // Words about pruning are about the oldest block. All others may be about a block that is
         // not there yet.
         let is_of_the_oldest = match lacked {

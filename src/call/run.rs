@@ -378,14 +378,18 @@ impl<'a> CallRun<'a> {
             let mut rest = None;
             let has_word = self.doubtful.is_some() || self.null.is_some();
             if self.tries.attempts < settings.attempts.get() {
-                let Tries { kind, again, ref tried, .. } = self.tries;
+                let Tries { kind, again, .. } = self.tries;
+                let mut tried = self.tries.tried.clone();
+                if has_word {
+                    // A second opinion is not worth asking of a node that is unwell.
+                    tried.extend(NodeId::all(pool.nodes.len()).filter(|node| !pool.is_usable(*node)));
+                }
                 let (policy, class, blocks) = (settings.policy, self.method.class, self.blocks_to_ask_for());
                 let choose = if self.tries.is_in_line() { shortest_line } else { choose };
                 let method = &self.request.method;
+                let tried = &tried;
                 let query = NodeQuery { policy, class, kind, method, blocks, tried, again, is_urgent: false };
                 match choose(pool, query) {
-                    // A second opinion is not worth asking of a node that is unwell.
-                    Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
                     Choice::Node(node, scout) => {
                         if settings.policy == Policy::Spread {
                             pool.catch_up(node);

@@ -108,8 +108,12 @@ impl<'a> NodeError<'a> {
 
     /// The thing that the node lacks, by these words.
     fn lacked(&self) -> Option<Lacked> {
+        // A client writes the words of its tracer's errors.
+        const OF_A_TRACER: [&str; 3] = ["tracer", "<eval>", "js code"];
         if self.is_of_a_missing_method() {
             Some(Lacked::Method)
+        } else if OF_A_TRACER.iter().any(|words| self.says(words)) {
+            None
         } else if self.is_of_missing_data() {
             Some(Lacked::Data)
         } else if self.is_of_a_missing_block() {
@@ -304,6 +308,11 @@ mod tests {
             (-32000, "execution timeout", Blame::Node),
             (-32002, "resource unavailable", Blame::Node),
             (-32000, "execution reverted: missing trie node", Blame::Caller),
+            (
+                -32000,
+                "missing trie node at step (<eval>:1:33(2)) in server-side tracer function 'step'",
+                Blame::Unknown,
+            ),
             (-32000, "distance to target block exceeds maximum proof window", Blame::Node),
         ] {
             let error = NodeError { code, message: message.into(), data: None };

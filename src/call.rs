@@ -6,6 +6,7 @@
 pub mod alarm;
 pub mod answer;
 mod attempt;
+mod block_ranges;
 pub mod client_message;
 pub mod filter_calls;
 mod known;

@@ -48,7 +48,7 @@ pub use self::{
     block::Block,
     chain::{Chain, ChainError, KEPT_BLOCKS, Reorg, Turn},
     control::Replicas,
-    fault::{Fault, FaultError, Store, is_probe},
+    fault::{Fault, FaultError, History, Program, Store, is_probe},
     gossip::{Kind as Message, Taken},
     node::{Kind, Node},
     record::{Request, Transport},

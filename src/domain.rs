@@ -3,6 +3,7 @@
 pub mod address;
 pub mod address_space;
 pub mod answer;
+pub mod asked_blocks;
 pub mod backoff;
 pub mod beacon_form;
 pub mod beacon_route;

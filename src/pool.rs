@@ -6,6 +6,7 @@
 
 mod announced;
 pub mod ask;
+pub mod block_range;
 pub mod bounds;
 pub mod clock;
 mod effects;
@@ -26,6 +27,7 @@ pub mod own_question;
 pub mod pair;
 pub mod preference;
 pub mod probe;
+mod range_search;
 mod redact;
 pub mod resting;
 mod running;
@@ -131,6 +133,8 @@ pub struct Pool {
     higher: Notify,
     /// Notified when a rest may have ended.
     stirred: Notify,
+    /// Notified when a node lacked blocks that another node had.
+    lacks_news: Notify,
     /// The ties of clients to a node.
     tied: Tied,
     wall: Wall,
@@ -180,6 +184,7 @@ impl Pool {
             caught_up: Mutex::new(vec![None; count]),
             higher: Notify::new(),
             stirred: Notify::new(),
+            lacks_news: Notify::new(),
             tied: Tied::new(),
             wall: wall.clone(),
             lines: Burst::default(),
@@ -207,6 +212,9 @@ impl Pool {
         tasks.spawn(silence::watch_silence(pool.clone()));
         tasks.spawn(out_of_turn::tend(pool.clone()));
         tasks.spawn(outage_log::watch(pool.clone()));
+        if layer == Layer::El && settings.find_oldest_blocks {
+            tasks.spawn(range_search::tend(pool.clone()));
+        }
         (pool, Running::new(tasks))
     }
 

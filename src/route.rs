@@ -2,6 +2,7 @@
 //! that is weighed is handed over.
 
 pub mod avoided;
+pub mod reach;
 
 use crate::{
     config::Policy,
@@ -77,7 +78,7 @@ mod tests {
         pool::snapshot::{Cordons, Facts},
     };
 
-    fn facts(verdict: Verdict, tier: Tier, number: u64, cordoned: bool) -> Facts {
+    pub(super) fn facts(verdict: Verdict, tier: Tier, number: u64, cordoned: bool) -> Facts {
         let head = Some(BlockRef { number, hash: String::new(), parent: String::new(), timestamp: 0 });
         Facts {
             tier,

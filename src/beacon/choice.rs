@@ -41,8 +41,10 @@ impl Requests {
         // Data that the chain settled long ago is the same on all nodes; any other request refers
         // to earlier answers, and goes to the node that gave them.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
-        let (nodes, query) =
-            (&self.pool.nodes, NodeQuery { policy, class, kind, method: "", tried, again, is_urgent: false });
+        let (nodes, query) = (
+            &self.pool.nodes,
+            NodeQuery { policy, class, kind, method: "", blocks: None, tried, again, is_urgent: false },
+        );
         // Only a request can show that a resting node takes requests again.
         if self.pool.is_any_resting()
             && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, query)

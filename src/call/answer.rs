@@ -351,6 +351,11 @@ impl Answer {
         quantity(text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
     }
 
+    /// Whether the result is an empty list.
+    pub fn is_empty_list(&self) -> bool {
+        self.result > 0 && self.pieces.first().get(self.result..).is_some_and(|result| result.starts_with(b"[]"))
+    }
+
     /// Whether `words` occur in the first piece.
     pub fn shows(&self, words: &str) -> bool {
         memchr::memmem::find(self.pieces.first(), words.as_bytes()).is_some()

@@ -22,7 +22,12 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{answer::Blame, call_id::Outbound, node_id::NodeId, quota},
+    domain::{
+        answer::{Blame, Lacked},
+        call_id::Outbound,
+        node_id::NodeId,
+        quota,
+    },
     exchange::{attempt_count::Count, queue::Ticket, trace::Trace},
     memory::{Account, Full},
     metrics::AttemptOutcome,
@@ -79,8 +84,9 @@ pub(super) enum Sent {
     /// A failure of the node: with a JSON-RPC answer, if the node gave one, and evidence against
     /// the node, if the failure is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
-    /// The node does not offer the method, and did nothing.
-    Lacking(Answer),
+    /// The node lacks the method, and did nothing; or the node lacks a block or data of a block,
+    /// which only a call that may be repeated has as its outcome.
+    Lacking(Lacked, Answer),
     /// The node refused the call for quota or for its load: with a JSON-RPC answer, if the node
     /// gave one, and the time to wait, if the node named one.
     Refused(Option<Answer>, Option<Duration>),
@@ -122,7 +128,7 @@ impl Sent {
                 AttemptOutcome::Answered
             }
             Self::OfTheNode(..) | Self::Rejected(_) => AttemptOutcome::NodeFault,
-            Self::Lacking(_) => AttemptOutcome::Lacking,
+            Self::Lacking(..) => AttemptOutcome::Lacking,
             Self::Refused(..) => AttemptOutcome::Refused,
             Self::Unwanted => AttemptOutcome::Abandoned,
             Self::Nothing(_) => AttemptOutcome::Unreachable,
@@ -428,22 +434,29 @@ impl Attempt<'_> {
                 });
                 match blame {
                     _ if is_quota => Sent::Refused(Some(answer), wait),
+                    // Providers say with HTTP 403 that a plan has no old blocks.
+                    Blame::Lacking(Lacked::Data) if of_the_gateway && self.is_repeatable => {
+                        Sent::Lacking(Lacked::Data, answer)
+                    }
                     _ if of_the_gateway => Sent::OfTheNode(Some(answer), None),
                     _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
                     Blame::Caller => Sent::OfTheCaller(answer),
                     Blame::Unknown => Sent::OfNobody(answer),
-                    Blame::Lacking => Sent::Lacking(answer),
-                    Blame::Node => {
-                        // An internal error is taken as the node's; all other errors may be the
-                        // call's.
-                        let fault = if code == -32603 { Fault::Failing } else { Fault::Erring };
-                        let text = format!("a call was answered with error {code}, which another node did not give");
-                        Sent::OfTheNode(Some(answer), Some(Trouble { fault, text }))
+                    Blame::Lacking(lacked) if lacked == Lacked::Method || self.is_repeatable => {
+                        Sent::Lacking(lacked, answer)
                     }
+                    Blame::Lacking(_) | Blame::Node => Sent::OfTheNode(Some(answer), Some(erring(code))),
                 }
             }
         }
     }
+}
+
+/// The evidence of an error with this code that may be the node's fault.
+pub(super) fn erring(code: i64) -> Trouble {
+    // An internal error is taken as the node's; all other errors may be the call's.
+    let fault = if code == -32603 { Fault::Failing } else { Fault::Erring };
+    Trouble { fault, text: format!("a call was answered with error {code}, which another node did not give") }
 }
 
 /// The range of `part` in `whole`, if `part` is a slice of `whole`.

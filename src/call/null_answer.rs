@@ -1,18 +1,23 @@
-//! Blocks and transactions that clients know of: a node that answers `null` for one of these is
-//! behind another node.
+//! Answers of `null` and `[]` that are not believed yet: the block or transaction may be at another
+//! node.
+//!
+//! Rule: a node that answers `null` for a block or transaction that clients know of is behind
+//! another node. So is a node that lacks blocks, and answers `null` or `[]` for these while another
+//! node has them: see [`crate::pool::block_range`]. Of a block or transaction that only a hash
+//! names, nothing is known before: one more node is asked, of those with all blocks. Reason: nodes
+//! differ in their heights, and in how much of the past is kept. Example: a full node has no
+//! receipt of a transaction of last year, and an archive has one: the client gets the receipt.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{answer::Answer, run::CallRun};
+use super::{answer::Answer, block_ranges::RECENT, run::CallRun};
 use crate::{
-    domain::{hex, method::Tells, rpc::Request},
+    domain::{hex, method::Tells, node_id::NodeId, rpc::Request},
     pool::Pool,
 };
 
-/// How many blocks below the served height nodes may still be about to import.
-const RECENT: u64 = 64;
 /// For how long nodes are asked again for an announced block or transaction.
 const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before nodes are asked again; doubles each time.
@@ -23,6 +28,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum Promise {
     /// A `null` is believed: no client knows of the object.
     None,
+    /// A `null` is believed when one more node gave one.
+    Once,
     /// A `null` is believed when all nodes gave one: nodes differ in how much of the past they
     /// keep.
     Elsewhere,
@@ -43,11 +50,26 @@ impl CallRun<'_> {
         }
     }
 
-    /// Whether clients know of the requested object, if `answer` is a `null`.
-    pub(super) fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
+    /// Whether the requested object may be elsewhere, if `answer` is a `null` or an empty list.
+    /// `height` is the height of `node` before the call.
+    pub(super) fn broken_promise(&self, answer: &Answer, node: NodeId, height: u64) -> Option<Promise> {
+        if !is_nothing(answer) {
+            return None;
+        }
         let promise = || promised(self.method.label, self.request, &self.calls.pool);
-        answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
+        match answer.is_null.then(promise).filter(|promise| *promise != Promise::None) {
+            None if answer.is_null && self.blocks.is_some_and(|blocks| blocks.is_by_hash()) => {
+                self.null.is_none().then_some(Promise::Once)
+            }
+            None if self.is_elsewhere(node, height) => Some(Promise::Elsewhere),
+            promise => promise,
+        }
     }
+}
+
+/// Whether an answer says that there is nothing.
+pub(super) fn is_nothing(answer: &Answer) -> bool {
+    answer.is_null || answer.is_empty_list()
 }
 
 /// Whether clients know of the object that `request` asks for; `label` is its method.

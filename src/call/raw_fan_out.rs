@@ -233,7 +233,7 @@ impl<'a> CallRun<'a> {
                 Sent::OfTheCaller(answer)
                 | Sent::OfNobody(answer)
                 | Sent::OfTheNode(Some(answer), _)
-                | Sent::Lacking(answer),
+                | Sent::Lacking(_, answer),
                 None,
             ) => answer,
             (_, known) => known.unwrap_or_else(|| Answer::made("null")),

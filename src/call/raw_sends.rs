@@ -168,7 +168,7 @@ fn note_late(pool: &Pool, node: NodeId, sent: Sent) {
         Sent::Lost(None)
         | Sent::Nothing(None)
         | Sent::OfTheNode(..)
-        | Sent::Lacking(_)
+        | Sent::Lacking(..)
         | Sent::Rejected(_)
         | Sent::Unwanted => {}
     }

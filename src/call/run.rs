@@ -8,7 +8,7 @@ use super::{
     Calls, Terms,
     alarm::Alarm,
     answer::Answer,
-    attempt::{Ran, Sent},
+    attempt::{Ran, Sent, erring},
     leaving::Leaving,
     null_answer::Null,
     outcome_count::QuotaRefusals,
@@ -19,6 +19,8 @@ use super::{
 use crate::{
     config::Policy,
     domain::{
+        answer::Lacked,
+        asked_blocks::AskedBlocks,
         method::{Class, Method},
         node_id::{ByNode, NodeId},
         refusal::{LINK_MESSAGE, Refusal},
@@ -43,6 +45,8 @@ pub(super) struct CallRun<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
     pub(super) terms: &'a Terms<'a>,
+    /// The blocks that the call needs, if known. Not read where there is one node alone.
+    pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
     pub(super) tries: Tries,
     /// Attempts of all rounds, also before a reload, whose connection or answer was lost. Counted,
@@ -54,10 +58,12 @@ pub(super) struct CallRun<'a> {
     pub(super) unsure: bool,
     /// The best answer that a node gave, though its error is about the node.
     pub(super) best: Option<Answer>,
-    /// The answer of a node that does not offer the method.
+    /// The answer of the first node that lacks the method or the blocks.
     pub(super) lacking: Option<Answer>,
     /// All nodes that gave such an answer.
     lacking_nodes: Vec<NodeId>,
+    /// The nodes that lack the blocks, if another has them.
+    pub(super) without_blocks: Vec<NodeId>,
     /// An error that one node gave, and that may be about the call or about the node.
     pub(super) doubtful: Option<Answer>,
     /// A `null` for a block or transaction that clients know of.
@@ -90,11 +96,13 @@ impl<'a> CallRun<'a> {
     ) -> Self {
         let Carried { may_have_arrived, lost, begun } = carried;
         let deadline = terms.arrived + calls.settings.timeout;
+        let asks = method.asks.filter(|_| calls.pool.nodes.len() > 1);
         Self {
             calls,
             request,
             method,
             terms,
+            blocks: AskedBlocks::of(asks, request),
             deadline,
             tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
             lost,
@@ -103,6 +111,7 @@ impl<'a> CallRun<'a> {
             best: None,
             lacking: None,
             lacking_nodes: Vec::new(),
+            without_blocks: Vec::new(),
             doubtful: None,
             null: None,
             is_too_long: false,
@@ -141,6 +150,7 @@ impl<'a> CallRun<'a> {
                 }
             }
             self.note(node);
+            let height = self.height_before(node);
             let slow = self.slow_attempt(node);
             let Ran { sent, again, beside, in_vain, had_second } =
                 slow.attempt(node).run(&mut turn, alarm, &slow).await;
@@ -151,26 +161,28 @@ impl<'a> CallRun<'a> {
                 self.record_failed_attempt(other, sent);
                 self.tries.tried.push(other);
             }
-            let node = match beside {
+            let (node, height) = match beside {
                 Some((other, trouble)) => {
                     self.note(other);
                     self.tries.charges.push((node, trouble));
                     self.tries.tried.push(node);
-                    other
+                    (other, self.height_before(other))
                 }
-                None => node,
+                None => (node, height),
             };
             match sent {
                 Sent::Answered(mut answer) => {
                     answer.node = Some(node);
                     self.answered(node);
-                    if let Some(promise) = self.broken_promise(&answer) {
+                    if let Some(promise) = self.broken_promise(&answer, node, height) {
+                        self.lacks_blocks(node, Lacked::Block);
                         self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
                         self.tries.attempts += 1;
                         self.tries.tried.push(node);
                         continue;
                     }
                     self.charge(node, true);
+                    self.learn_ranges(node, &answer);
                     if let Some(height) = answer.height(self.tells()) {
                         self.calls.pool.shown(node, height);
                     }
@@ -186,6 +198,7 @@ impl<'a> CallRun<'a> {
                 Sent::OfTheCaller(answer) => {
                     self.answered(node);
                     self.charge(node, false);
+                    self.learn_ranges(node, &answer);
                     break (node, answer);
                 }
                 Sent::OfNobody(answer) if self.method.class != Class::Read => {
@@ -259,11 +272,21 @@ impl<'a> CallRun<'a> {
                 self.tries.attempts += 1;
                 pool.call_answered(node, self.tries.kind);
             }
-            Sent::Lacking(answer) => {
+            Sent::Lacking(Lacked::Method, answer) => {
                 pool.nodes[node].missing_methods.learn(self.method.id, &self.request.method, Instant::now());
                 self.lacking.get_or_insert(answer);
                 self.lacking_nodes.push(node);
-                self.tries.attempts += 1;
+            }
+            Sent::Lacking(lacked, answer) if self.may_lack_blocks(node) => {
+                self.lacks_blocks(node, lacked);
+                self.lacking.get_or_insert(answer);
+                self.lacking_nodes.push(node);
+            }
+            // Every node has the newest blocks, so this one may be at fault.
+            Sent::Lacking(lacked, mut answer) => {
+                self.lacks_blocks(node, lacked);
+                let code = answer.error().map_or(0, |error| error.code);
+                self.record_failed_attempt(node, Sent::OfTheNode(Some(answer), Some(erring(code))));
             }
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
@@ -330,10 +353,10 @@ impl<'a> CallRun<'a> {
 
     /// An attempt at `node`, with the means to try another node beside it when it is slow.
     pub(super) fn slow_attempt(&self, node: NodeId) -> SlowAttempt<'a, '_> {
-        let Self { calls, request, method, terms, deadline, .. } = *self;
+        let Self { calls, request, method, terms, blocks, deadline, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
         let (started, in_line) = (Instant::now(), self.tries.is_in_line());
-        SlowAttempt { calls, request, method, terms, kind, deadline, node, started, in_line, tried }
+        SlowAttempt { calls, request, method, terms, kind, blocks, deadline, node, started, in_line, tried }
     }
 
     /// Chooses the node to try next. `turn` is the call's ticket of the queue, if the call had to
@@ -360,18 +383,19 @@ impl<'a> CallRun<'a> {
             let mut rest = None;
             let has_word = self.doubtful.is_some() || self.null.is_some();
             if self.tries.attempts < settings.attempts.get() {
-                let Tries { kind, again, ref tried, .. } = self.tries;
-                let (policy, class) = (settings.policy, self.method.class);
-                // A round begins anew, but the method does not come meanwhile.
-                let tried: &[NodeId] = match &self.lacking_nodes[..] {
-                    [] => tried,
-                    lacking => &[tried, lacking].concat(),
-                };
+                let Tries { kind, again, .. } = self.tries;
+                // A round begins anew, but a node does not get the method or the blocks meanwhile.
+                let mut tried = [&self.tries.tried[..], &self.lacking_nodes].concat();
+                if has_word {
+                    // A second opinion is not worth asking of a node that is unwell.
+                    tried.extend(NodeId::all(pool.nodes.len()).filter(|node| !pool.is_usable(*node)));
+                }
+                let (policy, class, blocks) = (settings.policy, self.method.class, self.blocks_to_ask_for());
                 let choose = if self.tries.is_in_line() { shortest_line } else { choose };
                 let method = &self.request.method;
-                match choose(pool, NodeQuery { policy, class, kind, method, tried, again, is_urgent: false }) {
-                    // A second opinion is not worth asking of a node that is unwell.
-                    Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
+                let tried = &tried;
+                let query = NodeQuery { policy, class, kind, method, blocks, tried, again, is_urgent: false };
+                match choose(pool, query) {
                     Choice::Node(node, scout) => {
                         if settings.policy == Policy::Spread {
                             pool.catch_up(node);

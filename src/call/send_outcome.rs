@@ -55,7 +55,7 @@ impl SendOutcome {
         match sent {
             Sent::Answered(_) => Self::Took,
             Sent::OfTheCaller(answer) | Sent::OfNobody(answer) => Self::of_error(answer),
-            Sent::OfTheNode(Some(answer), _) | Sent::Lacking(answer) => match answer.error() {
+            Sent::OfTheNode(Some(answer), _) | Sent::Lacking(_, answer) => match answer.error() {
                 Some(error) if error.is_already_known() => Self::AlreadyKnown,
                 _ => Self::Busy { wait: None },
             },

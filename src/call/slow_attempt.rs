@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Calls, Terms, attempt::Attempt, leaving::Leaving};
 use crate::{
-    domain::{method::Method, node_id::NodeId, rpc::Request},
+    domain::{asked_blocks::AskedBlocks, method::Method, node_id::NodeId, rpc::Request},
     exchange::next_node::{Choice, NodeQuery, choose},
     pool::{Scout, resting::Kind},
 };
@@ -30,6 +30,8 @@ pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) method: Method,
     pub(super) terms: &'a Terms<'a>,
     pub(super) kind: Kind,
+    /// The blocks that the call needs, if known.
+    pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
     /// The node of the attempt.
     pub(super) node: NodeId,
@@ -88,9 +90,10 @@ impl<'a> SlowAttempt<'a, '_> {
             return Next::At(last.min(now + LOOK));
         }
         let tried = [self.tried, &[self.node]].concat();
-        let (policy, class, kind) = (settings.policy, self.method.class, self.kind);
-        let method = &self.request.method;
-        match choose(pool, NodeQuery { policy, class, kind, method, tried: &tried, again: false, is_urgent: false }) {
+        let (policy, class, kind, blocks) = (settings.policy, self.method.class, self.kind, self.blocks);
+        let (method, tried) = (&*self.request.method, &*tried);
+        let query = NodeQuery { policy, class, kind, method, blocks, tried, again: false, is_urgent: false };
+        match choose(pool, query) {
             Choice::Node(node, scout) if pool.is_usable(node) => {
                 Next::Beside(Beside { node, attempt: self.attempt(node), scout })
             }

@@ -31,6 +31,8 @@ pub struct Health {
     pub max_lag_slots: u64,
     /// From one lookup of the names whose addresses are nodes to the next.
     pub dns_interval: Duration,
+    /// Whether the oldest blocks are searched of which a node has data, once the node lacked some.
+    pub find_oldest_blocks: bool,
     /// When the proxy is ready.
     pub ready: Ready,
 }
@@ -45,6 +47,7 @@ impl Default for Health {
             max_lag_blocks: 5,
             max_lag_slots: 3,
             dns_interval: Duration::from_secs(10),
+            find_oldest_blocks: true,
             ready: Ready::default(),
         }
     }
@@ -61,6 +64,7 @@ impl Health {
             max_lag_blocks: r.number("max_lag_blocks", default.max_lag_blocks),
             max_lag_slots: r.number("max_lag_slots", default.max_lag_slots),
             dns_interval: r.duration("dns_interval", default.dns_interval),
+            find_oldest_blocks: r.boolean("find_oldest_blocks", default.find_oldest_blocks),
             ready: r.choice("ready", &[("any", Ready::Any), ("all", Ready::All)], default.ready),
         };
         r.check(

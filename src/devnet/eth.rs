@@ -2,6 +2,7 @@
 //! before.
 
 mod blocks;
+mod history;
 mod state;
 mod subscribe;
 

@@ -1,11 +1,13 @@
 //! The faults that a node can have.
 
 mod active;
+mod kept;
 mod words;
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::active::Faults;
+pub use self::kept::{History, Program, Store};
 
 /// A fault of a node; a node can have several at once. In JSON: `{"fault":"lag","blocks":10}`.
 ///
@@ -213,6 +215,18 @@ pub enum Fault {
         #[serde(default)]
         methods: Vec<String>,
     },
+    /// Execution: the node has dropped data of older blocks than these, and says so in the words of
+    /// its program.
+    Depth {
+        /// The newest blocks, whose data the node keeps, the head included.
+        blocks: u64,
+        /// The program.
+        #[serde(default)]
+        program: Program,
+        /// The dropped data; none means the states alone, as on a full node.
+        #[serde(default)]
+        what: Vec<History>,
+    },
     /// Consensus: the head is not verified by an execution node.
     Optimistic,
     /// Consensus: the node reports that its execution node is offline, and works all the same, as
@@ -234,18 +248,6 @@ pub enum Fault {
         #[serde(default)]
         left: u64,
     },
-}
-
-/// A kind of data that a consensus node may have pruned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Store {
-    /// Blocks, their headers and roots.
-    Blocks,
-    /// States, and answers that are read from states.
-    States,
-    /// Blobs and data columns.
-    Blobs,
 }
 
 /// Why a fault could not be read.

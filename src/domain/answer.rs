@@ -5,7 +5,7 @@ mod node_error;
 
 use std::ops::Range;
 
-pub use self::node_error::{Blame, NodeError};
+pub use self::node_error::{Blame, Lacked, NodeError};
 use super::json::Scanner;
 
 /// The outcome as far as the first bytes of a node's response tell.

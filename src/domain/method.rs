@@ -1,4 +1,10 @@
-//! The method table: the effect of a call, which decides whether the call may be sent twice.
+//! The method table: the effect of a call, which decides whether the call may be sent twice, and
+//! the blocks that the call needs.
+
+use super::asked_blocks::{
+    Asks, Data,
+    Place::{Block as AtBlock, Fees, Filter as InFilter, Transaction},
+};
 
 /// The effect of sending a call twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,103 +54,126 @@ pub struct Method {
     pub class: Class,
     /// Where its answer tells how far the chain has come.
     pub tells: Tells,
+    /// The data of blocks that a call needs, and where the params name the blocks.
+    pub asks: Option<Asks>,
 }
 
 use Class::{Filter, Outbox, RawTransaction, Read, Subscription, Unsafe};
+use Data::{Blocks, Receipts, State, Traces};
 use Tells::{Block, Inclusion, Nothing, Number};
 
+/// Needs no block, or the newest.
+const NO_BLOCK: Option<Asks> = None;
+/// The params of `eth_feeHistory`.
+const FEES: Option<Asks> = Some(Asks { data: Blocks, place: Fees });
+
+/// Needs this data of the block that this param names.
+const fn block(data: Data, index: usize) -> Option<Asks> {
+    Some(Asks { data, place: AtBlock(index) })
+}
+
+/// Needs this data of the blocks that this param bounds.
+const fn filter(data: Data, index: usize) -> Option<Asks> {
+    Some(Asks { data, place: InFilter(index) })
+}
+
+/// Needs this data of the block that has a transaction.
+const fn transaction(data: Data) -> Option<Asks> {
+    Some(Asks { data, place: Transaction })
+}
+
 /// Sorted by name, for binary search.
-const TABLE: &[(&str, Class, Tells)] = &[
-    ("debug_getBadBlocks", Read, Nothing),
-    ("debug_getRawBlock", Read, Nothing),
-    ("debug_getRawHeader", Read, Nothing),
-    ("debug_getRawReceipts", Read, Nothing),
-    ("debug_getRawTransaction", Read, Nothing),
-    ("debug_storageRangeAt", Read, Nothing),
-    ("debug_traceBlockByHash", Read, Nothing),
-    ("debug_traceBlockByNumber", Read, Nothing),
-    ("debug_traceCall", Read, Nothing),
-    ("debug_traceTransaction", Read, Nothing),
-    ("eth_accounts", Read, Nothing),
-    ("eth_blobBaseFee", Read, Nothing),
-    ("eth_blockNumber", Read, Number),
-    ("eth_call", Read, Nothing),
-    ("eth_callMany", Read, Nothing),
-    ("eth_chainId", Read, Nothing),
-    ("eth_coinbase", Read, Nothing),
-    ("eth_config", Read, Nothing),
-    ("eth_createAccessList", Read, Nothing),
-    ("eth_estimateGas", Read, Nothing),
-    ("eth_feeHistory", Read, Nothing),
-    ("eth_gasPrice", Read, Nothing),
-    ("eth_getBalance", Read, Nothing),
-    ("eth_getBlockByHash", Read, Block),
-    ("eth_getBlockByNumber", Read, Block),
-    ("eth_getBlockReceipts", Read, Inclusion),
-    ("eth_getBlockTransactionCountByHash", Read, Nothing),
-    ("eth_getBlockTransactionCountByNumber", Read, Nothing),
-    ("eth_getCode", Read, Nothing),
-    ("eth_getFilterChanges", Filter, Nothing),
-    ("eth_getFilterLogs", Filter, Nothing),
-    ("eth_getHeaderByHash", Read, Block),
-    ("eth_getHeaderByNumber", Read, Block),
-    ("eth_getLogs", Read, Nothing),
-    ("eth_getProof", Read, Nothing),
-    ("eth_getStorageAt", Read, Nothing),
-    ("eth_getStorageValues", Read, Nothing),
-    ("eth_getTransactionByBlockHashAndIndex", Read, Inclusion),
-    ("eth_getTransactionByBlockNumberAndIndex", Read, Inclusion),
-    ("eth_getTransactionByHash", Read, Inclusion),
-    ("eth_getTransactionCount", Read, Nothing),
-    ("eth_getTransactionReceipt", Read, Inclusion),
-    ("eth_getUncleByBlockHashAndIndex", Read, Nothing),
-    ("eth_getUncleByBlockNumberAndIndex", Read, Nothing),
-    ("eth_getUncleCountByBlockHash", Read, Nothing),
-    ("eth_getUncleCountByBlockNumber", Read, Nothing),
-    ("eth_hashrate", Read, Nothing),
-    ("eth_maxPriorityFeePerGas", Read, Nothing),
-    ("eth_mining", Read, Nothing),
-    ("eth_newBlockFilter", Filter, Nothing),
-    ("eth_newFilter", Filter, Nothing),
-    ("eth_newPendingTransactionFilter", Filter, Nothing),
-    ("eth_protocolVersion", Read, Nothing),
-    ("eth_sendBundle", Unsafe, Nothing),
-    ("eth_sendPrivateTransaction", Unsafe, Nothing),
-    ("eth_sendRawTransaction", RawTransaction, Nothing),
-    ("eth_sendRawTransactionConditional", Unsafe, Nothing),
-    ("eth_sendRawTransactionSync", Unsafe, Nothing),
-    ("eth_sendTransaction", Unsafe, Nothing),
-    ("eth_sign", Unsafe, Nothing),
-    ("eth_signTransaction", Unsafe, Nothing),
-    ("eth_signTypedData", Unsafe, Nothing),
-    ("eth_signTypedData_v4", Unsafe, Nothing),
-    ("eth_simulateV1", Read, Nothing),
-    ("eth_submitHashrate", Unsafe, Nothing),
-    ("eth_submitWork", Unsafe, Nothing),
-    ("eth_subscribe", Subscription, Nothing),
-    ("eth_syncing", Read, Nothing),
-    ("eth_uninstallFilter", Filter, Nothing),
-    ("eth_unsubscribe", Subscription, Nothing),
-    ("net_listening", Read, Nothing),
-    ("net_peerCount", Read, Nothing),
-    ("net_version", Read, Nothing),
-    ("rpc_modules", Read, Nothing),
-    ("steadfast_getTransactionStatus", Outbox, Nothing),
-    ("trace_block", Read, Nothing),
-    ("trace_call", Read, Nothing),
-    ("trace_callMany", Read, Nothing),
-    ("trace_filter", Read, Nothing),
-    ("trace_get", Read, Nothing),
-    ("trace_rawTransaction", Read, Nothing),
-    ("trace_replayBlockTransactions", Read, Nothing),
-    ("trace_replayTransaction", Read, Nothing),
-    ("trace_transaction", Read, Nothing),
-    ("txpool_content", Read, Nothing),
-    ("txpool_contentFrom", Read, Nothing),
-    ("txpool_inspect", Read, Nothing),
-    ("txpool_status", Read, Nothing),
-    ("web3_clientVersion", Read, Nothing),
-    ("web3_sha3", Read, Nothing),
+const TABLE: &[(&str, Class, Tells, Option<Asks>)] = &[
+    ("debug_getBadBlocks", Read, Nothing, NO_BLOCK),
+    ("debug_getRawBlock", Read, Nothing, block(Blocks, 0)),
+    ("debug_getRawHeader", Read, Nothing, block(Blocks, 0)),
+    ("debug_getRawReceipts", Read, Nothing, block(Receipts, 0)),
+    ("debug_getRawTransaction", Read, Nothing, transaction(Blocks)),
+    ("debug_storageRangeAt", Read, Nothing, block(State, 0)),
+    ("debug_traceBlockByHash", Read, Nothing, block(Traces, 0)),
+    ("debug_traceBlockByNumber", Read, Nothing, block(Traces, 0)),
+    ("debug_traceCall", Read, Nothing, block(Traces, 1)),
+    ("debug_traceTransaction", Read, Nothing, transaction(Traces)),
+    ("eth_accounts", Read, Nothing, NO_BLOCK),
+    ("eth_blobBaseFee", Read, Nothing, NO_BLOCK),
+    ("eth_blockNumber", Read, Number, NO_BLOCK),
+    ("eth_call", Read, Nothing, block(State, 1)),
+    ("eth_callMany", Read, Nothing, block(State, 1)),
+    ("eth_chainId", Read, Nothing, NO_BLOCK),
+    ("eth_coinbase", Read, Nothing, NO_BLOCK),
+    ("eth_config", Read, Nothing, NO_BLOCK),
+    ("eth_createAccessList", Read, Nothing, block(State, 1)),
+    ("eth_estimateGas", Read, Nothing, block(State, 1)),
+    ("eth_feeHistory", Read, Nothing, FEES),
+    ("eth_gasPrice", Read, Nothing, NO_BLOCK),
+    ("eth_getBalance", Read, Nothing, block(State, 1)),
+    ("eth_getBlockByHash", Read, Block, block(Blocks, 0)),
+    ("eth_getBlockByNumber", Read, Block, block(Blocks, 0)),
+    ("eth_getBlockReceipts", Read, Inclusion, block(Receipts, 0)),
+    ("eth_getBlockTransactionCountByHash", Read, Nothing, block(Blocks, 0)),
+    ("eth_getBlockTransactionCountByNumber", Read, Nothing, block(Blocks, 0)),
+    ("eth_getCode", Read, Nothing, block(State, 1)),
+    ("eth_getFilterChanges", Filter, Nothing, NO_BLOCK),
+    ("eth_getFilterLogs", Filter, Nothing, NO_BLOCK),
+    ("eth_getHeaderByHash", Read, Block, block(Blocks, 0)),
+    ("eth_getHeaderByNumber", Read, Block, block(Blocks, 0)),
+    ("eth_getLogs", Read, Nothing, filter(Receipts, 0)),
+    ("eth_getProof", Read, Nothing, block(State, 2)),
+    ("eth_getStorageAt", Read, Nothing, block(State, 2)),
+    ("eth_getStorageValues", Read, Nothing, block(State, 1)),
+    ("eth_getTransactionByBlockHashAndIndex", Read, Inclusion, block(Blocks, 0)),
+    ("eth_getTransactionByBlockNumberAndIndex", Read, Inclusion, block(Blocks, 0)),
+    ("eth_getTransactionByHash", Read, Inclusion, transaction(Blocks)),
+    ("eth_getTransactionCount", Read, Nothing, block(State, 1)),
+    ("eth_getTransactionReceipt", Read, Inclusion, transaction(Receipts)),
+    ("eth_getUncleByBlockHashAndIndex", Read, Nothing, block(Blocks, 0)),
+    ("eth_getUncleByBlockNumberAndIndex", Read, Nothing, block(Blocks, 0)),
+    ("eth_getUncleCountByBlockHash", Read, Nothing, block(Blocks, 0)),
+    ("eth_getUncleCountByBlockNumber", Read, Nothing, block(Blocks, 0)),
+    ("eth_hashrate", Read, Nothing, NO_BLOCK),
+    ("eth_maxPriorityFeePerGas", Read, Nothing, NO_BLOCK),
+    ("eth_mining", Read, Nothing, NO_BLOCK),
+    ("eth_newBlockFilter", Filter, Nothing, NO_BLOCK),
+    ("eth_newFilter", Filter, Nothing, NO_BLOCK),
+    ("eth_newPendingTransactionFilter", Filter, Nothing, NO_BLOCK),
+    ("eth_protocolVersion", Read, Nothing, NO_BLOCK),
+    ("eth_sendBundle", Unsafe, Nothing, NO_BLOCK),
+    ("eth_sendPrivateTransaction", Unsafe, Nothing, NO_BLOCK),
+    ("eth_sendRawTransaction", RawTransaction, Nothing, NO_BLOCK),
+    ("eth_sendRawTransactionConditional", Unsafe, Nothing, NO_BLOCK),
+    ("eth_sendRawTransactionSync", Unsafe, Nothing, NO_BLOCK),
+    ("eth_sendTransaction", Unsafe, Nothing, NO_BLOCK),
+    ("eth_sign", Unsafe, Nothing, NO_BLOCK),
+    ("eth_signTransaction", Unsafe, Nothing, NO_BLOCK),
+    ("eth_signTypedData", Unsafe, Nothing, NO_BLOCK),
+    ("eth_signTypedData_v4", Unsafe, Nothing, NO_BLOCK),
+    ("eth_simulateV1", Read, Nothing, block(State, 1)),
+    ("eth_submitHashrate", Unsafe, Nothing, NO_BLOCK),
+    ("eth_submitWork", Unsafe, Nothing, NO_BLOCK),
+    ("eth_subscribe", Subscription, Nothing, NO_BLOCK),
+    ("eth_syncing", Read, Nothing, NO_BLOCK),
+    ("eth_uninstallFilter", Filter, Nothing, NO_BLOCK),
+    ("eth_unsubscribe", Subscription, Nothing, NO_BLOCK),
+    ("net_listening", Read, Nothing, NO_BLOCK),
+    ("net_peerCount", Read, Nothing, NO_BLOCK),
+    ("net_version", Read, Nothing, NO_BLOCK),
+    ("rpc_modules", Read, Nothing, NO_BLOCK),
+    ("steadfast_getTransactionStatus", Outbox, Nothing, NO_BLOCK),
+    ("trace_block", Read, Nothing, block(Traces, 0)),
+    ("trace_call", Read, Nothing, block(Traces, 2)),
+    ("trace_callMany", Read, Nothing, block(Traces, 1)),
+    ("trace_filter", Read, Nothing, filter(Traces, 0)),
+    ("trace_get", Read, Nothing, transaction(Traces)),
+    ("trace_rawTransaction", Read, Nothing, NO_BLOCK),
+    ("trace_replayBlockTransactions", Read, Nothing, block(Traces, 0)),
+    ("trace_replayTransaction", Read, Nothing, transaction(Traces)),
+    ("trace_transaction", Read, Nothing, transaction(Traces)),
+    ("txpool_content", Read, Nothing, NO_BLOCK),
+    ("txpool_contentFrom", Read, Nothing, NO_BLOCK),
+    ("txpool_inspect", Read, Nothing, NO_BLOCK),
+    ("txpool_status", Read, Nothing, NO_BLOCK),
+    ("web3_clientVersion", Read, Nothing, NO_BLOCK),
+    ("web3_sha3", Read, Nothing, NO_BLOCK),
 ];
 
 impl Method {
@@ -155,8 +184,8 @@ impl Method {
     /// and unsafe otherwise.
     pub fn of(name: &str) -> Self {
         if let Ok(at) = TABLE.binary_search_by(|(known, ..)| (*known).cmp(name)) {
-            let (label, class, tells) = TABLE[at];
-            return Self { label, id: MethodId(at), class, tells };
+            let (label, class, tells, asks) = TABLE[at];
+            return Self { label, id: MethodId(at), class, tells, asks };
         }
         let class = if name.ends_with("_subscribe") || name.ends_with("_unsubscribe") {
             Subscription
@@ -165,7 +194,7 @@ impl Method {
         } else {
             Unsafe
         };
-        Self { label: "other", id: MethodId(Self::COUNT), class, tells: Nothing }
+        Self { label: "other", id: MethodId(Self::COUNT), class, tells: Nothing, asks: None }
     }
 
     /// The name for labels of the method with this id.
@@ -212,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(
                 Method::of(name),
-                Method { label: "other", id: MethodId(Method::COUNT), class, tells: Nothing },
+                Method { label: "other", id: MethodId(Method::COUNT), class, tells: Nothing, asks: None },
                 "{name}"
             );
         }

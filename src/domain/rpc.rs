@@ -187,19 +187,23 @@ fn is_plain_name(method: &str) -> bool {
 impl<'a> Request<'a> {
     /// The element of a params array at `index`, as the client wrote the element.
     pub fn param(&self, index: usize) -> Option<&'a [u8]> {
+        self.before_param(index)?.value().ok()
+    }
+
+    /// A cursor at the first byte of the element of a params array at `index`; at the closing
+    /// bracket, if the array is empty.
+    pub fn before_param(&self, index: usize) -> Option<Scanner<'a>> {
         let mut scanner = Scanner::new(self.params?);
         scanner.space();
         scanner.take(b'[').then_some(())?;
-        for at in 0.. {
+        for _ in 0..index {
             scanner.space();
-            let value = scanner.value().ok()?;
-            if at == index {
-                return Some(value);
-            }
+            scanner.value().ok()?;
             scanner.space();
             scanner.take(b',').then_some(())?;
         }
-        None
+        scanner.space();
+        Some(scanner)
     }
 
     /// The text of a string among the params.

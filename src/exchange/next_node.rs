@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use crate::{
     config::Policy,
     domain::{
+        asked_blocks::AskedBlocks,
         method::Class,
         node_id::{ByNode, NodeId},
         refusal::Unserved,
@@ -15,8 +16,9 @@ use crate::{
         health::Fault,
         node::Node,
         resting::{Kind, RestState},
+        snapshot::Snapshot,
     },
-    route::{self, Load},
+    route::{self, Load, reach::out_of_reach},
 };
 
 /// The request for a node: which calls it is for, and which nodes were tried.
@@ -30,6 +32,8 @@ pub struct NodeQuery<'a> {
     pub kind: Kind,
     /// The method, for nodes that lack some; empty for requests of the beacon API.
     pub method: &'a str,
+    /// The blocks that the call needs, if known, for nodes that lack some.
+    pub blocks: Option<AskedBlocks>,
     /// The nodes that have had their chance in this round.
     pub tried: &'a [NodeId],
     /// Whether all nodes failed the exchange before.
@@ -51,21 +55,23 @@ pub enum Choice<'a> {
 
 /// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
 /// a scout in its turn. An urgent exchange goes to a node that rests where no other is left. A node
-/// that said that it lacks the method comes last, and one whose settings rule the method out never.
+/// that lacks the method or the blocks comes last. A node whose settings rule the method out gets
+/// nothing.
 pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let load = |node: NodeId| {
         let traffic = &pool.nodes[node].traffic;
         Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
     };
     let (served, snapshot) = pool.served_and_snapshot();
-    if !pool.is_any_resting() && !pool.is_any_method_missing() {
+    let mut last = query.blocks.map_or_else(Vec::new, |asked| lacking(pool, &snapshot, &asked));
+    if last.is_empty() && !pool.is_any_resting() && !pool.is_any_method_missing() {
         return match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
             Some(node) => Choice::Node(node, None),
             None => Choice::Nowhere,
         };
     }
     let now = Instant::now();
-    let (mut closed, mut last, mut due) = (query.tried.to_vec(), Vec::new(), Vec::new());
+    let (mut closed, mut due) = (query.tried.to_vec(), Vec::new());
     let (mut rests, mut earliest) = (false, None);
     for (node, known) in snapshot.nodes.by_node() {
         if query.tried.contains(&node) || known.preference(0, 0).is_none() {
@@ -101,7 +107,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         route::best_node(snapshot, load, served, query.policy, query.class, shut)
     };
     // An unsafe call is a scout only where no other node is left. A node that keeps failing this
-    // kind of exchange, or lacks the method, comes last.
+    // kind of exchange, or lacks the method or the blocks, comes last.
     let not_first = || last.iter().chain(if query.class == Class::Unsafe { &due[..] } else { &[] });
     let mut first = closed.clone();
     first.extend(not_first());
@@ -125,6 +131,14 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         return Choice::Node(node, None);
     }
     if rests { Choice::Rest(earliest) } else { Choice::Nowhere }
+}
+
+/// The nodes that probably lack the blocks that a call needs.
+fn lacking(pool: &Pool, snapshot: &Snapshot, asked: &AskedBlocks) -> Vec<NodeId> {
+    let lacks =
+        |node: NodeId, height| pool.nodes[node].block_range.lacks(asked.data, height, snapshot.nodes[node].number());
+    let height = |node: NodeId| snapshot.nodes[node].number().max(pool.nodes[node].traffic.max_height());
+    out_of_reach(snapshot, asked, height, lacks)
 }
 
 /// The best of the nodes that rest, as if they did not: the active node first.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{
-        answer::{Envelope, NodeError},
+        answer::{Blame, Envelope, Lacked, NodeError},
         beacon_form::{Form, is_page},
         call_id::{CallId, Outbound},
         quota,
@@ -36,6 +36,9 @@ pub struct NodeRefusal {
     pub code: i64,
     /// Whether the node offers the method, as far as the error tells.
     pub is_offered: bool,
+    /// Whether the node says that a block that the question names, or data of the block, is
+    /// lacking.
+    pub lacks_data: bool,
     /// The node's own message.
     pub message: String,
     /// For people: the question, and the node's message.
@@ -106,7 +109,8 @@ fn told(
         Err(trouble) if status == 200 || has_no_node || matches!(trouble.fault, Fault::Resting(_)) => Err(trouble),
         Ok(Ok(_)) | Err(_) => {
             let message = format!("HTTP status {status}");
-            refused(NodeRefusal { code: 0, is_offered: false, text: format!("{method}: {message}"), message })
+            let text = format!("{method}: {message}");
+            refused(NodeRefusal { code: 0, is_offered: false, lacks_data: false, text, message })
         }
     }
 }
@@ -209,10 +213,9 @@ fn answer(
             let text = node.redact_text(&format!("{method}: error {}: {}", error.code, error.message));
             let is_offered = !NOT_OFFERED.contains(&error.code);
             let is_quota = quota::is_quota(error.code, &error.message);
-            Err((
-                NodeRefusal { code: error.code, is_offered, message: node.redact_text(&error.message), text },
-                is_quota,
-            ))
+            let lacks_data = matches!(error.blame(), Blame::Lacking(Lacked::Block | Lacked::Data));
+            let (code, message) = (error.code, node.redact_text(&error.message));
+            Err((NodeRefusal { code, is_offered, lacks_data, message, text }, is_quota))
         }
         RpcResponse { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
         // `Option` reads a null result as none.

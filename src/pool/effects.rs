@@ -15,6 +15,7 @@ impl Pool {
         match effect {
             Effect::CameBack(node) => {
                 self.nodes[node].missing_methods.forget_all();
+                self.nodes[node].block_range.forget_all();
                 // A node that was out closed connections for other reasons than want of room.
                 self.nodes[node].upstream.iter().for_each(|upstream| upstream.forget_bound());
                 self.nodes[node].link.iter().for_each(|link| link.hurry());

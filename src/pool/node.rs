@@ -12,6 +12,7 @@ use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    block_range::BlockRange,
     bounds::Bounds,
     evidence::Evidence,
     missing_methods::{MethodRules, MissingMethods},
@@ -83,6 +84,8 @@ pub struct Node {
     pub method_rules: MethodRules,
     /// The methods that the node lacks, by its own word.
     pub missing_methods: Arc<MissingMethods>,
+    /// The oldest blocks of which the node has data.
+    pub block_range: Arc<BlockRange>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
     /// Findings that pools of this node share.
@@ -190,6 +193,7 @@ impl Node {
             bounds: Arc::default(),
             method_rules: MethodRules::new(settings),
             missing_methods: Arc::default(),
+            block_range: Arc::default(),
             evidence: Arc::default(),
             word: Arc::default(),
             recheck: AtomicBool::new(false),
@@ -231,6 +235,7 @@ impl Node {
             bounds: self.bounds.clone(),
             method_rules: MethodRules::new(settings),
             missing_methods: self.missing_methods.clone(),
+            block_range: self.block_range.clone(),
             evidence: self.evidence.clone(),
             word: self.word.clone(),
             recheck: AtomicBool::new(false),

@@ -21,7 +21,7 @@ impl Facts {
     /// and `served` the highest that any node showed.
     pub fn preference(&self, told: u64, served: u64) -> Option<Preference> {
         let serves = !self.cordoned && self.verdict.answers();
-        let height = self.head.as_ref().map_or(0, |head| head.number).max(told);
+        let height = self.number().max(told);
         serves.then(|| Preference {
             badness: self.verdict.badness(),
             below_served: if self.exempt_from_served { 0 } else { served.saturating_sub(height) },

@@ -149,6 +149,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The height of the node's head; 0 while none is known.
+    pub fn number(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.number)
+    }
+
     /// Whether the node's head is at or above `height`.
     pub fn has(&self, height: u64) -> bool {
         self.head.as_ref().is_some_and(|head| head.number >= height)

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that cannot go on fails")]
 #![expect(unreachable_pub, reason = "the modules of one test have no outside")]
 
+mod archives;
 mod beacon;
 #[allow(dead_code, reason = "other tests use other parts")]
 #[path = "../common/binary.rs"]

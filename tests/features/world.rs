@@ -83,6 +83,8 @@ pub struct Proxy {
     pub client: reqwest::Client,
     /// The last call's reply.
     pub last: Option<Reply>,
+    /// The answers to calls for old blocks.
+    pub answers: Vec<Value>,
     /// The last refusal of a reload, or what it changed.
     pub reloaded: Option<Result<String, String>>,
     /// Calls that were sent and have not been looked at since, in their order.
@@ -134,6 +136,7 @@ impl Proxy {
             file: Arc::default(),
             client: steadfast::net::post::plain().timeout(Duration::from_secs(20)).build().unwrap(),
             last: None,
+            answers: Vec::new(),
             reloaded: None,
             waiting: Vec::new(),
             traffic: None,

@@ -12,6 +12,7 @@ mod answers;
 mod beacon_edges;
 mod beacon_nodes;
 mod beacon_routes;
+mod block_ranges;
 mod call_order;
 mod chain_follower;
 mod chain_names;

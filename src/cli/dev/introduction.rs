@@ -47,7 +47,7 @@ pub(super) fn introduce(devnet: &Devnet, fleet: &Fleet, keeps: bool, validators:
   kill the primary                curl -X POST {control}/nodes/el-1/down
   and back again                  curl -X POST {control}/nodes/el-1/up
                                   (`up` ends every fault)
-  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  quota  gzip  forgetful  max-connections/8
+  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  quota  gzip  forgetful  depth/128  max-connections/8
                                   of consensus nodes: el-offline  optimistic  restart  pruned/16  few-blobs  hang-over/METHOD  slow-over/500
   mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
 "

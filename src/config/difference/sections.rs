@@ -63,6 +63,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
             max_lag_blocks: plain,
             max_lag_slots: plain,
             dns_interval: duration,
+            find_oldest_blocks: plain,
             ready: word,
         }
     );

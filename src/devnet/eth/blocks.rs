@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         block::Block,
-        fault::{Fault, Faults},
+        fault::{Fault, Faults, History},
         filter::{LogFilter, Wish},
         hex::{self, quantity},
         params::{At, Params},
@@ -21,7 +21,7 @@ impl Context<'_> {
     pub(super) fn block(&self, method: &str, params: &Params) -> Outcome {
         let at = self.at(method, params)?;
         let full = params.flag(1)?;
-        let Some(block) = self.given(at) else { return Ok(Value::Null.into()) };
+        let Some(block) = self.given(at)? else { return Ok(Value::Null.into()) };
         let json = block.json(full);
         let lie = if at == At::Latest { self.faults.lie() } else { 0 };
         Ok(Answer::Json(with_bloom(with_number(json, block.number, lie), &block, self.faults)))
@@ -29,25 +29,25 @@ impl Context<'_> {
 
     pub(super) fn transaction_count_of_block(&self, method: &str, params: &Params) -> Outcome {
         let at = self.at(method, params)?;
-        Ok(self.given(at).map_or(Value::Null, |block| json!(format!("0x{:x}", block.transactions.len()))).into())
+        Ok(self.given(at)?.map_or(Value::Null, |block| json!(format!("0x{:x}", block.transactions.len()))).into())
     }
 
     /// No block here has uncles.
     pub(super) fn uncle_count(&self, method: &str, params: &Params) -> Outcome {
         let at = self.at(method, params)?;
-        Ok(self.given(at).map_or(Value::Null, |_| json!("0x0")).into())
+        Ok(self.given(at)?.map_or(Value::Null, |_| json!("0x0")).into())
     }
 
     pub(super) fn transaction_in_block(&self, method: &str, params: &Params) -> Outcome {
         let at = self.at(method, params)?;
         let index = usize::try_from(params.number(1)?).unwrap_or(usize::MAX);
-        let block = self.given(at).filter(|block| index < block.transactions.len());
+        let block = self.given(at)?.filter(|block| index < block.transactions.len());
         Ok(block.map_or(Value::Null, |block| block.transaction_json(index)).into())
     }
 
     pub(super) fn block_receipts(&self, params: &Params) -> Outcome {
         params.text(0).or_else(|error| if params.value(0).is_object() { Ok("") } else { Err(error) })?;
-        let Some(block) = self.given(params.at(0)?) else { return Ok(Value::Null.into()) };
+        let Some(block) = self.given(params.at(0)?)? else { return Ok(Value::Null.into()) };
         self.has_logs(block.number..=block.number)?;
         Ok((0..block.transactions.len()).map(|i| block.receipt_json(i)).collect::<Value>().into())
     }
@@ -56,7 +56,7 @@ impl Context<'_> {
         let hash = params.hash(0)?;
         let places = self.node.chain.places(hash);
         let json = match places.iter().find(|(block, _)| self.view.is_canonical(block)) {
-            Some((block, _)) if self.is_withheld(block) => Value::Null,
+            Some((block, _)) if self.is_withheld(block) || self.lacks(History::Blocks, block) => Value::Null,
             Some((block, index)) => block.transaction_json(*index),
             None => {
                 // The canonical chain of this node lacks the block with the transaction: here the
@@ -72,7 +72,7 @@ impl Context<'_> {
 
     pub(super) fn receipt(&self, params: &Params) -> Outcome {
         let places = self.node.chain.places(params.hash(0)?);
-        let place = places.iter().find(|(block, _)| self.view.is_canonical(block) && !self.is_withheld(block));
+        let place = places.iter().find(|(block, _)| self.view.is_canonical(block) && self.gives_receipts(block));
         Ok(place.map_or(Value::Null, |(block, index)| block.receipt_json(*index)).into())
     }
 
@@ -116,6 +116,9 @@ impl Context<'_> {
     }
 
     fn has_logs(&self, blocks: RangeInclusive<u64>) -> Result<(), RpcError> {
+        if let Some(oldest) = self.view.block(*blocks.start()) {
+            self.has_receipts(oldest)?;
+        }
         let lacks = self.faults.missing_logs().is_some_and(|number| blocks.contains(&number));
         if lacks { Err(RpcError::new(-32603, "internal error")) } else { Ok(()) }
     }
@@ -178,8 +181,14 @@ impl Context<'_> {
     }
 
     /// The block, unless the node withholds it.
-    fn given(&self, at: At) -> Option<Arc<Block>> {
-        self.find(at).filter(|block| !matches!(at, At::Number(_) | At::Hash(_)) || !self.is_withheld(block))
+    fn given(&self, at: At) -> Result<Option<Arc<Block>>, RpcError> {
+        let found =
+            self.find(at).filter(|block| !matches!(at, At::Number(_) | At::Hash(_)) || !self.is_withheld(block));
+        found.map_or(Ok(None), |block| Ok(self.has_block(&block)?.then_some(block)))
+    }
+
+    fn gives_receipts(&self, block: &Block) -> bool {
+        !self.is_withheld(block) && !self.lacks(History::Receipts, block)
     }
 
     fn is_withheld(&self, block: &Block) -> bool {

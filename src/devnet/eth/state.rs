@@ -154,6 +154,7 @@ impl Context<'_> {
         if block.number < self.view.base() {
             return Err(RpcError::new(-32000, format!("missing trie node {} (path )", block.hash)));
         }
+        self.has_state(&block)?;
         Ok(block)
     }
 }

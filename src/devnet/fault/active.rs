@@ -2,7 +2,7 @@
 
 use std::{mem::discriminant, time::Duration};
 
-use super::{Fault, Store, is_probe};
+use super::{Fault, History, Program, Store, is_probe};
 use crate::devnet::{rpc::Label, view::View};
 
 /// The faults that are set at one moment.
@@ -211,6 +211,18 @@ impl Faults {
     pub(in crate::devnet) fn keeps(&self, store: Store) -> Option<u64> {
         self.find(|fault| match fault {
             Fault::Pruned { slots, what } if what.is_empty() || what.contains(&store) => Some(*slots),
+            _ => None,
+        })
+    }
+
+    /// How many of the newest blocks the node keeps `history` of, by which program; none: of all.
+    pub(in crate::devnet) fn depth(&self, history: History) -> Option<(u64, Program)> {
+        self.find(|fault| match fault {
+            Fault::Depth { blocks, program, what }
+                if what.contains(&history) || (what.is_empty() && history == History::State) =>
+            {
+                Some((*blocks, *program))
+            }
             _ => None,
         })
     }

@@ -49,6 +49,18 @@ fn faults_are_read_from_json_and_from_words() {
             Some("9,states,blobs"),
             Fault::pruned(9, &[Store::States, Store::Blobs]),
         ),
+        (
+            r#"{"fault":"depth","blocks":128}"#,
+            "depth",
+            Some("128"),
+            Fault::Depth { blocks: 128, program: Program::Geth, what: Vec::new() },
+        ),
+        (
+            r#"{"fault":"depth","blocks":9,"program":"reth","what":["state","blocks"]}"#,
+            "depth",
+            Some("9,reth,state,blocks"),
+            Fault::Depth { blocks: 9, program: Program::Reth, what: vec![History::State, History::Blocks] },
+        ),
         (r#"{"fault":"few_blobs"}"#, "few-blobs", None, Fault::few_blobs(0)),
         (r#"{"fault":"gzip"}"#, "gzip", None, Fault::Gzip),
         (r#"{"fault":"forgetful"}"#, "forgetful", None, Fault::Forgetful),
@@ -76,6 +88,9 @@ fn nonsense_is_refused() {
         ("pruned", None),
         ("slow_over", Some("a")),
         ("pruned", Some("9,hopes")),
+        ("depth", None),
+        ("depth", Some("9,hopes")),
+        ("depth", Some("9,geth,hopes")),
     ] {
         assert!(Fault::from_words(name, argument).is_err(), "{name}");
     }

@@ -1,10 +1,14 @@
 //! The short forms of faults, for command lines and control routes.
 
+use serde::de::DeserializeOwned;
+use serde_json::{from_value, json};
+
 use super::{Fault, FaultError, Store};
 
 impl Fault {
     /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`,
-    /// `http-status` + `503,eth_call`, `pruned` + `16,states,blobs`, `tells` + `eth_gasPrice=null`.
+    /// `http-status` + `503,eth_call`, `pruned` + `16,states,blobs`, `depth` + `128,geth,state`,
+    /// `tells` + `eth_gasPrice=null`.
     ///
     /// # Errors
     /// When the words name no fault or lack a number; the error says why.
@@ -59,9 +63,16 @@ impl Fault {
             "pruned" => {
                 let slots = list.first().and_then(|text| text.parse().ok());
                 let slots = slots.ok_or_else(|| FaultError("pruned needs a number of slots: pruned/16".to_owned()))?;
-                let what = list[1..].iter().map(|name| serde_json::from_value(serde_json::json!(name)));
-                let what = what.collect::<Result<Vec<Store>, _>>().map_err(|error| FaultError(error.to_string()))?;
+                let what = list[1..].iter().map(|name| word::<Store>(name)).collect::<Result<Vec<_>, _>>()?;
                 Self::pruned(slots, &what)
+            }
+            "depth" => {
+                let blocks = list.first().and_then(|text| text.parse().ok());
+                let blocks =
+                    blocks.ok_or_else(|| FaultError("depth needs a number of blocks: depth/128".to_owned()))?;
+                let program = list.get(1).map_or_else(|| Ok(Default::default()), |name| word(name))?;
+                let what = list.iter().skip(2).map(|name| word(name)).collect::<Result<_, _>>()?;
+                Self::Depth { blocks, program, what }
             }
             "alien_id" => Self::alien_id(&list),
             "no_id" => Self::no_id(&list),
@@ -73,7 +84,7 @@ impl Fault {
             "not_offered" => Self::not_offered(&list),
             _ if argument.is_some() => return Err(FaultError(format!("{name} takes no argument"))),
             _ => {
-                let known = Self::from_json(serde_json::json!({ "fault": name }).to_string().as_bytes());
+                let known = Self::from_json(json!({ "fault": name }).to_string().as_bytes());
                 return known.map_err(|FaultError(text)| {
                     let text = text.split(" at line ").next().unwrap_or_default();
                     FaultError(text.replace("unknown variant", "unknown fault").replace('_', "-"))
@@ -82,4 +93,9 @@ impl Fault {
         };
         Ok(fault)
     }
+}
+
+/// Reads one word of a list that is known.
+fn word<T: DeserializeOwned>(name: &str) -> Result<T, FaultError> {
+    from_value(json!(name)).map_err(|error| FaultError(error.to_string()))
 }

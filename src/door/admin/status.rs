@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
+        asked_blocks::Data,
         beacon_route::Route,
         chain::Chain,
         layer::Layer,
@@ -65,6 +66,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "cordoned_by": cordoned_by(known.cordons),
                 "resting": resting(node, pool.layer),
                 "missing_methods": node.missing_methods.names(Instant::now()),
+                "oldest": (pool.layer == Layer::El).then(|| oldest(node, known.number())),
                 "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
                 "genesis_validators_root": genesis(known.chain.as_ref()),
                 "head": known.head.as_ref().map(|head| head.number),
@@ -138,6 +140,12 @@ fn resting(node: &Node, layer: Layer) -> Option<Value> {
     methods.dedup();
     let rests = seconds.is_some() || !methods.is_empty();
     rests.then(|| json!({ "seconds": seconds, "methods": methods }))
+}
+
+/// The oldest block of which the node has data, for each kind; null where no lack is known.
+fn oldest(node: &Node, head: u64) -> Value {
+    let now = Instant::now();
+    Data::ALL.iter().map(|data| (data.as_str(), json!(node.block_range.oldest(*data, head, now)))).collect()
 }
 
 fn genesis(chain: Option<&Chain>) -> Option<&str> {

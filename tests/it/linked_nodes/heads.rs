@@ -144,7 +144,8 @@ async fn a_node_that_brings_a_height_is_not_passed_over_for_it() {
         move || {
             let (policy, class) = (Policy::First, Class::Read);
             let kind = Kind::of_method(Method::of("eth_chainId").id, "eth_chainId");
-            let query = NodeQuery { policy, class, kind, method: "", tried: &[], again: false, is_urgent: false };
+            let query =
+                NodeQuery { policy, class, kind, method: "", blocks: None, tried: &[], again: false, is_urgent: false };
             let mut strays = 0;
             while !is_over.load(Relaxed) {
                 strays += u64::from(!matches!(choose(&pool, query), Choice::Node(NodeId(0), None)));

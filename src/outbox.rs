@@ -11,6 +11,7 @@ mod calls;
 mod clock;
 pub mod delivery;
 pub mod desk;
+mod event_ids;
 pub mod handle;
 pub mod id;
 pub mod life;

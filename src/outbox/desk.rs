@@ -347,7 +347,7 @@ impl Desk {
             State::Replaced { by, .. } => Some(by.to_string()),
             _ => source.reason.map(reason),
         };
-        Transition {
+        let mut transition = Transition {
             seq: record.seq + 1,
             at: self.now,
             to: state.name(),
@@ -355,7 +355,10 @@ impl Desk {
             node: source.node.map(|node| node.to_string()),
             reason: why,
             refusals: if matches!(state, State::Refused { .. }) { record.refusals.clone() } else { Vec::new() },
-        }
+            repeat: 0,
+        };
+        transition.repeat = record.repeats(&transition);
+        transition
     }
 
     /// Does what is due by now.

@@ -139,6 +139,7 @@ mod tests {
             node: None,
             reason: None,
             refusals: Vec::new(),
+            repeat: 0,
         }
     }
 

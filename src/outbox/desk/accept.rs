@@ -13,7 +13,7 @@ use crate::{
     config::Ack,
     outbox::{
         life::Event,
-        record::{Fees, Record, State, Stopped, Transition, TxId},
+        record::{EventIds, Fees, Record, State, Stopped, Transition, TxId},
     },
 };
 
@@ -124,6 +124,7 @@ impl Desk {
             refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
+            event_ids: EventIds::OfContent,
             id: id.clone(),
         };
         let transition: Transition = self.transition(&record, &State::Accepted, Source::default());

@@ -72,7 +72,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::outbox::{
-        record::{BlockId, Fees, Millis, Record, State, TenantName, Transition},
+        record::{BlockId, EventIds, Fees, Millis, Record, State, TenantName, Transition},
         step::Step,
         store::{Store, pretend_disk::PretendDisk},
     };
@@ -98,6 +98,7 @@ pub(super) mod tests {
             refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
+            event_ids: EventIds::OfContent,
         };
         let block = BlockId { number: 19_000_000, hash: B256::repeat_byte(9) };
         let states = [State::Accepted, State::Sent, State::Seen, State::Mined { block }, State::Confirmed { block }];
@@ -106,7 +107,7 @@ pub(super) mod tests {
             record.keep_until = state.is_over().then_some(Millis(at.0 + 604_800_000));
             record.state = state;
             let node = Some("primary".to_owned());
-            record.note(Transition { seq, at, to, block: of, node, reason: None, refusals: Vec::new() });
+            record.note(Transition { seq, at, to, block: of, node, reason: None, refusals: Vec::new(), repeat: 0 });
         }
         record
     }

@@ -143,8 +143,8 @@ impl<'t> Tables<'t> {
         let Some(old) = old else { return Ok(()) };
         self.count(Some(&old), None)?;
         self.remove_rows_of(&old)?;
-        for seq in 1..=old.seq {
-            self.dedupe.remove((id.tenant.as_str(), old.event(seq).as_str()))?;
+        for event in old.events() {
+            self.dedupe.remove((id.tenant.as_str(), event.as_str()))?;
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ pub(super) fn whole(record: &Record) -> Value {
 }
 
 fn transition(transition: &Transition) -> Value {
-    let Transition { seq, at, to, block: of, node, reason, refusals } = transition;
+    let Transition { seq, at, to, block: of, node, reason, refusals, repeat: _ } = transition;
     json!({
         "seq": seq, "at": at.to_string(), "state": to.as_str(), "block": of.map(block), "node": node, "reason": reason,
         "refusals": refusals,

@@ -7,6 +7,7 @@
 //! The rules are values without I/O: [`life`] for one transaction, [`desk`] for a network's. The
 //! [`store`] is the one file, and [`webhook`] tells endpoints.
 
+mod accept_shared;
 mod calls;
 mod clock;
 pub mod delivery;
@@ -17,10 +18,13 @@ pub mod id;
 pub mod life;
 mod measured;
 pub mod operator;
+pub mod ownership;
 pub mod record;
 mod relay;
+pub mod replicas;
 mod running;
 mod send_room;
+pub mod shard;
 pub mod status;
 pub mod step;
 pub mod store;

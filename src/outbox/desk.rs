@@ -41,6 +41,7 @@ mod index;
 mod input;
 mod looking;
 mod sending;
+mod take_up;
 mod tally;
 mod terms;
 mod untaken;
@@ -65,7 +66,7 @@ use self::{
 pub use self::{
     command::replay,
     effect::{Answer, Done, Effect, NotDone, To, Turn},
-    input::{Accept, Blocks, Command, Final, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
+    input::{Accept, Adopted, Blocks, Command, Final, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
     tally::{Excess, Sum},
     terms::{Bounds, TenantTerms, Terms},
 };
@@ -182,6 +183,7 @@ impl Desk {
                 self.command(&mut turn, waiter, &id, known.as_deref(), command);
             }
             Input::Forget(records) => self.forget(&mut turn, records),
+            Input::TakeUp(adopted) => self.take_up(&mut turn, *adopted),
         }
         self.send_ready(&mut turn);
         self.start_looks(&mut turn);

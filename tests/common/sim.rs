@@ -18,7 +18,7 @@ use steadfast::{
     cluster::{
         self,
         moment::{Clock, Moment},
-        open_nats,
+        open_nats, open_nats_outbox,
         store::memory::{self, Memory},
     },
     domain::{address::Address, client::Peer},
@@ -82,6 +82,7 @@ impl Net {
             open_store: self.open_store(),
             connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             open_cluster: Arc::new(move |settings| open_nats(settings, dawn)),
+            open_outbox_bucket: Arc::new(move |settings| open_nats_outbox(settings, dawn)),
             connect_hook: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             run_cluster: Arc::new(|task| task),
             uptime: uptime(start),

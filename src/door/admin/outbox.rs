@@ -142,6 +142,8 @@ fn refused(why: &NotDone) -> Refusal {
         | NotDone::Untaken { .. }
         | NotDone::DiskFull
         | NotDone::Unwritable
+        | NotDone::BucketAway
+        | NotDone::BucketUnsure
         | NotDone::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::CONFLICT,
     };

@@ -78,6 +78,23 @@ pub enum Input {
     /// These records were kept long enough, or their room is needed: they go. Only of transactions
     /// whose life is over, with the length of the raw bytes.
     Forget(Vec<(TxId, usize)>),
+    /// A transaction that replicas share, and that this one is to see through from now on.
+    TakeUp(Box<Adopted>),
+}
+
+/// A transaction that was accepted by this replica or by another one.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    /// Who waits for a node's word, and for how many milliseconds at most.
+    pub waiter: (Waiter, u64),
+    /// The record.
+    pub record: Record,
+    /// The bytes.
+    pub raw: Bytes,
+    /// The number of the newest transition that endpoints were told of.
+    pub told: u64,
+    /// What the store has of this transaction; looked at where the desk does not hold it.
+    pub known: Option<Box<Record>>,
 }
 
 /// A transaction that a client sends.

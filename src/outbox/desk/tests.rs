@@ -10,6 +10,7 @@ mod looking;
 mod memory;
 mod refusals;
 mod sending;
+mod take_up;
 mod tenants;
 mod untaken;
 mod world;

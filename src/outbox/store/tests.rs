@@ -89,6 +89,7 @@ fn delivery(tenant: &TenantName, event: EventId, endpoint: &str, due: u64) -> De
         due: Millis(due),
         request_id: None,
         traceparent: None,
+        of: None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         Outbox,
         operator::{Health, NetworkHealth},
         record::{BlockId, Millis, Network, Quarantined, Record, State, Stopped, Transition, TxId},
+        shard::SHARDS,
         store,
     },
 };
@@ -124,6 +125,8 @@ pub(in crate::door::admin) async fn status(outbox: &Outbox) -> Value {
             "late_seconds": of.next_due.map_or(0, |due| seconds(due, now)),
         })
     });
+    let shares =
+        outbox.shares().map(|(shards, waiting)| json!({ "owned": shards, "of": SHARDS, "rows_waiting": waiting }));
     let settings = outbox.settings();
     let ack = match settings.ack {
         Ack::Node => "node",
@@ -137,7 +140,7 @@ pub(in crate::door::admin) async fn status(outbox: &Outbox) -> Value {
     json!({
         "dir": settings.dir.display().to_string(), "ack": ack, "send_to": send_to,
         "tenant_header": settings.tenant_header.as_ref().map(|name| name.as_str()),
-        "store": store, "why": why, "deliveries": deliveries, "quarantined": quarantined,
+        "store": store, "why": why, "shards": shares, "deliveries": deliveries, "quarantined": quarantined,
         "networks": networks.collect::<Vec<_>>(), "webhooks": endpoints.collect::<Vec<_>>(),
     })
 }
@@ -151,6 +154,8 @@ pub(in crate::door::admin) struct Gathered {
     /// How late the work is that is due first, in seconds, by the kind of the work.
     late: Vec<(&'static str, u64)>,
     now: Millis,
+    /// Shards, and rows that wait for the bucket.
+    shares: (u32, usize),
 }
 
 /// How long the networks may take to count the transactions of tenants.
@@ -164,7 +169,9 @@ impl Gathered {
             tenants.entry(network).or_default().push((tenant.to_string(), counts));
         }
         let late = outbox.late().await.unwrap_or_default();
-        Self { health: outbox.health().await.ok(), tenants, late, now: outbox.now() }
+        let shares =
+            outbox.shares().map_or((SHARDS.into(), 0), |(shards, waiting)| (shards.unwrap_or_default(), waiting));
+        Self { health: outbox.health().await.ok(), tenants, late, now: outbox.now(), shares }
     }
 
     /// Writes the gauges.
@@ -172,6 +179,9 @@ impl Gathered {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let is_writable = self.health.as_ref().is_some_and(|health| health.store == store::Health::Writable);
         facts.writable.with_label_values(&NO_LABELS).set(i64::from(is_writable));
+        let (shards, waiting) = self.shares;
+        facts.shards.with_label_values(&NO_LABELS).set(shards.into());
+        facts.rows_waiting.with_label_values(&NO_LABELS).set(number(waiting as u64));
         for (network, tenants) in &self.tenants {
             facts.tenants(network.as_str(), tenants.clone());
         }

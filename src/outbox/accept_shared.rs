@@ -1,0 +1,145 @@
+//! A client's transaction at one of several replicas: into the bucket first, then to the replica that
+//! sees it through.
+
+use std::{sync::Arc, time::Duration};
+
+use alloy_primitives::B256;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    desk::{Answer, Done, NodeWords, NotDone},
+    handle::{Incoming, Outbox},
+    record::{Network, Record, State, StateName, Transition, TxId},
+    relay::{Order, Proposal, RelayHandle, ReplicaOrder, Submitted},
+    replicas::{Replicas, Row},
+    told::Watch,
+};
+use crate::{config::Ack, domain::signed_transaction::SignedTransaction};
+
+/// From one look at the record of another replica to the next: nodes that refuse a transaction for
+/// now make no transition.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Outbox {
+    /// Takes a transaction in, or hears that it is kept already. `None` where the network has gone.
+    pub(super) async fn accept_shared(
+        &self,
+        replicas: &Arc<Replicas>,
+        (network, relay): (&Network, &RelayHandle),
+        incoming: Incoming,
+        tx: SignedTransaction,
+    ) -> Option<Answer> {
+        if let Some(why) = replicas.why_closed() {
+            return Some(Err(why));
+        }
+        let (hash, raw) = (tx.hash, incoming.raw.clone());
+        let submitted = Box::new((incoming.clone(), tx.clone()));
+        let proposed = relay.ask(|answer| Order::Replicas(ReplicaOrder::Propose { submitted, answer })).await?;
+        match proposed {
+            Err(why) => Some(Err(why)),
+            Ok(Proposal::Kept { is_own: true }) => {
+                let answer = relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer }))).await;
+                Some(kept(answer.unwrap_or(Err(NotDone::Unwritable)), hash))
+            }
+            Ok(Proposal::Kept { is_own: false }) => {
+                let id = TxId { tenant: incoming.tenant.clone(), network: network.clone(), hash };
+                let watch = self.shared.hub.watch(&id);
+                Some(self.word_of_others(relay, &id, watch).await)
+            }
+            Ok(Proposal::Share(record)) => {
+                let id = record.id.clone();
+                // The watch begins before the owner can have news.
+                let watch = self.shared.hub.watch(&id);
+                let row = match replicas.share(Row { record: *record, told: 0, raw }).await {
+                    Ok(row) => Box::new(row),
+                    Err(why) => return Some(Err(why)),
+                };
+                let (answer, answered) = oneshot::channel();
+                // From here on the bucket has the transaction, whatever happens to this replica.
+                _ = relay.orders.send(Order::Replicas(ReplicaOrder::TakeUp { row, answer })).await;
+                match answered.await {
+                    Ok(answer) => Some(kept(answer, hash)),
+                    Err(_) => Some(self.word_of_others(relay, &id, watch).await),
+                }
+            }
+        }
+    }
+
+    /// Waits for the word that the owner of a transaction has of nodes; the hash where none comes in
+    /// time.
+    async fn word_of_others(&self, relay: &RelayHandle, id: &TxId, mut watch: Watch) -> Answer {
+        let hash = Ok(Done::Hash(id.hash));
+        if self.shared.settings.load().ack == Ack::Disk {
+            return hash;
+        }
+        let until = Instant::now() + relay.hold();
+        loop {
+            let known = self.record(id).ok().flatten();
+            if let Some(answer) = known.as_ref().and_then(decided) {
+                return answer;
+            }
+            // Both arms are cancel-safe.
+            let next = async {
+                tokio::select! {
+                    next = watch.next() => next,
+                    () = sleep(LOOK) => None,
+                }
+            };
+            match timeout_at(until, next).await {
+                Ok(Some(transition)) => {
+                    if let Some(answer) = word_of(&transition, id.hash) {
+                        return answer;
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => return hash,
+            }
+        }
+    }
+}
+
+/// The answer of a transaction that the bucket has: what goes wrong here loses it no more.
+fn kept(answer: Answer, hash: B256) -> Answer {
+    match answer {
+        Err(NotDone::Unwritable | NotDone::DiskFull | NotDone::OutcomeUnknown) => Ok(Done::Hash(hash)),
+        answer => answer,
+    }
+}
+
+/// The answer that a record gives; `None` while the nodes' words are awaited.
+fn decided(record: &Record) -> Option<Answer> {
+    let is_refused_for_now = !record.refusals.is_empty();
+    match &record.state {
+        State::Accepted | State::Reorged { .. } if !is_refused_for_now => None,
+        _ => match record.history.last() {
+            Some(last) if last.to != StateName::Accepted => word_of(last, record.id.hash),
+            _ => Some(Ok(Done::Hash(record.id.hash))),
+        },
+    }
+}
+
+/// The answer that a transition gives.
+fn word_of(transition: &Transition, hash: B256) -> Option<Answer> {
+    Some(match transition.to {
+        StateName::Accepted | StateName::Reorged => return None,
+        StateName::Sent | StateName::Seen | StateName::Mined | StateName::Confirmed | StateName::Final => {
+            Ok(Done::Hash(hash))
+        }
+        StateName::Refused => {
+            let first = transition.refusals.first();
+            let (code, message) = first.map_or((-32000, transition.reason.clone().unwrap_or_default()), |refusal| {
+                (refusal.code, refusal.message.clone())
+            });
+            Err(NotDone::OfNodes(NodeWords { code, message }))
+        }
+        StateName::Replaced => {
+            let by = transition.reason.as_deref().and_then(|by| by.parse().ok());
+            Err(by.map_or(NotDone::Expired, |by| NotDone::NonceUsed { by }))
+        }
+        StateName::Expired => Err(NotDone::Expired),
+        StateName::Cancelled => Err(NotDone::Cancelled),
+    })
+}

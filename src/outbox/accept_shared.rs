@@ -143,3 +143,57 @@ fn word_of(transition: &Transition, hash: B256) -> Option<Answer> {
         StateName::Cancelled => Err(NotDone::Cancelled),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{
+        record::{BlockId, Millis, Refusal},
+        relay::test_record,
+    };
+
+    fn record(state: State, refusals: Vec<Refusal>) -> Record {
+        let mut record = test_record(1, state.clone());
+        record.refusals.clone_from(&refusals);
+        record.history.truncate(1);
+        if !matches!(state, State::Accepted) {
+            let by = B256::repeat_byte(9).to_string();
+            let reason = matches!(state, State::Replaced { .. }).then_some(by);
+            let (to, at, node) = (state.name(), Millis(2), None);
+            record.note(Transition { seq: 2, at, to, block: state.block(), node, reason, refusals, repeat: 0 });
+        }
+        record
+    }
+
+    /// The answer at a replica that does not send is that of the one that does.
+    #[test]
+    fn the_owners_word_decides_the_answer() {
+        let refusal = Refusal { node: "a".to_owned(), code: -32003, message: "no funds".to_owned() };
+        let block = BlockId { number: 1, hash: B256::ZERO };
+        let hash = record(State::Accepted, Vec::new()).id.hash;
+        let taken = Some(Ok(Done::Hash(hash)));
+        let words = NodeWords { code: -32003, message: "no funds".to_owned() };
+        let replaced = State::Replaced { by: B256::repeat_byte(9), block, is_final: false };
+        for (state, refusals, answer) in [
+            (State::Accepted, vec![], None),
+            (State::Accepted, vec![refusal.clone()], taken.clone()),
+            (State::Sent, vec![], taken.clone()),
+            (State::Mined { block }, vec![], taken),
+            (State::Refused { reason: "no".to_owned() }, vec![refusal], Some(Err(NotDone::OfNodes(words)))),
+            (replaced, vec![], Some(Err(NotDone::NonceUsed { by: B256::repeat_byte(9) }))),
+            (State::Cancelled, vec![], Some(Err(NotDone::Cancelled))),
+        ] {
+            assert_eq!(decided(&record(state.clone(), refusals)), answer, "{state:?}");
+        }
+    }
+
+    /// U22: the bucket has the transaction, so a disk that fails here is no refusal.
+    #[test]
+    fn what_fails_here_is_kept_elsewhere() {
+        let hash = B256::repeat_byte(1);
+        for why in [NotDone::Unwritable, NotDone::DiskFull, NotDone::OutcomeUnknown] {
+            assert_eq!(kept(Err(why), hash), Ok(Done::Hash(hash)));
+        }
+        assert_eq!(kept(Err(NotDone::Expired), hash), Err(NotDone::Expired));
+    }
+}

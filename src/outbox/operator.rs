@@ -14,6 +14,7 @@ use super::{
     store::{self, Filter, Reader, StoreError},
     webhook::{EndpointStatus, RetryError},
 };
+use crate::domain::fleet::ReplicaName;
 
 /// The most tenants that one answer looks at.
 pub const MOST_TENANTS: usize = 10_000;
@@ -271,6 +272,12 @@ impl Outbox {
     /// proxy is alone.
     pub fn shares(&self) -> Option<(Option<u32>, usize)> {
         self.shared.replicas.as_ref().map(|replicas| (replicas.shards(), replicas.waiting()))
+    }
+
+    /// The replica that sees a transaction through, as far as this one knows; `None`: none does at
+    /// this moment, or the proxy is alone.
+    pub fn owner(&self, record: &Record) -> Option<ReplicaName> {
+        self.shared.replicas.as_ref()?.owner(record.shard())
     }
 
     /// Gives all shards to other replicas, as far as that goes within this time.

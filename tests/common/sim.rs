@@ -72,6 +72,11 @@ enum Door {
 }
 
 impl Net {
+    /// The same network, for a machine with this disk.
+    pub fn with_disk(&self, disk: PretendDisk) -> Self {
+        Self(self.0.clone(), disk)
+    }
+
     /// A world on this network, whose wall clock read `dawn` in Unix seconds at `start`.
     pub fn world(&self, dawn: u64, start: Instant) -> World {
         World {

@@ -12,12 +12,6 @@ use crate::outbox::record::{Record, TenantName};
 pub(super) struct Foreign(BTreeSet<(TenantName, Address, u64, B256)>);
 
 impl Foreign {
-    pub(super) fn new<'a>(live: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut foreign = Self::default();
-        live.into_iter().for_each(|record| foreign.change(None, record));
-        foreign
-    }
-
     /// A record has taken the place of `old`.
     pub(super) fn change(&mut self, old: Option<&Record>, new: &Record) {
         let place = |record: &Record| (record.id.tenant.clone(), record.sender, record.nonce, record.id.hash);
@@ -46,7 +40,8 @@ mod tests {
     #[test]
     fn the_next_nonce_is_behind_those_of_other_replicas() {
         let records: Vec<Record> = [5, 6, 8].map(|nonce| test_record(nonce, State::Sent)).into();
-        let mut foreign = Foreign::new(&records);
+        let mut foreign = Foreign::default();
+        records.iter().for_each(|record| foreign.change(None, record));
         let (tenant, sender) = (records[0].id.tenant.clone(), records[0].sender);
         assert_eq!([4, 5, 6, 8].map(|count| foreign.next_nonce(&tenant, sender, count)), [4, 7, 7, 9]);
         let over = Record { state: State::Expired, ..records[1].clone() };

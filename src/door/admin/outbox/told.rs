@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{Refusal, not_a_place};
 use crate::{
     config::{Ack, SendTo},
+    domain::fleet::ReplicaName,
     metrics::OutboxFacts,
     outbox::{
         Outbox,
@@ -60,13 +61,14 @@ pub(super) fn brief(record: &Record) -> Value {
     })
 }
 
-/// A record with all its fields.
-pub(super) fn whole(record: &Record) -> Value {
+/// A record with all its fields, and the replica that sees the transaction through.
+pub(super) fn whole(record: &Record, replica: Option<ReplicaName>) -> Value {
     let mut told = brief(record);
     let more = json!({
         "type": record.kind, "chain_id": record.chain_id, "blobs": record.blobs, "fees": record.fees,
         "request_id": record.request_id, "traceparent": record.traceparent,
         "keep_until": record.keep_until.map(|at| at.to_string()), "refusals": record.refusals,
+        "replica": replica.as_ref().map(ReplicaName::as_str),
         "history": record.history.iter().map(transition).collect::<Vec<_>>(),
     });
     if let (Value::Object(told), Value::Object(more)) = (&mut told, more) {

@@ -22,7 +22,7 @@ mod told;
 mod writing;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -79,7 +79,7 @@ pub(super) struct Replicas {
     leaves: AtomicBool,
     /// The bucket is to be listed anew.
     must_list: AtomicBool,
-    rows: Mutex<HashMap<TxId, Known>>,
+    rows: Mutex<BTreeMap<TxId, Known>>,
     /// Transactions whose row may be behind the record.
     waiting: Mutex<BTreeSet<TxId>>,
     owners: Mutex<Vec<Option<ReplicaName>>>,

@@ -26,7 +26,7 @@ pub(in crate::outbox) enum ReplicaOrder {
     /// Tell the record of a client's transaction as it is to be shared.
     Propose { submitted: Box<(Incoming, SignedTransaction)>, answer: oneshot::Sender<Result<Proposal, NotDone>> },
     /// A client's transaction is in the bucket. Where another replica sees it through, the answer is
-    /// dropped once the disk has the row.
+    /// dropped.
     TakeUp { row: Box<Row>, answer: oneshot::Sender<Answer> },
     /// These rows of the bucket have changed. Dropped where the disk takes none.
     Rows { rows: Vec<Row>, done: oneshot::Sender<()> },
@@ -75,20 +75,17 @@ impl Relay {
                 // The client may be gone.
                 _ = answer.send(self.propose(incoming, tx));
             }
-            ReplicaOrder::TakeUp { row, answer } => {
-                let waiter = self.waiter(answer);
-                let patience = self.terms().hold;
-                match self.row(*row, waiter, patience).await {
-                    Ok(true) => {}
-                    // The answer comes from the row, once its owner has news.
-                    Ok(false) => _ = self.waiters.remove(&waiter),
-                    Err(error) => {
-                        warn!(network = %self.network, %error, "a transaction is in the bucket, and not on this disk");
-                        self.waiters.remove(&waiter);
-                        self.restart().await;
-                    }
+            // The watch brings the row; the answer comes from it, once its owner has news.
+            ReplicaOrder::TakeUp { row, answer } if !self.owned.has(row.record.shard()) => drop(answer),
+            ReplicaOrder::TakeUp { row, answer } => match self.held(&row.record.id) {
+                Ok(known) => {
+                    let (waiter, patience) = (self.waiter(answer), self.terms().hold);
+                    self.take_up(*row, known, waiter, patience).await;
                 }
-            }
+                Err(error) => {
+                    warn!(network = %self.network, %error, "a transaction is in the bucket, and not on this disk");
+                }
+            },
             ReplicaOrder::Rows { rows, done } => match self.rows(rows).await {
                 Ok(()) => _ = done.send(()),
                 Err(error) => {
@@ -97,8 +94,10 @@ impl Relay {
                 }
             },
             ReplicaOrder::Own { shards, done } => {
-                self.owned = shards;
-                self.restart().await;
+                if self.owned != shards {
+                    self.owned = shards;
+                    self.restart().await;
+                }
                 _ = done.send(());
             }
         }
@@ -134,8 +133,6 @@ impl Relay {
         let mut seen = BTreeSet::new();
         let mut newest: Vec<Row> = rows.into_iter().rev().filter(|row| seen.insert(row.record.id.clone())).collect();
         newest.reverse();
-        // Steps on their way may be of the same records.
-        self.settle().await;
         let (mut step, mut news, mut own, mut older) = (Step::new(), Vec::new(), Vec::new(), Vec::new());
         for row in newest {
             let known = self.held(&row.record.id)?;
@@ -160,21 +157,6 @@ impl Relay {
             replicas.publish(older);
         }
         Ok(())
-    }
-
-    /// Takes in the row of a client's transaction. Whether this replica sees it through.
-    async fn row(&mut self, row: Row, waiter: Waiter, patience: u64) -> Result<bool, StoreError> {
-        self.settle().await;
-        let known = self.held(&row.record.id)?;
-        if self.owned.has(row.record.shard()) {
-            self.take_up(row, known, waiter, patience).await;
-            return Ok(true);
-        }
-        if meaning(false, known.as_ref(), &row.record) == Meaning::News {
-            let step = Step::new().replicate(row.record.clone(), row.raw).take();
-            self.take_news(step, vec![(known, row.record)]).await?;
-        }
-        Ok(false)
     }
 
     async fn take_up(&mut self, row: Row, known: Option<Record>, waiter: Waiter, patience: u64) {
@@ -202,15 +184,6 @@ impl Relay {
         }
         self.handle.totals.set(&self.desk);
         Ok(())
-    }
-
-    /// Waits for the steps on their way.
-    async fn settle(&mut self) {
-        let (done, undone) = self.commits.settle().await;
-        done.into_iter().for_each(|after| self.perform_all(after));
-        if !undone.is_empty() {
-            self.reopen(undone).await;
-        }
     }
 
     /// What this replica has of a transaction.

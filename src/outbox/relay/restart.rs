@@ -43,7 +43,7 @@ impl Relay {
     /// Makes a new desk from the store, as soon as the store takes writes. `undone` followed steps
     /// that failed, each with its error; some of these steps may turn out to be on the disk. A
     /// client hears that its transaction is not taken only where that is sure.
-    pub(super) async fn reopen(&mut self, undone: Vec<(StoreError, After)>) {
+    async fn reopen(&mut self, undone: Vec<(StoreError, After)>) {
         for (error, after) in &undone {
             after.waiters().into_iter().for_each(|waiter| self.answer(waiter, Err(not_done(error))));
         }

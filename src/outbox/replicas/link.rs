@@ -2,11 +2,14 @@
 
 use tracing::warn;
 
-use super::{Known, Link, Replicas, Row, row::Place, writing::digest};
+use super::{Known, Link, Replicas, Row, lock, row::Place, writing::digest};
 use crate::{
     cluster::store::{Entry, MAX_VALUE, Revision, WriteError},
     outbox::{desk::NotDone, record::TxId},
 };
+
+/// Rows of the bucket, with which no further transaction is taken: a replica that starts reads all.
+const MAX_ROWS: usize = 20_000;
 
 impl Known {
     /// A row that was written, or has come by the watch.
@@ -39,6 +42,9 @@ impl Replicas {
     pub(in crate::outbox) async fn share(&self, row: Row) -> Result<Row, NotDone> {
         if let Some(why) = self.why_closed() {
             return Err(why);
+        }
+        if lock(&self.rows).len() >= MAX_ROWS {
+            return Err(NotDone::Full { key: "rows of the bucket that replicas share", limit: MAX_ROWS });
         }
         let link = self.link.load_full().ok_or(NotDone::BucketAway)?;
         let (place, value) = (Place::of(&row.record), row.encode());

@@ -65,7 +65,8 @@ impl Task {
             }
         }
         self.replicas.is_empty.send_if_modified(|is_empty| {
-            let now = life.is_none() || self.placement.is_empty(life);
+            // Without a lease nothing can be given away, and no effect begins either.
+            let now = !self.ownership().is_sure() || self.placement.is_empty(life);
             std::mem::replace(is_empty, now) != now
         });
         self.begin_move();
@@ -103,11 +104,11 @@ impl Task {
 
     /// Has the relays take up and put down shards, where some move.
     fn begin_move(&mut self) {
-        let is_due = self.preparing != ShardSet::NONE || self.stopping != ShardSet::NONE;
+        let is_due = self.must_move || self.preparing != ShardSet::NONE || self.stopping != ShardSet::NONE;
         if !is_due || self.is_moving || Instant::now() < self.next_move {
             return;
         }
-        self.is_moving = true;
+        (self.is_moving, self.must_move) = (true, false);
         self.flush_until = None;
         let mut owned = self.ownership().active();
         self.preparing.iter().for_each(|shard| owned.insert(shard));

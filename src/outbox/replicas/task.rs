@@ -48,7 +48,7 @@ const BATCH: usize = 256;
 /// The first and the longest pause between two attempts at the bucket.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The least time between two listings that this replica asks for.
-const LISTING_PAUSE: Duration = Duration::from_secs(1);
+const LISTING_PAUSE: Duration = Duration::from_secs(10);
 
 /// Opens the bucket.
 pub type OpenBucket = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>, OpenError>> + Send + Sync>;
@@ -92,6 +92,8 @@ pub(in crate::outbox) struct Task {
     pub(super) preparing: ShardSet,
     pub(super) stopping: ShardSet,
     pub(super) is_moving: bool,
+    /// The relays are to be told of the owned shards, though none moves.
+    pub(super) must_move: bool,
     pub(super) next_move: Instant,
     /// Until when shards that are given away wait for rows.
     pub(super) flush_until: Option<Instant>,
@@ -130,6 +132,7 @@ impl Task {
             preparing: ShardSet::NONE,
             stopping: ShardSet::NONE,
             is_moving: false,
+            must_move: false,
             next_move: now,
             flush_until: None,
             next_listing: now,
@@ -184,6 +187,8 @@ impl Task {
     fn list_anew(&mut self, link: &Link) -> Watch {
         self.next_listing = Instant::now() + LISTING_PAUSE;
         (self.taken, self.is_behind) = (FuturesOrdered::new(), true);
+        // A network may have come, whose relay knows of no move.
+        self.must_move = true;
         lock(&self.replicas.rows).clear();
         link.store.watch(&Prefix::ALL)
     }
@@ -206,7 +211,7 @@ impl Task {
             match event {
                 Some(Event::Entry(entry)) => self.entry(&mut rows, entry).await,
                 Some(Event::Deleted { key, revision }) => match Place::parse(&key) {
-                    Ok(Place::Transaction(id, shard)) => self.deleted(id, shard, revision),
+                    Ok(Place::Transaction(id, _)) => self.deleted(id, revision),
                     Ok(Place::Owner(shard)) => {
                         self.hand_on(&mut rows).await;
                         self.behind(Taken::NoOwner(shard, revision));
@@ -267,15 +272,14 @@ impl Task {
         warn!(key, %why, "a row of the outbox cannot be read");
     }
 
-    fn deleted(&mut self, id: TxId, shard: Shard, revision: Revision) {
+    fn deleted(&mut self, id: TxId, revision: Revision) {
         let mut rows = lock(&self.replicas.rows);
         if rows.get(&id).is_some_and(|known| known.revision <= revision) {
             rows.remove(&id);
             drop(rows);
-            if self.ownership().active().has(shard) {
-                // Where the life goes on, the row comes back.
-                self.replicas.publish([id]);
-            }
+            // Where the life goes on, as far as this replica knows, the row comes back: its owner
+            // knows better, or goes on with it.
+            self.replicas.publish([id]);
         }
     }
 

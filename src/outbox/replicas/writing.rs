@@ -25,7 +25,7 @@ const MAX_WRITES: usize = 32;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a row stays in the bucket when the life is over and all is told. A replica that was away
 /// for longer keeps what it had, and asks by its next row.
-const KEPT_ROW: Duration = Duration::from_secs(10 * 60);
+const KEPT_ROW: Duration = Duration::from_secs(5 * 60);
 
 /// What is to be done about the row of a transaction.
 enum Due {
@@ -117,7 +117,7 @@ impl Task {
                     (None, _) => {}
                 }
                 drop(rows);
-                self.next_write = Instant::now() + PAUSE / 10;
+                self.next_write = Instant::now() + PAUSE;
                 self.replicas.publish([id]);
             }
             Written::Failed(why) => {

@@ -82,6 +82,9 @@ pub(super) struct Replicas {
     rows: Mutex<BTreeMap<TxId, Known>>,
     /// Transactions whose row may be behind the record.
     waiting: Mutex<BTreeSet<TxId>>,
+    /// Of these, the transactions whose record was dropped, so that the row goes too. A record that
+    /// is missing is no reason: its row may just not have come yet.
+    dropped: Mutex<BTreeSet<TxId>>,
     owners: Mutex<Vec<Option<ReplicaName>>>,
     wake: Notify,
     /// No shard is left.
@@ -100,6 +103,7 @@ impl Replicas {
             must_list: AtomicBool::new(false),
             rows: Mutex::default(),
             waiting: Mutex::default(),
+            dropped: Mutex::default(),
             owners: Mutex::new(vec![None; Shard::all().count()]),
             wake: Notify::new(),
             is_empty: watch::Sender::new(true),
@@ -114,6 +118,12 @@ impl Replicas {
         if waiting.len() > before {
             self.wake.notify_one();
         }
+    }
+
+    /// Has the rows of these transactions deleted, whose records were dropped.
+    pub(super) fn drop_rows(&self, ids: Vec<TxId>) {
+        lock(&self.dropped).extend(ids.iter().cloned());
+        self.publish(ids);
     }
 
     /// Has the bucket listed anew: this replica may lack rows.

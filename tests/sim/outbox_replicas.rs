@@ -87,6 +87,9 @@ impl Trace {
     fn check(&self, seed: u64, dump: impl FnOnce() -> String) {
         let state = self.0.lock().unwrap();
         let Some(why) = &state.1 else { return };
+        if let Ok(path) = std::env::var("STEADFAST_TRACE") {
+            std::fs::write(path, state.0.join("\n")).unwrap();
+        }
         let tail = state.0[state.0.len().saturating_sub(60)..].join("\n");
         panic!("seed {seed}: {why}\n{tail}\n{}", dump());
     }

@@ -18,8 +18,10 @@ pub(super) struct After {
     pub(super) effects: Vec<Effect>,
     /// The deliveries that the step has.
     pub(super) deliveries: Vec<Delivery>,
-    /// The transactions whose record the step changes.
+    /// The transactions whose record the step writes.
     pub(super) changed: Vec<TxId>,
+    /// The transactions whose record the step removes.
+    pub(super) dropped: Vec<TxId>,
 }
 
 impl After {
@@ -40,7 +42,7 @@ pub(super) struct Commits(FuturesOrdered<BoxFuture<'static, (Result<(), StoreErr
 impl Commits {
     /// Hands a step in. What follows the step comes back at once where nothing is waited for.
     pub(super) async fn add(&mut self, line: &Line, step: Step, effects: Vec<Effect>) -> Option<After> {
-        let after = After { effects, deliveries: deliveries(&step), changed: changed(&step) };
+        let after = After { effects, deliveries: deliveries(&step), changed: changed(&step), dropped: dropped(&step) };
         if step.is_empty() {
             if self.0.is_empty() {
                 return Some(after);
@@ -101,10 +103,18 @@ impl Commits {
     }
 }
 
-/// The transactions whose record a step writes or removes.
+/// The transactions whose record a step writes.
 fn changed(step: &Step) -> Vec<TxId> {
     let of = |write: &Write| match write {
         Write::Record(record) => Some(record.id.clone()),
+        _ => None,
+    };
+    step.writes().iter().filter_map(of).collect()
+}
+
+/// The transactions whose record a step removes.
+fn dropped(step: &Step) -> Vec<TxId> {
+    let of = |write: &Write| match write {
         Write::Remove(id) => Some(id.clone()),
         _ => None,
     };

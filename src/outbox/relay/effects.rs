@@ -17,6 +17,7 @@ impl Relay {
         }
         if let Some(replicas) = &self.shared.replicas {
             replicas.publish(after.changed);
+            replicas.drop_rows(after.dropped);
         }
         after.effects.into_iter().for_each(|effect| self.perform(effect));
     }

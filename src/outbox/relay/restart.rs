@@ -167,7 +167,7 @@ impl Relay {
         };
         let effects: Vec<_> = after.effects.into_iter().filter(is_written).collect();
         drop(reader);
-        self.perform_all(After { effects, deliveries, changed: after.changed });
+        self.perform_all(After { effects, deliveries, changed: after.changed, dropped: after.dropped });
     }
 
     /// Takes up nodes that a reload replaced, brought, or took away.

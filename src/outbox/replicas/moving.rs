@@ -29,6 +29,8 @@ use crate::{
 
 /// How long a shard that is given away waits for rows that are behind their records.
 const FLUSH: Duration = Duration::from_secs(2);
+/// The pause before relays that could not take up shards are asked again.
+const MOVE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Task {
     /// Looks at the cluster, and moves shards as that wants.
@@ -112,29 +114,36 @@ impl Task {
         self.flush_until = None;
         let mut owned = self.ownership().active();
         self.preparing.iter().for_each(|shard| owned.insert(shard));
-        let rows = lock(&self.replicas.rows);
-        let untold = rows.iter().filter(|(_, known)| self.preparing.has(known.shard) && known.told < known.seq);
-        let untold = untold.map(|(id, known)| (id.clone(), known.told)).collect();
-        drop(rows);
-        let moving = Moving { shared: self.shared.clone(), begin: self.preparing, end: self.stopping, owned, untold };
+        let moving = Moving { shared: self.shared.clone(), begin: self.preparing, end: self.stopping, owned };
         (self.preparing, self.stopping) = (ShardSet::NONE, ShardSet::NONE);
         self.requests.push(moving.run());
     }
 
-    /// The relays have taken up and put down shards, or could not.
-    pub(super) fn moved(&mut self, begin: ShardSet, end: ShardSet, outcome: Result<Vec<Delivery>, String>) {
-        self.is_moving = false;
+    /// The relays have taken up and put down shards, or could not. What endpoints are still to be
+    /// told of the new ones is looked for now: each row that came before is on the disk, and the
+    /// desk takes up each later one.
+    pub(super) fn moved(&mut self, begin: ShardSet, end: ShardSet, outcome: Result<(), String>) {
+        if let Err(why) = outcome {
+            return self.move_again(begin, end, &why);
+        }
+        end.iter().for_each(|shard| self.placement.stopped(shard));
+        let rows = lock(&self.replicas.rows);
+        let untold = rows.iter().filter(|(_, known)| begin.has(known.shard) && known.told < known.seq);
+        let untold = untold.map(|(id, known)| (id.clone(), known.told)).collect();
+        drop(rows);
+        let shared = self.shared.clone();
+        self.requests.push(Box::pin(async move {
+            Outcome::Deliveries(begin, deliveries(&shared, untold).await.map_err(|error| error.to_string()))
+        }));
+    }
+
+    /// The deliveries of shards that were taken up are on the disk: effects may begin.
+    pub(super) fn begun(&mut self, begin: ShardSet, outcome: Result<Vec<Delivery>, String>) {
         let deliveries = match outcome {
             Ok(deliveries) => deliveries,
-            Err(why) => {
-                warn!(why, "shards of the outbox cannot be taken up yet");
-                let preparing = begin.iter().filter(|shard| self.placement.phase(*shard) == Phase::Preparing);
-                preparing.for_each(|shard| self.preparing.insert(shard));
-                end.iter().for_each(|shard| self.stopping.insert(shard));
-                self.next_move = Instant::now() + Duration::from_secs(1);
-                return;
-            }
+            Err(why) => return self.move_again(begin, ShardSet::NONE, &why),
         };
+        self.is_moving = false;
         // A shard may have been lost meanwhile.
         for shard in begin.iter() {
             if self.placement.prepared(shard) {
@@ -142,14 +151,23 @@ impl Task {
             }
         }
         self.shared.webhooks.added(&deliveries);
-        end.iter().for_each(|shard| self.placement.stopped(shard));
         let rows = lock(&self.replicas.rows);
         let of_these: Vec<TxId> =
             rows.iter().filter(|(_, known)| begin.has(known.shard)).map(|(id, _)| id.clone()).collect();
         drop(rows);
         of_these.iter().for_each(|id| self.row_is_over(id));
-        // Endpoints of which this replica alone knows may want nothing of what is untold.
+        // There may be no endpoint that wants what is untold.
         self.replicas.publish(of_these);
+    }
+
+    fn move_again(&mut self, begin: ShardSet, end: ShardSet, why: &str) {
+        warn!(why, "shards of the outbox cannot be taken up yet");
+        self.is_moving = false;
+        for shard in begin.iter().filter(|shard| self.placement.phase(*shard) == Phase::Preparing) {
+            self.preparing.insert(shard);
+        }
+        end.iter().for_each(|shard| self.stopping.insert(shard));
+        self.next_move = Instant::now() + MOVE_PAUSE;
     }
 
     /// A claim has its answer.
@@ -170,8 +188,6 @@ struct Moving {
     end: ShardSet,
     /// All shards that are owned then.
     owned: ShardSet,
-    /// Transactions of the shards that begin with transitions that are not told.
-    untold: Vec<(TxId, u64)>,
 }
 
 impl Moving {
@@ -182,17 +198,9 @@ impl Moving {
         })
     }
 
-    async fn carry_out(self) -> Result<Vec<Delivery>, StoreError> {
-        let ownership = &self.shared.ownership;
+    async fn carry_out(self) -> Result<(), StoreError> {
         for shard in self.end.iter().chain(self.begin.iter()) {
-            ownership.quiet(shard).await;
-        }
-        let (table, rows) = (self.shared.webhooks.table(), self.untold);
-        let deliveries = self.shared.store.read_long(move |reader| untold(reader, &table, rows)).await?;
-        if !deliveries.is_empty() {
-            let mut step = Step::new();
-            deliveries.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
-            self.shared.store.commit(step).await?;
+            self.shared.ownership.quiet(shard).await;
         }
         let relays: Vec<_> = self.shared.relays().values().cloned().collect();
         let told = join_all(relays.iter().map(|relay| async {
@@ -201,11 +209,20 @@ impl Moving {
             // A relay that has ended has no transactions.
             if relay.orders.send(order).await.is_ok() { taken.await.is_ok() } else { true }
         }));
-        if told.await.contains(&false) {
-            return Err(StoreError::Reopening);
-        }
-        Ok(deliveries)
+        if told.await.contains(&false) { Err(StoreError::Reopening) } else { Ok(()) }
     }
+}
+
+/// Makes the deliveries of transitions that are not told.
+async fn deliveries(shared: &Shared, rows: Vec<(TxId, u64)>) -> Result<Vec<Delivery>, StoreError> {
+    let table = shared.webhooks.table();
+    let deliveries = shared.store.read_long(move |reader| untold(reader, &table, rows)).await?;
+    if !deliveries.is_empty() {
+        let mut step = Step::new();
+        deliveries.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
+        shared.store.commit(step).await?;
+    }
+    Ok(deliveries)
 }
 
 async fn claim(link: Link, shard: Shard, over: Option<Revision>, owner: Owner, reason: Option<MoveReason>) -> Outcome {

@@ -58,7 +58,8 @@ pub(super) enum Outcome {
     Row(TxId, Written),
     Claimed(Shard, Option<MoveReason>, bool),
     Released(Shard, bool),
-    Moved(ShardSet, ShardSet, Result<Vec<Delivery>, String>),
+    Moved(ShardSet, ShardSet, Result<(), String>),
+    Deliveries(ShardSet, Result<Vec<Delivery>, String>),
 }
 
 /// An event of the watch behind the rows that came before.
@@ -200,6 +201,7 @@ impl Task {
             Outcome::Released(_, true) => {}
             Outcome::Released(shard, false) => self.placement.failed(link.cluster.now(), shard),
             Outcome::Moved(begin, end, outcome) => self.moved(begin, end, outcome),
+            Outcome::Deliveries(begin, outcome) => self.begun(begin, outcome),
         }
     }
 
@@ -249,12 +251,8 @@ impl Task {
         match Place::parse(&key) {
             Ok(place @ Place::Transaction(..)) => match Row::decode(&place, &value) {
                 Ok(row) => {
-                    let is_own = self.ownership().active().has(row.record.shard());
-                    let is_echo = self.replicas.known(&row.record.id).is_some_and(|known| known.revision >= revision);
                     self.replicas.note(row.record.id.clone(), Known::new(&row, revision, &value));
-                    if !(is_own && is_echo) {
-                        rows.entry(row.record.id.network.clone()).or_default().push(row);
-                    }
+                    rows.entry(row.record.id.network.clone()).or_default().push(row);
                 }
                 Err(why) => self.unreadable(key.as_str(), &why),
             },

@@ -74,7 +74,7 @@ impl Task {
             let Some(id) = next else { break };
             lock(&self.replicas.waiting).remove(&id);
             match self.due(&id) {
-                Ok(Due::Nothing) => {}
+                Ok(Due::Nothing) => _ = lock(&self.replicas.dropped).remove(&id),
                 Ok(Due::Later) => later.push(id),
                 Ok(Due::Write { row, value, over }) => self.begin(id, write(link.clone(), row, value, over)),
                 Ok(Due::Delete(over)) => {
@@ -106,7 +106,10 @@ impl Task {
                 self.replicas.note(id.clone(), known);
                 self.row_is_over(&id);
             }
-            Written::Gone => _ = lock(&self.replicas.rows).remove(&id),
+            Written::Gone => {
+                lock(&self.replicas.rows).remove(&id);
+                lock(&self.replicas.dropped).remove(&id);
+            }
             Written::Conflict(found) => {
                 self.replicas.metrics.cluster_cas_lost();
                 let mut rows = lock(&self.replicas.rows);
@@ -165,14 +168,17 @@ impl Task {
             return Ok(Due::Nothing);
         };
         let may = self.ownership().may_write(shard);
+        let is_dropped = lock(&self.replicas.dropped).contains(id);
         let Some(record) = record else {
             return Ok(match (known, may) {
-                (Some(known), May::Begin(_)) => Due::Delete(known.revision),
                 (Some(_), May::Later) => Due::Later,
+                (Some(known), May::Begin(_)) if is_dropped => Due::Delete(known.revision),
                 _ => Due::Nothing,
             });
         };
-        let (is_over, is_own) = (record.state.is_over(), matches!(may, May::Begin(_)));
+        // Before that, deliveries may be missing that are still to be made.
+        let tells = self.ownership().active().has(shard);
+        let is_over = record.state.is_over();
         let told = match (&known, may) {
             (Some(known), May::Begin(_)) => known.told,
             (Some(_), May::Later) => return Ok(Due::Later),
@@ -183,7 +189,7 @@ impl Task {
             // alone until now. Its owner finds out what has become of it.
             (None, _) => 0,
         };
-        let told = if is_own { told_until(&reader, &self.shared.webhooks.table(), &record, told)? } else { told };
+        let told = if tells { told_until(&reader, &self.shared.webhooks.table(), &record, told)? } else { told };
         let raw = if is_over { Bytes::new() } else { reader.raw(id)?.unwrap_or_default().into() };
         if raw.len() != record.bytes && !is_over {
             error!(hash = %id.hash, "the outbox has a record without its transaction");

@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -36,6 +36,9 @@ struct Owned {
     held: AtomicU64,
     /// Those of which effects may begin.
     active: AtomicU64,
+    /// Whether it is known whose the other shards are. While the bucket is read anew it is not, and
+    /// nothing is put away.
+    is_settled: AtomicBool,
     /// The effects under way.
     under_way: [AtomicU32; SHARDS as usize],
     /// Notified when the last effect of a shard that is active no more has ended.
@@ -78,6 +81,7 @@ impl Ownership {
         Self(Some(Arc::new(Owned {
             held: AtomicU64::new(0),
             active: AtomicU64::new(0),
+            is_settled: AtomicBool::new(false),
             under_way: [const { AtomicU32::new(0) }; SHARDS as usize],
             ended: Notify::new(),
             life: ArcSwapOption::empty(),
@@ -104,7 +108,7 @@ impl Ownership {
         owned.under_way[shard.index()].fetch_add(1, SeqCst);
         let permit = Permit(Some((owned.clone(), shard)));
         if owned.held.load(SeqCst) & bit(shard) == 0 {
-            return May::Never(permit);
+            return if owned.is_settled.load(SeqCst) { May::Never(permit) } else { May::Later };
         }
         let is_active = owned.active.load(SeqCst) & bit(shard) != 0;
         if is_active && owned.is_sure() { May::Begin(permit) } else { May::Later }
@@ -113,7 +117,9 @@ impl Ownership {
     /// Whether a row of the shard may be written: also while the shard is taken up or given away.
     pub(super) fn may_write(&self, shard: Shard) -> May {
         match (self.may(Some(shard)), &self.0) {
-            (May::Later, Some(owned)) if owned.is_sure() => May::Begin(Permit(None)),
+            (May::Later, Some(owned)) if owned.held.load(SeqCst) & bit(shard) != 0 && owned.is_sure() => {
+                May::Begin(Permit(None))
+            }
             (may, _) => may,
         }
     }
@@ -137,6 +143,13 @@ impl Ownership {
     pub(super) fn lives(&self, life: Option<(Cluster, Epoch)>) {
         if let Some(owned) = &self.0 {
             owned.life.store(life.map(Arc::new));
+        }
+    }
+
+    /// Whether it is known whose the shards are.
+    pub(super) fn settled(&self, is_settled: bool) {
+        if let Some(owned) = &self.0 {
+            owned.is_settled.store(is_settled, SeqCst);
         }
     }
 
@@ -222,6 +235,8 @@ mod tests {
     #[test]
     fn no_effect_begins_without_a_life() {
         let ownership = Ownership::of_replica();
+        assert!(matches!(ownership.may(shard(3)), May::Later), "nobody knows whose it is");
+        ownership.settled(true);
         assert!(matches!(ownership.may(shard(3)), May::Never(_)));
         assert!(matches!(ownership.may(None), May::Begin(_)), "its own affairs go on");
         ownership.hold(shard(3).unwrap());
@@ -234,6 +249,7 @@ mod tests {
     #[test]
     fn a_shard_is_quiet_when_all_effects_have_ended() {
         let (ownership, of) = (Ownership::of_replica(), shard(9).unwrap());
+        ownership.settled(true);
         let May::Never(first) = ownership.may(Some(of)) else { panic!("not its own") };
         let May::Never(second) = ownership.may(Some(of)) else { panic!("not its own") };
         let mut quiet = Box::pin(ownership.quiet(of));

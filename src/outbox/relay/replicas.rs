@@ -139,7 +139,9 @@ impl Relay {
             match meaning(self.owned.has(row.record.shard()), known.as_ref(), &row.record) {
                 Meaning::Known => {}
                 Meaning::TakeUp => own.push((row, known)),
-                Meaning::Older => older.push(row.record.id),
+                // An owner that gives the shard away leaves the row to the next one.
+                Meaning::Older if self.shared.ownership.active().has(row.record.shard()) => older.push(row.record.id),
+                Meaning::Older => {}
                 Meaning::News => {
                     step.replicate(row.record.clone(), row.raw);
                     news.push((known, row.record));

@@ -1,7 +1,7 @@
 //! The change of the shards that this replica owns: relays take up and put down, in one go for all
 //! shards that move at the same moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all};
 use tokio::{sync::oneshot, time::Instant};
@@ -23,7 +23,7 @@ use crate::{
         relay::{Order, ReplicaOrder},
         shard::{Shard, ShardSet},
         step::Step,
-        store::StoreError,
+        store::{Reader, StoreError},
     },
 };
 
@@ -49,6 +49,7 @@ impl Task {
             (peer.heartbeat.epoch == Some(epoch) && peer.heartbeat.shards.is_some()).then(|| name.clone())
         };
         let candidates = view.active().filter_map(takes_part).collect();
+        self.ownership().settled(self.is_synced() && !self.is_behind);
         let leaves = self.replicas.leaves.load(std::sync::atomic::Ordering::SeqCst);
         let around = Around {
             life,
@@ -86,7 +87,11 @@ impl Task {
                 self.preparing.insert(shard);
             }
             Action::Stop(shard) => {
-                self.ownership().stop(shard);
+                // Of a shard that is another's by now, no row is written any more.
+                match self.placement.is_mine(life, shard) {
+                    true => self.ownership().stop(shard),
+                    false => self.ownership().let_go(shard),
+                }
                 self.preparing.remove(shard);
                 self.stopping.insert(shard);
             }
@@ -128,12 +133,12 @@ impl Task {
         }
         end.iter().for_each(|shard| self.placement.stopped(shard));
         let rows = lock(&self.replicas.rows);
-        let untold = rows.iter().filter(|(_, known)| begin.has(known.shard) && known.told < known.seq);
-        let untold = untold.map(|(id, known)| (id.clone(), known.told)).collect();
+        let told = rows.iter().filter(|(_, known)| begin.has(known.shard));
+        let told = told.map(|(id, known)| (id.clone(), known.told)).collect();
         drop(rows);
         let shared = self.shared.clone();
         self.requests.push(Box::pin(async move {
-            Outcome::Deliveries(begin, deliveries(&shared, untold).await.map_err(|error| error.to_string()))
+            Outcome::Deliveries(begin, deliveries(&shared, begin, told).await.map_err(|error| error.to_string()))
         }));
     }
 
@@ -213,10 +218,27 @@ impl Moving {
     }
 }
 
-/// Makes the deliveries of transitions that are not told.
-async fn deliveries(shared: &Shared, rows: Vec<(TxId, u64)>) -> Result<Vec<Delivery>, StoreError> {
-    let table = shared.webhooks.table();
-    let deliveries = shared.store.read_long(move |reader| untold(reader, &table, rows)).await?;
+/// Makes the deliveries of transitions that are not told, of transactions of these shards: by the
+/// numbers of their rows, and from the beginning where the bucket lacks a row. The record on the disk
+/// may be ahead of the row.
+async fn deliveries(
+    shared: &Shared,
+    shards: ShardSet,
+    mut told: BTreeMap<TxId, u64>,
+) -> Result<Vec<Delivery>, StoreError> {
+    let (table, networks) = (shared.webhooks.table(), shared.relays().keys().cloned().collect::<Vec<_>>());
+    let rows = move |reader: &Reader| {
+        for network in &networks {
+            for record in reader.live(network)? {
+                let record = record?;
+                if shards.has(record.shard()) {
+                    told.entry(record.id).or_default();
+                }
+            }
+        }
+        untold(reader, &table, told)
+    };
+    let deliveries = shared.store.read_long(rows).await?;
     if !deliveries.is_empty() {
         let mut step = Step::new();
         deliveries.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));

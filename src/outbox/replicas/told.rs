@@ -25,8 +25,12 @@ pub(super) fn told_until(reader: &Reader, table: &Table, record: &Record, told: 
     Ok(until)
 }
 
-/// The deliveries of the transitions of these transactions that are not told.
-pub(super) fn untold(reader: &Reader, table: &Table, rows: Vec<(TxId, u64)>) -> Result<Vec<Delivery>, StoreError> {
+/// The deliveries of the transitions of these transactions behind the number that is told.
+pub(super) fn untold(
+    reader: &Reader,
+    table: &Table,
+    rows: impl IntoIterator<Item = (TxId, u64)>,
+) -> Result<Vec<Delivery>, StoreError> {
     let mut deliveries = Vec::new();
     for (id, told) in rows {
         let Some(record) = reader.record(&id)? else { continue };

@@ -1,7 +1,7 @@
 //! A client's transaction at one of several replicas: into the bucket first, then to the replica that
 //! sees it through.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
 use tokio::{
@@ -53,7 +53,7 @@ impl Outbox {
                 let id = record.id.clone();
                 // The watch begins before the owner can have news.
                 let watch = self.shared.hub.watch(&id);
-                let row = match replicas.share(Row { record: *record, told: 0, raw }).await {
+                let row = match replicas.share(Row { record: *record, told: BTreeSet::new(), raw }).await {
                     Ok(row) => Box::new(row),
                     Err(why) => return Some(Err(why)),
                 };

@@ -8,8 +8,8 @@
 //!   tells endpoints; it writes each change of a record to the bucket, behind the commit on its
 //!   disk. The next owner goes on with what the bucket has: it may make the last transitions again,
 //!   and tells them with the same ids.
-//! - What endpoints were told is one number in the row. The next owner makes the deliveries of the
-//!   transitions behind it.
+//! - The row has the events that endpoints were told of. The next owner makes the deliveries of the
+//!   others.
 //!
 //! [`task`] is the one task that watches and writes; [`Replicas`] is the way to it for all others.
 
@@ -38,7 +38,11 @@ use tokio::{
 
 pub(super) use self::task::Task;
 pub use self::{placement::MoveReason, row::Row, task::OpenBucket};
-use super::{ownership::Ownership, record::TxId, shard::Shard};
+use super::{
+    ownership::Ownership,
+    record::{EventId, TxId},
+    shard::Shard,
+};
 use crate::{
     cluster::{
         Cluster,
@@ -49,14 +53,13 @@ use crate::{
 };
 
 /// A row of the bucket, without its content.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     revision: Revision,
     shard: Shard,
-    told: u64,
-    /// Transitions of the record.
-    seq: u64,
-    is_over: bool,
+    told: Arc<BTreeSet<EventId>>,
+    /// The life is over, and nothing is left to be told.
+    is_done: bool,
     /// Tells the value from others.
     digest: u64,
 }
@@ -171,7 +174,7 @@ impl Replicas {
     }
 
     fn known(&self, id: &TxId) -> Option<Known> {
-        lock(&self.rows).get(id).copied()
+        lock(&self.rows).get(id).cloned()
     }
 }
 

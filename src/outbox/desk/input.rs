@@ -1,13 +1,13 @@
 //! What a desk is told.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use alloy_primitives::{Address, B256};
 use bytes::Bytes;
 
 use crate::{
     domain::signed_transaction::SignedTransaction,
-    outbox::record::{BlockId, Record, TenantName, TxId},
+    outbox::record::{BlockId, EventId, Record, TenantName, TxId},
 };
 
 /// A client, or an operator, that waits for an answer. Whoever hands the input in chooses the
@@ -91,8 +91,8 @@ pub struct Adopted {
     pub record: Record,
     /// The bytes.
     pub raw: Bytes,
-    /// The number of the newest transition that endpoints were told of.
-    pub told: u64,
+    /// The events that endpoints were told of.
+    pub told: BTreeSet<EventId>,
     /// What the store has of this transaction; looked at where the desk does not hold it.
     pub known: Option<Box<Record>>,
 }

@@ -2,6 +2,8 @@
 //! replica acts on it: the desk first proposes the record, and takes the transaction up when the
 //! bucket has it. In between the desk holds nothing, so a write that fails leaves nothing behind.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{
@@ -15,7 +17,7 @@ use crate::{
     config::Ack,
     outbox::{
         life::{Change, Event},
-        record::{Millis, Record, State, TxId},
+        record::{EventId, Millis, Record, State, Transition, TxId},
     },
 };
 
@@ -58,7 +60,7 @@ impl Desk {
             {
                 self.book.add(Entry::stored(*known), true);
             }
-            self.begin_to_hold(turn, &key, record, raw, told);
+            self.begin_to_hold(turn, &key, record, raw, &told);
         }
         self.acknowledge(turn, &key, waiter);
         let until = self.now.after(patience);
@@ -73,15 +75,14 @@ impl Desk {
         self.book.change(&key, |entry| entry.raw = None);
     }
 
-    fn begin_to_hold(&mut self, turn: &mut Turn, key: &Key, record: Record, raw: Bytes, told: u64) {
-        let untold = record.history.iter().filter(|transition| transition.seq > told);
-        let events = untold
-            .clone()
-            .map(|transition| (record.event(transition.seq), self.endpoints.deliveries(&record, transition)));
-        let events = events.collect();
-        for transition in untold {
+    fn begin_to_hold(&mut self, turn: &mut Turn, key: &Key, record: Record, raw: Bytes, told: &BTreeSet<EventId>) {
+        let seen = self.book.get(key).map_or(0, |entry| entry.record.seq);
+        for transition in record.history.iter().filter(|transition| transition.seq > seen) {
             turn.effects.push(Effect::Tell { id: record.id.clone(), transition: transition.clone() });
         }
+        let of =
+            |transition: &Transition| (record.event(transition.seq), self.endpoints.deliveries(&record, transition));
+        let events = record.history.iter().map(of).filter(|(event, _)| !told.contains(event)).collect();
         turn.step.adopt(record.clone(), raw.clone(), events);
         let round = self.next_round(&key.tenant);
         // While no client has the hash, a want of funds ends the life.

@@ -1,5 +1,7 @@
 //! The write that a client's hash rests on.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use super::{Known, Link, Replicas, Row, lock, row::Place, writing::digest};
@@ -17,9 +19,8 @@ impl Known {
         Self {
             revision,
             shard: row.record.shard(),
-            told: row.told,
-            seq: row.record.seq,
-            is_over: row.record.state.is_over(),
+            told: Arc::new(row.told.clone()),
+            is_done: row.record.state.is_over() && row.is_told(),
             digest: digest(value),
         }
     }
@@ -39,7 +40,7 @@ impl Replicas {
     ///
     /// # Errors
     /// Nothing was written, or nobody knows.
-    pub(in crate::outbox) async fn share(&self, row: Row) -> Result<Row, NotDone> {
+    pub(in crate::outbox) async fn share(&self, mut row: Row) -> Result<Row, NotDone> {
         if let Some(why) = self.why_closed() {
             return Err(why);
         }
@@ -47,6 +48,9 @@ impl Replicas {
             return Err(NotDone::Full { key: "rows of the bucket that replicas share", limit: MAX_ROWS });
         }
         let link = self.link.load_full().ok_or(NotDone::BucketAway)?;
+        if let Some(known) = self.known(&row.record.id) {
+            row.told = std::collections::BTreeSet::clone(&known.told);
+        }
         let (place, value) = (Place::of(&row.record), row.encode());
         if value.len() > MAX_VALUE {
             return Err(NotDone::TooLong { bytes: value.len(), limit: MAX_VALUE });

@@ -1,7 +1,11 @@
 //! The change of the shards that this replica owns: relays take up and put down, in one go for all
 //! shards that move at the same moment.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use futures_util::future::{BoxFuture, join_all};
 use tokio::{sync::oneshot, time::Instant};
@@ -19,7 +23,7 @@ use crate::{
     domain::fleet::{Epoch, MemberState, ReplicaName, View},
     outbox::{
         handle::Shared,
-        record::{Delivery, TxId},
+        record::{Delivery, EventId, TxId},
         relay::{Order, ReplicaOrder},
         shard::{Shard, ShardSet},
         step::Step,
@@ -50,7 +54,7 @@ impl Task {
         };
         let candidates = view.active().filter_map(takes_part).collect();
         self.ownership().settled(self.is_synced() && !self.is_behind);
-        let leaves = self.replicas.leaves.load(std::sync::atomic::Ordering::SeqCst);
+        let leaves = self.replicas.leaves.load(SeqCst);
         let around = Around {
             life,
             takes: self.is_synced() && !self.is_behind && self.ownership().is_sure(),
@@ -132,9 +136,13 @@ impl Task {
             return self.move_again(begin, end, &why);
         }
         end.iter().for_each(|shard| self.placement.stopped(shard));
+        if end != ShardSet::NONE && !self.replicas.leaves.load(SeqCst) {
+            // Of these shards the next owner's rows may have come already, and were not taken in.
+            self.replicas.list_anew();
+        }
         let rows = lock(&self.replicas.rows);
         let told = rows.iter().filter(|(_, known)| begin.has(known.shard));
-        let told = told.map(|(id, known)| (id.clone(), known.told)).collect();
+        let told = told.map(|(id, known)| (id.clone(), known.told.clone())).collect();
         drop(rows);
         let shared = self.shared.clone();
         self.requests.push(Box::pin(async move {
@@ -218,13 +226,12 @@ impl Moving {
     }
 }
 
-/// Makes the deliveries of transitions that are not told, of transactions of these shards: by the
-/// numbers of their rows, and from the beginning where the bucket lacks a row. The record on the disk
-/// may be ahead of the row.
+/// Makes the deliveries of all events of these shards but those that the rows say are told. The
+/// record on the disk may be ahead of its row, or may have none.
 async fn deliveries(
     shared: &Shared,
     shards: ShardSet,
-    mut told: BTreeMap<TxId, u64>,
+    mut told: BTreeMap<TxId, Arc<BTreeSet<EventId>>>,
 ) -> Result<Vec<Delivery>, StoreError> {
     let (table, networks) = (shared.webhooks.table(), shared.relays().keys().cloned().collect::<Vec<_>>());
     let rows = move |reader: &Reader| {

@@ -8,6 +8,8 @@
 //! A transaction is one row, its bytes included, so it is there as a whole or not at all. Names are
 //! escaped, and no two names give the same key.
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,7 @@ use crate::{
     cluster::store::{Key, KeyError},
     domain::fleet::{Epoch, ReplicaName},
     outbox::{
-        record::{Record, TxId},
+        record::{EventId, EventKind, Record, TxId},
         shard::Shard,
     },
 };
@@ -41,9 +43,9 @@ pub(super) enum Place {
 pub struct Row {
     /// The record.
     pub record: Record,
-    /// The number of the newest transition of which, and of all before, each endpoint was told, or
-    /// was given up. A replica that takes the transaction over tells those behind.
-    pub told: u64,
+    /// The events of which each endpoint was told, or was given up. A replica that takes the
+    /// transaction over tells the others.
+    pub told: BTreeSet<EventId>,
     /// The signed bytes; empty where the life is over.
     pub raw: Bytes,
 }
@@ -79,7 +81,7 @@ pub(super) enum NotARow {
 #[derive(Serialize, Deserialize)]
 struct Head<R> {
     format: u32,
-    told: u64,
+    told: BTreeSet<EventId>,
     record: R,
 }
 
@@ -123,9 +125,15 @@ impl Place {
 }
 
 impl Row {
+    /// Whether nothing is left to be told.
+    pub(super) fn is_told(&self) -> bool {
+        let mut kinds = self.record.history.iter().filter(|transition| EventKind::of(transition.to).is_some());
+        kinds.all(|transition| self.told.contains(&self.record.event(transition.seq)))
+    }
+
     /// The value.
     pub(super) fn encode(&self) -> Bytes {
-        let head = Head { format: FORMAT, told: self.told, record: &self.record };
+        let head = Head { format: FORMAT, told: self.told.clone(), record: &self.record };
         let head = serde_json::to_vec(&head).expect("a record has no map and no number that JSON lacks");
         let mut value = BytesMut::with_capacity(head.len() + 1 + self.raw.len());
         value.put_slice(&head);
@@ -191,7 +199,8 @@ mod tests {
     fn row(state: State) -> Row {
         let mut record = test_record(7, state);
         record.bytes = 3;
-        Row { record, told: 2, raw: Bytes::from_static(b"\na\n") }
+        let told = BTreeSet::from([record.event(1)]);
+        Row { record, told, raw: Bytes::from_static(b"\na\n") }
     }
 
     #[test]

@@ -1,40 +1,46 @@
 //! What endpoints were told of a transaction, and what they are still to be told.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use crate::outbox::{
     desk::Endpoints,
-    record::{Delivery, EventKind, Record, TxId, WorkId},
+    record::{Delivery, EventId, EventKind, Record, TxId, WorkId},
     store::{Reader, StoreError},
     webhook::Table,
 };
 
-/// The number of the newest transition, from `told` on, with all of whose deliveries, and of those
-/// before, this replica is done.
-pub(super) fn told_until(reader: &Reader, table: &Table, record: &Record, told: u64) -> Result<u64, StoreError> {
-    let mut until = told;
-    for transition in record.history.iter().filter(|transition| transition.seq > told) {
-        if let Some(kind) = EventKind::of(transition.to) {
-            let event = record.event(transition.seq);
-            for endpoint in table.wanting(kind, &record.id.tenant) {
-                if reader.delivery(&record.id.tenant, &WorkId::of_delivery(&event, endpoint))?.is_some() {
-                    return Ok(until);
-                }
-            }
+/// The events of a record with all of whose deliveries this replica, or one before, is done.
+pub(super) fn told_events(
+    reader: &Reader,
+    table: &Table,
+    record: &Record,
+    told: &BTreeSet<EventId>,
+) -> Result<BTreeSet<EventId>, StoreError> {
+    let (mut all, tenant) = (BTreeSet::new(), &record.id.tenant);
+    for transition in &record.history {
+        let Some(kind) = EventKind::of(transition.to) else { continue };
+        let event = record.event(transition.seq);
+        let mut is_told = true;
+        for endpoint in table.wanting(kind, tenant).filter(|_| !told.contains(&event)) {
+            is_told &= reader.delivery(tenant, &WorkId::of_delivery(&event, endpoint))?.is_none();
         }
-        until = transition.seq;
+        if is_told {
+            all.insert(event);
+        }
     }
-    Ok(until)
+    Ok(all)
 }
 
-/// The deliveries of the transitions of these transactions behind the number that is told.
+/// The deliveries of the events of these transactions that are not among those told.
 pub(super) fn untold(
     reader: &Reader,
     table: &Table,
-    rows: impl IntoIterator<Item = (TxId, u64)>,
+    rows: impl IntoIterator<Item = (TxId, Arc<BTreeSet<EventId>>)>,
 ) -> Result<Vec<Delivery>, StoreError> {
     let mut deliveries = Vec::new();
     for (id, told) in rows {
         let Some(record) = reader.record(&id)? else { continue };
-        for transition in record.history.iter().filter(|transition| transition.seq > told) {
+        for transition in record.history.iter().filter(|transition| !told.contains(&record.event(transition.seq))) {
             deliveries.extend(Endpoints::deliveries(table, &record, transition));
         }
     }
@@ -52,30 +58,36 @@ mod tests {
         webhook::test_table,
     };
 
-    /// U38: a number says what endpoints were told, and a delivery that waits holds it back.
+    /// U38: a row says what endpoints were told, and a delivery that waits is not told.
     #[tokio::test]
     async fn a_delivery_that_waits_is_not_told() {
         let store = Store::inline(Box::new(PretendDisk::new())).unwrap();
         let table = test_table(&["tx.accepted", "tx.mined"]);
-        let record = test_record(7, State::Sent);
         // Accepted, sent, seen, mined, confirmed, sent.
+        let record = test_record(7, State::Sent);
+        let [accepted, mined, confirmed] = [1, 4, 5].map(|seq| record.event(seq));
+        let set = |events: &[&EventId]| events.iter().copied().cloned().collect::<BTreeSet<_>>();
         let mut step = Step::new();
         step.accept(record.clone(), vec![1; 110].into(), Vec::new());
         store.commit(step.take()).await.unwrap();
-        let reader = store.read().unwrap();
-        let all = untold(&reader, &table, vec![(record.id.clone(), 0)]).unwrap();
-        assert_eq!(all.iter().map(|delivery| delivery.kind.as_str()).collect::<Vec<_>>(), ["tx.accepted", "tx.mined"]);
-        assert_eq!(untold(&reader, &table, vec![(record.id.clone(), 3)]).unwrap(), all[1..]);
-        assert_eq!(told_until(&reader, &table, &record, 0), Ok(record.seq), "nothing waits");
-        step.deliver(all[1].clone());
+        let untold = |told: &[&EventId]| {
+            let rows = [(record.id.clone(), Arc::new(set(told)))];
+            let made = untold(&store.read().unwrap(), &table, rows).unwrap();
+            made.into_iter().map(|delivery| (delivery.event.clone(), delivery)).collect::<Vec<_>>()
+        };
+        let told = |told: &[&EventId]| told_events(&store.read().unwrap(), &table, &record, &set(told)).unwrap();
+        let all = untold(&[]);
+        assert_eq!(all.iter().map(|(event, _)| event).collect::<Vec<_>>(), [&accepted, &mined]);
+        assert_eq!(untold(&[&accepted]), all[1..], "what was told is not made again");
+        assert_eq!(told(&[]), set(&[&accepted, &mined, &confirmed]), "nothing waits");
+        step.deliver(all[1].1.clone());
         store.commit(step.take()).await.unwrap();
-        assert_eq!(told_until(&store.read().unwrap(), &table, &record, 0), Ok(3));
-        step.deliver(all[0].clone());
+        assert_eq!(told(&[]), set(&[&accepted, &confirmed]));
+        assert_eq!(told(&[&mined]), set(&[&accepted, &mined, &confirmed]), "another replica was told so");
+        // Events of another history are none of this record's.
+        assert_eq!(told(&[&"evt_other".into()]), set(&[&accepted, &confirmed]));
+        step.delivered(record.id.tenant.clone(), all[1].1.id.clone());
         store.commit(step.take()).await.unwrap();
-        assert_eq!(told_until(&store.read().unwrap(), &table, &record, 0), Ok(0));
-        step.delivered(record.id.tenant.clone(), all[0].id.clone());
-        step.delivered(record.id.tenant.clone(), all[1].id.clone());
-        store.commit(step.take()).await.unwrap();
-        assert_eq!(told_until(&store.read().unwrap(), &table, &record, 0), Ok(record.seq));
+        assert_eq!(told(&[]), set(&[&accepted, &mined, &confirmed]));
     }
 }

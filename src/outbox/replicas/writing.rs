@@ -1,7 +1,7 @@
 //! Brings the rows of the bucket to where the records on the disk are: one write at a time for each
 //! transaction, always of the newest record, so that transitions behind each other cost one write.
 
-use std::hash::Hasher as _;
+use std::{collections::BTreeSet, hash::Hasher as _, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -12,11 +12,11 @@ use super::{
     Known, Link, Row, lock,
     row::Place,
     task::{Outcome, Task},
-    told::told_until,
+    told::told_events,
 };
 use crate::{
     cluster::store::{Revision, WriteError},
-    outbox::{ownership::May, record::TxId, store::StoreError},
+    outbox::{ownership::May, record::TxId, shard::Shard, store::StoreError},
 };
 
 /// Rows that are written at once.
@@ -78,7 +78,8 @@ impl Task {
                 Ok(Due::Later) => later.push(id),
                 Ok(Due::Write { row, value, over }) => self.begin(id, write(link.clone(), row, value, over)),
                 Ok(Due::Delete(over)) => {
-                    let deletion = delete(link.clone(), id.clone(), over, self.replicas.known(&id));
+                    let shard = self.replicas.known(&id).map(|known| known.shard);
+                    let deletion = delete(link.clone(), id.clone(), over, shard);
                     self.begin(id, deletion);
                 }
                 Err(error) => {
@@ -139,8 +140,7 @@ impl Task {
 
     /// A row whose life is over, and of which all is told, goes after a while.
     pub(super) fn row_is_over(&mut self, id: &TxId) {
-        let is_done = |known: &Known| known.is_over && known.told >= known.seq;
-        if self.replicas.known(id).is_some_and(|known| is_done(&known)) {
+        if self.replicas.known(id).is_some_and(|known| known.is_done) {
             self.leaving.insert((Instant::now() + KEPT_ROW, id.clone()));
         }
     }
@@ -152,10 +152,10 @@ impl Task {
                 self.leaving.insert((at, id));
                 return;
             }
-            let known = self.replicas.known(&id).filter(|known| known.is_over && known.told >= known.seq);
+            let known = self.replicas.known(&id).filter(|known| known.is_done);
             let Some(known) = known.filter(|_| !self.writing.contains(&id)) else { continue };
             if let May::Begin(_permit) = self.ownership().may(Some(known.shard)) {
-                let deletion = delete(link.clone(), id.clone(), known.revision, Some(known));
+                let deletion = delete(link.clone(), id.clone(), known.revision, Some(known.shard));
                 self.begin(id, deletion);
             }
         }
@@ -164,7 +164,8 @@ impl Task {
     fn due(&self, id: &TxId) -> Result<Due, StoreError> {
         let reader = self.shared.store.read()?;
         let (record, known) = (reader.record(id)?, self.replicas.known(id));
-        let Some(shard) = record.as_ref().map(|record| record.shard()).or(known.map(|known| known.shard)) else {
+        let Some(shard) = record.as_ref().map(|record| record.shard()).or(known.as_ref().map(|known| known.shard))
+        else {
             return Ok(Due::Nothing);
         };
         let may = self.ownership().may_write(shard);
@@ -180,16 +181,19 @@ impl Task {
         let tells = self.ownership().active().has(shard);
         let is_over = record.state.is_over();
         let told = match (&known, may) {
-            (Some(known), May::Begin(_)) => known.told,
+            (Some(known), May::Begin(_)) => known.told.clone(),
             (Some(_), May::Later) => return Ok(Due::Later),
             (Some(_), May::Never(_)) => return Ok(Due::Nothing),
             // The row has gone with the end of the life.
             (None, _) if is_over => return Ok(Due::Nothing),
             // The bucket lacks a transaction that is kept here: it was made anew, or this proxy was
             // alone until now. Its owner finds out what has become of it.
-            (None, _) => 0,
+            (None, _) => Arc::default(),
         };
-        let told = if tells { told_until(&reader, &self.shared.webhooks.table(), &record, told)? } else { told };
+        let told = match tells {
+            true => told_events(&reader, &self.shared.webhooks.table(), &record, &told)?,
+            false => BTreeSet::clone(&told),
+        };
         let raw = if is_over { Bytes::new() } else { reader.raw(id)?.unwrap_or_default().into() };
         if raw.len() != record.bytes && !is_over {
             error!(hash = %id.hash, "the outbox has a record without its transaction");
@@ -197,7 +201,7 @@ impl Task {
         }
         let row = Row { record, told, raw };
         let value = row.encode();
-        let is_same = known.is_some_and(|known| known.digest == digest(&value));
+        let is_same = known.as_ref().is_some_and(|known| known.digest == digest(&value));
         let over = known.map(|known| known.revision);
         Ok(if is_same { Due::Nothing } else { Due::Write { row, value, over } })
     }
@@ -219,9 +223,9 @@ fn write(link: Link, row: Row, value: Bytes, over: Option<Revision>) -> BoxFutur
     })
 }
 
-fn delete(link: Link, id: TxId, over: Revision, known: Option<Known>) -> BoxFuture<'static, Written> {
+fn delete(link: Link, id: TxId, over: Revision, shard: Option<Shard>) -> BoxFuture<'static, Written> {
     Box::pin(async move {
-        let Some(shard) = known.map(|known| known.shard) else { return Written::Gone };
+        let Some(shard) = shard else { return Written::Gone };
         let Ok(key) = Place::Transaction(id, shard).key() else { return Written::Gone };
         match link.store.compare_and_delete(&key, over).await {
             Ok(()) => Written::Gone,

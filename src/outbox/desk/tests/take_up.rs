@@ -21,7 +21,8 @@ fn propose(bench: &mut Bench, name: u8, nonce: u64) -> Result<Option<Record>, No
     bench.desk.propose(Millis(bench.now), &accept)
 }
 
-fn take_up(bench: &mut Bench, waiter: Waiter, record: Record, told: u64) -> Vec<Effect> {
+fn take_up(bench: &mut Bench, waiter: Waiter, record: Record, until: u64) -> Vec<Effect> {
+    let told = (1..=until).map(|seq| record.event(seq)).collect();
     let (known, raw) = (bench.disk.records.get(&record.id).cloned().map(Box::new), vec![9; 3].into());
     bench.input(Input::TakeUp(Box::new(Adopted { waiter: (waiter, 5_000), record, raw, told, known })))
 }

@@ -15,6 +15,7 @@ use super::{
     record::{Network, Record, State, StateName, Transition, TxId},
     relay::{Order, Proposal, RelayHandle, ReplicaOrder, Submitted},
     replicas::{Replicas, Row},
+    shard::Shard,
     told::Watch,
 };
 use crate::{config::Ack, domain::signed_transaction::SignedTransaction};
@@ -35,7 +36,7 @@ impl Outbox {
         if let Some(why) = replicas.why_closed() {
             return Some(Err(why));
         }
-        let (hash, raw) = (tx.hash, incoming.raw.clone());
+        let (hash, shard, raw) = (tx.hash, Shard::of(&tx.sender), incoming.raw.clone());
         let submitted = Box::new((incoming.clone(), tx.clone()));
         let proposed = relay.ask(|answer| Order::Replicas(ReplicaOrder::Propose { submitted, answer })).await?;
         match proposed {
@@ -47,7 +48,7 @@ impl Outbox {
             Ok(Proposal::Kept { is_own: false }) => {
                 let id = TxId { tenant: incoming.tenant.clone(), network: network.clone(), hash };
                 let watch = self.shared.hub.watch(&id);
-                Some(self.word_of_others(relay, &id, watch).await)
+                Some(self.word_of_others(replicas, relay, (&id, shard), watch).await)
             }
             Ok(Proposal::Share(record)) => {
                 let id = record.id.clone();
@@ -62,7 +63,7 @@ impl Outbox {
                 _ = relay.orders.send(Order::Replicas(ReplicaOrder::TakeUp { row, answer })).await;
                 match answered.await {
                     Ok(answer) => Some(kept(answer, hash)),
-                    Err(_) => Some(self.word_of_others(relay, &id, watch).await),
+                    Err(_) => Some(self.word_of_others(replicas, relay, (&id, shard), watch).await),
                 }
             }
         }
@@ -70,7 +71,13 @@ impl Outbox {
 
     /// Waits for the word that the owner of a transaction has of nodes; the hash where none comes in
     /// time.
-    async fn word_of_others(&self, relay: &RelayHandle, id: &TxId, mut watch: Watch) -> Answer {
+    async fn word_of_others(
+        &self,
+        replicas: &Replicas,
+        relay: &RelayHandle,
+        (id, shard): (&TxId, Shard),
+        mut watch: Watch,
+    ) -> Answer {
         let hash = Ok(Done::Hash(id.hash));
         let needs_no_node = self.shared.settings.load().ack == Ack::Disk;
         let until = Instant::now() + relay.hold();
@@ -98,7 +105,9 @@ impl Outbox {
                     }
                 }
                 Ok(None) => {}
-                Err(_) => return hash,
+                // Where the row has not come, it may have gone with the whole bucket.
+                Err(_) if self.record(id).ok().flatten().is_some() || replicas.has(id, shard).await => return hash,
+                Err(_) => return Err(NotDone::BucketUnsure),
             }
         }
     }

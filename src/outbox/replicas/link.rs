@@ -7,7 +7,7 @@ use tracing::warn;
 use super::{Known, Link, Replicas, Row, lock, row::Place, writing::digest};
 use crate::{
     cluster::store::{Entry, MAX_VALUE, Revision, WriteError},
-    outbox::{desk::NotDone, record::TxId},
+    outbox::{desk::NotDone, record::TxId, shard::Shard},
 };
 
 /// Rows of the bucket, with which no further transaction is taken: a replica that starts reads all.
@@ -75,6 +75,13 @@ impl Replicas {
             }
             Err(WriteError::Malformed(_)) => Err(NotDone::TooLong { bytes: value.len(), limit: MAX_VALUE }),
         }
+    }
+
+    /// Whether the bucket has a transaction that was shared: it may have been made anew since.
+    pub(in crate::outbox) async fn has(&self, id: &TxId, shard: Shard) -> bool {
+        let Some(link) = self.link.load_full() else { return false };
+        let Ok(key) = Place::Transaction(id.clone(), shard).key() else { return false };
+        link.store.read(&key).await.is_ok_and(|entry| entry.is_some())
     }
 
     /// The row of a transaction that is to be seen through, as the bucket has it.

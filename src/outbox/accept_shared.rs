@@ -48,7 +48,7 @@ impl Outbox {
             Ok(Proposal::Kept { is_own: false }) => {
                 let id = TxId { tenant: incoming.tenant.clone(), network: network.clone(), hash };
                 let watch = self.shared.hub.watch(&id);
-                Some(self.word_of_others(replicas, relay, (&id, shard), watch).await)
+                Some(self.word_of_others(replicas, relay, (&id, shard), watch, None).await)
             }
             Ok(Proposal::Share(record)) => {
                 let id = record.id.clone();
@@ -60,10 +60,11 @@ impl Outbox {
                 };
                 let (answer, answered) = oneshot::channel();
                 // From here on the bucket has the transaction, whatever happens to this replica.
-                _ = relay.orders.send(Order::Replicas(ReplicaOrder::TakeUp { row, answer })).await;
+                let order = ReplicaOrder::TakeUp { row: row.clone(), answer };
+                _ = relay.orders.send(Order::Replicas(order)).await;
                 match answered.await {
                     Ok(answer) => Some(kept(answer, hash)),
-                    Err(_) => Some(self.word_of_others(replicas, relay, (&id, shard), watch).await),
+                    Err(_) => Some(self.word_of_others(replicas, relay, (&id, shard), watch, Some(*row)).await),
                 }
             }
         }
@@ -77,6 +78,7 @@ impl Outbox {
         relay: &RelayHandle,
         (id, shard): (&TxId, Shard),
         mut watch: Watch,
+        row: Option<Row>,
     ) -> Answer {
         let hash = Ok(Done::Hash(id.hash));
         let needs_no_node = self.shared.settings.load().ack == Ack::Disk;
@@ -105,9 +107,16 @@ impl Outbox {
                     }
                 }
                 Ok(None) => {}
-                // Where the row has not come, it may have gone with the whole bucket.
-                Err(_) if self.record(id).ok().flatten().is_some() || replicas.has(id, shard).await => return hash,
-                Err(_) => return Err(NotDone::BucketUnsure),
+                Err(_) if self.record(id).ok().flatten().is_some() => return hash,
+                // The row has not come: it is slow, or has gone with the whole bucket. This disk takes
+                // it now, so that a bucket that is lost in a moment takes nothing along.
+                Err(_) => {
+                    if let Some(row) = row {
+                        let rows = vec![row];
+                        relay.ask(|done| Order::Replicas(ReplicaOrder::Rows { rows, done })).await;
+                    }
+                    return if replicas.has(id, shard).await { hash } else { Err(NotDone::BucketUnsure) };
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! A client's transaction at one of several replicas: into the bucket first, then to the replica that
-//! sees it through.
+//! A client's transaction at one of several replicas: into the bucket first, then to the replica
+//! that sees it through.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -70,8 +70,8 @@ impl Outbox {
         }
     }
 
-    /// Waits for the word that the owner of a transaction has of nodes; the hash where none comes in
-    /// time.
+    /// Waits for the word that the owner of a transaction has of nodes; the hash where none comes
+    /// in time.
     async fn word_of_others(
         &self,
         replicas: &Replicas,
@@ -108,8 +108,8 @@ impl Outbox {
                 }
                 Ok(None) => {}
                 Err(_) if self.record(id).ok().flatten().is_some() => return hash,
-                // The row has not come: it is slow, or has gone with the whole bucket. This disk takes
-                // it now, so that a bucket that is lost in a moment takes nothing along.
+                // The row has not come: it is slow, or has gone with the whole bucket. This disk
+                // takes it now, so that a bucket that is lost in a moment takes nothing along.
                 Err(_) => {
                     if let Some(row) = row {
                         let rows = vec![row];
@@ -210,7 +210,7 @@ mod tests {
 
     /// U22: the bucket has the transaction, so a disk that fails here is no refusal.
     #[test]
-    fn what_fails_here_is_kept_elsewhere() {
+    fn a_failure_here_loses_no_transaction() {
         let hash = B256::repeat_byte(1);
         for why in [NotDone::Unwritable, NotDone::DiskFull, NotDone::OutcomeUnknown] {
             assert_eq!(kept(Err(why), hash), Ok(Done::Hash(hash)));

@@ -5,7 +5,7 @@
 //! with all the same.
 //!
 //! Reason: the replica that takes a transaction over may have seen fewer transitions than the one
-//! before. What both of them tell has one id, so a receiver drops the repeat.
+//! before. An event that both of them report has the same id, so a receiver drops the repeat.
 //!
 //! Example: a replica tells `mined` in block A, `reorged`, and `mined` in block B, and dies with
 //! that. The next one saw the transaction `sent`, finds it in block B, and tells `mined` with the

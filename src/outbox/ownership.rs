@@ -1,10 +1,11 @@
-//! What a replica may do with the transactions of a shard, asked before each effect: a sending, an
+//! The permission to act for a shard's transactions, asked before each effect: a sending, an
 //! attempt at a delivery, a write of a row.
 //!
 //! Rule: an effect begins only while the replica owns the shard and is a member of the cluster
-//! beyond doubt, by its own clock, looked at in that moment. Reason: others take the shard over when
-//! they have not heard of the replica for `failover_timeout`, which is later; so no two replicas
-//! begin effects of one shard at the same time, also where one of them stood still for a while.
+//! beyond doubt, by its own clock, looked at in that moment. Reason: others take the shard over
+//! when they have not heard of the replica for `failover_timeout`, which is later; so no two
+//! replicas begin effects of one shard at the same time, also where one of them stood still for a
+//! while.
 //!
 //! Without `[cluster]` a proxy owns all shards.
 
@@ -55,7 +56,7 @@ pub enum May {
     Begin(Permit),
     /// Perhaps in a moment.
     Later,
-    /// The shard is another replica's. What this replica has of the effect can be put away; that
+    /// The shard is another replica's. This replica can put its part of the effect away; that
     /// ends with this.
     Never(Permit),
 }

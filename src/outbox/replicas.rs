@@ -4,7 +4,8 @@
 //!   has the hash. Any replica may take it from the client.
 //! - Each replica watches the bucket, and has all rows on its own disk: status, lists, nonces and
 //!   subscriptions are read there, also while the bucket is away.
-//! - Each shard of the senders has one owner, by [`placement`]. The owner sends, follows blocks, and
+//! - Each shard of the senders has one owner, by [`placement`]. The owner sends, follows blocks,
+//!   and
 //!   tells endpoints; it writes each change of a record to the bucket, behind the commit on its
 //!   disk. The next owner goes on with what the bucket has: it may make the last transitions again,
 //!   and tells them with the same ids.

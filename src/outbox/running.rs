@@ -238,8 +238,8 @@ impl Running {
         &self.outbox
     }
 
-    /// Takes part among the replicas of `cluster`, by the bucket that `open` opens. `failover` is how
-    /// long a replica is silent before others take over.
+    /// Takes part among the replicas of `cluster`, by the bucket that `open` opens. `failover` is
+    /// how long a replica is silent before others take over.
     pub fn join(&mut self, cluster: &Cluster, failover: Duration, open: OpenBucket, seed: u64) {
         let shared = &self.outbox.shared;
         let Some(replicas) = shared.replicas.clone() else { return };

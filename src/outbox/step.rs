@@ -52,8 +52,8 @@ pub enum Write {
         /// The delivery.
         work: WorkId,
     },
-    /// A delivery goes that another replica makes, with the dedupe mark of its event: when the event
-    /// comes again, so does the delivery.
+    /// A delivery goes that another replica makes, with the dedupe mark of its event: when the
+    /// event comes again, so does the delivery.
     Disowned {
         /// Whose delivery.
         tenant: TenantName,

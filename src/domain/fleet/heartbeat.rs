@@ -101,7 +101,7 @@ pub struct Heartbeat {
     /// The wishes of the operator that the replica has taken up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wishes: Vec<Applied>,
-    /// The shards of the outbox that the replica sees through; none while it can take none, as
+    /// The shards of the outbox that the replica owns; none while the replica can take none, as
     /// without an outbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,

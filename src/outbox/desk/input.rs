@@ -85,7 +85,7 @@ pub enum Input {
 /// A transaction that was accepted by this replica or by another one.
 #[derive(Clone, Debug)]
 pub struct Adopted {
-    /// Who waits for a node's word, and for how many milliseconds at most.
+    /// The waiter for a node's word, and the most milliseconds of the wait.
     pub waiter: (Waiter, u64),
     /// The record.
     pub record: Record,
@@ -93,7 +93,7 @@ pub struct Adopted {
     pub raw: Bytes,
     /// The events that endpoints were told of.
     pub told: BTreeSet<EventId>,
-    /// What the store has of this transaction; looked at where the desk does not hold it.
+    /// The store's record of this transaction; read where the desk does not hold it.
     pub known: Option<Box<Record>>,
 }
 

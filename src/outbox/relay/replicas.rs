@@ -25,8 +25,8 @@ use crate::{
 pub(in crate::outbox) enum ReplicaOrder {
     /// Tell the record of a client's transaction as it is to be shared.
     Propose { submitted: Box<(Incoming, SignedTransaction)>, answer: oneshot::Sender<Result<Proposal, NotDone>> },
-    /// A client's transaction is in the bucket. Where another replica sees it through, the answer is
-    /// dropped.
+    /// A client's transaction is in the bucket. Where another replica sees it through, the answer
+    /// is dropped.
     TakeUp { row: Box<Row>, answer: oneshot::Sender<Answer> },
     /// These rows of the bucket have changed. Dropped where the disk takes none.
     Rows { rows: Vec<Row>, done: oneshot::Sender<()> },
@@ -34,18 +34,18 @@ pub(in crate::outbox) enum ReplicaOrder {
     Own { shards: ShardSet, done: oneshot::Sender<()> },
 }
 
-/// What is to become of a client's transaction.
+/// The outcome of a look at a client's transaction.
 pub(in crate::outbox) enum Proposal {
     /// This record is to be shared.
     Share(Box<Record>),
-    /// It is kept. Whether this replica sees it through.
+    /// The transaction is kept, by this replica or by another one.
     Kept { is_own: bool },
 }
 
-/// What a row of the bucket means for this replica.
+/// The meaning of a row for this replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// Nothing new.
+    /// No news.
     Known,
     /// A transaction that this replica is to see through.
     TakeUp,
@@ -150,7 +150,7 @@ impl Relay {
         }
         self.take_news(step, news).await?;
         for (row, known) in own {
-            // Nobody waits here, and the client elsewhere has its hash by the end of this time.
+            // No client waits here, and the one elsewhere has its hash by the end of this time.
             self.next_waiter += 1;
             let (waiter, patience) = (self.next_waiter, self.terms().hold / 2);
             self.take_up(row, known, waiter, patience).await;
@@ -188,7 +188,7 @@ impl Relay {
         Ok(())
     }
 
-    /// What this replica has of a transaction.
+    /// This replica's record of a transaction.
     fn held(&self, id: &TxId) -> Result<Option<Record>, StoreError> {
         match self.desk.record(id) {
             Some(record) => Ok(Some(record.clone())),

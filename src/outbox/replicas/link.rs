@@ -39,7 +39,7 @@ impl Replicas {
     /// replica may have been faster with the same bytes.
     ///
     /// # Errors
-    /// Nothing was written, or nobody knows.
+    /// The row was not written, or the answer was lost.
     pub(in crate::outbox) async fn share(&self, mut row: Row) -> Result<Row, NotDone> {
         if let Some(why) = self.why_closed() {
             return Err(why);

@@ -128,9 +128,9 @@ impl Task {
         self.requests.push(moving.run());
     }
 
-    /// The relays have taken up and put down shards, or could not. What endpoints are still to be
-    /// told of the new ones is looked for now: each row that came before is on the disk, and the
-    /// desk takes up each later one.
+    /// The relays have taken up and put down shards, or could not. The events of the new ones
+    /// that no endpoint has yet are looked for now: each row that came before is on the disk, and
+    /// the desk takes up each later row.
     pub(super) fn moved(&mut self, begin: ShardSet, end: ShardSet, outcome: Result<(), String>) {
         if let Err(why) = outcome {
             return self.move_again(begin, end, &why);

@@ -3,8 +3,8 @@
 //! Rule: a shard belongs to the replica that has the highest weight for it among those that take
 //! part (rendezvous hashing), so a replica that comes or goes moves its own share and nothing else.
 //! A shard moves by a single compare-and-set of its row, which the new owner writes: at once where
-//! the old owner has said that all effects have ended, or has left, or was failed by the view, which
-//! comes later than the end of its lease. An owner that is in no view, or whose process was
+//! the old owner has said that all effects have ended, or has left, or was failed by the view,
+//! which comes later than the end of its lease. An owner that is in no view, or whose process was
 //! followed by another, is waited for as long as a silent one.
 //!
 //! | phase | input | next |
@@ -97,7 +97,8 @@ pub(super) enum Action {
     Claim { shard: Shard, over: Option<Revision>, reason: Option<MoveReason> },
     /// The row is ours: take the shard's transactions up, and say so by [`Placement::prepared`].
     Prepare(Shard),
-    /// Begin no effect of the shard any more, and say by [`Placement::stopped`] when all have ended.
+    /// Begin no effect of the shard any more, and say by [`Placement::stopped`] when all have
+    /// ended.
     Stop(Shard),
     /// Write that the shard can be taken, over the row of that revision.
     Release { shard: Shard, over: Revision, row: Owner },
@@ -220,7 +221,7 @@ impl Placement {
         Some(&row.replica)
     }
 
-    /// What is to be done by now.
+    /// The actions that are due by now.
     pub(super) fn look(&mut self, now: Moment, around: Around<'_>) -> Vec<Action> {
         self.lives.extend(around.life);
         Shard::all().filter_map(|shard| self.step(now, around, shard)).collect()

@@ -1,9 +1,9 @@
 //! The rows of the bucket in which replicas share the outbox.
 //!
-//! | key | value | written by |
-//! |---|---|---|
-//! | `tx.<shard>.<network>.<tenant>.<hash>` | [`Row`] | created by the replica that accepts the transaction; then by the shard's owner |
-//! | `shard.<shard>` | [`Owner`] | the replica that takes the shard, and its owner when giving the shard away |
+//! - `tx.<shard>.<network>.<tenant>.<hash>` has a [`Row`]. The replica that accepts the transaction
+//!   creates the row; then the shard's owner writes.
+//! - `shard.<shard>` has an [`Owner`]. The replica that takes the shard writes, and the owner that
+//!   gives the shard away.
 //!
 //! A transaction is one row, its bytes included, so it is there as a whole or not at all. Names are
 //! escaped, and no two names give the same key.
@@ -217,7 +217,7 @@ mod tests {
 
     /// R24: a value that cannot be read says so, and names the fault.
     #[test]
-    fn what_is_no_row_is_refused() {
+    fn bytes_that_are_no_row_are_refused() {
         let row = row(State::Sent);
         let (place, value) = (Place::of(&row.record), row.encode());
         let later = String::from_utf8_lossy(&value).replace("\"format\":1", "\"format\":2");

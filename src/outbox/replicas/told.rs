@@ -1,4 +1,4 @@
-//! What endpoints were told of a transaction, and what they are still to be told.
+//! The events of a transaction that endpoints were told of, and those that are still to be told.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -23,11 +23,11 @@ use crate::{
 const MAX_WRITES: usize = 32;
 /// The pause after a write that failed.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a row stays in the bucket when the life is over and all is told. A replica that was away
-/// for longer keeps what it had, and asks by its next row.
+/// How long a row stays in the bucket when the life is over and all is told. A replica that was
+/// away for longer keeps what it had, and asks by its next row.
 const KEPT_ROW: Duration = Duration::from_secs(5 * 60);
 
-/// What is to be done about the row of a transaction.
+/// The action for the row of a transaction.
 enum Due {
     Nothing,
     /// The replica is not sure at this moment that the transaction is its own.
@@ -48,7 +48,7 @@ pub(super) enum Written {
     Gone,
     /// Another writer was faster: the row has this revision, or is gone.
     Conflict(Option<Revision>),
-    /// Nobody knows, or the bucket is away.
+    /// The answer was lost, or the bucket is away.
     Failed(String),
     /// No bucket takes the row.
     Never(String),
@@ -187,7 +187,7 @@ impl Task {
             // The row has gone with the end of the life.
             (None, _) if is_over => return Ok(Due::Nothing),
             // The bucket lacks a transaction that is kept here: it was made anew, or this proxy was
-            // alone until now. Its owner finds out what has become of it.
+            // alone until now. The owner of the shard asks the nodes for the transaction.
             (None, _) => Arc::default(),
         };
         let told = match tells {

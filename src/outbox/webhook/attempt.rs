@@ -50,7 +50,8 @@ pub(super) enum Outcome {
     GivenUp { why: String, failure: Option<Failure> },
     /// There was nothing to send: somebody else has taken the delivery away.
     Nothing,
-    /// The replica cannot be sure at this moment that the delivery is its own. The row is as it was.
+    /// The replica cannot be sure at this moment that the delivery is its own. The row is as it
+    /// was.
     Unsure,
     /// The store cannot be read or written. The row is as it was.
     Lost(StoreError),

@@ -95,7 +95,7 @@ fn a_new_life_is_taken_up_over_the_old_one() {
     assert_eq!(sent(&take_up(&mut bench, 1, record, 2)), [1]);
     let total = bench.desk.total();
     assert_eq!((bench.life(1).as_str(), total.live, total.over), ("accepted expired accepted", 1, 0));
-    // What was cancelled stays so.
+    // A cancelled transaction stays so.
     _ = bench.command(1, Command::Cancel);
     assert_eq!(propose(&mut bench, 1, 0), Err(NotDone::Cancelled));
 }

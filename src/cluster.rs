@@ -82,7 +82,7 @@ pub struct Local {
     /// The operator's wishes that were taken up.
     pub wishes: Vec<Applied>,
     /// The shards of the outbox that are seen through here; none while none can be taken.
-    pub shards: Option<u32>,
+    pub shards: Option<u8>,
 }
 
 /// Runs the task of a replica. A simulation lets the task stand still, as a process does that is

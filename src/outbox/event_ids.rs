@@ -63,8 +63,8 @@ impl Record {
 
     /// How many transitions of the history were the same as `transition`, but for their time.
     pub fn repeats(&self, transition: &Transition) -> u32 {
-        let same = self.history.iter().filter(|other| subject(other) == subject(transition));
-        same.last().map_or(0, |last| last.repeat.saturating_add(1))
+        let last = self.history.iter().rev().find(|other| subject(other) == subject(transition));
+        last.map_or(0, |last| last.repeat.saturating_add(1))
     }
 
     fn event_of(&self, transition: &Transition, repeat: u32) -> EventId {

@@ -270,7 +270,7 @@ impl Outbox {
 
     /// The shards that this replica sees through, and the rows that wait for the bucket; `None`:
     /// the proxy is alone.
-    pub fn shares(&self) -> Option<(Option<u32>, usize)> {
+    pub fn shares(&self) -> Option<(Option<u8>, usize)> {
         self.shared.replicas.as_ref().map(|replicas| (replicas.shards(), replicas.waiting()))
     }
 

@@ -142,7 +142,7 @@ impl Replicas {
     }
 
     /// The shards that this replica sees through; `None` while it can take none.
-    pub(super) fn shards(&self) -> Option<u32> {
+    pub(super) fn shards(&self) -> Option<u8> {
         let takes_part = self.is_synced.load(SeqCst) && !self.leaves.load(SeqCst);
         takes_part.then(|| self.ownership.active().count())
     }

@@ -104,7 +104,7 @@ pub struct Heartbeat {
     /// The shards of the outbox that the replica owns; none while the replica can take none, as
     /// without an outbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shards: Option<u32>,
+    pub shards: Option<u8>,
     /// The version of the program.
     #[serde(default)]
     pub build: String,

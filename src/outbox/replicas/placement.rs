@@ -7,6 +7,9 @@
 //! which comes later than the end of its lease. An owner that is in no view, or whose process was
 //! followed by another, is waited for as long as a silent one.
 //!
+//! A shard without a row is waited for as long: the bucket may have been made anew, and the owner of
+//! before may not know that yet.
+//!
 //! | phase | input | next |
 //! |---|---|---|
 //! | elsewhere | the shard is to be ours, and the row can be taken | claiming |
@@ -274,8 +277,8 @@ impl Placement {
     /// Whether a shard can be taken now, and why it moves: not at all where it had no owner.
     fn taken(&mut self, now: Moment, around: Around<'_>, shard: Shard) -> Option<Option<MoveReason>> {
         let known = &mut self.shards[shard.index()];
-        let Some(held) = &known.held else { return Some(None) };
-        let standing = held.row.as_ref().map(|row| {
+        let row = known.held.as_ref().and_then(|held| held.row.as_ref());
+        let standing = row.map(|row| {
             let member = around.view.members.get(&row.replica).filter(|member| member.epoch == row.epoch);
             (row, member.map(|member| &member.state))
         });
@@ -290,7 +293,8 @@ impl Placement {
             Some((_, Some(_))) => None,
             Some((_, None)) | None => {
                 let since = *known.strange_since.get_or_insert(now);
-                (now.since(since) >= around.failover).then_some(Some(MoveReason::Failed))
+                let reason = known.held.as_ref().map(|_| MoveReason::Failed);
+                (now.since(since) >= around.failover).then_some(reason)
             }
         }
     }

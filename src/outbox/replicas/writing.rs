@@ -33,7 +33,7 @@ enum Due {
     /// The replica is not sure at this moment that the transaction is its own.
     Later,
     Write {
-        row: Row,
+        row: Box<Row>,
         value: Bytes,
         over: Option<Revision>,
     },
@@ -203,11 +203,11 @@ impl Task {
         let value = row.encode();
         let is_same = known.as_ref().is_some_and(|known| known.digest == digest(&value));
         let over = known.map(|known| known.revision);
-        Ok(if is_same { Due::Nothing } else { Due::Write { row, value, over } })
+        Ok(if is_same { Due::Nothing } else { Due::Write { row: Box::new(row), value, over } })
     }
 }
 
-fn write(link: Link, row: Row, value: Bytes, over: Option<Revision>) -> BoxFuture<'static, Written> {
+fn write(link: Link, row: Box<Row>, value: Bytes, over: Option<Revision>) -> BoxFuture<'static, Written> {
     Box::pin(async move {
         let Ok(key) = Place::of(&row.record).key() else {
             return Written::Never("a name is too long for a key".to_owned());

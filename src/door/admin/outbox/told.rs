@@ -157,7 +157,7 @@ pub(in crate::door::admin) struct Gathered {
     late: Vec<(&'static str, u64)>,
     now: Millis,
     /// Shards, and rows that wait for the bucket.
-    shares: (u32, usize),
+    shares: (u8, usize),
 }
 
 /// How long the networks may take to count the transactions of tenants.
@@ -171,8 +171,7 @@ impl Gathered {
             tenants.entry(network).or_default().push((tenant.to_string(), counts));
         }
         let late = outbox.late().await.unwrap_or_default();
-        let shares =
-            outbox.shares().map_or((SHARDS.into(), 0), |(shards, waiting)| (shards.unwrap_or_default(), waiting));
+        let shares = outbox.shares().map_or((SHARDS, 0), |(shards, waiting)| (shards.unwrap_or_default(), waiting));
         Self { health: outbox.health().await.ok(), tenants, late, now: outbox.now(), shares }
     }
 

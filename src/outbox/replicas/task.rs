@@ -26,7 +26,7 @@ use super::{
 use crate::{
     cluster::{
         Cluster,
-        store::{Entry, Event, Prefix, Revision, Store, Watch, nats::OpenError},
+        store::{Entry, Event, Incarnation, Prefix, Revision, Store, Watch, nats::OpenError},
     },
     domain::{
         backoff::Backoff,
@@ -99,6 +99,8 @@ pub(in crate::outbox) struct Task {
     /// Until when shards that are given away wait for rows.
     pub(super) flush_until: Option<Instant>,
     next_listing: Instant,
+    /// The bucket that was read last.
+    bucket: Option<Incarnation>,
     /// Rows that came are not on the disk, until all are listed anew.
     pub(super) is_behind: bool,
     /// The log has said that rows wait.
@@ -137,6 +139,7 @@ impl Task {
             next_move: now,
             flush_until: None,
             next_listing: now,
+            bucket: None,
             is_behind: false,
             is_told: false,
             unknown: BTreeSet::new(),
@@ -220,17 +223,21 @@ impl Task {
                     }
                     Err(_) => {}
                 },
-                Some(Event::Synced { .. }) => {
+                // A watch that has begun anew does not know the bucket of the one before.
+                Some(Event::Synced { incarnation }) if self.bucket.is_some_and(|bucket| bucket != incarnation) => {
+                    rows.clear();
+                    self.reset(incarnation);
+                    self.next_listing = Instant::now();
+                    self.replicas.list_anew();
+                }
+                Some(Event::Synced { incarnation }) => {
+                    self.bucket = Some(incarnation);
                     self.hand_on(&mut rows).await;
                     self.behind(Taken::Synced);
                 }
-                Some(Event::Reset { .. }) => {
-                    warn!("the bucket of the outbox is another, or was set back: this replica brings what it has");
+                Some(Event::Reset { incarnation }) => {
                     rows.clear();
-                    self.taken = FuturesOrdered::new();
-                    lock(&self.replicas.rows).clear();
-                    self.placement.reset();
-                    self.replicas.is_synced.store(false, SeqCst);
+                    self.reset(incarnation);
                 }
                 Some(Event::Malformed(malformed)) => {
                     self.replicas.metrics.cluster_unreadable();
@@ -244,6 +251,16 @@ impl Task {
             }
         }
         self.hand_on(&mut rows).await;
+    }
+
+    /// The bucket is another, or was set back: all that was known is void.
+    fn reset(&mut self, bucket: Incarnation) {
+        warn!("the bucket of the outbox is another, or was set back: this replica brings its transactions");
+        self.bucket = Some(bucket);
+        self.taken = FuturesOrdered::new();
+        lock(&self.replicas.rows).clear();
+        self.placement.reset();
+        self.replicas.is_synced.store(false, SeqCst);
     }
 
     async fn entry(&mut self, rows: &mut BTreeMap<Network, Vec<Row>>, entry: Entry) {

@@ -43,7 +43,7 @@ use crate::{
     cluster::{
         Cluster, ConnectHook, OpenStore as OpenCluster, RunTask, Running as RunningCluster, connect_hook,
         moment::{Clock as Uptime, boot_time},
-        open_nats,
+        open_nats, open_nats_outbox,
     },
     config::{self, Config},
     domain::address::Address,
@@ -101,6 +101,8 @@ pub struct World {
     pub connect: Connect,
     /// Opens the store that replicas share.
     pub open_cluster: OpenCluster,
+    /// Opens the bucket in which replicas share the outbox.
+    pub open_outbox_bucket: OpenCluster,
     /// Prepares requests to the hooks of the cluster that are URLs.
     pub connect_hook: ConnectHook,
     /// Runs the task of the cluster.
@@ -134,6 +136,7 @@ impl World {
             open_store: Arc::new(|settings| Store::open(&settings.dir)),
             connect: Arc::new(connect),
             open_cluster: Arc::new(|settings| open_nats(settings, RandomState::new().hash_one(0))),
+            open_outbox_bucket: Arc::new(|settings| open_nats_outbox(settings, RandomState::new().hash_one(0))),
             connect_hook: Arc::new(connect_hook),
             run_cluster: Arc::new(|task| task),
             uptime: Arc::new(boot_time),
@@ -308,6 +311,9 @@ impl App {
         if let Some(wishes) = &wishes {
             wishes.take_up().await;
         }
+        if let (Some(running), Some(settings)) = (&running, &config.cluster) {
+            outbox::join(outbox.as_ref(), running.cluster(), settings, &world);
+        }
         let cluster = running;
         let shared = Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans, cluster, wishes };
         let shared = Arc::new(shared);
@@ -409,7 +415,11 @@ impl App {
         self.acceptor.shutdown().await;
         // Another replica leads while calls finish here.
         let shared = self.shared.clone();
-        let leaving = cluster::leave(shared.cluster.as_deref());
+        let kept = self.outbox.clone();
+        let leaving = async {
+            outbox::hand_over(kept.as_ref(), shared.cluster.as_deref()).await;
+            cluster::leave(shared.cluster.as_deref()).await;
+        };
         tokio::join!(leaving, self.let_finish());
         let grace = self.shared.site.load().shutdown_grace;
         outbox::shut(self.outbox.take(), grace.saturating_sub(began.elapsed())).await;

@@ -51,7 +51,7 @@ use self::{
     moment::{Clock, Moment},
 };
 pub use self::{
-    connect::{OpenStore, open_nats},
+    connect::{OpenStore, open_nats, open_nats_outbox},
     driver::wishing::{NotWished, Outcome},
     fleet::{Change, Fleet, Seen, Verdicts, counts},
     hook::{ConnectHook, connect_hook},
@@ -62,7 +62,7 @@ use crate::{
     config,
     domain::{
         duration::millis,
-        fleet::{Applied, NodeVerdict, Role, ServedHead, ServingNode, Term, WishKey, WishWord},
+        fleet::{Applied, Epoch, NodeVerdict, Role, ServedHead, ServingNode, Term, WishKey, WishWord},
     },
     metrics::Metrics,
 };
@@ -81,6 +81,8 @@ pub struct Local {
     pub verdicts: Vec<NodeVerdict>,
     /// The operator's wishes that were taken up.
     pub wishes: Vec<Applied>,
+    /// The shards of the outbox that are seen through here; none while none can be taken.
+    pub shards: Option<u8>,
 }
 
 /// Runs the task of a replica. A simulation lets the task stand still, as a process does that is
@@ -133,6 +135,13 @@ impl Cluster {
     pub fn leads(&self) -> Option<Term> {
         let (term, until) = self.snapshot.load().lease?;
         (self.now() < until).then_some(term)
+    }
+
+    /// Whether this replica is a member beyond doubt, in that life, at this moment: others may fail
+    /// it only later. A process that was frozen does not say yes from memory.
+    pub fn is_sure_of(&self, life: Epoch) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.epoch == Some(life) && snapshot.sure_until.is_some_and(|until| self.now() < until)
     }
 
     /// The heights that clients of other replicas were shown, and every change of them.

@@ -7,19 +7,24 @@
 //! The rules are values without I/O: [`life`] for one transaction, [`desk`] for a network's. The
 //! [`store`] is the one file, and [`webhook`] tells endpoints.
 
+mod accept_shared;
 mod calls;
 mod clock;
 pub mod delivery;
 pub mod desk;
+mod event_ids;
 pub mod handle;
 pub mod id;
 pub mod life;
 mod measured;
 pub mod operator;
+pub mod ownership;
 pub mod record;
 mod relay;
+pub mod replicas;
 mod running;
 mod send_room;
+pub mod shard;
 pub mod status;
 pub mod step;
 pub mod store;

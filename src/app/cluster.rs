@@ -186,7 +186,8 @@ impl Doubts {
 
 /// The part of a heartbeat that the pools know, and the outcomes of wishes.
 fn local(site: &Site, outcomes: &Outcomes) -> Local {
-    let mut local = Local { wishes: outcomes.load().to_vec(), ..Local::default() };
+    let shards = site.outbox.as_ref().and_then(|outbox| outbox.shares()?.0);
+    let mut local = Local { wishes: outcomes.load().to_vec(), shards, ..Local::default() };
     for pool in site.networks.iter().flat_map(Served::pools) {
         // Each network's name in the settings is a name in the cluster too, shorter and plainer.
         let Ok(network) = pool.network.parse::<NetworkName>() else { continue };

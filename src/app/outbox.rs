@@ -9,6 +9,7 @@ use tracing::{error, info};
 
 use super::{World, build::Deps, networks::Runtime};
 use crate::{
+    cluster::{Cluster, Running},
     config::{self, Config},
     outbox::{
         self,
@@ -19,6 +20,9 @@ use crate::{
 
 /// The shortest and the longest time that the outbox has for its end.
 const LAST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// The longest time that the end of the proxy waits for other replicas to take the outbox over.
+const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// The outbox's tasks, for the networks while they run, and for the end of the proxy.
 pub(super) type SharedOutbox = Arc<Mutex<Option<outbox::Running>>>;
@@ -42,6 +46,7 @@ pub(super) fn start(config: &Config, deps: &Deps<'_>) -> Result<Option<SharedOut
         seed: (deps.world.wall)(),
         memory: deps.memory.clone(),
         networks: config.networks.iter().filter(|network| !network.el.is_empty()).count(),
+        is_replica: config.cluster.is_some(),
         metrics: deps.metrics.clone(),
         broken: Arc::new(move |consequence| {
             error!("{consequence}");
@@ -51,6 +56,30 @@ pub(super) fn start(config: &Config, deps: &Deps<'_>) -> Result<Option<SharedOut
     let (_, running) = outbox::Outbox::start(settings, tools)?;
     info!(dir = %settings.dir.display(), "the outbox is open");
     Ok(Some(Arc::new(Mutex::new(Some(running)))))
+}
+
+/// Has the outbox take part among the replicas of a cluster.
+pub(super) fn join(outbox: Option<&SharedOutbox>, cluster: &Cluster, settings: &config::Cluster, world: &World) {
+    let Some(outbox) = outbox else { return };
+    if let Some(running) = &mut *lock(outbox) {
+        let (open, settings, failover) =
+            (world.open_outbox_bucket.clone(), settings.clone(), settings.failover_timeout);
+        running.join(cluster, failover, Arc::new(move || open(&settings)), (world.wall)());
+    }
+}
+
+/// Gives the shards of the outbox to other replicas, before this one leaves the cluster.
+pub(super) async fn hand_over(outbox: Option<&SharedOutbox>, replica: Option<&Running>) {
+    let outbox = outbox.and_then(|outbox| lock(outbox).as_ref().map(|running| running.outbox().clone()));
+    if let (Some(outbox), Some(replica)) = (outbox, replica) {
+        // The news that this replica takes part no more goes out at once.
+        let handing = outbox.hand_over(HAND_OVER);
+        let told = async {
+            tokio::task::yield_now().await;
+            replica.beat();
+        };
+        tokio::join!(handing, told);
+    }
 }
 
 /// Has the outbox begin nothing any more, and answer clients that wait for a node.

@@ -38,12 +38,29 @@ pub type OpenStore =
 
 /// Opens the store in NATS. `seed` is the source of chance.
 pub fn open_nats(settings: &config::Cluster, seed: u64) -> BoxFuture<'static, Result<Arc<dyn Store>, OpenError>> {
+    open_bucket(settings, None, seed)
+}
+
+/// Opens the bucket in NATS in which replicas share the outbox.
+pub fn open_nats_outbox(
+    settings: &config::Cluster,
+    seed: u64,
+) -> BoxFuture<'static, Result<Arc<dyn Store>, OpenError>> {
+    open_bucket(settings, Some("outbox"), seed)
+}
+
+fn open_bucket(
+    settings: &config::Cluster,
+    part: Option<&'static str>,
+    seed: u64,
+) -> BoxFuture<'static, Result<Arc<dyn Store>, OpenError>> {
     let servers = settings.nats.iter().map(|url| url.expose().to_owned()).collect();
     let mut options = Options::new(settings.name.clone(), servers, seed);
     options.credentials.clone_from(&settings.credentials);
     options.authorities = settings.ca_file.as_ref().map(|file| file.certificates.clone()).unwrap_or_default();
     options.requires_tls = settings.nats.iter().any(|url| url.expose().starts_with("tls://"));
     options.timeout = request_timeout(settings);
+    options.part = part;
     Box::pin(async move { Ok(Arc::new(NatsStore::open(options).await?) as Arc<dyn Store>) })
 }
 

@@ -65,6 +65,8 @@ pub struct Snapshot {
     pub epoch: Option<Epoch>,
     /// The term and the lease's end, while this replica leads and may begin work.
     pub lease: Option<(Term, Moment)>,
+    /// Until when this replica is a member beyond doubt.
+    pub sure_until: Option<Moment>,
     /// The later process of this name that took the place.
     pub replaced_by: Option<Epoch>,
     /// The view.
@@ -97,6 +99,7 @@ impl Snapshot {
             role: Role::Watching,
             epoch: None,
             lease: None,
+            sure_until: None,
             replaced_by: None,
             view: None,
             leader: None,
@@ -114,6 +117,7 @@ impl Snapshot {
     pub(super) fn update(&mut self, now: Moment, lead: &Leadership, member: &Membership) {
         self.state = member.state().cloned();
         self.epoch = member.epoch();
+        self.sure_until = member.sure_until();
         self.replaced_by = member.replaced_by();
         self.role = lead.role();
         self.lease = lead.may_begin(now).zip(lead.lease_end());

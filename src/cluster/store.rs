@@ -37,7 +37,7 @@ pub use self::{
 };
 
 /// Longest value, in bytes.
-pub const MAX_VALUE: usize = 256 * 1024;
+pub const MAX_VALUE: usize = 960 * 1024;
 
 /// Entries that one listing holds at most.
 pub const MAX_LISTED: usize = 65_536;

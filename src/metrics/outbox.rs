@@ -44,6 +44,7 @@ pub(super) struct Outbox {
     transitions: IntCounterVec,
     dispatch: HistogramVec,
     webhooks: IntCounterVec,
+    shard_moves: IntCounterVec,
     /// Tenants with series of their own.
     tenants: Mutex<BTreeSet<String>>,
 }
@@ -72,6 +73,12 @@ impl Outbox {
                 "Deliveries to endpoints: `delivered`; `failed`, which counts each attempt that failed; `given_up` \
                  (in quarantine).",
                 &["endpoint", "outcome"],
+            ),
+            shard_moves: counter(
+                "steadfast_outbox_shard_moves_total",
+                "Shards of the outbox that this replica took over from another one: `failed` (the owner was silent for \
+                 too long), `leaving` (it ended in order), `balancing` (replicas came or went).",
+                &["reason"],
             ),
             tenants: Mutex::default(),
         }
@@ -102,6 +109,16 @@ impl Metrics {
         } else {
             ("other", false)
         }
+    }
+
+    /// Shards move from now on: the series begin, so that `increase` sees the first of each.
+    pub fn begin_shards(&self, reasons: &[&str]) {
+        reasons.iter().for_each(|reason| self.outbox.shard_moves.with_label_values(&[reason]).inc_by(0));
+    }
+
+    /// This replica took a shard over.
+    pub fn shard_moved(&self, reason: &str) {
+        self.outbox.shard_moves.with_label_values(&[reason]).inc();
     }
 
     /// A node has a transaction, these seconds after its acceptance.
@@ -149,6 +166,10 @@ pub struct OutboxFacts {
     pub webhook_waiting: IntGaugeVec,
     /// Whether the endpoint fails.
     pub webhook_failing: IntGaugeVec,
+    /// Shards that this replica sees through.
+    pub shards: IntGaugeVec,
+    /// Rows that wait for the bucket.
+    pub rows_waiting: IntGaugeVec,
 }
 
 impl OutboxFacts {
@@ -197,10 +218,20 @@ impl OutboxFacts {
                 "Whether the endpoint fails, and is left alone between single attempts: 1 or 0.",
                 &["endpoint"],
             ),
+            shards: gauge(
+                "outbox_shards",
+                "Shards of the outbox, of 64, that this replica sees through. A proxy that is alone has all.",
+                &[],
+            ),
+            rows_waiting: gauge(
+                "outbox_rows_waiting",
+                "Transactions whose row in the replicas' bucket is behind the record on this disk.",
+                &[],
+            ),
         }
     }
 
-    pub(super) fn all(&self) -> [&IntGaugeVec; 10] {
+    pub(super) fn all(&self) -> [&IntGaugeVec; 12] {
         let Self {
             pending,
             pending_bytes,
@@ -212,6 +243,8 @@ impl OutboxFacts {
             quarantined,
             webhook_waiting,
             webhook_failing,
+            shards,
+            rows_waiting,
         } = self;
         [
             pending,
@@ -224,6 +257,8 @@ impl OutboxFacts {
             quarantined,
             webhook_waiting,
             webhook_failing,
+            shards,
+            rows_waiting,
         ]
     }
 

@@ -46,6 +46,7 @@ fn all() -> Vec<MetricFamily> {
     metrics.outbox_dispatched(of.network, 0.1);
     metrics.webhook_known("billing");
     metrics.begin_cluster();
+    metrics.begin_shards(&["failed"]);
     metrics.cluster_changed("watching", "candidate");
     let facts = metrics.facts.lock().unwrap();
     for gauge in facts.all() {

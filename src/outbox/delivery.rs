@@ -1,10 +1,12 @@
 //! The outbox's deliveries: events on their way to endpoints, written as JSON like records.
 
+use alloy_primitives::B256;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    id::{EventId, Millis, TenantName, WorkId},
-    record::StateName,
+    id::{EventId, Millis, Network, TenantName, TxId, WorkId},
+    record::{Record, StateName},
+    shard::Shard,
 };
 
 pub use crate::domain::event_kind::EventKind;
@@ -53,6 +55,42 @@ pub struct Delivery {
     /// `traceparent` of that request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The transaction, whose owner among replicas makes the delivery; `None`: this replica makes
+    /// it, as of the events of its own nodes, and of what its operator wants told again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Origin>,
+}
+
+/// The transaction of an event. The tenant is the event's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The network.
+    pub network: Network,
+    /// The hash.
+    pub hash: B256,
+    /// The sender's shard.
+    pub shard: Shard,
+}
+
+impl Origin {
+    /// The transaction of a record.
+    pub fn of(record: &Record) -> Self {
+        let TxId { network, hash, .. } = &record.id;
+        Self { network: network.clone(), hash: *hash, shard: record.shard() }
+    }
+}
+
+impl Delivery {
+    /// The shard whose owner makes the delivery.
+    pub fn shard(&self) -> Option<Shard> {
+        self.of.as_ref().map(|of| of.shard)
+    }
+
+    /// The transaction, where another replica may take it over.
+    pub fn transaction(&self) -> Option<TxId> {
+        let Origin { network, hash, .. } = self.of.as_ref()?;
+        Some(TxId { tenant: self.tenant.clone(), network: network.clone(), hash: *hash })
+    }
 }
 
 /// A delivery that was given up, kept for an operator.
@@ -97,6 +135,7 @@ mod tests {
             due: Millis(9),
             request_id: None,
             traceparent: Some("00-1-2-01".to_owned()),
+            of: None,
         };
         let given_up = Quarantined { delivery, at: Millis(10), reason: "status 500".to_owned() };
         let mut json = serde_json::to_value(&given_up).unwrap();

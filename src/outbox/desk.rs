@@ -40,6 +40,7 @@ mod index;
 mod input;
 mod looking;
 mod sending;
+mod take_up;
 mod tally;
 mod terms;
 mod untaken;
@@ -64,7 +65,7 @@ use self::{
 pub use self::{
     command::replay,
     effect::{Answer, Done, Effect, NotDone, To, Turn},
-    input::{Accept, Blocks, Command, Final, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
+    input::{Accept, Adopted, Blocks, Command, Final, Found, InBlock, Input, NewBlock, NodeWords, Waiter, Word},
     tally::{Excess, Sum},
     terms::{Bounds, TenantTerms, Terms},
 };
@@ -190,6 +191,7 @@ impl Desk {
                 self.command(&mut turn, waiter, &id, known.as_deref(), command);
             }
             Input::Forget(records) => self.forget(&mut turn, records),
+            Input::TakeUp(adopted) => self.take_up(&mut turn, *adopted),
         }
         self.send_ready(&mut turn);
         self.start_looks(&mut turn);
@@ -361,7 +363,7 @@ impl Desk {
             State::Replaced { by, .. } => Some(by.to_string()),
             _ => source.reason.map(reason),
         };
-        Transition {
+        let mut transition = Transition {
             seq: record.seq + 1,
             at: self.now,
             to: state.name(),
@@ -369,7 +371,10 @@ impl Desk {
             node: source.node.map(|node| node.to_string()),
             reason: why,
             refusals: if matches!(state, State::Refused { .. }) { record.refusals.clone() } else { Vec::new() },
-        }
+            repeat: 0,
+        };
+        transition.repeat = record.repeats(&transition);
+        transition
     }
 
     /// The deadline of a transaction has passed. A block may have it that was not told here: while

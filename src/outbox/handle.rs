@@ -17,8 +17,10 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     desk::{Answer, Command, Done, NotDone},
+    ownership::Ownership,
     record::{Millis, Network, Record, TenantName, TxId},
     relay::{Order, Question, RelayHandle, Submitted},
+    replicas::Replicas,
     send_room::SendRoom,
     status::Status,
     store::{self, Store, StoreError},
@@ -56,6 +58,10 @@ pub(super) struct Shared {
     /// The most pending transactions of a network that memory holds.
     pub(super) most_pending: usize,
     pub(super) hub: Arc<Hub>,
+    /// The shards that this replica owns.
+    pub(super) ownership: Ownership,
+    /// The other replicas; `None`: the proxy is alone.
+    pub(super) replicas: Option<Arc<Replicas>>,
     /// Bounds the bytes on their way to nodes.
     pub(super) send_room: Arc<SendRoom>,
     /// Whether no further transaction is taken, because the proxy goes down.
@@ -112,7 +118,10 @@ impl Outbox {
         if let Some(full) = self.too_many_deliveries(network, &incoming.tenant, &tx.hash) {
             return Err(NotAccepted::NotDone(full));
         }
-        let answer = relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer, claim }))).await;
+        let answer = match &self.shared.replicas {
+            Some(replicas) => self.accept_shared(replicas, (network, &relay), incoming, tx, claim).await,
+            None => relay.ask(|answer| Order::Accept(Box::new(Submitted { incoming, tx, answer, claim }))).await,
+        };
         match answer.ok_or(NotAccepted::GoingDown)? {
             Ok(Done::Hash(hash)) => Ok(hash),
             Ok(Done::Command) => Err(NotAccepted::GoingDown),

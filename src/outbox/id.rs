@@ -120,6 +120,14 @@ impl EventId {
         Self::of_words(&["tx", tx.tenant.as_str(), tx.network.as_str(), &hash, &accepted_at, &seq])
     }
 
+    /// The id of a transition of a transaction that was born at that time: by the words that tell
+    /// the transition from others, and the number of earlier ones with the same words.
+    pub fn of_content(tx: &TxId, born: Millis, words: [&str; 3], repeat: u32) -> Self {
+        let (hash, born, repeat) = (tx.hash.to_string(), born.0.to_string(), repeat.to_string());
+        let [to, block, other] = words;
+        Self::of_words(&["life", tx.tenant.as_str(), tx.network.as_str(), &hash, &born, to, block, other, &repeat])
+    }
+
     /// The id of the event that these words name. The same words give the same id.
     pub fn of_words(words: &[&str]) -> Self {
         // No word holds the byte 0, so no two lists of words make one text.

@@ -1,7 +1,7 @@
 //! What operators ask of the outbox: lists, quarantine, replay, and how it fares. No tenant may see
 //! the answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use alloy_primitives::B256;
 
@@ -14,6 +14,7 @@ use super::{
     store::{self, Filter, Reader, StoreError},
     webhook::{EndpointStatus, RetryError},
 };
+use crate::domain::fleet::ReplicaName;
 
 /// The most tenants that one answer looks at.
 pub const MOST_TENANTS: usize = 10_000;
@@ -258,9 +259,31 @@ impl Outbox {
     /// Why the outbox takes no transactions; `None` where it does.
     pub fn why_closed(&self) -> Option<String> {
         match &*self.shared.store.health().borrow() {
-            store::Health::Writable => None,
+            store::Health::Writable => {
+                let replicas = self.shared.replicas.as_ref()?;
+                replicas.why_closed().map(|why| why.to_string())
+            }
             store::Health::Full(why) => Some(format!("the outbox is full: {why}")),
             store::Health::Unwritable(why) => Some(format!("the outbox cannot be written: {why}")),
+        }
+    }
+
+    /// The shards that this replica sees through, and the rows that wait for the bucket; `None`:
+    /// the proxy is alone.
+    pub fn shares(&self) -> Option<(Option<u8>, usize)> {
+        self.shared.replicas.as_ref().map(|replicas| (replicas.shards(), replicas.waiting()))
+    }
+
+    /// The replica that sees a transaction through, as far as this one knows; `None`: none does at
+    /// this moment, or the proxy is alone.
+    pub fn owner(&self, record: &Record) -> Option<ReplicaName> {
+        self.shared.replicas.as_ref()?.owner(record.shard())
+    }
+
+    /// Gives all shards to other replicas, as far as that goes within this time.
+    pub async fn hand_over(&self, within: Duration) {
+        if let Some(replicas) = &self.shared.replicas {
+            replicas.hand_over(within).await;
         }
     }
 

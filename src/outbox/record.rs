@@ -7,8 +7,10 @@
 use alloy_primitives::{Address, B256, U128};
 use serde::{Deserialize, Serialize};
 
+use super::event_ids;
 pub use super::{
     delivery::{Delivery, EventKind, Quarantined},
+    event_ids::EventIds,
     id::{EventId, Millis, Network, NotATenant, TenantName, TxId, WorkId},
 };
 
@@ -96,6 +98,9 @@ pub struct Record {
     /// When the record may be dropped; `None` while its life is not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_until: Option<Millis>,
+    /// The rule for the ids of its events.
+    #[serde(default, skip_serializing_if = "EventIds::is_numbered")]
+    pub event_ids: EventIds,
 }
 
 impl Record {
@@ -110,12 +115,6 @@ impl Record {
         // A list that grows by itself takes room for four.
         self.history.reserve_exact(1);
         self.history.push(transition);
-    }
-
-    /// The id of the event of the transition with that number.
-    pub fn event(&self, seq: u64) -> EventId {
-        let born = self.history.first().map_or(self.accepted_at, |first| first.at);
-        EventId::of_transition(&self.id, born, seq)
     }
 }
 
@@ -309,6 +308,9 @@ pub struct Transition {
     /// Of a transition into `refused`, each node's refusal; kept until the next transition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
+    /// How many earlier transitions led to the same state with the same block.
+    #[serde(default, skip_serializing_if = "event_ids::is_zero")]
+    pub repeat: u32,
 }
 
 /// A node's refusal of a transaction.
@@ -351,6 +353,7 @@ mod tests {
             seq: 0,
             history: Vec::new(),
             keep_until: None,
+            event_ids: EventIds::OfContent,
         }
     }
 
@@ -367,6 +370,7 @@ mod tests {
             node: None,
             reason: None,
             refusals: Vec::new(),
+            repeat: 0,
         }
     }
 

@@ -11,13 +11,19 @@ mod blocks;
 mod commits;
 mod effects;
 mod finality;
+mod foreign;
 mod full_block;
 mod given_up;
 mod look;
+mod replicas;
 mod restart;
 mod rows;
 mod send;
+mod terms;
 mod voices;
+
+#[cfg(test)]
+pub(super) use self::rows::tests::record as test_record;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,22 +42,25 @@ use tokio::{
 };
 use tracing::warn;
 
+pub(super) use self::replicas::{Proposal, ReplicaOrder};
 use self::{
     blocks::Following,
     commits::Commits,
+    foreign::Foreign,
     given_up::GivenUp,
     rows::{leaving, network_rows, still_overdue},
+    terms::terms,
 };
 use super::{
-    desk::{self, Accept, Answer, Command, Desk, Input, NotDone, Sum, TenantTerms, Terms, Waiter},
+    desk::{Accept, Answer, Command, Desk, Input, NotDone, Sum, Terms, Waiter},
     handle::{Incoming, Shared},
     record::{Millis, Network, TenantName, TxId},
+    shard::{Shard, ShardSet},
     store::{Line, Reader, StoreError},
 };
 use crate::{
     call::Calls,
     chain::Interest,
-    config::TenantRules,
     domain::{node_id::NodeId, signed_transaction::SignedTransaction, verdict::Verdict},
     memory::Claim,
 };
@@ -73,6 +82,11 @@ pub(super) struct RelayHandle {
 }
 
 impl RelayHandle {
+    /// How long a client waits for a node's word before it gets the hash all the same.
+    pub(super) fn hold(&self) -> Duration {
+        self.calls().map_or(Duration::ZERO, |calls| terms::hold(&calls))
+    }
+
     /// The calls to the network's nodes; `None` for a network without nodes.
     pub(super) fn calls(&self) -> Option<Arc<Calls>> {
         self.nodes.borrow().as_ref().map(|nodes| nodes.calls.clone())
@@ -119,6 +133,8 @@ pub(super) enum Order {
     /// Begin no sending and no question any more, and answer when nothing is under way, with the
     /// number of transactions whose life goes on.
     Drain(oneshot::Sender<u64>),
+    /// Something that replicas have to do with each other.
+    Replicas(ReplicaOrder),
 }
 
 /// Something that a relay is to tell, from memory.
@@ -163,6 +179,10 @@ pub(super) struct Relay {
     /// The nodes, and whether each has been down since it was usable last.
     nodes: BTreeMap<Arc<str>, bool>,
     given_up: GivenUp,
+    /// The shards whose transactions the desk holds.
+    owned: ShardSet,
+    /// The nonces of transactions that other replicas see through.
+    foreign: Foreign,
     /// The proxy goes down: nothing begins.
     is_draining: bool,
     /// Who waits for the end of all that was begun.
@@ -188,7 +208,8 @@ impl Relay {
         let handle = Arc::new(RelayHandle { orders, questions, nodes, totals });
         // The line begins before the rows are read.
         let line = shared.store.line();
-        let (stored, given_up) = network_rows(&shared.store.read()?, network)?;
+        let owned = shared.ownership.active();
+        let (stored, given_up, foreign) = network_rows(&shared.store.read()?, network, owned)?;
         let desk = Desk::new(terms, Arc::new(shared.webhooks.clone()), stored, (shared.clock)());
         handle.totals.set(&desk);
         let relay = Self {
@@ -207,6 +228,8 @@ impl Relay {
             following: Following::new(interest),
             nodes: BTreeMap::new(),
             given_up,
+            owned,
+            foreign,
             is_draining: false,
             draining: None,
         };
@@ -299,7 +322,12 @@ impl Relay {
                 // Whoever asked may be gone.
                 _ = answer.send(Err(NotDone::Unfit("its network has no execution nodes in the settings".to_owned())));
             }
+            Order::Replicas(order) => self.replica_order(order).await,
             Order::Command { id, command, answer } => {
+                if let Some(why) = self.is_foreign(&id, command) {
+                    // Whoever asked may be gone.
+                    return drop(answer.send(Err(why)));
+                }
                 let known = match self.known(&id) {
                     Ok(known) => known,
                     Err(why) => return drop(answer.send(Err(why))),
@@ -322,7 +350,13 @@ impl Relay {
                 _ = answer.send(self.desk.sums().map(|(tenant, sum)| (tenant.clone(), *sum)).collect());
             }
             Question::NextNonce { tenant, sender, count, answer } if !answer.is_closed() => {
-                _ = answer.send(self.desk.next_nonce(&tenant, sender, count));
+                let is_own = self.owned.has(Shard::of(&sender));
+                let next = if is_own {
+                    self.desk.next_nonce(&tenant, sender, count)
+                } else {
+                    self.foreign.next_nonce(&tenant, sender, count)
+                };
+                _ = answer.send(next);
             }
             // The asker has gone.
             Question::Sums(_) | Question::NextNonce { .. } => {}
@@ -434,48 +468,6 @@ async fn conditional<T>(future: Option<impl Future<Output = T>>) -> Option<T> {
     match future {
         Some(future) => Some(future.await),
         None => None,
-    }
-}
-
-/// The rules of a tenant, for a desk.
-fn tenant_terms(rules: &TenantRules, shared: &Shared) -> TenantTerms {
-    let TenantRules { name: _, resend_blocks, confirmations, deadline, max_pending } = rules;
-    TenantTerms {
-        confirmations: confirmations.map(|blocks| blocks.get().into()),
-        resend_blocks: resend_blocks.map(|blocks| blocks.get().into()),
-        deadline: deadline.map(millis),
-        pending: max_pending.map(|most| most.get().min(shared.most_pending)),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The settings of a network's desk.
-fn terms(shared: &Shared, network: &Network, calls: Option<&Calls>) -> Terms {
-    let settings = shared.settings.load();
-    Terms {
-        network: network.clone(),
-        ack: settings.ack,
-        // The hash is to come before the call ends at its `timeout`.
-        hold: calls.map_or(0, |calls| {
-            let settings = calls.settings();
-            millis(settings.hold.min(settings.timeout - settings.timeout / 10))
-        }),
-        confirmations: settings.confirmations.get().into(),
-        resend_blocks: settings.resend_blocks.get().into(),
-        deadline: millis(settings.deadline),
-        keep: millis(settings.keep),
-        bounds: desk::Bounds {
-            pending: settings.max_pending.get().min(shared.most_pending),
-            tenant_pending: settings.max_pending_per_tenant.get().min(shared.most_pending),
-            bytes: settings.max_bytes,
-            tenant_bytes: settings.max_bytes_per_tenant,
-        },
-        tenants: settings.tenants.iter().map(|rules| (rules.name.clone(), tenant_terms(rules, shared))).collect(),
-        // Without nodes nothing is sent.
-        in_flight: calls.map_or(0, |_| settings.max_in_flight_per_tenant.get()),
     }
 }
 

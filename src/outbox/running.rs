@@ -25,20 +25,23 @@ use super::{
     handle::{DELIVERY_BYTES, Outbox, Shared},
     measured,
     operator::MOST_TENANTS,
+    ownership::Ownership,
     record::Network,
     relay::{Nodes, Order, Relay, RelayHandle},
+    replicas::{OpenBucket, Replicas, Task},
     send_room::SendRoom,
     step::Step,
     store::{Health, Reader, Store, StoreError},
     told::Hub,
     webhook::{
-        self, Clock, Connect, Prepared, Webhooks,
+        self, Clock, Connect, Duty, Prepared, Webhooks,
         nodes::{self, PoolMemory},
     },
 };
 use crate::{
     call::{Calls, outbox_calls::TransactionKeeper},
     chain::Interest,
+    cluster::Cluster,
     config,
     memory::Budget,
     metrics::Metrics,
@@ -75,6 +78,9 @@ pub struct Tools {
     pub memory: Arc<Budget>,
     /// Networks that share the memory for pending transactions.
     pub networks: usize,
+    /// Whether the proxy is one of several replicas. No transaction is taken then before
+    /// [`Running::join`].
+    pub is_replica: bool,
     /// Counts transitions and deliveries.
     pub metrics: Arc<Metrics>,
     /// Hears of a task that broke off, which is a bug, by its work.
@@ -126,7 +132,9 @@ impl Outbox {
     /// # Errors
     /// When the settings of an endpoint cannot be used: names the endpoint.
     pub fn start(settings: &config::Outbox, tools: Tools) -> Result<(Self, Running), String> {
-        let Tools { store, connect, clock: wall, seed, memory, networks, metrics, broken } = tools;
+        let Tools { store, connect, clock: wall, seed, memory, networks, is_replica, metrics, broken } = tools;
+        let ownership = if is_replica { Ownership::of_replica() } else { Ownership::alone() };
+        let replicas = is_replica.then(|| Arc::new(Replicas::new(ownership.clone(), metrics.clone())));
         let clock = clock::steady(wall.clone());
         let prepared = Webhooks::prepare(&connect, &settings.webhooks)?;
         let tools = webhook::Tools {
@@ -136,6 +144,7 @@ impl Outbox {
             wall,
             seed,
             metrics: metrics.clone(),
+            duty: duty(ownership.clone(), replicas.clone()),
         };
         let (webhooks, supervisor) = Webhooks::new(tools, prepared);
         let most_pending = most_pending(memory.limit(), networks);
@@ -156,6 +165,8 @@ impl Outbox {
             relays: Mutex::default(),
             most_pending,
             hub: Hub::new(),
+            ownership,
+            replicas,
             send_room: SendRoom::new(memory),
             is_closing: AtomicBool::new(false),
         });
@@ -179,6 +190,17 @@ impl Outbox {
                 background,
             },
         ))
+    }
+}
+
+/// The part of this replica in the deliveries.
+fn duty(ownership: Ownership, replicas: Option<Arc<Replicas>>) -> Duty {
+    let Some(replicas) = replicas else { return Duty::alone() };
+    let leader = replicas.clone();
+    Duty {
+        ownership,
+        done: Arc::new(move |id| replicas.publish([id])),
+        tells_of_nodes: Arc::new(move || leader.leads()),
     }
 }
 
@@ -224,6 +246,17 @@ impl Running {
     /// The outbox.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Takes part among the replicas of `cluster`, by the bucket that `open` opens. `failover` is
+    /// how long a replica is silent before others take over.
+    pub fn join(&mut self, cluster: &Cluster, failover: Duration, open: OpenBucket, seed: u64) {
+        let shared = &self.outbox.shared;
+        let Some(replicas) = shared.replicas.clone() else { return };
+        let failover = u64::try_from(failover.as_millis()).unwrap_or(u64::MAX);
+        let task = Task::new(shared.clone(), replicas, cluster.clone(), failover, open);
+        let work = "the outbox takes no more part among the replicas";
+        self.background.spawn(guarded(self.broken.clone(), work, task.run(seed)));
     }
 
     /// Keeps the transactions of a network whose calls go by `calls` from now on. Tells who answers
@@ -274,6 +307,9 @@ impl Running {
         let shared = &self.outbox.shared;
         let (handle, relay) = Relay::new(shared, network, nodes)?;
         shared.relays().insert(network.clone(), handle);
+        if let Some(replicas) = &shared.replicas {
+            replicas.list_anew();
+        }
         let mut task = JoinSet::new();
         let work = "the transactions of a network are no longer sent";
         task.spawn(guarded(self.broken.clone(), work, relay.run()));

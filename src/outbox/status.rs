@@ -112,7 +112,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outbox::record::{Fees, Millis, TenantName, TxId};
+    use crate::outbox::record::{EventIds, Fees, Millis, TenantName, TxId};
 
     #[test]
     fn a_client_sees_state_history_nodes_and_blocks() {
@@ -136,6 +136,7 @@ mod tests {
             refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
+            event_ids: EventIds::OfContent,
         };
         let sent = Transition {
             seq: 1,
@@ -145,6 +146,7 @@ mod tests {
             node: Some("a".to_owned()),
             reason: None,
             refusals: Vec::new(),
+            repeat: 0,
         };
         record.note(sent.clone());
         record.note(Transition { seq: 2, to: StateName::Mined, block: Some(block), node: None, ..sent });

@@ -52,6 +52,16 @@ pub enum Write {
         /// The delivery.
         work: WorkId,
     },
+    /// A delivery goes that another replica makes, with the dedupe mark of its event: when the
+    /// event comes again, so does the delivery.
+    Disowned {
+        /// Whose delivery.
+        tenant: TenantName,
+        /// The delivery.
+        work: WorkId,
+        /// Its event.
+        event: EventId,
+    },
     /// A delivery was given up: a quarantine record takes its place.
     Quarantine(Box<Quarantined>),
     /// A quarantine record goes.
@@ -80,6 +90,26 @@ impl Step {
     /// with the deliveries of that event.
     pub fn accept(&mut self, record: Record, bytes: Bytes, deliveries: Vec<Delivery>) -> &mut Self {
         self.raw(record.id.clone(), bytes).transition(record, deliveries)
+    }
+
+    /// A transaction is taken up that another replica has accepted, or has seen through so far: its
+    /// raw bytes, its record, and the events that are not told, with their deliveries.
+    pub fn adopt(&mut self, record: Record, bytes: Bytes, events: Vec<(EventId, Vec<Delivery>)>) -> &mut Self {
+        let tenant = record.id.tenant.clone();
+        self.replicate(record, bytes);
+        for (event, deliveries) in events {
+            self.push(Write::Event { tenant: tenant.clone(), event, deliveries });
+        }
+        self
+    }
+
+    /// A transaction as the replica has it that sees it through. Bytes that are empty leave those
+    /// that are there.
+    pub fn replicate(&mut self, record: Record, bytes: Bytes) -> &mut Self {
+        if !bytes.is_empty() {
+            self.raw(record.id.clone(), bytes);
+        }
+        self.update(record)
     }
 
     /// The raw bytes of a transaction that is kept already, as a client has sent them now.
@@ -115,6 +145,12 @@ impl Step {
     /// The endpoint has taken a delivery: it goes.
     pub fn delivered(&mut self, tenant: TenantName, work: WorkId) -> &mut Self {
         self.push(Write::Delivered { tenant, work })
+    }
+
+    /// Another replica makes the delivery: it goes from here.
+    pub fn disown(&mut self, delivery: &Delivery) -> &mut Self {
+        let Delivery { tenant, id, event, .. } = delivery;
+        self.push(Write::Disowned { tenant: tenant.clone(), work: id.clone(), event: event.clone() })
     }
 
     /// Gives a delivery up: the quarantine record takes its place.

@@ -65,12 +65,17 @@ impl Hub {
     }
 
     pub(super) fn tell(&self, told: Told) {
+        self.tell_watchers(&told);
+        // Nobody need listen.
+        _ = self.all.send(told);
+    }
+
+    /// Tells clients that subscribed, and no metrics: another replica counts the transition.
+    pub(super) fn tell_watchers(&self, told: &Told) {
         if let Some(watchers) = self.lock().get_mut(&told.id) {
             // A watcher without room is behind by a whole backlog, and ends.
             watchers.retain(|watcher| watcher.try_send(told.transition.clone()).is_ok());
         }
-        // Nobody need listen.
-        _ = self.all.send(told);
     }
 
     /// How many transactions are watched.
@@ -139,6 +144,7 @@ mod tests {
             node: None,
             reason: None,
             refusals: Vec::new(),
+            repeat: 0,
         }
     }
 

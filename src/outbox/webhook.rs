@@ -51,7 +51,8 @@ use crate::{
     metrics::Metrics,
     net::post::Post,
     outbox::{
-        record::{Delivery, Millis, TenantName, WorkId},
+        ownership::Ownership,
+        record::{Delivery, Millis, TenantName, TxId, WorkId},
         step::Step,
         store::{Due, StoreError},
     },
@@ -82,6 +83,26 @@ pub struct Tools {
     pub seed: u64,
     /// Counts deliveries.
     pub metrics: Arc<Metrics>,
+    /// The part of this replica among others.
+    pub duty: Duty,
+}
+
+/// The part of a replica in the deliveries.
+#[derive(Clone)]
+pub struct Duty {
+    /// Whose deliveries this replica makes.
+    pub ownership: Ownership,
+    /// Hears of a transaction of which a delivery is done, or given up.
+    pub done: Arc<dyn Fn(TxId) + Send + Sync>,
+    /// Whether this replica tells of nodes and switches.
+    pub tells_of_nodes: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Duty {
+    /// The part of a proxy that is alone.
+    pub fn alone() -> Self {
+        Self { ownership: Ownership::alone(), done: Arc::new(|_| {}), tells_of_nodes: Arc::new(|| true) }
+    }
 }
 
 /// The webhooks. Clones are the same webhooks.
@@ -194,7 +215,8 @@ impl Webhooks {
         if !self.table().has(&delivery.endpoint) {
             return Err(RetryError::NoEndpoint(delivery.endpoint));
         }
-        (delivery.attempt, delivery.due) = (0, (tools.clock)());
+        // An operator's order is this replica's affair.
+        (delivery.attempt, delivery.due, delivery.of) = (0, (tools.clock)(), None);
         tools.deliveries.commit(Step::new().deliver(delivery.clone()).take()).await?;
         self.shared.state(&delivery.endpoint).urge();
         self.added(&[delivery]);
@@ -272,6 +294,12 @@ impl Shared {
             yield_now().await;
         }
     }
+}
+
+/// An endpoint that wants these events.
+#[cfg(test)]
+pub(super) fn test_table(events: &[&str]) -> Table {
+    Table::new(&[testing::webhook("all", "https://a.example", &format!("events = {events:?}"))])
 }
 
 /// `text` without the webhook's secrets.

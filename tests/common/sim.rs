@@ -18,7 +18,7 @@ use steadfast::{
     cluster::{
         self,
         moment::{Clock, Moment},
-        open_nats,
+        open_nats, open_nats_outbox,
         store::memory::{self, Memory},
     },
     domain::{address::Address, client::Peer},
@@ -72,6 +72,11 @@ enum Door {
 }
 
 impl Net {
+    /// The same network, for a machine with this disk.
+    pub fn with_disk(&self, disk: PretendDisk) -> Self {
+        Self(self.0.clone(), disk)
+    }
+
     /// A world on this network, whose wall clock read `dawn` in Unix seconds at `start`.
     pub fn world(&self, dawn: u64, start: Instant) -> World {
         World {
@@ -82,6 +87,7 @@ impl Net {
             open_store: self.open_store(),
             connect: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             open_cluster: Arc::new(move |settings| open_nats(settings, dawn)),
+            open_outbox_bucket: Arc::new(move |settings| open_nats_outbox(settings, dawn)),
             connect_hook: Arc::new(|_| Err(io::ErrorKind::Unsupported.into())),
             run_cluster: Arc::new(|task| task),
             uptime: uptime(start),

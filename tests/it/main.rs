@@ -42,6 +42,7 @@ mod node_link;
 mod operator;
 mod outbox;
 mod outbox_operator;
+mod outbox_replicas;
 mod own_questions;
 mod raw_transactions;
 mod redaction;

@@ -24,7 +24,7 @@ use steadfast::{
         record::{EventKind, Millis, TenantName},
         step::Step,
         store::Store,
-        webhook::{Connect, Event, Tools, Webhooks},
+        webhook::{Connect, Duty, Event, Tools, Webhooks},
     },
 };
 use tokio::{
@@ -167,8 +167,15 @@ fn start(store: &Store, webhooks: &[Webhook]) -> (Webhooks, JoinHandle<()>) {
     });
     let prepared = Webhooks::prepare(&connect, webhooks).unwrap();
     let (clock, metrics) = (Arc::new(now), Arc::new(Metrics::new()));
-    let tools =
-        Tools { deliveries: Arc::new(store.clone()), connect, clock: clock.clone(), wall: clock, seed: 1, metrics };
+    let tools = Tools {
+        deliveries: Arc::new(store.clone()),
+        connect,
+        clock: clock.clone(),
+        wall: clock,
+        seed: 1,
+        metrics,
+        duty: Duty::alone(),
+    };
     let (webhooks, supervisor) = Webhooks::new(tools, prepared);
     (webhooks, tokio::spawn(supervisor.run()))
 }
@@ -182,6 +189,7 @@ async fn tell(store: &Store, webhooks: &Webhooks, id: &str) {
         at: now(),
         request_id: Some(format!("request-{id}")),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        of: None,
     };
     let deliveries = webhooks.table().deliveries(&event, || format!("{{\"type\":\"tx.final\",\"id\":\"{id}\"}}"));
     let mut step = Step::new();

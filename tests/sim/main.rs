@@ -13,5 +13,6 @@ mod cluster;
 mod events;
 mod filters;
 mod outbox;
+mod outbox_replicas;
 mod validators;
 mod websockets;

@@ -15,7 +15,10 @@ use tokio::{
 
 use crate::{
     app::{App, World},
-    cluster::store::{Store, memory::Memory, memory::Settings},
+    cluster::{
+        OpenStore,
+        store::{Store, memory::Memory, memory::Settings},
+    },
     config::Config,
     devnet::Replicas,
     net::{BoxFuture, BoxIo, Dial, Endpoint, system::System},
@@ -73,18 +76,23 @@ fn here(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
+/// Opens a bucket in this process's memory, the same for all replicas.
+fn in_memory() -> OpenStore {
+    let memory = Memory::new(Settings::default());
+    Arc::new(move |settings| {
+        let store: Arc<dyn Store> = Arc::new(memory.client(settings.replica.as_str()));
+        Box::pin(async move { Ok(store) })
+    })
+}
+
 impl Fleet {
     /// Starts a replica with each of these settings.
     ///
     /// # Errors
     /// Says which replica does not start, and why.
     pub(super) async fn start(configs: Vec<Config>, world: World) -> Result<Self, String> {
-        let memory = Memory::new(Settings::default());
-        let open_cluster = Arc::new(move |settings: &crate::config::Cluster| {
-            let store: Arc<dyn Store> = Arc::new(memory.client(settings.replica.as_str()));
-            Box::pin(async move { Ok(store) }) as _
-        });
-        let mut fleet = Self { replicas: Vec::new(), world: World { open_cluster, ..world } };
+        let (open_cluster, open_outbox_bucket) = (in_memory(), in_memory());
+        let mut fleet = Self { replicas: Vec::new(), world: World { open_cluster, open_outbox_bucket, ..world } };
         for mut config in configs {
             let name = config.cluster.as_ref().map(|cluster| cluster.replica.to_string());
             let app = App::start(config.clone(), fleet.world.clone(), None).await;

@@ -83,6 +83,9 @@ struct Replica {
     #[serde(default)]
     drained: bool,
     epoch: Option<u64>,
+    /// Absent in older versions, and null without an outbox.
+    #[serde(default)]
+    shards: Option<u32>,
     heard_ms_ago: u64,
     version: String,
     heads: Vec<Head>,
@@ -124,7 +127,7 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
         text += &format!("another process of this name has registered (epoch {by}): this one takes part no more\n");
     }
     let Some(view) = &fleet.view else { return text + "no view is known yet\n" };
-    let head = ["REPLICA", "STATE", "ROLE", "EPOCH", "HEARD", "VERSION", "SERVED", "NODES"];
+    let head = ["REPLICA", "STATE", "ROLE", "EPOCH", "HEARD", "VERSION", "SHARDS", "SERVED", "NODES"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for replica in &fleet.replicas {
         let heads = replica.heads.iter().map(|head| format!("{} {} {}", head.network, head.layer, head.served));
@@ -137,6 +140,7 @@ pub(super) fn render(fleet: Option<&Fleet>) -> String {
             replica.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string()),
             format!("{} ms ago", replica.heard_ms_ago),
             replica.version.clone(),
+            replica.shards.map_or_else(|| "-".to_owned(), |shards| shards.to_string()),
             heads.collect::<Vec<_>>().join(", "),
             nodes.collect::<Vec<_>>().join(", "),
         ]);
@@ -198,6 +202,7 @@ mod tests {
             ] },
             "replicas": [{
                 "replica": "r1", "state": "active", "role": "watching", "drained": true, "epoch": 5, "heard_ms_ago": 40, "version": "1",
+                "shards": 21,
                 "heads": [{ "network": "default", "layer": "el", "served": 77 }],
                 "serving": [{ "network": "default", "layer": "el", "node": "geth-1" }],
             }],
@@ -217,6 +222,7 @@ mod tests {
         assert!(text.starts_with("cluster eu: asked r1, which is watching\nlease: held by r2, term 9\n"), "{text}");
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert!(row("r1").contains("active, drained"), "{text}");
+        assert!(row("r1").contains("1        21"), "{text}");
         assert!(row("r1").contains("default el 77") && row("r1").ends_with("default el geth-1"), "{text}");
         assert!(row("r3").contains("failed"), "{text}");
         assert!(text.contains("1 of 3 replicas see default el geth-2 down (r1: refused)\n"), "{text}");

@@ -182,7 +182,7 @@ impl Driver {
         heartbeat.wants_lead = self.lead.wants_lead(now);
         heartbeat.drained = self.is_drained;
         (heartbeat.heads, heartbeat.serving, heartbeat.verdicts) = (local.heads, local.serving, local.verdicts);
-        heartbeat.wishes = local.wishes;
+        (heartbeat.wishes, heartbeat.shards) = (local.wishes, local.shards);
         env!("CARGO_PKG_VERSION").clone_into(&mut heartbeat.build);
     }
 

@@ -32,6 +32,8 @@ pub const OLDEST: (u32, u32) = (2, 10);
 pub struct Options {
     /// The cluster's name. Its bucket is `steadfast-<name>`.
     pub cluster: ClusterName,
+    /// The part of the cluster that has a bucket of its own, `steadfast-<name>-<part>`.
+    pub part: Option<&'static str>,
     /// URLs of servers: `nats://` or `tls://`, with user and password, or a token, where a server
     /// asks for those. With three servers or more, here or in the cluster that they tell of, three
     /// of them hold the bucket.
@@ -57,6 +59,7 @@ impl Options {
     pub const fn new(cluster: ClusterName, servers: Vec<String>, seed: u64) -> Self {
         Self {
             cluster,
+            part: None,
             servers,
             only_named: false,
             credentials: None,

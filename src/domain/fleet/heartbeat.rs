@@ -101,6 +101,10 @@ pub struct Heartbeat {
     /// The wishes of the operator that the replica has taken up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wishes: Vec<Applied>,
+    /// The shards of the outbox that the replica owns; none while the replica can take none, as
+    /// without an outbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u8>,
     /// The version of the program.
     #[serde(default)]
     pub build: String,
@@ -127,6 +131,7 @@ impl Heartbeat {
             serving: Vec::new(),
             verdicts: Vec::new(),
             wishes: Vec::new(),
+            shards: None,
             build: String::new(),
             other: Unknown::new(),
         }

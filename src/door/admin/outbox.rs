@@ -88,7 +88,9 @@ async fn list(outbox: &Outbox, query: Option<&str>) -> Outcome {
 async fn show(outbox: &Outbox, hash: &str, query: Option<&str>) -> Outcome {
     let query = Query::read(query, &["network", "tenant"])?;
     let records = find(outbox, hash_of(hash)?, &query).await?;
-    Ok(json!({ "transactions": records.iter().map(told::whole).collect::<Vec<_>>() }))
+    Ok(
+        json!({ "transactions": records.iter().map(|record| told::whole(record, outbox.owner(record))).collect::<Vec<_>>() }),
+    )
 }
 
 /// The records of a hash, at least one: each is another tenant's, or another network's.
@@ -142,6 +144,8 @@ fn refused(why: &NotDone) -> Refusal {
         | NotDone::Untaken { .. }
         | NotDone::DiskFull
         | NotDone::Unwritable
+        | NotDone::BucketAway
+        | NotDone::BucketUnsure
         | NotDone::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::CONFLICT,
     };

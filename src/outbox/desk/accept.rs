@@ -13,7 +13,7 @@ use crate::{
     config::Ack,
     outbox::{
         life::Event,
-        record::{Fees, Record, State, Stopped, Transition, TxId},
+        record::{EventIds, Fees, Record, State, Stopped, TxId},
     },
 };
 
@@ -89,6 +89,21 @@ impl Desk {
     }
 
     fn accept_new(&mut self, turn: &mut Turn, id: TxId, accept: Accept) -> Result<(), NotDone> {
+        let record = self.new_record(id.clone(), &accept)?;
+        let raw = accept.raw;
+        let transition = record.history[0].clone();
+        let deliveries = self.endpoints.deliveries(&record, &transition);
+        turn.step.accept(record.clone(), raw.clone(), deliveries);
+        turn.effects.push(Effect::Tell { id, transition });
+        let mut flight = Flight { round: self.next_round(&record.id.tenant), ..Flight::default() };
+        (flight.is_new, flight.want) = (true, Some(To::All));
+        let entry = Entry { raw: Some(raw), flight, ..Entry::stored(record) };
+        self.book.add(entry, false);
+        Ok(())
+    }
+
+    /// The record of a transaction that is new, if there is room and the nonce is free.
+    pub(super) fn new_record(&self, id: TxId, accept: &Accept) -> Result<Record, NotDone> {
         let Accept { raw, tx, request_id, traceparent, .. } = accept;
         let slot = (tx.sender, tx.nonce);
         let mut others = self.book.of_slot(slot).iter().filter_map(|key| self.book.get(key));
@@ -116,30 +131,24 @@ impl Desk {
             bytes: raw.len(),
             accepted_at: self.now,
             deadline: self.now.after(self.terms.deadline_of(&id.tenant)),
-            request_id,
-            traceparent,
+            request_id: request_id.clone(),
+            traceparent: traceparent.clone(),
             state: State::Accepted,
             stopped: None,
             seq: 0,
             refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
-            id: id.clone(),
+            event_ids: EventIds::OfContent,
+            id,
         };
-        let transition: Transition = self.transition(&record, &State::Accepted, Source::default());
-        record.note(transition.clone());
-        let deliveries = self.endpoints.deliveries(&record, &transition);
-        turn.step.accept(record.clone(), raw.clone(), deliveries);
-        turn.effects.push(Effect::Tell { id, transition });
-        let mut flight = Flight { round: self.next_round(&record.id.tenant), ..Flight::default() };
-        (flight.is_new, flight.want) = (true, Some(To::All));
-        let entry = Entry { raw: Some(raw), flight, ..Entry::stored(record) };
-        self.book.add(entry, false);
-        Ok(())
+        let transition = self.transition(&record, &State::Accepted, Source::default());
+        record.note(transition);
+        Ok(record)
     }
 
     /// Gives the client the hash, now or when the first node has the transaction.
-    fn acknowledge(&mut self, turn: &mut Turn, key: &Key, waiter: Waiter) {
+    pub(super) fn acknowledge(&mut self, turn: &mut Turn, key: &Key, waiter: Waiter) {
         let Some(entry) = self.book.get(key) else { return };
         let is_decided = !entry.record.state.is_pending() || entry.flight.is_taken;
         // Where too many wait that no node took, the nodes' words decide on a further one.
@@ -192,7 +201,7 @@ fn entry_is_untaken(entry: Option<&Entry>) -> bool {
 }
 
 /// Why a record in this state does not let its transaction be sent.
-fn not_again(record: &Record) -> NotDone {
+pub(super) fn not_again(record: &Record) -> NotDone {
     match (&record.state, &record.stopped) {
         (State::Replaced { by, .. }, _) => NotDone::NonceUsed { by: *by },
         (State::Cancelled, _) | (_, Some(Stopped::Cancelled)) => NotDone::Cancelled,

@@ -96,7 +96,8 @@ pub fn replay(
         deliveries.extend(made.into_iter().filter(|delivery| endpoint.is_none_or(|named| delivery.endpoint == named)));
     }
     for delivery in &mut deliveries {
-        delivery.due = now;
+        // Of several replicas, the one whose operator wants the replay makes it.
+        (delivery.due, delivery.of) = (now, None);
     }
     deliveries
 }

@@ -143,6 +143,17 @@ pub enum NotDone {
     /// The disk failed in the middle of a write: the transaction may be kept, and sent when the
     /// disk is back.
     OutcomeUnknown,
+    /// The cluster's bucket cannot be written, or this replica is no member beyond doubt.
+    BucketAway,
+    /// The answer of the cluster's bucket was lost: the transaction may be kept, and sent.
+    BucketUnsure,
+    /// The transaction is longer than the cluster's bucket takes.
+    TooLong {
+        /// Bytes of the row.
+        bytes: usize,
+        /// The most bytes of a row.
+        limit: usize,
+    },
     /// Each node refuses the transaction, for good or for want of funds: the words of one.
     OfNodes(NodeWords),
     /// Another transaction of this sender and nonce is in a block.
@@ -164,8 +175,9 @@ impl NotDone {
     /// The JSON-RPC error code.
     pub fn code(&self) -> i64 {
         match self {
-            Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull | Self::Unwritable => -32005,
-            Self::OutcomeUnknown => -32002,
+            Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull | Self::Unwritable | Self::BucketAway => -32005,
+            Self::OutcomeUnknown | Self::BucketUnsure => -32002,
+            Self::TooLong { .. } => -32000,
             Self::OfNodes(words) => words.code,
             Self::NonceUsed { .. } | Self::Cancelled | Self::Expired | Self::Unknown | Self::Unfit(_) => -32000,
         }
@@ -175,8 +187,9 @@ impl NotDone {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull => "outbox_full",
-            Self::Unwritable => "outbox_unwritable",
-            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Unwritable | Self::BucketAway => "outbox_unwritable",
+            Self::OutcomeUnknown | Self::BucketUnsure => "outcome_unknown",
+            Self::TooLong { .. } => "transaction_too_large",
             Self::OfNodes(_) => "refused_by_nodes",
             Self::NonceUsed { .. } => "nonce_used",
             Self::Cancelled => "cancelled",
@@ -202,6 +215,14 @@ impl fmt::Display for NotDone {
             Self::OutcomeUnknown => f.write_str(
                 "the disk of the outbox failed: the transaction may be kept, and sent later; ask for its status",
             ),
+            Self::BucketAway => f.write_str("the outbox cannot reach the bucket that replicas share"),
+            Self::BucketUnsure => f.write_str(
+                "the answer of the replicas' bucket was lost: the transaction may be kept, and sent later; ask for its \
+                 status",
+            ),
+            Self::TooLong { bytes, limit } => {
+                write!(f, "the transaction has {bytes} bytes with its record, and replicas share {limit} at most")
+            }
             Self::OfNodes(words) => f.write_str(&words.message),
             Self::NonceUsed { by } => write!(f, "nonce too low: {by} of the same sender and nonce is in a block"),
             Self::Cancelled => f.write_str("this transaction was cancelled; drop its record to send it again"),

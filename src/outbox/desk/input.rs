@@ -1,13 +1,13 @@
 //! What a desk is told.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use alloy_primitives::{Address, B256};
 use bytes::Bytes;
 
 use crate::{
     domain::signed_transaction::SignedTransaction,
-    outbox::record::{BlockId, Record, TenantName, TxId},
+    outbox::record::{BlockId, EventId, Record, TenantName, TxId},
 };
 
 /// A client, or an operator, that waits for an answer. Whoever hands the input in chooses the
@@ -78,6 +78,23 @@ pub enum Input {
     /// These records were kept long enough, or their room is needed: they go. Only of transactions
     /// whose life is over, with the length of the raw bytes.
     Forget(Vec<(TxId, usize)>),
+    /// A transaction that replicas share, and that this one is to see through from now on.
+    TakeUp(Box<Adopted>),
+}
+
+/// A transaction that was accepted by this replica or by another one.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    /// The waiter for a node's word, and the most milliseconds of the wait.
+    pub waiter: (Waiter, u64),
+    /// The record.
+    pub record: Record,
+    /// The bytes.
+    pub raw: Bytes,
+    /// The events that endpoints were told of.
+    pub told: BTreeSet<EventId>,
+    /// The store's record of this transaction; read where the desk does not hold it.
+    pub known: Option<Box<Record>>,
 }
 
 /// A transaction that a client sends.

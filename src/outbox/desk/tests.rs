@@ -11,6 +11,7 @@ mod memory;
 mod refusals;
 mod sending;
 mod stuck;
+mod take_up;
 mod tenants;
 mod untaken;
 mod world;

@@ -194,7 +194,10 @@ impl Relay {
         let rows =
             move |reader: &Reader| Ok((reader.given_up_among(&network, &hashes)?, reader.has_given_up(&network)?));
         match self.shared.store.read_long(rows).await {
-            Ok((found, is_there)) => (blocks.recalled, self.given_up.is_there) = (found, is_there),
+            Ok((mut found, is_there)) => {
+                found.retain(|record| self.owned.has(record.shard()));
+                (blocks.recalled, self.given_up.is_there) = (found, is_there);
+            }
             Err(error) => {
                 warn!(network = %self.network, %error, "records that a block concerns cannot be read");
                 self.given_up.ask_for_all();
@@ -208,8 +211,9 @@ impl Relay {
         let Some(round) = self.given_up.round.clone() else { return };
         let network = self.network.clone();
         match self.shared.store.read_long(move |reader| round.next(reader, &network)).await {
-            Ok((records, round)) => {
+            Ok((mut records, round)) => {
                 self.given_up.asked(&records, round);
+                records.retain(|record| self.owned.has(record.shard()));
                 if !records.is_empty() {
                     self.input(Input::Recall(records)).await;
                 }

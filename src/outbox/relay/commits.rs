@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 
 use crate::outbox::{
     desk::{Effect, Waiter},
-    record::Delivery,
+    record::{Delivery, TxId},
     step::{Step, Write},
     store::{Line, StoreError},
 };
@@ -18,6 +18,10 @@ pub(super) struct After {
     pub(super) effects: Vec<Effect>,
     /// The deliveries that the step has.
     pub(super) deliveries: Vec<Delivery>,
+    /// The transactions whose record the step writes.
+    pub(super) changed: Vec<TxId>,
+    /// The transactions whose record the step removes.
+    pub(super) dropped: Vec<TxId>,
 }
 
 impl After {
@@ -38,7 +42,7 @@ pub(super) struct Commits(FuturesOrdered<BoxFuture<'static, (Result<(), StoreErr
 impl Commits {
     /// Hands a step in. What follows the step comes back at once where nothing is waited for.
     pub(super) async fn add(&mut self, line: &Line, step: Step, effects: Vec<Effect>) -> Option<After> {
-        let after = After { effects, deliveries: deliveries(&step) };
+        let after = After { effects, deliveries: deliveries(&step), changed: changed(&step), dropped: dropped(&step) };
         if step.is_empty() {
             if self.0.is_empty() {
                 return Some(after);
@@ -97,6 +101,24 @@ impl Commits {
     pub(super) fn has_room(&self) -> bool {
         self.0.len() < MAX_COMMITS
     }
+}
+
+/// The transactions whose record a step writes.
+fn changed(step: &Step) -> Vec<TxId> {
+    let of = |write: &Write| match write {
+        Write::Record(record) => Some(record.id.clone()),
+        _ => None,
+    };
+    step.writes().iter().filter_map(of).collect()
+}
+
+/// The transactions whose record a step removes.
+fn dropped(step: &Step) -> Vec<TxId> {
+    let of = |write: &Write| match write {
+        Write::Remove(id) => Some(id.clone()),
+        _ => None,
+    };
+    step.writes().iter().filter_map(of).collect()
 }
 
 /// The deliveries that a step writes.

@@ -15,6 +15,10 @@ impl Relay {
         if !after.deliveries.is_empty() {
             self.shared.webhooks.added(&after.deliveries);
         }
+        if let Some(replicas) = &self.shared.replicas {
+            replicas.publish(after.changed);
+            replicas.drop_rows(after.dropped);
+        }
         after.effects.into_iter().for_each(|effect| self.perform(effect));
     }
 
@@ -26,6 +30,7 @@ impl Relay {
                 let record = self.desk.record(&id);
                 let bytes = record.map_or(0, |record| record.bytes);
                 let signed_for = record.and_then(|record| record.chain_id);
+                let shard = record.map(super::super::record::Record::shard);
                 let mut sending = send::Sending {
                     shared: self.shared.clone(),
                     calls,
@@ -37,6 +42,7 @@ impl Relay {
                     request_id,
                     traceparent,
                     signed_for,
+                    shard,
                 };
                 let room = self.shared.send_room.clone();
                 self.tasks.spawn(async move {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
-use super::{Order, Relay, commits::After, network_rows, not_done};
+use super::{Order, Relay, ReplicaOrder, commits::After, network_rows, not_done};
 use crate::outbox::{
     desk::{Desk, Effect, Input, NotDone, Stored},
     handle::not_writable,
@@ -59,9 +59,9 @@ impl Relay {
         loop {
             let is_writable = is_writable(&self.shared.store).await;
             // The line begins before the rows are read.
-            let (line, network) = (self.shared.store.line(), self.network.clone());
-            match self.shared.store.read_long(move |reader| network_rows(reader, &network)).await {
-                Ok((stored, given_up)) => {
+            let (line, network, owned) = (self.shared.store.line(), self.network.clone(), self.owned);
+            match self.shared.store.read_long(move |reader| network_rows(reader, &network, owned)).await {
+                Ok((stored, given_up, foreign)) => {
                     // A reload may have changed the terms meanwhile.
                     let mut desk = self.desk_of(stored);
                     // A row that cannot be read while the disk fails may be on the disk.
@@ -72,7 +72,7 @@ impl Relay {
                             self.answer(waiter, Err(lacking.clone()));
                         }
                     }
-                    (self.desk, self.line, self.given_up) = (desk, line, given_up);
+                    (self.desk, self.line, self.given_up, self.foreign) = (desk, line, given_up, foreign);
                     self.handle.totals.set(&self.desk);
                     // A line that broke meanwhile began before rows that went.
                     if is_writable && !self.line.is_broken() {
@@ -129,6 +129,12 @@ impl Relay {
                         Order::Accept(submitted) => drop(submitted.answer.send(Err(why))),
                         Order::Command { answer, .. } => drop(answer.send(Err(why))),
                         Order::Drain(answer) => drop(answer.send(self.handle.totals.read()[0])),
+                        Order::Replicas(ReplicaOrder::Own { shards, done }) => {
+                            self.owned = shards;
+                            _ = done.send(());
+                        }
+                        // Answers that are dropped: the bucket has it, or the order comes again.
+                        Order::Replicas(_) => {}
                         // The next look finds the records again, and the next desk has the terms of
                         // its moment.
                         Order::Forget(_) | Order::Reload => {}
@@ -161,7 +167,7 @@ impl Relay {
         };
         let effects: Vec<_> = after.effects.into_iter().filter(is_written).collect();
         drop(reader);
-        self.perform_all(After { effects, deliveries });
+        self.perform_all(After { effects, deliveries, changed: after.changed, dropped: after.dropped });
     }
 
     /// Takes up nodes that a reload replaced, brought, or took away.

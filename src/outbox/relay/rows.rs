@@ -1,9 +1,10 @@
 //! The rows that a relay reads: at its start, and where records must go before their time.
 
-use super::given_up::GivenUp;
+use super::{foreign::Foreign, given_up::GivenUp};
 use crate::outbox::{
     desk::{self, Stored, Sum},
     record::{Millis, Network, TxId},
+    shard::ShardSet,
     store::{Kind, Reader, StoreError},
 };
 
@@ -14,13 +15,26 @@ const MOST_EXCESS_PAGES: usize = 100;
 /// Records that go with one step.
 const MOST_FORGOTTEN: usize = 100;
 
-/// The rows of a network that a desk is made from, and whether transactions were given up. Of
-/// records whose life is over only sums are read: the store finds such a record when needed.
-pub(super) fn network_rows(reader: &Reader, network: &Network) -> Result<(Stored, GivenUp), StoreError> {
-    let live = reader.live(network)?.collect::<Result<Vec<_>, _>>()?;
+/// The rows of a network that a desk is made from, of the shards that are `owned`; whether
+/// transactions were given up; and the transactions of other shards. Of records whose life is over
+/// only sums are read: the store finds such a record when needed.
+pub(super) fn network_rows(
+    reader: &Reader,
+    network: &Network,
+    owned: ShardSet,
+) -> Result<(Stored, GivenUp, Foreign), StoreError> {
+    let (mut live, mut others) = (Vec::new(), Foreign::default());
+    for record in reader.live(network)? {
+        let record = record?;
+        if owned.has(record.shard()) {
+            live.push(record);
+        } else {
+            others.change(None, &record);
+        }
+    }
     let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
     let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(network)? };
-    Ok((stored, GivenUp::new(reader.has_given_up(network)?)))
+    Ok((stored, GivenUp::new(reader.has_given_up(network)?), others))
 }
 
 /// The oldest records of a network that must go, with the length of their raw bytes.
@@ -72,13 +86,13 @@ pub(super) mod tests {
 
     use super::*;
     use crate::outbox::{
-        record::{BlockId, Fees, Millis, Record, State, TenantName, Transition},
+        record::{BlockId, EventIds, Fees, Millis, Record, State, TenantName, Transition},
         step::Step,
         store::{Store, pretend_disk::PretendDisk},
     };
 
     /// A record in this state, of a usual length.
-    pub(in crate::outbox::relay) fn record(number: usize, state: State) -> Record {
+    pub(in crate::outbox) fn record(number: usize, state: State) -> Record {
         let mut record = Record {
             id: TxId { tenant: TenantName::default(), network: "main".into(), hash: keccak256(number.to_be_bytes()) },
             sender: Address::repeat_byte(2),
@@ -98,6 +112,7 @@ pub(super) mod tests {
             refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
+            event_ids: EventIds::OfContent,
         };
         let block = BlockId { number: 19_000_000, hash: B256::repeat_byte(9) };
         let states = [State::Accepted, State::Sent, State::Seen, State::Mined { block }, State::Confirmed { block }];
@@ -106,7 +121,7 @@ pub(super) mod tests {
             record.keep_until = state.is_over().then_some(Millis(at.0 + 604_800_000));
             record.state = state;
             let node = Some("primary".to_owned());
-            record.note(Transition { seq, at, to, block: of, node, reason: None, refusals: Vec::new() });
+            record.note(Transition { seq, at, to, block: of, node, reason: None, refusals: Vec::new(), repeat: 0 });
         }
         record
     }
@@ -144,7 +159,7 @@ pub(super) mod tests {
         let (begun, before) = (Instant::now(), resident());
         let store = Store::open(&dir).unwrap();
         let (opened, resident_open) = (begun.elapsed(), resident());
-        let rows = network_rows(&store.read().unwrap(), &"main".into()).unwrap();
+        let rows = network_rows(&store.read().unwrap(), &"main".into(), ShardSet::ALL).unwrap();
         println!(
             "{count} finished: opened in {opened:?}, {} KiB; rows in {:?}, {} KiB",
             (resident_open.saturating_sub(before)) >> 10,
@@ -162,7 +177,7 @@ pub(super) mod tests {
         let store = Store::inline(Box::new(disk.clone())).unwrap();
         fill(&store, finished).await;
         let before = disk.bytes_read();
-        let (stored, _) = network_rows(&store.read().unwrap(), &"main".into()).unwrap();
+        let (stored, ..) = network_rows(&store.read().unwrap(), &"main".into(), ShardSet::ALL).unwrap();
         assert_eq!((stored.live.len(), stored.sums[0].1.over), (10, finished));
         disk.bytes_read() - before
     }

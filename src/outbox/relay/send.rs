@@ -20,6 +20,7 @@ use crate::{
         desk::{Input, To, Word},
         handle::Shared,
         record::TxId,
+        shard::Shard,
     },
 };
 
@@ -39,6 +40,8 @@ pub(super) struct Sending {
     pub(super) traceparent: Option<String>,
     /// The chain that the signature names.
     pub(super) signed_for: Option<u64>,
+    /// The shard, which this replica must own at the moment of the sending.
+    pub(super) shard: Option<Shard>,
 }
 
 impl Sending {
@@ -46,6 +49,12 @@ impl Sending {
     pub(super) async fn run(mut self) {
         // A reload may have given the network's name to another chain.
         let chain = self.calls.pool().chain_id();
+        let Some(_permit) = self.shared.ownership.begin(self.shard).await else {
+            // Another replica sends it, or this one again after a pause.
+            let Self { id, number, inputs, .. } = self;
+            _ = inputs.send(Input::SendDone { id, send: number, is_whole: false }).await;
+            return;
+        };
         let is_whole = match (self.signed_for.zip(chain), self.raw()) {
             (Some((signed_for, chain)), _) if signed_for != chain => {
                 error!(hash = %self.id.hash, signed_for, chain, "a transaction is for another chain, and is not sent");

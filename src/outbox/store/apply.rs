@@ -96,6 +96,10 @@ impl<'t> Tables<'t> {
                     self.put_delivery(delivery)?;
                 }
                 Write::Delivered { tenant, work } => self.remove_delivery(tenant, work)?,
+                Write::Disowned { tenant, work, event } => {
+                    self.remove_delivery(tenant, work)?;
+                    self.dedupe.remove((tenant.as_str(), event.as_str()))?;
+                }
                 Write::Quarantine(given_up) => {
                     self.remove_delivery(&given_up.delivery.tenant, &given_up.delivery.id)?;
                     self.put_quarantined(given_up)?;
@@ -143,8 +147,8 @@ impl<'t> Tables<'t> {
         let Some(old) = old else { return Ok(()) };
         self.count(Some(&old), None)?;
         self.remove_rows_of(&old)?;
-        for seq in 1..=old.seq {
-            self.dedupe.remove((id.tenant.as_str(), old.event(seq).as_str()))?;
+        for event in old.events() {
+            self.dedupe.remove((id.tenant.as_str(), event.as_str()))?;
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::outbox::{
     record::{
-        BlockId, Delivery, EventId, EventKind, Fees, Millis, Quarantined, Record, State, TenantName, Transition, TxId,
-        WorkId,
+        BlockId, Delivery, EventId, EventIds, EventKind, Fees, Millis, Quarantined, Record, State, TenantName,
+        Transition, TxId, WorkId,
     },
     step::Step,
 };
@@ -59,6 +59,7 @@ fn record(id: TxId) -> Record {
         refusals: Vec::new(),
         history: Vec::new(),
         keep_until: None,
+        event_ids: EventIds::Numbered,
     };
     go(&mut record, State::Accepted, 100);
     record
@@ -69,8 +70,10 @@ fn go(record: &mut Record, state: State, at: u64) {
     let (to, block) = (state.name(), state.block());
     record.state = state;
     record.keep_until = record.state.is_over().then_some(Millis(at + 500));
-    let seq = record.seq + 1;
-    record.note(Transition { seq, at: Millis(at), to, block, node: None, reason: None, refusals: Vec::new() });
+    let (seq, at, refusals) = (record.seq + 1, Millis(at), Vec::new());
+    let mut next = Transition { seq, at, to, block, node: None, reason: None, refusals, repeat: 0 };
+    next.repeat = record.repeats(&next);
+    record.note(next);
 }
 
 fn delivery(tenant: &TenantName, event: EventId, endpoint: &str, due: u64) -> Delivery {
@@ -86,6 +89,7 @@ fn delivery(tenant: &TenantName, event: EventId, endpoint: &str, due: u64) -> De
         due: Millis(due),
         request_id: None,
         traceparent: None,
+        of: None,
     }
 }
 

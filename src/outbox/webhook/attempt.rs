@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{
-    Clock, commit,
+    Clock, Duty, commit,
     deliveries::Deliveries,
     judgement::{Failure, Judgement, judge, pause},
     queue::Key,
@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     net::post::{Answer, Post, PostError},
     outbox::{
+        ownership::May,
         record::{Delivery, Millis, Quarantined, reason},
         step::Step,
         store::StoreError,
@@ -35,6 +36,7 @@ pub(super) struct Sender {
     pub(super) clock: Clock,
     pub(super) wall: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) duty: Duty,
 }
 
 /// What became of an attempt.
@@ -48,6 +50,9 @@ pub(super) enum Outcome {
     GivenUp { why: String, failure: Option<Failure> },
     /// There was nothing to send: somebody else has taken the delivery away.
     Nothing,
+    /// The replica cannot be sure at this moment that the delivery is its own. The row is as it
+    /// was.
+    Unsure,
     /// The store cannot be read or written. The row is as it was.
     Lost(StoreError),
 }
@@ -60,8 +65,17 @@ impl Sender {
             Ok(None) => return Outcome::Nothing,
             Err(error) => return Outcome::Lost(error),
         };
+        let _permit = match self.duty.ownership.may(delivery.shard()) {
+            May::Begin(permit) => permit,
+            May::Later => return Outcome::Unsure,
+            May::Never(_permit) => {
+                let step = Step::new().disown(&delivery).take();
+                let written = commit::until_written(&*self.deliveries, step, seed).await;
+                return written.map_or_else(Outcome::Lost, |()| Outcome::Nothing);
+            }
+        };
         let sent = self.post.post(self.headers(&delivery), Bytes::from(delivery.body.clone()));
-        let answer = timeout(self.webhook.timeout, sent).await.ok();
+        let (answer, of) = (timeout(self.webhook.timeout, sent).await.ok(), delivery.transaction());
         let now = (self.clock)();
         let outcome = match judge(self.redacted(answer), (self.wall)()) {
             Judgement::Delivered => self.delivered(&delivery, seed).await,
@@ -71,6 +85,9 @@ impl Sender {
             }
             Judgement::Failed(failure) => self.failed(delivery, now, failure, seed).await,
         };
+        if let (Ok(Outcome::Delivered | Outcome::GivenUp { .. }), Some(of)) = (&outcome, of) {
+            (self.duty.done)(of);
+        }
         outcome.unwrap_or_else(Outcome::Lost)
     }
 

@@ -115,7 +115,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::outbox::record::{BlockId, Fees, State, TenantName, TxId};
+    use crate::outbox::record::{BlockId, EventIds, Fees, State, TenantName, TxId};
 
     fn record(state: State) -> Record {
         Record {
@@ -137,6 +137,7 @@ mod tests {
             refusals: Vec::new(),
             history: Vec::new(),
             keep_until: None,
+            event_ids: EventIds::OfContent,
         }
     }
 
@@ -151,6 +152,7 @@ mod tests {
             node: Some("geth-1".to_owned()),
             reason: None,
             refusals: Vec::new(),
+            repeat: 0,
         };
         let body: Value =
             serde_json::from_str(&transaction(EventKind::TxMined, &record(State::Mined { block }), &to)).unwrap();
@@ -181,6 +183,7 @@ mod tests {
             node: None,
             reason: Some(by.clone()),
             refusals: Vec::new(),
+            repeat: 0,
         };
         let body: Value = serde_json::from_str(&transaction(EventKind::TxReplaced, &record(state), &to)).unwrap();
         assert_eq!((&body["data"]["replaced_by"], &body["data"]["reason"]), (&json!(by), &json!(by)));
@@ -198,6 +201,7 @@ mod tests {
             node: Some("a".to_owned()),
             reason: Some("invalid sender".to_owned()),
             refusals: vec![refused("a", "invalid sender"), refused("b", "InvalidSender")],
+            repeat: 0,
         };
         let state = State::Refused { reason: "invalid sender".to_owned() };
         let body: Value = serde_json::from_str(&transaction(EventKind::TxRefused, &record(state), &to)).unwrap();

@@ -23,6 +23,8 @@ use crate::metrics::DeliveryOutcome;
 const CONCURRENCY: usize = 8;
 /// How long a delivery waits whose row could not be read or written.
 const LOST_PAUSE: Duration = Duration::from_secs(60);
+/// How long a delivery waits of which the replica is not sure that it is its own.
+const UNSURE_PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep of a task.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -165,6 +167,10 @@ impl Endpoint {
             Some(Outcome::Nothing) => {
                 self.breaker.dropped(now);
                 None
+            }
+            Some(Outcome::Unsure) => {
+                self.breaker.dropped(now);
+                Some((self.sender.clock)().after(super::attempt::millis(UNSURE_PAUSE)))
             }
             Some(Outcome::Lost(error)) => {
                 warn!(endpoint = &*self.sender.webhook.name, %error, "a delivery waits, since the store fails");

@@ -141,14 +141,19 @@ fn event((network, layer): &PoolName, news: &News, number: u64, now: Instant, wa
         at,
         request_id: None,
         traceparent: None,
+        of: None,
     };
     (event, body::pool(kind, at, &data))
 }
 
 impl Webhooks {
     /// Writes the deliveries of an event of the pool, and has them sent. While the disk takes
-    /// nothing, the event is not told of: the log has it.
+    /// nothing, the event is not told of: the log has it. Of several replicas the leader alone
+    /// tells.
     pub async fn tell(&self, event: &Event, body: String) {
+        if !(self.shared.tools.duty.tells_of_nodes)() {
+            return;
+        }
         let deliveries = self.table().deliveries(event, || body);
         if deliveries.is_empty() {
             return;

@@ -139,6 +139,7 @@ impl Supervisor {
             clock: tools.clock.clone(),
             wall: tools.wall.clone(),
             metrics: tools.metrics.clone(),
+            duty: tools.duty.clone(),
         };
         let endpoint = Endpoint::new(sender, self.shared.state(name), orders.subscribe(), self.rng.fork());
         let task = self.tasks.spawn(endpoint.run());

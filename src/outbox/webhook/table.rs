@@ -4,6 +4,7 @@ use super::{Webhooks, body};
 use crate::{
     config::Webhook,
     outbox::{
+        delivery::Origin,
         desk::Endpoints,
         record::{Delivery, EventId, EventKind, Millis, Record, TenantName, Transition, WorkId},
     },
@@ -24,6 +25,8 @@ pub struct Event {
     pub request_id: Option<String>,
     /// `traceparent` of that request.
     pub traceparent: Option<String>,
+    /// The transaction.
+    pub of: Option<Origin>,
 }
 
 /// The endpoints of the settings, and which events each wants. Never changed, only replaced.
@@ -70,6 +73,7 @@ impl Table {
             due: event.at,
             request_id: event.request_id.clone(),
             traceparent: event.traceparent.clone(),
+            of: event.of.clone(),
         };
         names.map(delivery).collect()
     }
@@ -85,6 +89,7 @@ impl Endpoints for Table {
             at: transition.at,
             request_id: record.request_id.clone(),
             traceparent: record.traceparent.clone(),
+            of: Some(Origin::of(record)),
         };
         Self::deliveries(self, &event, || body::transaction(kind, record, transition))
     }
@@ -116,6 +121,7 @@ mod tests {
             at: Millis(7),
             request_id: Some("r".to_owned()),
             traceparent: None,
+            of: None,
         };
         let made = table.deliveries(&event(EventKind::TxFinal, "b"), || "{}".to_owned());
         let ids: Vec<_> = made.iter().map(|delivery| delivery.id.as_str()).collect();

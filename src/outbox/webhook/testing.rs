@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::{Clock, Connect, Deliveries, Event, Table, Tools, Webhooks};
+use super::{Clock, Connect, Deliveries, Duty, Event, Table, Tools, Webhooks};
 use crate::{
     config::{Config, Webhook},
     metrics::Metrics,
@@ -83,6 +83,7 @@ impl MemoryStore {
             at,
             request_id: Some(format!("request-{id}")),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            of: None,
         };
         let made = table.deliveries(&event, || format!("{{\"id\":\"{id}\"}}"));
         for delivery in &made {
@@ -238,6 +239,7 @@ impl Scene {
             wall: clock(),
             seed: 7,
             metrics: Arc::new(Metrics::new()),
+            duty: Duty::alone(),
         };
         let prepared = Webhooks::prepare(&connect, &settings).unwrap();
         let (webhooks, supervisor) = Webhooks::new(tools, prepared);

@@ -337,6 +337,7 @@ async fn an_event_of_the_pool_is_delivered_as_any_other() {
         at: Millis(1),
         request_id: None,
         traceparent: None,
+        of: None,
     };
     scene.webhooks.tell(&event, "{}".to_owned()).await;
     sleep(scene.start.elapsed() + SECOND).await;

@@ -18,7 +18,9 @@ const COPIES: usize = 3;
 /// No name is escaped to this.
 const NO_KEY: &str = "=first";
 /// Deletions stay this long.
-pub(super) const DELETION_TTL: Duration = Duration::from_secs(60 * 60);
+const DELETION_TTL: Duration = Duration::from_secs(60 * 60);
+/// The same in a bucket of which entries come and go all the time, and that is listed often.
+const SHORT_DELETION_TTL: Duration = Duration::from_secs(60);
 /// The first revision of a bucket is drawn from here. Numbers of JSON are exact up to 2^53.
 const FIRST_REVISION: std::ops::Range<u64> = 1 << 40..1 << 52;
 
@@ -54,7 +56,7 @@ impl Link {
         let mut config = info.config.clone();
         if self.server_expires() && !config.allow_message_ttl {
             config.allow_message_ttl = true;
-            config.subject_delete_marker_ttl = Some(DELETION_TTL);
+            config.subject_delete_marker_ttl = Some(self.deletion_ttl());
         }
         config.num_replicas = config.num_replicas.max(self.copies());
         if config == info.config {
@@ -133,6 +135,11 @@ impl Link {
         })
     }
 
+    /// How long a deletion stays in the bucket.
+    pub(super) fn deletion_ttl(&self) -> Duration {
+        if self.options.part.is_some() { SHORT_DELETION_TTL } else { DELETION_TTL }
+    }
+
     fn copies(&self) -> usize {
         if self.servers() >= COPIES { COPIES } else { 1 }
     }
@@ -155,7 +162,7 @@ impl Link {
             first_sequence: Some(first),
             metadata: HashMap::from([(FORM.0.to_owned(), FORM.1.to_owned())]),
             allow_message_ttl: expires,
-            subject_delete_marker_ttl: expires.then_some(DELETION_TTL),
+            subject_delete_marker_ttl: expires.then_some(self.deletion_ttl()),
             ..Config::default()
         }
     }

@@ -87,7 +87,8 @@ impl Link {
             })?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(options.timeout);
-        let bucket = options.cluster.bucket();
+        let part = options.part.map(|part| format!("-{part}")).unwrap_or_default();
+        let bucket = options.cluster.bucket() + &part;
         let link = Self {
             context,
             stream: format!("KV_{bucket}"),

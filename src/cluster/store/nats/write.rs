@@ -10,7 +10,6 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    bucket::DELETION_TTL,
     link::Link,
     read::{KV_OPERATION, Last},
 };
@@ -80,7 +79,7 @@ impl Link {
             Write::Entry { value, ttl } => (value, ttl),
             Write::Deletion => {
                 headers.insert(KV_OPERATION, "DEL");
-                (Bytes::new(), Some(Ttl::at_least(DELETION_TTL)))
+                (Bytes::new(), Some(Ttl::at_least(self.deletion_ttl())))
             }
         };
         if value.len() > MAX_VALUE {

@@ -8,11 +8,13 @@ use tokio::time::timeout;
 use super::{Refusal, not_a_place};
 use crate::{
     config::{Ack, SendTo},
+    domain::fleet::ReplicaName,
     metrics::OutboxFacts,
     outbox::{
         Outbox,
         operator::{Health, NetworkHealth},
         record::{BlockId, Millis, Network, Quarantined, Record, State, Stopped, Transition, TxId},
+        shard::SHARDS,
         store,
     },
 };
@@ -59,13 +61,14 @@ pub(super) fn brief(record: &Record) -> Value {
     })
 }
 
-/// A record with all its fields.
-pub(super) fn whole(record: &Record) -> Value {
+/// A record with all its fields, and the replica that sees the transaction through.
+pub(super) fn whole(record: &Record, replica: Option<ReplicaName>) -> Value {
     let mut told = brief(record);
     let more = json!({
         "type": record.kind, "chain_id": record.chain_id, "blobs": record.blobs, "fees": record.fees,
         "request_id": record.request_id, "traceparent": record.traceparent,
         "keep_until": record.keep_until.map(|at| at.to_string()), "refusals": record.refusals,
+        "replica": replica.as_ref().map(ReplicaName::as_str),
         "history": record.history.iter().map(transition).collect::<Vec<_>>(),
     });
     if let (Value::Object(told), Value::Object(more)) = (&mut told, more) {
@@ -75,7 +78,7 @@ pub(super) fn whole(record: &Record) -> Value {
 }
 
 fn transition(transition: &Transition) -> Value {
-    let Transition { seq, at, to, block: of, node, reason, refusals } = transition;
+    let Transition { seq, at, to, block: of, node, reason, refusals, repeat: _ } = transition;
     json!({
         "seq": seq, "at": at.to_string(), "state": to.as_str(), "block": of.map(block), "node": node, "reason": reason,
         "refusals": refusals,
@@ -124,6 +127,8 @@ pub(in crate::door::admin) async fn status(outbox: &Outbox) -> Value {
             "late_seconds": of.next_due.map_or(0, |due| seconds(due, now)),
         })
     });
+    let shares =
+        outbox.shares().map(|(shards, waiting)| json!({ "owned": shards, "of": SHARDS, "rows_waiting": waiting }));
     let settings = outbox.settings();
     let ack = match settings.ack {
         Ack::Node => "node",
@@ -137,7 +142,7 @@ pub(in crate::door::admin) async fn status(outbox: &Outbox) -> Value {
     json!({
         "dir": settings.dir.display().to_string(), "ack": ack, "send_to": send_to,
         "tenant_header": settings.tenant_header.as_ref().map(|name| name.as_str()),
-        "store": store, "why": why, "deliveries": deliveries, "quarantined": quarantined,
+        "store": store, "why": why, "shards": shares, "deliveries": deliveries, "quarantined": quarantined,
         "networks": networks.collect::<Vec<_>>(), "webhooks": endpoints.collect::<Vec<_>>(),
     })
 }
@@ -151,6 +156,8 @@ pub(in crate::door::admin) struct Gathered {
     /// How late the work is that is due first, in seconds, by the kind of the work.
     late: Vec<(&'static str, u64)>,
     now: Millis,
+    /// Shards, and rows that wait for the bucket.
+    shares: (u8, usize),
 }
 
 /// How long the networks may take to count the transactions of tenants.
@@ -164,7 +171,8 @@ impl Gathered {
             tenants.entry(network).or_default().push((tenant.to_string(), counts));
         }
         let late = outbox.late().await.unwrap_or_default();
-        Self { health: outbox.health().await.ok(), tenants, late, now: outbox.now() }
+        let shares = outbox.shares().map_or((SHARDS, 0), |(shards, waiting)| (shards.unwrap_or_default(), waiting));
+        Self { health: outbox.health().await.ok(), tenants, late, now: outbox.now(), shares }
     }
 
     /// Writes the gauges.
@@ -172,6 +180,9 @@ impl Gathered {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let is_writable = self.health.as_ref().is_some_and(|health| health.store == store::Health::Writable);
         facts.writable.with_label_values(&NO_LABELS).set(i64::from(is_writable));
+        let (shards, waiting) = self.shares;
+        facts.shards.with_label_values(&NO_LABELS).set(shards.into());
+        facts.rows_waiting.with_label_values(&NO_LABELS).set(number(waiting as u64));
         for (network, tenants) in &self.tenants {
             facts.tenants(network.as_str(), tenants.clone());
         }

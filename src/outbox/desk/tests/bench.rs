@@ -86,6 +86,7 @@ impl Endpoints for WantsAll {
             due: transition.at,
             request_id: record.request_id.clone(),
             traceparent: record.traceparent.clone(),
+            of: None,
         }]
     }
 }

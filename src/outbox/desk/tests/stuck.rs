@@ -1,7 +1,6 @@
 //! Nodes that hang, forget or say nothing, and gaps: none of these holds a transaction up.
 
 use super::{super::*, bench::*};
-use crate::outbox::record::StateName;
 
 /// Node `b` hangs over what it is sent: the words of `a` are enough, also when `b` is sent all again.
 #[test]

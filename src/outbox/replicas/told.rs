@@ -1,0 +1,93 @@
+//! The events of a transaction that endpoints were told of, and those that are still to be told.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::outbox::{
+    desk::Endpoints,
+    record::{Delivery, EventId, EventKind, Record, TxId, WorkId},
+    store::{Reader, StoreError},
+    webhook::Table,
+};
+
+/// The events of a record with all of whose deliveries this replica, or one before, is done.
+pub(super) fn told_events(
+    reader: &Reader,
+    table: &Table,
+    record: &Record,
+    told: &BTreeSet<EventId>,
+) -> Result<BTreeSet<EventId>, StoreError> {
+    let (mut all, tenant) = (BTreeSet::new(), &record.id.tenant);
+    for transition in &record.history {
+        let Some(kind) = EventKind::of(transition.to) else { continue };
+        let event = record.event(transition.seq);
+        let mut is_told = true;
+        for endpoint in table.wanting(kind, tenant).filter(|_| !told.contains(&event)) {
+            is_told &= reader.delivery(tenant, &WorkId::of_delivery(&event, endpoint))?.is_none();
+        }
+        if is_told {
+            all.insert(event);
+        }
+    }
+    Ok(all)
+}
+
+/// The deliveries of the events of these transactions that are not among those told.
+pub(super) fn untold(
+    reader: &Reader,
+    table: &Table,
+    rows: impl IntoIterator<Item = (TxId, Arc<BTreeSet<EventId>>)>,
+) -> Result<Vec<Delivery>, StoreError> {
+    let mut deliveries = Vec::new();
+    for (id, told) in rows {
+        let Some(record) = reader.record(&id)? else { continue };
+        for transition in record.history.iter().filter(|transition| !told.contains(&record.event(transition.seq))) {
+            deliveries.extend(Endpoints::deliveries(table, &record, transition));
+        }
+    }
+    Ok(deliveries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{
+        record::State,
+        relay::test_record,
+        step::Step,
+        store::{Store, pretend_disk::PretendDisk},
+        webhook::test_table,
+    };
+
+    /// U38: a row says what endpoints were told, and a delivery that waits is not told.
+    #[tokio::test]
+    async fn a_delivery_that_waits_is_not_told() {
+        let store = Store::inline(Box::new(PretendDisk::new())).unwrap();
+        let table = test_table(&["tx.accepted", "tx.mined"]);
+        // Accepted, sent, seen, mined, confirmed, sent.
+        let record = test_record(7, State::Sent);
+        let [accepted, mined, confirmed] = [1, 4, 5].map(|seq| record.event(seq));
+        let set = |events: &[&EventId]| events.iter().copied().cloned().collect::<BTreeSet<_>>();
+        let mut step = Step::new();
+        step.accept(record.clone(), vec![1; 110].into(), Vec::new());
+        store.commit(step.take()).await.unwrap();
+        let untold = |told: &[&EventId]| {
+            let rows = [(record.id.clone(), Arc::new(set(told)))];
+            let made = untold(&store.read().unwrap(), &table, rows).unwrap();
+            made.into_iter().map(|delivery| (delivery.event.clone(), delivery)).collect::<Vec<_>>()
+        };
+        let told = |told: &[&EventId]| told_events(&store.read().unwrap(), &table, &record, &set(told)).unwrap();
+        let all = untold(&[]);
+        assert_eq!(all.iter().map(|(event, _)| event).collect::<Vec<_>>(), [&accepted, &mined]);
+        assert_eq!(untold(&[&accepted]), all[1..], "what was told is not made again");
+        assert_eq!(told(&[]), set(&[&accepted, &mined, &confirmed]), "nothing waits");
+        step.deliver(all[1].1.clone());
+        store.commit(step.take()).await.unwrap();
+        assert_eq!(told(&[]), set(&[&accepted, &confirmed]));
+        assert_eq!(told(&[&mined]), set(&[&accepted, &mined, &confirmed]), "another replica was told so");
+        // Events of another history are none of this record's.
+        assert_eq!(told(&[&"evt_other".into()]), set(&[&accepted, &confirmed]));
+        step.delivered(record.id.tenant.clone(), all[1].1.id.clone());
+        store.commit(step.take()).await.unwrap();
+        assert_eq!(told(&[]), set(&[&accepted, &mined, &confirmed]));
+    }
+}

@@ -7,8 +7,8 @@
 //! which comes later than the end of its lease. An owner that is in no view, or whose process was
 //! followed by another, is waited for as long as a silent one.
 //!
-//! A shard without a row is waited for as long: the bucket may have been made anew, and the owner of
-//! before may not know that yet.
+//! A shard without a row is waited for as long: the bucket may have been made anew, and the owner
+//! of before may not know that yet.
 //!
 //! | phase | input | next |
 //! |---|---|---|

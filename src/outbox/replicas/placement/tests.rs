@@ -71,8 +71,8 @@ impl Scene {
         }
     }
 
-    /// The shard has no row, and that is so for a while. R22: the bucket may be another, and the owner
-    /// of before not know.
+    /// The shard has no row, and that is so for a while. R22: the bucket may be another, and the
+    /// owner of before not know.
     fn waited() -> Self {
         let mut scene = Self::new();
         assert_eq!(scene.look(), None);

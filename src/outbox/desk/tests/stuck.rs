@@ -2,7 +2,8 @@
 
 use super::{super::*, bench::*};
 
-/// Node `b` hangs over what it is sent: the words of `a` are enough, also when `b` is sent all again.
+/// Node `b` hangs over what it is sent: the words of `a` are enough, also when `b` is sent all
+/// again.
 #[test]
 fn a_node_that_hangs_holds_up_no_later_nonce() {
     let mut bench = Bench::with(Terms { in_flight: 1, ..terms() });

@@ -88,6 +88,7 @@ fn a_new_life_is_taken_up_over_the_old_one() {
     bench.accept(1, 0);
     bench.done(1);
     bench.pause(1_000_000);
+    bench.looked(1, Found::Unknown, None);
     assert_eq!(bench.state(1), StateName::Expired);
     let record = propose(&mut bench, 1, 0).unwrap().unwrap();
     assert_eq!((record.state.name(), record.seq, record.keep_until), (StateName::Accepted, 3, None));

@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use steadfast::devnet::{Devnet, Options};
+use serde_json::json;
+use steadfast::devnet::{Devnet, Fault, Options};
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -25,7 +26,7 @@ use crate::{
         client::{Client, call},
         devnet,
         ports::free_addr,
-        until,
+        signed, until,
     },
     harness::Process,
 };
@@ -128,6 +129,15 @@ async fn leader_within(processes: &[Option<Process>], patience: Duration) -> usi
         }
         assert!(start.elapsed() < patience, "no leader within {patience:?}");
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until `check` holds, for as long as a takeover may take on a busy machine.
+async fn until_late(goal: &str, mut check: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !check().await {
+        assert!(start.elapsed() < FAILOVER + 2 * SLACK, "still not so: {goal}");
+        sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -266,6 +276,59 @@ async fn a_leader_that_was_stopped_wakes_up_fenced() {
     }
     assert_eq!((told(leader), told(next)), ("lead\nfence\n".to_owned(), "lead\n".to_owned()));
     (0..3).for_each(|place| _ = std::fs::remove_file(file(place)));
+}
+
+/// R17 to R22, U21: what each of three replicas acknowledged is sent and followed by the two that are
+/// left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replica_takes_no_transaction_along() {
+    const SEND: &str = "eth_sendRawTransaction";
+    let node = devnet(Options { execution: 1, ..Options::default() }).await;
+    let nats = Nats::start().await;
+    let folder = |place: usize| nats.folder.with_extension(format!("outbox-{place}"));
+    let outbox = |place: usize| format!("[outbox]\ndir = {:?}\nack = \"disk\"\nconfirmations = 2\n", folder(place));
+    let mut processes = Vec::new();
+    for place in 0..3 {
+        processes.push(Some(Process::start(&nats.settings(place, &node, &outbox(place)), &[]).await));
+    }
+    let is_shared = async || {
+        let mut shards = 0.0;
+        for process in processes.iter().flatten() {
+            shards += process.metric("steadfast_outbox_shards").await;
+        }
+        shards == 64.0
+    };
+    until_late("each shard has an owner", is_shared).await;
+    // No node takes a transaction while the three run.
+    node.el(0).set_fault(Fault::refuse(&[SEND]));
+    let mut hashes = Vec::new();
+    for key in 1..=12 {
+        let (raw, hash) = signed::transaction(1337, key, 0, 1);
+        let client = processes[usize::from(key) % 3].as_ref().unwrap().clients();
+        let answer = Client::connect(client).await.post(call(1, SEND, &json!([raw]).to_string())).await.json();
+        assert_eq!(answer["result"], json!(hash), "{answer}");
+        hashes.push(hash);
+    }
+    // Dropped, the process gets SIGKILL.
+    drop(processes[0].take());
+    node.el(0).clear_faults();
+    let client = processes[1].as_ref().unwrap().clients();
+    let are_mined = async || {
+        node.chain().mine(1);
+        for hash in &hashes {
+            let status = call(1, "steadfast_getTransactionStatus", &json!([hash]).to_string());
+            let status = Client::connect(client).await.post(status).await.json();
+            if !["mined", "confirmed"].contains(&status["result"]["state"].as_str().unwrap_or_default()) {
+                return false;
+            }
+        }
+        true
+    };
+    until_late("all are mined", are_mined).await;
+    for process in processes.iter_mut().flatten() {
+        assert!(process.terminate(), "{}", process.log());
+    }
+    (0..3).for_each(|place| _ = std::fs::remove_dir_all(folder(place)));
 }
 
 /// Settings that no wait can mend are refused at the start.

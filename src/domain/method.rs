@@ -67,69 +67,78 @@ const NO_BLOCK: Option<Asks> = None;
 /// The params of `eth_feeHistory`.
 const FEES: Option<Asks> = Some(Asks { data: Blocks, place: Fees });
 
+// Macros and no functions: the length of the table is a length of arrays, and a compiler that
+// optimises finds a cycle where such a constant calls a function of this crate.
+
 /// Needs this data of the block that this param names.
-const fn block(data: Data, index: usize) -> Option<Asks> {
-    Some(Asks { data, place: AtBlock(index) })
+macro_rules! block {
+    ($data:expr, $index:expr) => {
+        Some(Asks { data: $data, place: AtBlock($index) })
+    };
 }
 
 /// Needs this data of the blocks that this param bounds.
-const fn filter(data: Data, index: usize) -> Option<Asks> {
-    Some(Asks { data, place: InFilter(index) })
+macro_rules! filter {
+    ($data:expr, $index:expr) => {
+        Some(Asks { data: $data, place: InFilter($index) })
+    };
 }
 
 /// Needs this data of the block that has a transaction.
-const fn transaction(data: Data) -> Option<Asks> {
-    Some(Asks { data, place: Transaction })
+macro_rules! transaction {
+    ($data:expr) => {
+        Some(Asks { data: $data, place: Transaction })
+    };
 }
 
 /// Sorted by name, for binary search.
 const TABLE: &[(&str, Class, Tells, Option<Asks>)] = &[
     ("debug_getBadBlocks", Read, Nothing, NO_BLOCK),
-    ("debug_getRawBlock", Read, Nothing, block(Blocks, 0)),
-    ("debug_getRawHeader", Read, Nothing, block(Blocks, 0)),
-    ("debug_getRawReceipts", Read, Nothing, block(Receipts, 0)),
-    ("debug_getRawTransaction", Read, Nothing, transaction(Blocks)),
-    ("debug_storageRangeAt", Read, Nothing, block(State, 0)),
-    ("debug_traceBlockByHash", Read, Nothing, block(Traces, 0)),
-    ("debug_traceBlockByNumber", Read, Nothing, block(Traces, 0)),
-    ("debug_traceCall", Read, Nothing, block(Traces, 1)),
-    ("debug_traceTransaction", Read, Nothing, transaction(Traces)),
+    ("debug_getRawBlock", Read, Nothing, block!(Blocks, 0)),
+    ("debug_getRawHeader", Read, Nothing, block!(Blocks, 0)),
+    ("debug_getRawReceipts", Read, Nothing, block!(Receipts, 0)),
+    ("debug_getRawTransaction", Read, Nothing, transaction!(Blocks)),
+    ("debug_storageRangeAt", Read, Nothing, block!(State, 0)),
+    ("debug_traceBlockByHash", Read, Nothing, block!(Traces, 0)),
+    ("debug_traceBlockByNumber", Read, Nothing, block!(Traces, 0)),
+    ("debug_traceCall", Read, Nothing, block!(Traces, 1)),
+    ("debug_traceTransaction", Read, Nothing, transaction!(Traces)),
     ("eth_accounts", Read, Nothing, NO_BLOCK),
     ("eth_blobBaseFee", Read, Nothing, NO_BLOCK),
     ("eth_blockNumber", Read, Number, NO_BLOCK),
-    ("eth_call", Read, Nothing, block(State, 1)),
-    ("eth_callMany", Read, Nothing, block(State, 1)),
+    ("eth_call", Read, Nothing, block!(State, 1)),
+    ("eth_callMany", Read, Nothing, block!(State, 1)),
     ("eth_chainId", Read, Nothing, NO_BLOCK),
     ("eth_coinbase", Read, Nothing, NO_BLOCK),
     ("eth_config", Read, Nothing, NO_BLOCK),
-    ("eth_createAccessList", Read, Nothing, block(State, 1)),
-    ("eth_estimateGas", Read, Nothing, block(State, 1)),
+    ("eth_createAccessList", Read, Nothing, block!(State, 1)),
+    ("eth_estimateGas", Read, Nothing, block!(State, 1)),
     ("eth_feeHistory", Read, Nothing, FEES),
     ("eth_gasPrice", Read, Nothing, NO_BLOCK),
-    ("eth_getBalance", Read, Nothing, block(State, 1)),
-    ("eth_getBlockByHash", Read, Block, block(Blocks, 0)),
-    ("eth_getBlockByNumber", Read, Block, block(Blocks, 0)),
-    ("eth_getBlockReceipts", Read, Inclusion, block(Receipts, 0)),
-    ("eth_getBlockTransactionCountByHash", Read, Nothing, block(Blocks, 0)),
-    ("eth_getBlockTransactionCountByNumber", Read, Nothing, block(Blocks, 0)),
-    ("eth_getCode", Read, Nothing, block(State, 1)),
+    ("eth_getBalance", Read, Nothing, block!(State, 1)),
+    ("eth_getBlockByHash", Read, Block, block!(Blocks, 0)),
+    ("eth_getBlockByNumber", Read, Block, block!(Blocks, 0)),
+    ("eth_getBlockReceipts", Read, Inclusion, block!(Receipts, 0)),
+    ("eth_getBlockTransactionCountByHash", Read, Nothing, block!(Blocks, 0)),
+    ("eth_getBlockTransactionCountByNumber", Read, Nothing, block!(Blocks, 0)),
+    ("eth_getCode", Read, Nothing, block!(State, 1)),
     ("eth_getFilterChanges", Filter, Nothing, NO_BLOCK),
     ("eth_getFilterLogs", Filter, Nothing, NO_BLOCK),
-    ("eth_getHeaderByHash", Read, Block, block(Blocks, 0)),
-    ("eth_getHeaderByNumber", Read, Block, block(Blocks, 0)),
-    ("eth_getLogs", Read, Nothing, filter(Receipts, 0)),
-    ("eth_getProof", Read, Nothing, block(State, 2)),
-    ("eth_getStorageAt", Read, Nothing, block(State, 2)),
-    ("eth_getStorageValues", Read, Nothing, block(State, 1)),
-    ("eth_getTransactionByBlockHashAndIndex", Read, Inclusion, block(Blocks, 0)),
-    ("eth_getTransactionByBlockNumberAndIndex", Read, Inclusion, block(Blocks, 0)),
-    ("eth_getTransactionByHash", Read, Inclusion, transaction(Blocks)),
-    ("eth_getTransactionCount", Read, Nothing, block(State, 1)),
-    ("eth_getTransactionReceipt", Read, Inclusion, transaction(Receipts)),
-    ("eth_getUncleByBlockHashAndIndex", Read, Nothing, block(Blocks, 0)),
-    ("eth_getUncleByBlockNumberAndIndex", Read, Nothing, block(Blocks, 0)),
-    ("eth_getUncleCountByBlockHash", Read, Nothing, block(Blocks, 0)),
-    ("eth_getUncleCountByBlockNumber", Read, Nothing, block(Blocks, 0)),
+    ("eth_getHeaderByHash", Read, Block, block!(Blocks, 0)),
+    ("eth_getHeaderByNumber", Read, Block, block!(Blocks, 0)),
+    ("eth_getLogs", Read, Nothing, filter!(Receipts, 0)),
+    ("eth_getProof", Read, Nothing, block!(State, 2)),
+    ("eth_getStorageAt", Read, Nothing, block!(State, 2)),
+    ("eth_getStorageValues", Read, Nothing, block!(State, 1)),
+    ("eth_getTransactionByBlockHashAndIndex", Read, Inclusion, block!(Blocks, 0)),
+    ("eth_getTransactionByBlockNumberAndIndex", Read, Inclusion, block!(Blocks, 0)),
+    ("eth_getTransactionByHash", Read, Inclusion, transaction!(Blocks)),
+    ("eth_getTransactionCount", Read, Nothing, block!(State, 1)),
+    ("eth_getTransactionReceipt", Read, Inclusion, transaction!(Receipts)),
+    ("eth_getUncleByBlockHashAndIndex", Read, Nothing, block!(Blocks, 0)),
+    ("eth_getUncleByBlockNumberAndIndex", Read, Nothing, block!(Blocks, 0)),
+    ("eth_getUncleCountByBlockHash", Read, Nothing, block!(Blocks, 0)),
+    ("eth_getUncleCountByBlockNumber", Read, Nothing, block!(Blocks, 0)),
     ("eth_hashrate", Read, Nothing, NO_BLOCK),
     ("eth_maxPriorityFeePerGas", Read, Nothing, NO_BLOCK),
     ("eth_mining", Read, Nothing, NO_BLOCK),
@@ -147,7 +156,7 @@ const TABLE: &[(&str, Class, Tells, Option<Asks>)] = &[
     ("eth_signTransaction", Unsafe, Nothing, NO_BLOCK),
     ("eth_signTypedData", Unsafe, Nothing, NO_BLOCK),
     ("eth_signTypedData_v4", Unsafe, Nothing, NO_BLOCK),
-    ("eth_simulateV1", Read, Nothing, block(State, 1)),
+    ("eth_simulateV1", Read, Nothing, block!(State, 1)),
     ("eth_submitHashrate", Unsafe, Nothing, NO_BLOCK),
     ("eth_submitWork", Unsafe, Nothing, NO_BLOCK),
     ("eth_subscribe", Subscription, Nothing, NO_BLOCK),
@@ -159,15 +168,15 @@ const TABLE: &[(&str, Class, Tells, Option<Asks>)] = &[
     ("net_version", Read, Nothing, NO_BLOCK),
     ("rpc_modules", Read, Nothing, NO_BLOCK),
     ("steadfast_getTransactionStatus", Outbox, Nothing, NO_BLOCK),
-    ("trace_block", Read, Nothing, block(Traces, 0)),
-    ("trace_call", Read, Nothing, block(Traces, 2)),
-    ("trace_callMany", Read, Nothing, block(Traces, 1)),
-    ("trace_filter", Read, Nothing, filter(Traces, 0)),
-    ("trace_get", Read, Nothing, transaction(Traces)),
+    ("trace_block", Read, Nothing, block!(Traces, 0)),
+    ("trace_call", Read, Nothing, block!(Traces, 2)),
+    ("trace_callMany", Read, Nothing, block!(Traces, 1)),
+    ("trace_filter", Read, Nothing, filter!(Traces, 0)),
+    ("trace_get", Read, Nothing, transaction!(Traces)),
     ("trace_rawTransaction", Read, Nothing, NO_BLOCK),
-    ("trace_replayBlockTransactions", Read, Nothing, block(Traces, 0)),
-    ("trace_replayTransaction", Read, Nothing, transaction(Traces)),
-    ("trace_transaction", Read, Nothing, transaction(Traces)),
+    ("trace_replayBlockTransactions", Read, Nothing, block!(Traces, 0)),
+    ("trace_replayTransaction", Read, Nothing, transaction!(Traces)),
+    ("trace_transaction", Read, Nothing, transaction!(Traces)),
     ("txpool_content", Read, Nothing, NO_BLOCK),
     ("txpool_contentFrom", Read, Nothing, NO_BLOCK),
     ("txpool_inspect", Read, Nothing, NO_BLOCK),

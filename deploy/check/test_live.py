@@ -147,6 +147,8 @@ class Live(unittest.TestCase):
 
     @classmethod
     def clients_come(cls):
+        # A replica that is the first of all takes its shards after failover_timeout, and sends nothing before.
+        cls.counts(cls.small_admin, "steadfast_outbox_shards", 64)
         for url in (cls.rpc, cls.small):
             ask(url, rpc("eth_blockNumber"))
             assert "result" in json.loads(ask(url, rpc("eth_sendRawTransaction", SIGNED)))

@@ -43,6 +43,7 @@ use crate::{
     chain::Interest,
     cluster::Cluster,
     config,
+    domain::duration::millis,
     memory::Budget,
     metrics::Metrics,
     pool::Pool,
@@ -253,8 +254,7 @@ impl Running {
     pub fn join(&mut self, cluster: &Cluster, failover: Duration, open: OpenBucket, seed: u64) {
         let shared = &self.outbox.shared;
         let Some(replicas) = shared.replicas.clone() else { return };
-        let failover = u64::try_from(failover.as_millis()).unwrap_or(u64::MAX);
-        let task = Task::new(shared.clone(), replicas, cluster.clone(), failover, open);
+        let task = Task::new(shared.clone(), replicas, cluster.clone(), millis(failover), open);
         let work = "the outbox takes no more part among the replicas";
         self.background.spawn(guarded(self.broken.clone(), work, task.run(seed)));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     call::Calls,
     config::TenantRules,
+    domain::duration::millis,
     outbox::{
         desk::{self, TenantTerms, Terms},
         handle::Shared,
@@ -21,10 +22,6 @@ fn tenant_terms(rules: &TenantRules, shared: &Shared) -> TenantTerms {
         deadline: deadline.map(millis),
         pending: max_pending.map(|most| most.get().min(shared.most_pending)),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The settings of a network's desk.

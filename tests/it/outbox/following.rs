@@ -94,13 +94,8 @@ async fn a_node_without_full_blocks_costs_its_time_once() {
         scene.until_verdicts(["up", "up", "down"]).await;
         scene.node(1).set_fault(fault);
         for nonce in 0..5 {
-            let hash = scene.sent(nonce).await;
-            scene.until_state(hash, "sent").await;
-            let start = Instant::now();
-            scene.devnet.chain().mine(1);
-            scene.until_state(hash, "mined").await;
-            let most = Duration::from_secs(if nonce == 0 { 15 } else { 3 });
-            assert!(start.elapsed() < most, "block {nonce} took {:?}", start.elapsed());
+            let took = until_mined(&scene, nonce).await;
+            assert!(took < Duration::from_secs(if nonce == 0 { 15 } else { 3 }), "block {nonce} took {took:?}");
             sleep(Duration::from_secs(12)).await;
         }
         scene.node(1).clear_faults();
@@ -120,13 +115,8 @@ async fn blocks_that_no_node_gives_whole_hold_up_nothing() {
     let scene = Scene::start(ON).await;
     (0..3).for_each(|index| scene.node(index).set_fault(Fault::tells(BLOCK, Value::Null)));
     for nonce in 0..6 {
-        let hash = scene.sent(nonce).await;
-        scene.until_state(hash, "sent").await;
-        let start = Instant::now();
-        scene.devnet.chain().mine(1);
-        scene.until_state(hash, "mined").await;
-        let most = Duration::from_secs(if nonce == 0 { 15 } else { 3 });
-        assert!(start.elapsed() < most, "block {nonce} took {:?}", start.elapsed());
+        let took = until_mined(&scene, nonce).await;
+        assert!(took < Duration::from_secs(if nonce == 0 { 15 } else { 3 }), "block {nonce} took {took:?}");
         sleep(Duration::from_secs(2)).await;
     }
 }

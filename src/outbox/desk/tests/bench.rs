@@ -361,3 +361,17 @@ pub(super) fn to_nodes(effects: &[Effect]) -> Vec<(u8, String)> {
     });
     sent.collect()
 }
+
+/// A desk whose transaction 2 of nonce 1 was refused for the gap before it, again and again.
+pub(super) fn with_a_gap() -> Bench {
+    let mut bench = Bench::new();
+    bench.accept(2, 1);
+    for _ in 0..6 {
+        bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+        bench.done(2);
+        bench.pause(60_000);
+    }
+    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+    bench.done(2);
+    bench
+}

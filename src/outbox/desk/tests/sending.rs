@@ -188,15 +188,7 @@ fn a_nonce_that_it_used_itself_is_found_in_its_block() {
 #[test]
 fn a_nonce_refused_for_a_gap_is_sent_when_the_gap_is_filled() {
     for fills_by_a_block in [false, true] {
-        let mut bench = Bench::new();
-        bench.accept(2, 1);
-        for _ in 0..6 {
-            bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
-            bench.done(2);
-            bench.pause(60_000);
-        }
-        bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
-        bench.done(2);
+        let mut bench = with_a_gap();
         bench.accept(1, 0);
         let effects = match fills_by_a_block {
             true => bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]),

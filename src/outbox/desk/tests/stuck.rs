@@ -58,20 +58,6 @@ fn a_transaction_that_loses_its_block_waits_for_no_node() {
     assert_eq!(bench.life(1), "accepted sent mined reorged sent");
 }
 
-/// A desk whose transaction 2 of nonce 1 was refused for the gap before it, again and again.
-fn with_a_gap() -> Bench {
-    let mut bench = Bench::new();
-    bench.accept(2, 1);
-    for _ in 0..6 {
-        bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
-        bench.done(2);
-        bench.pause(60_000);
-    }
-    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
-    bench.done(2);
-    bench
-}
-
 #[test]
 fn a_gap_is_filled_by_whatever_uses_the_nonce() {
     let other = [(9, 1, 0)];

@@ -10,6 +10,7 @@
 
 mod addresses;
 mod beacon;
+mod budget;
 mod ca_file;
 mod calls;
 mod chain;
@@ -60,6 +61,7 @@ use crate::domain::address::Address;
 pub use self::{
     addresses::Addresses,
     beacon::{Beacon, PathPattern, PublishTo},
+    budget::{Budget, Rate},
     ca_file::CaFile,
     calls::{Calls, Policy, SendTo, Verify},
     chain::{Chain, TrustBloom},
@@ -76,7 +78,7 @@ pub use self::{
     method_pattern::{MethodPattern, MethodRule},
     name::{NetworkName, NodeName},
     network::Network,
-    node::{Node, Tier},
+    node::{Node, Probing, Tier},
     origin::{Cors, Origin, Origins},
     outbox::{Ack, Outbox, SigningKey, TenantRules, Webhook},
     problem::{Errors, Invalid, Problem},

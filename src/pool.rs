@@ -9,6 +9,7 @@ pub mod ask;
 pub mod block_range;
 pub mod bounds;
 pub mod clock;
+pub mod credits;
 mod effects;
 pub mod evidence;
 mod feed_watch;
@@ -17,6 +18,7 @@ pub mod health;
 mod identity;
 mod inherit;
 mod late_primary;
+mod lazy;
 pub mod listen;
 pub mod missing_methods;
 mod named_heads;
@@ -24,6 +26,7 @@ pub mod node;
 mod out_of_turn;
 mod outage_log;
 pub mod own_question;
+pub mod paid;
 pub mod pair;
 pub mod preference;
 pub mod probe;
@@ -338,9 +341,11 @@ impl Pool {
         }
     }
 
-    /// Has `node` probed now.
+    /// Has `node` probed now, unless it is [idle](Pool::is_idle).
     pub fn probe_now(&self, node: NodeId) {
-        self.nodes[node].probe_now.notify_one();
+        if !self.is_idle(node) {
+            self.nodes[node].probe_now.notify_one();
+        }
     }
 
     /// Hears of every header that a node pushes from now on. A header saves a question: a reader
@@ -353,6 +358,9 @@ impl Pool {
     /// Takes a block that `node` pushed. The block is the node's head from now on, unless it is
     /// below the head that is known.
     pub async fn pushed(&self, node: NodeId, block: BlockRef, json: Bytes) {
+        if let Some(credits) = &self.nodes[node].credits {
+            credits.take_anyway("eth_subscription", Instant::now());
+        }
         // There may be no listener.
         let _ = self.headers.send(Pushed { node, block: block.clone(), json, is_whole: false });
         if self.nodes[node].upstream.is_none() {

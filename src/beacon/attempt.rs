@@ -21,7 +21,7 @@ use crate::{
         target::Target,
     },
     exchange::{attempt_count::Count, trace::Trace},
-    metrics::AttemptOutcome,
+    metrics::{AttemptOutcome, Payer},
     net::{
         http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
         node_connections::{Caller, Rank},
@@ -32,6 +32,7 @@ use crate::{
         health::{Fault, Trouble},
         node::Node,
         own_question::OwnQuestion,
+        paid::Paid,
         resting::Kind,
     },
 };
@@ -288,7 +289,9 @@ async fn ask(
         caller: request.caller.as_ref(),
     };
     let mut own = request.caller.is_none().then(|| OwnQuestion::new(None, Some(&node.traffic)));
-    let asked = upstream.request(head, body, timeouts, &mut own, progress);
+    let payer = if own.is_some() { Payer::Own } else { Payer::Call };
+    let mut gate = Paid::new(&mut own, node, node.cost(""), payer);
+    let asked = upstream.request(head, body, timeouts, &mut gate, progress);
     // A streamed body takes the time that the client needs to send; the node's share of the time is
     // bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }

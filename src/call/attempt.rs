@@ -30,7 +30,7 @@ use crate::{
     },
     exchange::{attempt_count::Count, queue::Ticket, trace::Trace},
     memory::{Account, Full},
-    metrics::AttemptOutcome,
+    metrics::{AttemptOutcome, Payer},
     net::{
         BoxFuture,
         http::{Error, Gate, Post, Progress, Sending},
@@ -41,12 +41,15 @@ use crate::{
         ask::{is_refusal, link_trouble, trouble, wait},
         health::{Fault, Trouble},
         node::Node,
+        paid::Paid,
     },
 };
 
 /// An attempt at one node.
 pub(super) struct Attempt<'a> {
     pub(super) node: &'a Node,
+    /// The credits that the call costs at the node.
+    pub(super) cost: u32,
     /// The request as the client sent it.
     pub(super) body: &'a [u8],
     /// Header lines to send along.
@@ -93,7 +96,8 @@ pub(super) enum Sent {
     /// The node refused the call with this HTTP status and no JSON-RPC error. The status is about
     /// the call or about the proxy's credentials, so the node would refuse the call again.
     Rejected(u16),
-    /// The client has left, and a call with an effect is not sent then.
+    /// The client has left, and a call with an effect is not sent then; or others took the node's
+    /// last credits.
     Unwanted,
     /// No byte of the call left; with evidence against the node, if there is any.
     Nothing(Option<Trouble>),
@@ -337,6 +341,7 @@ impl Attempt<'_> {
     /// Sends the call with `lines`, or with the client's own where there are none, and reads the
     /// answer.
     async fn exchange(&self, lines: Option<&[u8]>, gate: &mut impl Gate, progress: &mut Progress) -> Sent {
+        let gate = &mut Paid::new(gate, self.node, self.cost, Payer::Call);
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that the futures of calls over HTTP are no larger.
             return Box::pin(self.over_link(gate)).await;
@@ -410,7 +415,13 @@ impl Attempt<'_> {
             let text = format!("a call was answered with HTTP status {status}{what}");
             Trouble { fault: Fault::Failing, text }
         };
+        // A result may speak of anything, and only a header speaks of a wait beside it.
+        let wait_in = |answer: &mut Answer| match answer.kind {
+            Kind::Result => wait,
+            _ => wait.or_else(|| quota::wait_in_words(answer.beginning())),
+        };
         if is_refusal(status, wait) {
+            let wait = wait_in(&mut answer);
             return Sent::Refused((answer.kind == Kind::Error).then_some(answer), wait);
         }
         // Another node may have other credentials and another place, so these statuses are not
@@ -421,7 +432,7 @@ impl Attempt<'_> {
         let is_quota = !is_readable && quota::is_quota_in_words(answer.beginning());
         match answer.kind {
             _ if self.id.is_none() && status < 300 => Sent::Answered(answer),
-            Kind::Alien(_) | Kind::Error if is_quota => Sent::Refused(None, wait),
+            Kind::Alien(_) | Kind::Error if is_quota => Sent::Refused(None, wait_in(&mut answer)),
             Kind::Alien(_) if (300..500).contains(&status) && !of_the_node => Sent::Rejected(status),
             Kind::Alien(why) => Sent::OfTheNode(None, Some(failing(&format!(": {why}")))),
             Kind::Result if of_the_gateway => Sent::OfTheNode(Some(answer), None),
@@ -433,7 +444,10 @@ impl Attempt<'_> {
                     (error.blame(), error.code, quota::is_quota(error.code, &error.message))
                 });
                 match blame {
-                    _ if is_quota => Sent::Refused(Some(answer), wait),
+                    _ if is_quota => {
+                        let wait = wait_in(&mut answer);
+                        Sent::Refused(Some(answer), wait)
+                    }
                     // Providers say with HTTP 403 that a plan has no old blocks.
                     Blame::Lacking(Lacked::Data) if of_the_gateway && self.is_repeatable => {
                         Sent::Lacking(Lacked::Data, answer)

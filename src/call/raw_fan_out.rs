@@ -257,6 +257,7 @@ impl<'a> CallRun<'a> {
                 && is_target(pool, *node, SendTo::All)
                 && (to == SendTo::All || pool.snapshot().nodes[*node].tier == tier)
                 && pool.nodes[*node].resting.state(self.tries.kind, false, now) == RestState::Free
+                && pool.nodes[*node].credits_wait(&self.request.method, now).is_none()
         };
         [first].into_iter().chain(NodeId::all(pool.nodes.len()).filter(is_wanted)).collect()
     }

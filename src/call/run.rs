@@ -449,7 +449,7 @@ impl<'a> CallRun<'a> {
         if let Some(word) = word {
             return Ok(word);
         }
-        let rests = || rest_ends(&self.calls.pool, self.tries.kind).or(self.refused.until);
+        let rests = || rest_ends(&self.calls.pool, self.tries.kind, &self.request.method).or(self.refused.until);
         if let Some(mut answer) = self.refused.answer.take() {
             answer.retry_after = rests().map(seconds_to);
             return Ok(answer);

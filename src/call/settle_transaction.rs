@@ -44,8 +44,10 @@ impl CallRun<'_> {
     /// Whether the node has the transaction, in a block or waiting.
     async fn is_there(&mut self, node: NodeId, hash: &str) -> bool {
         let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
+        let node = &self.calls.pool.nodes[node];
         let attempt = Attempt {
-            node: &self.calls.pool.nodes[node],
+            node,
+            cost: node.cost("eth_getTransactionByHash"),
             body: ask.as_bytes(),
             headers: &[],
             // A question of the proxy's own is no step of the client's request.

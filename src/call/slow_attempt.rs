@@ -61,8 +61,10 @@ pub(super) struct Beside<'a> {
 impl<'a> SlowAttempt<'a, '_> {
     /// The attempt at `node`.
     pub(super) fn attempt(&self, node: NodeId) -> Attempt<'a> {
+        let node = &self.calls.pool.nodes[node];
         Attempt {
-            node: &self.calls.pool.nodes[node],
+            node,
+            cost: node.cost(&self.request.method),
             body: self.request.raw,
             headers: self.terms.headers,
             trace: self.terms.trace,

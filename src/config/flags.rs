@@ -4,7 +4,7 @@ use super::{
     dns,
     name::NetworkName,
     network::{Network, all_different},
-    node::{Node, Tier, http_url},
+    node::{Node, Probing, Tier, http_url},
     problem::Invalid,
     reading::Reading,
     url::Url,
@@ -67,6 +67,9 @@ impl Flags {
                                 max_connections,
                                 methods: Vec::new(),
                                 not_methods: Vec::new(),
+                                account: None,
+                                budget: None,
+                                probing: Probing::default(),
                             };
                             nodes.push((path, node));
                         }

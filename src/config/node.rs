@@ -9,7 +9,7 @@ use base64::{
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    ca_file::CaFile, dns, header, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
+    budget::Budget, ca_file::CaFile, dns, header, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
     reader::Reader, reading::join, secret::Secret, url::Url,
 };
 use crate::domain::layer::Layer;
@@ -34,6 +34,32 @@ impl Tier {
 }
 
 impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How often a node is probed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probing {
+    /// Once in the time that [`Health`](super::Health) says.
+    #[default]
+    Steady,
+    /// Rarely, as long as no call needs the node.
+    Lazy,
+}
+
+impl Probing {
+    /// The word of the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Lazy => "lazy",
+        }
+    }
+}
+
+impl fmt::Display for Probing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -76,6 +102,12 @@ pub struct Node {
     pub methods: Vec<MethodPattern>,
     /// Methods that calls do not go to the node for. Execution nodes only.
     pub not_methods: Vec<MethodPattern>,
+    /// The name shared by all nodes that a provider counts together.
+    pub account: Option<NodeName>,
+    /// What may be asked of the node, or of all nodes of its account together.
+    pub budget: Option<Budget>,
+    /// How often the node is probed.
+    pub probing: Probing,
 }
 
 impl Node {
@@ -176,6 +208,9 @@ impl Node {
             max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
             methods: patterns(&mut r, layer, "methods"),
             not_methods: patterns(&mut r, layer, "not_methods"),
+            account: r.parse("account", str::parse),
+            budget: Budget::read_if_set(&mut r, layer),
+            probing: r.choice("probe", &[("steady", Probing::Steady), ("lazy", Probing::Lazy)], Probing::default()),
         };
         node.check_dns(&r, is_split);
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
@@ -191,6 +226,12 @@ impl Node {
             "max_connections",
             &["ws"],
             ONE_IS_THE_LINKS,
+        );
+        r.check(
+            node.probing == Probing::Steady || tier == Tier::Backup,
+            "probe",
+            &[],
+            "must not be \"lazy\" for a primary, which calls go to all the time: make the node a backup",
         );
         let urls = || node.http.iter().chain(&node.ws);
         r.check(

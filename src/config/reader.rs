@@ -145,17 +145,20 @@ impl<'r> Reader<'r> {
 
     /// A whole number in `range`; `None` where the key is absent or its value wrong.
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = match self.take(key, Form::Integer(range.clone()))? {
-            DeValue::Integer(number) => number,
-            other => {
-                self.fail(key, format!("must be a whole number, not {}", kind(&other)));
-                return None;
-            }
+        let number = self.take(key, Form::Integer(range.clone()))?;
+        self.integer_of(&join(&self.path, key), number, &range)
+    }
+
+    /// The whole number at `path`.
+    fn integer_of(&self, path: &str, value: DeValue<'r>, range: &RangeInclusive<u64>) -> Option<u64> {
+        let DeValue::Integer(number) = value else {
+            self.reading.fail(path, format!("must be a whole number, not {}", kind(&value)));
+            return None;
         };
         match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(n) if range.contains(&n) => Some(n),
             _ => {
-                self.fail(key, format!("must be from {} to {}", range.start(), range.end()));
+                self.reading.fail(path, format!("must be from {} to {}", range.start(), range.end()));
                 None
             }
         }
@@ -229,6 +232,20 @@ impl<'r> Reader<'r> {
             self.text(&path, value, "a string").map(|text| (name, path, text, filled_in))
         });
         entries.collect()
+    }
+
+    /// A table of whole numbers in `range` under free names: name, path and value of each.
+    pub(super) fn integers(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Vec<(String, String, u64)> {
+        let path = join(&self.path, key);
+        let mut numbers = Vec::new();
+        for (name, value) in self.table_at(key, Form::IntegerTable(range.clone())) {
+            let name = name.into_inner().into_owned();
+            let path = join(&path, &name);
+            if let Some(number) = self.integer_of(&path, value.into_inner(), &range) {
+                numbers.push((name, path, number));
+            }
+        }
+        numbers
     }
 
     /// The table `[key]`; an empty one where the key is absent or its value no table.

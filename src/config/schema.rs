@@ -80,6 +80,10 @@ fn describe(key: &str, form: &Form) -> Vec<(&'static str, Value)> {
         Form::StringTable => {
             vec![("type", json!("object")), ("additionalProperties", json!({ "type": "string" }))]
         }
+        Form::IntegerTable(range) => {
+            let number = json!({ "type": "integer", "minimum": range.start(), "maximum": range.end() });
+            vec![("type", json!("object")), ("additionalProperties", number)]
+        }
         Form::Table => vec![("type", json!("object"))],
         Form::Tables => vec![("type", json!("array"))],
     };

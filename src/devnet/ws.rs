@@ -201,7 +201,8 @@ impl<S: Socket> Session<S> {
         if faults.has(&Fault::Garbage) {
             return self.send(vec![GARBAGE.to_owned()]).await;
         }
-        let text = if faults.rate_limited().is_some() {
+        let has_credits = self.node.spends(faults, message.calls().count());
+        let text = if faults.rate_limited().is_some() || !has_credits {
             message.answer(|_| RpcError::new(-32005, "rate limited").into())
         } else {
             let mut context = Context::new(&self.node, faults, Some(&mut self.subscriptions));

@@ -56,7 +56,7 @@ pub enum Choice<'a> {
 /// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
 /// a scout in its turn. An urgent exchange goes to a node that rests where no other is left. A node
 /// that lacks the method or the blocks comes last. A node whose settings rule the method out gets
-/// nothing.
+/// nothing, and so does a node without credits for the call, urgent or not.
 pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let load = |node: NodeId| {
         let traffic = &pool.nodes[node].traffic;
@@ -64,15 +64,18 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     };
     let (served, snapshot) = pool.served_and_snapshot();
     let mut last = query.blocks.map_or_else(Vec::new, |asked| lacking(pool, &snapshot, &asked));
-    if last.is_empty() && !pool.is_any_resting() && !pool.is_any_method_missing() {
-        return match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
-            Some(node) => Choice::Node(node, None),
-            None => Choice::Nowhere,
-        };
-    }
     let now = Instant::now();
+    if last.is_empty() && !pool.is_any_resting() && !pool.is_any_method_missing() {
+        match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
+            Some(node) if pool.nodes[node].credits_wait(query.method, now).is_none() => return Choice::Node(node, None),
+            // The best node has too few credits.
+            Some(_) => {}
+            None => return Choice::Nowhere,
+        }
+    }
     let (mut closed, mut due) = (query.tried.to_vec(), Vec::new());
     let (mut rests, mut earliest) = (false, None);
+    let mut out_of_question = query.tried.to_vec();
     for (node, known) in snapshot.nodes.by_node() {
         if query.tried.contains(&node) || known.preference(0, 0).is_none() {
             continue;
@@ -80,6 +83,13 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         let Node { resting, method_rules, missing_methods, .. } = &pool.nodes[node];
         if method_rules.rules_out(query.kind.id(), query.method) {
             closed.push(node);
+            continue;
+        }
+        if let Some(until) = pool.nodes[node].credits_wait(query.method, now) {
+            rests = true;
+            closed.push(node);
+            out_of_question.push(node);
+            earliest = [earliest, Some(until)].into_iter().flatten().min();
             continue;
         }
         if missing_methods.has(query.kind.id(), query.method, now) {
@@ -126,7 +136,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     if rests
         && query.is_urgent
         && !query.again
-        && let Some(node) = least_bad(pool, query, load)
+        && let Some(node) = least_bad(pool, NodeQuery { tried: &out_of_question, ..query }, load)
     {
         return Choice::Node(node, None);
     }
@@ -170,14 +180,15 @@ pub fn shortest_line<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     Choice::Node(best, None)
 }
 
-/// The earliest end of a rest, if all nodes that may serve rest.
-pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
+/// The earliest end of a rest, or of a wait for credits, if all nodes that may serve rest or have too
+/// few for a call of `method`.
+pub fn rest_ends(pool: &Pool, kind: Kind, method: &str) -> Option<Instant> {
     let now = Instant::now();
     let snapshot = pool.snapshot();
     let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.preference(0, 0).is_some());
     let ends = serving.map(|(_, node)| match node.resting.state(kind, false, now) {
         RestState::Rests(until) => Some(until),
-        _ => None,
+        _ => node.credits_wait(method, now),
     });
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }

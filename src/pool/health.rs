@@ -110,6 +110,11 @@ impl Health {
         matches!(self.state, State::Up { refusals: 1.., .. })
     }
 
+    /// Whether the node is in, and failed a probe or a call since the last good one.
+    pub fn is_shaken(&self) -> bool {
+        matches!(self.state, State::Up { failures: 1.., .. })
+    }
+
     /// A probe was answered well. A node that was never heard is in at once: there is no outage to
     /// recover from.
     pub fn good(&mut self, now: Instant) {

@@ -93,6 +93,9 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
         max_connections,
         methods,
         not_methods,
+        account,
+        budget,
+        probing,
     } = old;
     add(&mut changes, "tier".into(), tier, &new.tier, plain);
     let url = |node: &Node, url: &Option<Url>| url.clone().map(|url| (node.is_from_dns, url));
@@ -115,5 +118,8 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     add(&mut changes, "max_connections".into(), max_connections, &new.max_connections, optional(plain));
     add(&mut changes, "methods".into(), methods, &new.methods, items);
     add(&mut changes, "not_methods".into(), not_methods, &new.not_methods, items);
+    add(&mut changes, "account".into(), account, &new.account, optional(plain));
+    add(&mut changes, "budget".into(), budget, &new.budget, optional(plain));
+    add(&mut changes, "probe".into(), probing, &new.probing, plain);
     changes
 }

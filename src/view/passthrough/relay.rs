@@ -153,8 +153,10 @@ impl Relay {
             && let Some(link) = self.pool.nodes[node].link.clone()
         {
             let (method, params) = self.key.clone();
+            let pool = self.pool.clone();
             let answer = async move {
-                let answer = timeout(SUBSCRIBE_TIMEOUT, link.subscribe(&method, params)).await;
+                let subscribed = pool.nodes[node].subscribe(&link, &method, params);
+                let answer = timeout(SUBSCRIBE_TIMEOUT, subscribed).await;
                 answer.unwrap_or(Err(SubscribeError::Link(Error::Lost)))
             };
             self.opening = Some(Opening { pool: self.pool.clone(), node, answer: Box::pin(answer) });

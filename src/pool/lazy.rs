@@ -1,0 +1,37 @@
+//! Backups that are looked at rarely, as long as no call needs them.
+//!
+//! Rule: an idle node is asked for its head alone, once in [`LOOK`], and for all that a probe asks
+//! once in [`IN_FULL`]; its link has no feed of heads, and no question of our own goes there that
+//! another node can answer. A lazy node is idle while it is not wanted; `state::wanted` says when it
+//! is. Reason: providers count what they are asked, each call of a batch too. Example: 2,880 heads
+//! and 24 full probes of two more calls are 2,928 calls a day, where steady probes make 172,800.
+
+use std::time::Duration;
+
+use super::{Pool, node::Node};
+use crate::{config::Probing, domain::node_id::NodeId};
+
+/// From the start of one probe of an idle node to the start of its next.
+pub(super) const LOOK: Duration = Duration::from_secs(30);
+/// How often such a probe asks for all that a probe asks.
+pub(super) const IN_FULL: Duration = Duration::from_secs(3600);
+
+impl Node {
+    /// Whether the node is looked at rarely while no call needs it.
+    pub fn is_lazy(&self) -> bool {
+        self.settings().probing == Probing::Lazy
+    }
+}
+
+impl Pool {
+    /// Whether the node is to be asked as little as can be, since no call needs it.
+    pub fn is_idle(&self, node: NodeId) -> bool {
+        self.nodes[node].is_lazy() && !self.snapshot().wants_lazy
+    }
+
+    /// From the start of one probe of the node to the start of its next, when nothing calls for one
+    /// sooner.
+    pub(super) fn pace(&self, node: NodeId) -> Duration {
+        if self.is_idle(node) { LOOK.max(self.settings.interval) } else { self.settings.interval }
+    }
+}

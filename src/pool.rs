@@ -341,7 +341,7 @@ impl Pool {
         }
     }
 
-    /// Has `node` probed now, unless it is [idle](Pool::is_idle).
+    /// Has `node` probed now, unless the node is [idle](Pool::is_idle).
     pub fn probe_now(&self, node: NodeId) {
         if !self.is_idle(node) {
             self.nodes[node].probe_now.notify_one();

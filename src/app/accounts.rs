@@ -1,4 +1,4 @@
-//! The accounts of nodes, which last over reloads: what was spent stays spent.
+//! The accounts of nodes, which last over reloads, so that spent credits stay spent.
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,15 @@ use crate::{
 pub(super) struct Accounts(Mutex<HashMap<String, Weak<Account>>>);
 
 impl Accounts {
-    /// The account of a node of this network and layer: the one that it names, in any network, or one
-    /// of its own. Days go by `wall`.
+    /// The account of a node of this network and layer: that of the name in its settings, whichever
+    /// network has the name first, or an account of its own. Days go by `wall`.
     pub(super) fn of(&self, node: &Node, (network, layer): (&str, Layer), wall: &Wall) -> Arc<Account> {
         // No name has a slash.
         let key = match &node.account {
             Some(name) => name.to_string(),
             None => format!("{network}/{}/{}", layer.as_str(), node.name),
         };
-        // The map is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        // The map is whole at every moment, so a panic elsewhere cannot have spoilt the map.
         let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         accounts.retain(|_, account| account.strong_count() > 0);
         if let Some(account) = accounts.get(&key).and_then(Weak::upgrade) {

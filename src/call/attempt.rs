@@ -415,7 +415,7 @@ impl Attempt<'_> {
             let text = format!("a call was answered with HTTP status {status}{what}");
             Trouble { fault: Fault::Failing, text }
         };
-        // A result may speak of anything, and only a header speaks of a wait beside it.
+        // A result may speak of anything: beside a result only a header names a wait.
         let wait_in = |answer: &mut Answer| match answer.kind {
             Kind::Result => wait,
             _ => wait.or_else(|| quota::wait_in_words(answer.beginning())),

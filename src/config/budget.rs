@@ -1,4 +1,4 @@
-//! `budget`: what may be asked of a node, or of the nodes of an account, in a time.
+//! `budget`: the credits that may be spent at a node, or at the nodes of an account, in a time.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,8 @@ use crate::domain::layer::Layer;
 /// The most credits of a second, of a burst, and of one call.
 const MOST: u64 = 1_000_000_000;
 
-/// What may be asked of a node in a time, in credits. A call costs one credit where no pattern says
-/// more.
+/// The credits that may be spent at a node in a time. A call costs one credit where no pattern says
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Credits that come back in a second, and the credits that may be spent at once.
@@ -113,7 +113,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// The budgets of accounts: one node of an account gives the account's budget, and all have it.
+/// The budgets of accounts: a node of an account gives the budget of all the others.
 #[derive(Default)]
 pub(super) struct AccountBudgets(BTreeMap<NodeName, (String, Budget)>);
 

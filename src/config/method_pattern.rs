@@ -18,7 +18,8 @@ impl MethodPattern {
         method == &*self.text || (self.open && method.starts_with(&*self.text))
     }
 
-    /// How much the pattern says: the longer text says more, and a whole name more than a beginning.
+    /// How much the pattern says: the longer text says more, and a whole name more than a
+    /// beginning.
     pub(super) fn length(&self) -> usize {
         2 * self.text.len() + usize::from(!self.open)
     }
@@ -63,8 +64,8 @@ pub struct MethodRule {
 }
 
 impl MethodRule {
-    /// How much the rule says of `method`, if anything. Refusals do not look at upper and lower case, because some nodes do
-    /// not; exceptions do.
+    /// How much the rule says of `method`, if anything. Refusals do not look at upper and lower
+    /// case, because some nodes do not; exceptions do.
     fn weight(&self, method: &str) -> Option<usize> {
         let matches = if self.blocks { self.pattern.matches_any_case(method) } else { self.pattern.matches(method) };
         matches.then_some(self.pattern.length())

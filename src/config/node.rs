@@ -104,7 +104,7 @@ pub struct Node {
     pub not_methods: Vec<MethodPattern>,
     /// The name shared by all nodes that a provider counts together.
     pub account: Option<NodeName>,
-    /// What may be asked of the node, or of all nodes of its account together.
+    /// The credits that may be spent at the node, or at all nodes of its account together.
     pub budget: Option<Budget>,
     /// How often the node is probed.
     pub probing: Probing,

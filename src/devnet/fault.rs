@@ -89,14 +89,14 @@ pub enum Fault {
         #[serde(default)]
         methods: Vec<String>,
     },
-    /// The node is a provider's that counts credits: each call of a message costs one. Where there are
-    /// not enough for a message, HTTP 429; over an open WebSocket, error -32005.
+    /// The node is a provider's that counts credits: each call of a message costs one. Where there
+    /// are not enough for a message, HTTP 429; over an open WebSocket, error -32005.
     Credits {
         /// Credits that come back in a second.
         per_second: u64,
         /// Credits that can be spent at once.
         burst: u64,
-        /// The seconds that `Retry-After` names; none: there is no such header.
+        /// The seconds that `Retry-After` names; none: there is no header of that name.
         #[serde(default)]
         retry_after: Option<u64>,
     },

@@ -179,8 +179,8 @@ impl Node {
         self.faults.borrow().list().to_vec()
     }
 
-    /// Spends the credits of a message with so many calls, where the node counts any; `false` if there
-    /// are too few.
+    /// Spends the credits of a message with so many calls, where the node counts any; `false` if
+    /// there are too few.
     pub(super) fn spends(&self, faults: &Faults, calls: usize) -> bool {
         let Some((per_second, burst, _)) = faults.credits() else { return true };
         let mut own = self.own();

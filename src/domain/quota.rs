@@ -72,7 +72,8 @@ pub fn is_quota_in_words(text: &[u8]) -> bool {
     text.len() <= MAX_RETRY_AFTER && OF_A_QUOTA.iter().any(|(words, _)| says(text, words))
 }
 
-/// Words behind which a refusal says how long to wait, in lower case, each with its source as above.
+/// Words behind which a refusal says how long to wait, in lower case, each with its source as
+/// above.
 const BEFORE_A_WAIT: [(&str, &str); 6] = [
     ("backoff_seconds", "Infura: `\"backoff_seconds\":30` in the error's data (nimbus-eth2#1632)"),
     ("try_again_in", "Chainstack: `\"try_again_in\":\"38.3ms\"` in the error's data"),
@@ -82,8 +83,8 @@ const BEFORE_A_WAIT: [(&str, &str); 6] = [
     ("retry_after", "gateways before nodes, in the error's data"),
 ];
 
-/// How long a refusal asks to wait in its words, or in the data of a JSON-RPC error. That is all there
-/// is over a link, which has no headers. Only the beginning of a text is read.
+/// How long a refusal asks to wait in its words, or in the data of a JSON-RPC error. That is all
+/// there is over a link, which has no headers. Only the beginning of a text is read.
 pub fn wait_in_words(text: &[u8]) -> Option<Duration> {
     const MOST: usize = 4096;
     let text = text[..text.len().min(MOST)].to_ascii_lowercase();
@@ -94,8 +95,8 @@ pub fn wait_in_words(text: &[u8]) -> Option<Duration> {
     Some(in_units(behind)?.min(MAX_RETRY_AFTER))
 }
 
-/// The time at the beginning of `text`: `10`, `1.5s`, `38ms`, `30 seconds`, `10m0s`. A number without
-/// a unit is of seconds.
+/// The time at the beginning of `text`: `10`, `1.5s`, `38ms`, `30 seconds`, `10m0s`. A number
+/// without a unit is of seconds.
 fn in_units(mut text: &str) -> Option<Duration> {
     let mut sum = None;
     loop {

@@ -180,8 +180,8 @@ pub fn shortest_line<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     Choice::Node(best, None)
 }
 
-/// The earliest end of a rest, or of a wait for credits, if all nodes that may serve rest or have too
-/// few for a call of `method`.
+/// The earliest end of a rest, or of a wait for credits, if all nodes that may serve rest or have
+/// too few credits for a call of `method`.
 pub fn rest_ends(pool: &Pool, kind: Kind, method: &str) -> Option<Instant> {
     let now = Instant::now();
     let snapshot = pool.snapshot();

@@ -60,7 +60,7 @@ label! {
     Payer {
         /// For a client's call, or the outbox's.
         Call = "calls",
-        /// For a question of our own, such as a probe, or for what a node pushed.
+        /// For a question of our own, as a probe is, or for a notification that a node pushed.
         Own = "own",
     }
 }

@@ -193,7 +193,7 @@ impl NodeMetrics {
 pub struct CreditMetrics([IntCounter; Payer::ALL.len()]);
 
 impl CreditMetrics {
-    /// So many credits were spent.
+    /// This number of credits was spent.
     pub fn spent(&self, payer: Payer, credits: u32) {
         self.0[payer as usize].inc_by(credits.into());
     }

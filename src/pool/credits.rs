@@ -1,16 +1,18 @@
 //! The credits that may be spent at a node, or at all nodes of an account.
 //!
-//! Rule: a call takes its credits at the moment at which it is written, hedges and second tries too,
-//! and is not written if there are not enough. Credits come back at `per_second`, up to `burst`: so in
-//! any time of t seconds no more than `burst + per_second * t` are spent. Those of `per_day` come back
-//! at midnight UTC, when providers count anew. Reason: an operator has to pay for what is spent beyond.
-//! Example: `per_second = 50` and `burst = 10` let 10 calls go at once, and one more each 20 ms.
+//! Rule: a call takes its credits at the moment of its writing, hedges and second tries too, and is
+//! not written if there are not enough. Credits come back at `per_second`, up to `burst`: so in any
+//! time of t seconds no more than `burst + per_second * t` are spent. Those of `per_day` come back
+//! at midnight UTC, when providers count anew. Reason: an operator pays for all that is spent
+//! beyond. Example: `per_second = 50` and `burst = 10` let ten calls go at once, and a further one
+//! each 20 ms.
 //!
 //! Rule: an eighth of `burst` is for questions of our own, probes above all. Reason: clients that
-//! spend all they can would otherwise keep probes away, and the node would not be known any more.
+//! spend all they can would otherwise keep probes away, and the node's head would be unknown.
 //!
-//! Notifications that a node pushes cost as the method `eth_subscription`. They cannot be refused, and
-//! so take credits that are not there: calls wait until these have come back.
+//! Notifications that a node pushes cost as the method `eth_subscription`. The proxy cannot refuse
+//! a notification, which so takes credits that are not there: calls wait until these have come
+//! back.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,7 +34,7 @@ const PARTS: u128 = 1_000_000_000;
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// The facts that the nodes of an account share: their rests, and what was spent at them. A node
+/// The facts that the nodes of an account share: their rests, and the credits spent there. A node
 /// without an account's name has an account of its own.
 pub struct Account {
     pub(super) rests: Arc<Rests>,
@@ -42,7 +44,7 @@ pub struct Account {
     wall: Wall,
 }
 
-/// What was spent.
+/// The credits that were spent.
 #[derive(Clone, Copy, Debug)]
 struct Spent {
     /// Parts of credits that had not come back at `at`.
@@ -54,14 +56,14 @@ struct Spent {
 }
 
 impl Account {
-    /// An account at which nothing was spent. Days go by `wall`; what is added to rests, and the
-    /// pauses between attempts to open links, follow from `seed`.
+    /// An account at which nothing was spent. Days go by `wall`; the jitter of rests, and the pauses
+    /// between attempts to open links, follow from `seed`.
     pub fn new(wall: Wall, seed: u64) -> Arc<Self> {
         let spent = Spent { parts: 0, at: Instant::now(), day: 0, today: 0 };
         Arc::new(Self { rests: Arc::new(Rests::jittered(seed)), seed, spent: Mutex::new(spent), wall })
     }
 
-    /// Every change is whole, so a panic elsewhere cannot have spoilt what was spent.
+    /// Every change is whole, so a panic elsewhere cannot have spoilt the numbers.
     fn lock(&self) -> MutexGuard<'_, Spent> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +78,7 @@ pub struct Left {
     pub today: Option<u64>,
 }
 
-/// The budget of one node, and what was spent of it.
+/// The budget of one node, and the credits that were spent.
 pub struct Credits {
     budget: Budget,
     account: Arc<Account>,
@@ -93,18 +95,18 @@ impl Credits {
         &self.budget
     }
 
-    /// The credits that a call of this method costs, or a request to the beacon API, whose method is
-    /// empty.
+    /// The credits that a call of this method costs, or a request to the beacon API, whose method
+    /// is empty.
     pub fn cost(&self, method: &str) -> u32 {
         self.budget.cost(method)
     }
 
-    /// When so many credits may be there for `payer`; `None` if they are now.
+    /// When this number of credits may be there for `payer`; `None` if enough are there now.
     pub fn wait(&self, cost: u32, payer: Payer, now: Instant) -> Option<Instant> {
         self.missing(&self.account_now(now), cost, payer, now)
     }
 
-    /// Spends so many credits.
+    /// Spends this number of credits.
     ///
     /// # Errors
     /// If there are fewer: with the moment at which there may be enough.
@@ -117,7 +119,7 @@ impl Credits {
         Ok(())
     }
 
-    /// Spends the credits of something that has happened, such as a notification, whether there are
+    /// Spends the credits of something that has happened, as a notification has, whether there are
     /// enough or not.
     pub fn take_anyway(&self, method: &str, now: Instant) {
         let cost = self.cost(method);
@@ -139,7 +141,7 @@ impl Credits {
         Left { at_once, today: self.budget.per_day.map(|per_day| per_day.get().saturating_sub(spent.today)) }
     }
 
-    /// What is spent at `now`: some has come back since the last look.
+    /// The credits that are spent at `now`: some have come back since the last look.
     fn account_now(&self, now: Instant) -> MutexGuard<'_, Spent> {
         let mut spent = self.account.lock();
         if let Some(Rate { per_second, .. }) = self.budget.rate {

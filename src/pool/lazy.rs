@@ -2,9 +2,10 @@
 //!
 //! Rule: an idle node is asked for its head alone, once in [`LOOK`], and for all that a probe asks
 //! once in [`IN_FULL`]; its link has no feed of heads, and no question of our own goes there that
-//! another node can answer. A lazy node is idle while it is not wanted; `state::wanted` says when it
-//! is. Reason: providers count what they are asked, each call of a batch too. Example: 2,880 heads
-//! and 24 full probes of two more calls are 2,928 calls a day, where steady probes make 172,800.
+//! another node can answer. A lazy node is idle while calls do not need the node, which
+//! `state::wanted` decides. Reason: providers count calls, and each call of a batch too. Example:
+//! 2,880 heads and 24 full probes of two more calls are 2,928 calls a day, where steady probes make
+//! 172,800.
 
 use std::time::Duration;
 

@@ -286,8 +286,8 @@ impl Node {
         self.credits.as_ref().and_then(|credits| credits.wait(credits.cost(method), Payer::Call, now))
     }
 
-    /// Whether calls are to pass the node over as a whole, because it refused calls or probes for
-    /// quota, or has no credits left today.
+    /// Whether calls are to pass the node over as a whole, after refusals for quota, or for want of
+    /// credits until the end of the day.
     pub fn is_resting(&self, now: Instant) -> bool {
         self.resting.is_whole(now) || self.credits.as_ref().is_some_and(|credits| credits.is_day_spent(now))
     }

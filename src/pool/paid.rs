@@ -1,5 +1,5 @@
-//! The gate of a request that costs credits: they are taken when the request is about to be written,
-//! anew for each connection.
+//! The gate of a request that costs credits, which are taken when the request is about to be
+//! written, anew for each connection.
 
 use std::task::{Context, Poll};
 
@@ -27,7 +27,7 @@ pub struct Paid<'g, G> {
 }
 
 impl<'g, G: Gate> Paid<'g, G> {
-    /// The gate of a request at `node` that costs so many credits.
+    /// The gate of a request at `node` that costs this number of credits.
     pub fn new(gate: &'g mut G, node: &'g Node, cost: u32, payer: Payer) -> Self {
         Self { gate, credits: node.credits.as_ref(), cost, payer, is_paid: false, is_refused: false }
     }
@@ -77,8 +77,8 @@ pub async fn afford(node: &Node, method: &str) -> Result<u32, Trouble> {
     Ok(cost)
 }
 
-/// The trouble with a node whose budget is spent. As with a node that is full, a question of our own
-/// is not asked, which is no evidence against the node.
+/// The trouble with a node whose budget is spent. As with a node that is full, a question of our
+/// own is not asked, which is no evidence against the node.
 pub fn spent() -> Trouble {
     Trouble { fault: Fault::Full, text: "the budget of credits is spent".to_owned() }
 }

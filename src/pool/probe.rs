@@ -80,7 +80,7 @@ impl Prober {
         let is_idle = pool.is_idle(index);
         let again = if is_idle { IN_FULL } else { CHAIN_AGAIN };
         let is_old = |at: Instant| asked.saturating_duration_since(at) >= again;
-        // A node that reports itself unwell is asked until it is well.
+        // A node that reports itself unwell is asked in full until the report is good.
         let is_well = |(condition, at): &(Condition, Instant)| !is_old(*at) && condition.verdict().is_none();
         let condition = self.condition.take().filter(|condition| is_idle && is_well(condition));
         let mut ask_again = node.recheck.swap(false, Relaxed) || known.as_ref().is_some_and(|(_, at)| is_old(*at));
@@ -193,7 +193,7 @@ pub async fn probe(clock: &ProbeClock<'_>, layer: Layer, known: Option<&Chain>) 
     }
 }
 
-/// Asks an idle node for its head alone. Its chain and condition are as it last told.
+/// Asks an idle node for its head alone. Chain and condition are those of the last full probe.
 async fn look(clock: &ProbeClock<'_>, layer: Layer, chain: &Chain, condition: Condition) -> Result<Probe, Trouble> {
     match layer {
         Layer::El => {
@@ -204,7 +204,7 @@ async fn look(clock: &ProbeClock<'_>, layer: Layer, chain: &Chain, condition: Co
     }
 }
 
-/// The head, as read and as written, how long the node took, and when it was asked.
+/// The head, as read and as written, how long the node took, and when the question left.
 async fn head(clock: &ProbeClock<'_>) -> Result<(BlockRef, Bytes, Duration, Instant), Trouble> {
     let asked = Instant::now();
     let text = must(ask_head(clock).await?)?;

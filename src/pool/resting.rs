@@ -10,11 +10,12 @@
 //! Example without `Retry-After`: `eth_getLogs` is refused and rests for 1 s; the scout is refused
 //! too, and the rest goes on for 2 s.
 //!
-//! Rule: nodes of one account rest together. Reason: a provider counts what all keys and networks of
-//! an account ask, so that a call at the second node is refused too, and lengthens the refusal.
+//! Rule: nodes of one account rest together. Reason: a provider counts the calls of all keys and
+//! networks of an account, so that a call at the second node is refused too, and lengthens the
+//! refusal.
 //!
 //! Methods that a node fails again and again rest in the same way, with two differences: when no
-//! other node is left, they are tried; and only that node is concerned.
+//! other node is left, such methods are tried; and only that node is concerned.
 
 mod of_a_node;
 
@@ -237,7 +238,7 @@ pub(super) struct Rests {
 }
 
 impl Rests {
-    /// No rests yet. What is added to each follows from `seed`.
+    /// No rests yet. Their jitter follows from `seed`.
     pub(super) fn jittered(seed: u64) -> Self {
         let table = Table { jitter: Some(fastrand::Rng::with_seed(seed)), ..Table::default() };
         Self { any: AtomicBool::new(false), table: Mutex::new(table) }
@@ -326,7 +327,7 @@ impl Rests {
     /// where another was refused since.
     pub(super) fn probe_answered(&self, asked: Instant) {
         if self.is_any() {
-            self.lock().forget(|rest| rest.what == What::Probes && asked >= rest.refused_at);
+            self.lock().forget(|rest| rest.what == What::Probes && asked > rest.refused_at);
         }
     }
 

@@ -117,7 +117,7 @@ struct Known {
     resting: bool,
     /// Whether the node is looked at rarely while no call needs it.
     is_lazy: bool,
-    /// The verdict that the node's last report had when it came.
+    /// The verdict that followed from the node's last report at the time.
     standing: Option<Verdict>,
     verdict: Verdict,
 }
@@ -280,7 +280,7 @@ impl PoolState {
         self.note_rests(nodes, now);
         self.give_verdicts(now, unix, &mut effects);
         self.choose(nodes, served.into(), (now, unix), &mut effects);
-        self.decide_about_lazy(nodes, now, &mut effects);
+        self.decide_about_lazy(nodes, &mut effects);
         effects
     }
 

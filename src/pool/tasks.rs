@@ -123,8 +123,8 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             () = sleep_until(started + pool.pace(index)) => {}
             () = node.probe_now.notified() => {}
         }
-        // A node that asks to be left alone is not probed, even if a probe is wanted now. Another node
-        // of its account may ask for that meanwhile.
+        // A node that asks to be left alone is not probed, even if a probe is wanted now. Another
+        // node of its account may ask for that meanwhile.
         while let Some(until) = node.resting.probes_rest_until().filter(|until| *until > Instant::now()) {
             sleep_until(until).await;
         }

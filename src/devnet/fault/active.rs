@@ -112,8 +112,8 @@ impl Faults {
         self.find(|fault| if let Fault::RateLimited { retry_after } = fault { Some(*retry_after) } else { None })
     }
 
-    /// The credits that come back in a second, those that can be spent at once, and the seconds after
-    /// which a client may come again.
+    /// The credits that come back in a second, those that can be spent at once, and the seconds
+    /// after which a client may come again.
     pub(in crate::devnet) fn credits(&self) -> Option<(u64, u64, Option<u64>)> {
         self.find(|fault| match fault {
             Fault::Credits { per_second, burst, retry_after } => Some((*per_second, *burst, *retry_after)),

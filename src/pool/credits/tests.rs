@@ -92,7 +92,7 @@ fn another_budget_of_the_account_counts_what_was_spent() {
 }
 
 #[test]
-fn what_a_node_pushes_is_spent_though_nothing_is_left() {
+fn a_notification_is_paid_though_nothing_is_left() {
     let account = Account::new(wall().0, 0);
     let (credits, now) = (credits("{ per_second = 1, burst = 1 }", &account), Instant::now());
     (0..3).for_each(|_| credits.take_anyway("eth_subscription", now));

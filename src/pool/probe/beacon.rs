@@ -67,7 +67,7 @@ pub(super) async fn probe(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Resu
     Ok(Probe { block, condition, chain, latency, asked: started, json: None })
 }
 
-/// Asks for the head alone. Chain and condition are as the node last told.
+/// Asks for the head alone. Chain and condition are those of the last full probe.
 pub(super) async fn look(clock: &ProbeClock<'_>, chain: &Chain, condition: Condition) -> Result<Probe, Trouble> {
     let (node, asked) = (clock.node, Instant::now());
     let (Some(upstream), Some(beacon)) = (&node.upstream, &chain.beacon) else {

@@ -1,4 +1,4 @@
-//! The rests of one node: those that it shares with the other nodes of its account, and its own.
+//! The rests of one node: those of its account, and its own.
 
 use std::{sync::Arc, time::Duration};
 

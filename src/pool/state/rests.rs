@@ -1,4 +1,4 @@
-//! What the state knows of the nodes' rests, which calls and probes begin and end.
+//! The state's knowledge of the nodes' rests, which calls and probes begin and end.
 
 use tokio::time::Instant;
 

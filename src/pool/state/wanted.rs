@@ -10,20 +10,20 @@ use crate::{
     pool::{head::Report, node::Node},
 };
 
-/// A node that has told no new block for so many block times is in doubt, but not sooner than this.
+/// A node without a new block for this number of block times is in doubt, but not sooner than this.
 const STILL_BLOCKS: u32 = 3;
 const SHORTEST_STILL: Duration = Duration::from_secs(3);
 
 impl PoolState {
     /// Decides whether lazy nodes are wanted: while calls go to one, and while each other node that
-    /// is up is in doubt. They are probed at once when that begins.
-    pub(super) fn decide_about_lazy(&mut self, nodes: &[Node], now: Instant, effects: &mut Vec<Effect>) {
+    /// is up is in doubt. When that begins, the lazy nodes are probed at once.
+    pub(super) fn decide_about_lazy(&mut self, nodes: &[Node], effects: &mut Vec<Effect>) {
         for (known, node) in self.known.iter_mut().zip(nodes) {
             known.is_lazy = node.is_lazy();
         }
         let lazy = || NodeId::all(nodes.len()).filter(|node| nodes[*node].is_lazy());
         let is_at_one = self.active.is_some_and(|active| nodes[active].is_lazy());
-        let is_sound = |known: &Known| !known.is_lazy && self.is_sound(known, now);
+        let is_sound = |known: &Known| !known.is_lazy && self.is_sound(known);
         let wants = lazy().next().is_some() && (is_at_one || !self.known.iter().any(is_sound));
         if wants && !std::mem::replace(&mut self.wants_lazy, wants) {
             effects.extend(lazy().map(Effect::ProbeNow));
@@ -31,18 +31,18 @@ impl PoolState {
         self.wants_lazy = wants;
     }
 
-    /// Whether calls may rely on the node: it is up, has answered the last time, and its head moves.
-    fn is_sound(&self, known: &Known, now: Instant) -> bool {
+    /// Whether calls may rely on the node: up, well at the last probe, and with a head that moves.
+    fn is_sound(&self, known: &Known) -> bool {
         let still = self.memory.block_time().map(|time| (time * STILL_BLOCKS).max(SHORTEST_STILL));
         let stands_still = known
             .report
             .zip(still)
-            .is_some_and(|(report, still)| now.saturating_duration_since(report.moved) > still);
+            .is_some_and(|(report, still)| report.heard.saturating_duration_since(report.moved) > still);
         known.verdict.is_usable() && !known.cordons.any() && !known.health.is_shaken() && !stands_still
     }
 
-    /// Takes the reports out that are too old to be compared, as those of idle nodes are between two
-    /// looks. Such a node keeps the verdict that its report had when it came.
+    /// Takes the reports out that are too old to be compared, as those of idle nodes are between
+    /// two looks. These nodes keep the verdicts that followed from the reports at the time.
     pub(super) fn take_out_old(&self, reports: &mut Vec<Report>, verdicts: &mut [Option<Verdict>], now: Instant) {
         reports.retain(|report| {
             let known = &self.known[report.node];

@@ -328,9 +328,10 @@ impl Pool {
         Some(NodeId(self.served_by.load(Relaxed))).filter(|node| node.0 < self.nodes.len())
     }
 
-    /// The time between two probes of a node when nothing calls for one sooner.
-    pub fn interval(&self) -> Duration {
-        self.settings.interval
+    /// The time between two probes of a node that is not [idle](Pool::is_idle), when nothing calls
+    /// for one sooner.
+    pub fn interval(&self, node: NodeId) -> Duration {
+        self.nodes[node].settings().probe_interval.unwrap_or(self.settings.interval)
     }
 
     /// A call that waited for a height could not wait any longer: no other needs to.

@@ -70,6 +70,7 @@ impl Flags {
                                 account: None,
                                 budget: None,
                                 probing: Probing::default(),
+                                probe_interval: None,
                             };
                             nodes.push((path, node));
                         }

@@ -1,6 +1,6 @@
 //! A node.
 
-use std::{fmt, net::IpAddr, path::Path, sync::Arc};
+use std::{fmt, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use base64::{
     Engine as _, alphabet,
@@ -9,7 +9,7 @@ use base64::{
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    budget::Budget, ca_file::CaFile, dns, header, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
+    budget::Budget, ca_file::CaFile, dns, header, health, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
     reader::Reader, reading::join, secret::Secret, url::Url,
 };
 use crate::domain::layer::Layer;
@@ -108,6 +108,9 @@ pub struct Node {
     pub budget: Option<Budget>,
     /// How often the node is probed.
     pub probing: Probing,
+    /// From the start of one probe of the node to the start of its next; `None`: as
+    /// [`Health`](super::Health) says.
+    pub probe_interval: Option<Duration>,
 }
 
 impl Node {
@@ -211,6 +214,7 @@ impl Node {
             account: r.parse("account", str::parse),
             budget: Budget::read_if_set(&mut r, layer),
             probing: r.choice("probe", &[("steady", Probing::Steady), ("lazy", Probing::Lazy)], Probing::default()),
+            probe_interval: health::interval_if_set(&mut r, "probe_interval"),
         };
         node.check_dns(&r, is_split);
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));

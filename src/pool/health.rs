@@ -38,6 +38,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the fault is evidence against the node.
+    pub fn counts(self) -> bool {
+        !matches!(self, Self::Ours | Self::Full | Self::Resting(_))
+    }
+
     fn down(self) -> Down {
         match self {
             Self::Unreachable => Down::Unreachable,
@@ -129,7 +134,7 @@ impl Health {
 
     /// A probe or a call failed.
     pub fn bad(&mut self, fault: Fault, now: Instant) {
-        if matches!(fault, Fault::Ours | Fault::Full | Fault::Resting(_)) {
+        if !fault.counts() {
             return;
         }
         match self.state {

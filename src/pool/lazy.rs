@@ -33,6 +33,16 @@ impl Pool {
     /// From the start of one probe of the node to the start of its next, when nothing calls for one
     /// sooner.
     pub(super) fn pace(&self, node: NodeId) -> Duration {
-        if self.is_idle(node) { LOOK.max(self.settings.interval) } else { self.settings.interval }
+        let interval = self.interval(node);
+        if self.is_idle(node) { LOOK.max(interval) } else { interval }
+    }
+
+    /// As [`Pool::pace`], after a probe that said that the node is well, or is not, or that said
+    /// nothing. An idle node whose probe contradicts its verdict, as the first failure does and the
+    /// first success after an outage, is soon probed again: otherwise minutes would pass until the
+    /// verdict follows.
+    pub(super) fn pace_after(&self, node: NodeId, is_well: Option<bool>) -> Duration {
+        let is_in = self.snapshot().nodes[node].verdict.is_in();
+        if is_well.is_none_or(|is_well| is_well == is_in) { self.pace(node) } else { self.interval(node) }
     }
 }

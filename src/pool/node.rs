@@ -238,6 +238,7 @@ impl Node {
             account: None,
             budget: None,
             probing: Probing::Steady,
+            probe_interval: None,
             ..settings.clone()
         };
         if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {

@@ -117,6 +117,8 @@ struct Known {
     resting: bool,
     /// Whether the node is looked at rarely while no call needs it.
     is_lazy: bool,
+    /// Whether the node is probed less often than others may be, so that its report may be old.
+    is_seldom: bool,
     /// The verdict that followed from the node's last report at the time.
     standing: Option<Verdict>,
     verdict: Verdict,
@@ -178,6 +180,7 @@ impl PoolState {
             cordons: Cordons::default(),
             resting: false,
             is_lazy: false,
+            is_seldom: false,
             standing: None,
             verdict: Verdict::Down(Down::Unknown),
         };

@@ -103,6 +103,7 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             outcome = Err(trouble);
         }
         let is_well = outcome.is_ok();
+        let said = outcome.as_ref().map_or_else(|trouble| trouble.fault.counts().then_some(false), |_| Some(true));
         node.word.tell(Finding::Probed(outcome.clone()), &pool.is_retired);
         others.pass_over();
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
@@ -120,7 +121,7 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
         sleep_until(Instant::now() + PROBE_GAP).await;
         // Both arms are cancel-safe.
         tokio::select! {
-            () = sleep_until(started + pool.pace(index)) => {}
+            () = sleep_until(started + pool.pace_after(index, said)) => {}
             () = node.probe_now.notified() => {}
         }
         // A node that asks to be left alone is not probed, even if a probe is wanted now. Another

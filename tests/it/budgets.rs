@@ -10,7 +10,7 @@ use std::{
 use crate::common::{
     client::{Response, call},
     origin::{Origin, Reply, chain, response},
-    proxy,
+    proxy, rest,
     sim::{Net, Proxy},
     until,
 };
@@ -38,13 +38,18 @@ struct Scene {
 impl Scene {
     /// Each node has its lines of settings. The wall clock begins at noon.
     async fn start(more: &str, nodes: &[&str]) -> Self {
+        Self::over(more, nodes, |node| format!("http = \"{}\"", node.http_url())).await
+    }
+
+    /// The same, where `address` says how nodes are reached.
+    async fn over(more: &str, nodes: &[&str], address: impl Fn(&Node) -> String) -> Self {
         let net = Net::default();
         let options = Options { execution: nodes.len(), now_unix: Some(NOON), ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let mut settings = more.to_owned();
         for (place, lines) in nodes.iter().enumerate() {
-            let url = devnet.el(place).http_url();
-            writeln!(settings, "[[el.primary]]\nname = \"el-{}\"\nhttp = \"{url}\"\n{lines}", place + 1).unwrap();
+            let address = address(devnet.el(place));
+            writeln!(settings, "[[el.primary]]\nname = \"el-{}\"\n{address}\n{lines}", place + 1).unwrap();
         }
         let written = Arc::new(Mutex::new(settings.clone()));
         let read = written.clone();
@@ -78,6 +83,11 @@ impl Scene {
     async fn spent(&self, node: &str) -> f64 {
         self.proxy.metric("steadfast_node_credits_total", &format!(r#"node="{node}""#)).await
     }
+}
+
+/// The lines for a node that is reached over a WebSocket alone.
+fn link(node: &Node) -> String {
+    format!("ws = \"{}\"", node.ws_url())
 }
 
 fn refused(answers: &[Response]) -> usize {
@@ -248,4 +258,90 @@ async fn second_tries_and_second_attempts_cost_too() {
     let calls = proxy.metric("steadfast_node_credits_total", r#"by="calls""#).await;
     assert!(calls >= 4.0);
     assert_eq!(calls as usize, origins[1].count("eth_call"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_holds_over_links_and_for_clients_of_websockets() {
+    let scene = Scene::over("", &["budget = { per_second = 40, burst = 10 }", ""], link).await;
+    scene.node(0).set_fault(Fault::credits(40, 10, None));
+    let mut client = scene.proxy.ws().await;
+    for round in 0..50 {
+        for id in 0..30 {
+            client.send(call(format!("{}", round * 30 + id), "eth_getBalance", BALANCE)).await;
+        }
+        for _ in 0..30 {
+            let answer: Value = serde_json::from_str(&client.answer().await).unwrap();
+            assert!(answer["error"].is_null(), "{answer}");
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(scene.node(0).overspent(), 0, "the provider had to refuse");
+    let [first, second] = [0, 1].map(|place| scene.node(place).count("eth_getBalance"));
+    assert!(first > 120, "the node with the budget had {first} calls");
+    assert_eq!(first + second, 1500);
+    assert_eq!(scene.proxy.verdicts().await, ["up", "up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_that_a_node_pushes_cost_as_the_settings_say() {
+    let budget = r#"budget = { per_day = 100000, costs = { "eth_subscription" = 1000, "*" = 0 } }"#;
+    let scene = Scene::over("", &[budget, ""], link).await;
+    until("the node pushes heads", async || scene.status("el-1").await["link"]["heads"] == json!(true)).await;
+    let before = scene.spent("el-1").await;
+    for blocks in 1..=5 {
+        scene.devnet.mine();
+        let spent = before + 1000.0 * f64::from(blocks);
+        until("the head is paid for", async || scene.spent("el-1").await == spent).await;
+    }
+    assert_eq!(scene.spent("el-2").await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_over_a_link_say_how_long_a_node_rests() {
+    let scene = Scene::over("", &["", ""], link).await;
+    scene.node(0).set_fault(Fault::rate_limited(20));
+    until("it rests", async || scene.proxy.verdicts().await == ["resting", "up"]).await;
+    let began = Instant::now();
+    scene.node(0).clear_records();
+    scene.node(0).clear_faults();
+    while began.elapsed() < Duration::from_secs(18) {
+        assert_eq!(refused(&scene.ask(3, "eth_getBalance", BALANCE).await), 0);
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(scene.node(0).counts().values().sum::<u64>(), 0, "{:?}", scene.node(0).counts());
+    until("it is back", async || scene.proxy.verdicts().await == ["up", "up"]).await;
+    assert!(began.elapsed() < Duration::from_secs(23), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_to_the_beacon_api_have_a_budget_too() {
+    let net = Net::default();
+    let options = Options { execution: 0, consensus: 2, ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let urls = [devnet.cl(0), devnet.cl(1)].map(|node| node.http_url());
+    let nodes = rest::nodes(&urls).replacen("http =", "budget = { per_second = 40, burst = 10 }\nhttp =", 1);
+    let proxy = Arc::new(Proxy::launch(&net, &nodes).await);
+    let verdicts = async || proxy.admin("/status").await.json()["networks"][0]["cl"]["nodes"].take();
+    until("both are up", async || {
+        verdicts().await.as_array().unwrap().iter().all(|node| node["verdict"] == json!("up"))
+    })
+    .await;
+    let (began, before) = (Instant::now(), devnet.cl(0).counts().values().sum::<u64>());
+    for _ in 0..50 {
+        let mut asking = JoinSet::new();
+        for _ in 0..30 {
+            let proxy = proxy.clone();
+            asking.spawn(async move {
+                let mut client = proxy.client().await;
+                client.send(rest::request("GET", "/eth/v1/beacon/blocks/head/root", "", "")).await;
+                client.response().await
+            });
+        }
+        assert_eq!(refused(&asking.join_all().await), 0);
+        sleep(Duration::from_millis(100)).await;
+    }
+    let most = 10 + began.elapsed().as_millis() as u64 * 40 / 1000;
+    let asked: u64 = devnet.cl(0).counts().values().sum();
+    assert!((120..=most).contains(&(asked - before)), "{}", asked - before);
+    assert_eq!(proxy.metric("steadfast_node_credits_total", r#"node="cl-1""#).await as u64, asked);
 }

@@ -190,3 +190,76 @@ async fn an_old_head_makes_no_idle_backup_lag() {
     sleep(Duration::from_secs(15)).await;
     assert_eq!(proxy.verdicts().await, ["up", "lagging"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_backup_that_dies_is_out_after_one_look() {
+    for (fault, within_seconds) in [(Fault::Failing, 36), (Fault::Hang, 40)] {
+        let scene = Scene::start("").await;
+        sleep(Duration::from_secs(70)).await;
+        for side in ["el", "cl"] {
+            scene.backup(side).set_fault(fault.clone());
+        }
+        let are_out = async |out: bool| {
+            let verdicts = scene.verdicts().await;
+            verdicts[0] == "up" && verdicts[2] == "up" && [1, 3].iter().all(|&node| (verdicts[node] == "down") == out)
+        };
+        within(Duration::from_secs(within_seconds), &format!("{fault:?}"), async || are_out(true).await).await;
+        // While it is out, too, the backup is looked at now and then.
+        sleep(Duration::from_secs(5)).await;
+        let before = scene.asked("el");
+        sleep(Duration::from_secs(60)).await;
+        assert!(scene.asked("el") - before <= 6, "{fault:?}: {:?}", scene.backup("el").counts());
+        for side in ["el", "cl"] {
+            assert!(scene.idle(side).await, "{side}");
+            scene.backup(side).clear_faults();
+        }
+        within(Duration::from_secs(36), "they are back", async || are_out(false).await).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_may_have_a_pace_of_its_own() {
+    let net = Net::default();
+    let options = Options { execution: 3, block_time: Some(Duration::from_secs(1)), ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let paces = ["", "probe_interval = \"20s\"\n", "probe_interval = \"250ms\"\n"];
+    let nodes: String = (0..3)
+        .map(|place| format!("[[el.primary]]\nhttp = \"{}\"\n{}", devnet.el(place).http_url(), paces[place]))
+        .collect();
+    let proxy = Proxy::launch(&net, &nodes).await;
+    until("all are up", async || proxy.verdicts().await == ["up"; 3]).await;
+    sleep(Duration::from_secs(30)).await;
+    (0..3).for_each(|place| devnet.el(place).clear_records());
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        // An old report makes no node lag.
+        assert_eq!(proxy.verdicts().await, ["up"; 3], "after {:?}", began.elapsed());
+        sleep(Duration::from_millis(300)).await;
+    }
+    let heads = [0, 1, 2].map(|place| devnet.el(place).count("eth_getBlockByNumber"));
+    for (heads, about) in heads.into_iter().zip([60, 3, 240]) {
+        assert!(heads.abs_diff(about) <= about / 10 + 2, "{heads} looks in the place of {about}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_nodes_may_be_probed_seldom() {
+    let net = Net::default();
+    let options = Options { execution: 2, block_time: Some(SLOT), ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let nodes: String = (0..2)
+        .map(|place| format!("[[el.primary]]\nhttp = \"{}\"\nprobe_interval = \"1m\"\n", devnet.el(place).http_url()))
+        .collect();
+    let proxy = Proxy::launch(&net, &nodes).await;
+    until("both are up", async || proxy.verdicts().await == ["up"; 2]).await;
+    let began = Instant::now();
+    let mut head = 0;
+    while began.elapsed() < Duration::from_secs(600) {
+        assert_eq!(proxy.verdicts().await, ["up"; 2], "after {:?}", began.elapsed());
+        let now = proxy.side().await["head"].as_u64().unwrap();
+        assert!(now >= head, "{head} became {now}");
+        head = now;
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert!(head >= 44, "{head}");
+}

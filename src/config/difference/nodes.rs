@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Change, Difference, HIDDEN, NOT_SET, NodeChange, Setting, compare as add,
-    values::{items, optional, plain},
+    values::{duration, items, optional, plain},
 };
 use crate::{
     config::{Network, Node, Url, node::Tier},
@@ -96,6 +96,7 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
         account,
         budget,
         probing,
+        probe_interval,
     } = old;
     add(&mut changes, "tier".into(), tier, &new.tier, plain);
     let url = |node: &Node, url: &Option<Url>| url.clone().map(|url| (node.is_from_dns, url));
@@ -121,5 +122,6 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     add(&mut changes, "account".into(), account, &new.account, optional(plain));
     add(&mut changes, "budget".into(), budget, &new.budget, optional(plain));
     add(&mut changes, "probe".into(), probing, &new.probing, plain);
+    add(&mut changes, "probe_interval".into(), probe_interval, &new.probe_interval, optional(duration));
     changes
 }

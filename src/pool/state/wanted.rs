@@ -20,6 +20,7 @@ impl PoolState {
     pub(super) fn decide_about_lazy(&mut self, nodes: &[Node], effects: &mut Vec<Effect>) {
         for (known, node) in self.known.iter_mut().zip(nodes) {
             known.is_lazy = node.is_lazy();
+            known.is_seldom = node.is_lazy() || node.settings().probe_interval.is_some();
         }
         let lazy = || NodeId::all(nodes.len()).filter(|node| nodes[*node].is_lazy());
         let is_at_one = self.active.is_some_and(|active| nodes[active].is_lazy());
@@ -41,12 +42,19 @@ impl PoolState {
         known.verdict.is_usable() && !known.cordons.any() && !known.health.is_shaken() && !stands_still
     }
 
-    /// Takes the reports out that are too old to be compared, as those of idle nodes are between
-    /// two looks. These nodes keep the verdicts that followed from the reports at the time.
+    /// Takes the reports out that are too old to be compared with others, as those of idle nodes are
+    /// between two looks. These nodes keep the verdicts that followed from the reports at the time.
     pub(super) fn take_out_old(&self, reports: &mut Vec<Report>, verdicts: &mut [Option<Verdict>], now: Instant) {
+        let is_old = |report: &Report| {
+            let is_seldom = self.known[report.node].is_seldom;
+            is_seldom && now.saturating_duration_since(report.heard) > self.limit.time
+        };
+        if reports.iter().all(is_old) {
+            return;
+        }
         reports.retain(|report| {
             let known = &self.known[report.node];
-            let is_old = known.is_lazy && now.saturating_duration_since(report.heard) > self.limit.time;
+            let is_old = is_old(report);
             if is_old {
                 verdicts[report.node.0].get_or_insert(known.standing.unwrap_or(Verdict::Up));
             }

@@ -35,8 +35,8 @@ use tokio::{
 use tracing::warn;
 
 use self::{
-    accounts::Accounts, build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export,
-    wishes::Applier, worker::Workers,
+    accounts::Accounts, build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox,
+    spans::Export, wishes::Applier, worker::Workers,
 };
 pub use self::{file_watch::FileWatch, outbox::OpenStore, start_error::StartError};
 use crate::domain::duration::millis;

@@ -309,8 +309,7 @@ impl Calls {
         let state = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now);
         let allowed = self.allowed_nodes(to);
         let has_credits = |node: &NodeId| self.pool.nodes[*node].credits_wait(METHOD, now).is_none();
-        let is_free =
-            |node: &NodeId| matches!(state(node), RestState::Free | RestState::Due) && has_credits(node);
+        let is_free = |node: &NodeId| matches!(state(node), RestState::Free | RestState::Due) && has_credits(node);
         let mut free: Vec<NodeId> = allowed.iter().copied().filter(is_free).collect();
         if free.is_empty() {
             free = allowed.into_iter().filter(|node| state(node) == RestState::Last && has_credits(node)).collect();

@@ -76,7 +76,10 @@ impl Budget {
             let burst = rate.map(|rate| u64::from(rate.burst.get()));
             for (key, most) in [("burst", burst), ("per_day", per_day.map(NonZeroU64::get))] {
                 if most.is_some_and(|most| most < u64::from(*cost)) {
-                    r.fail("costs", format!("has more for `{pattern}` than `{key}`, so that no such call could be sent"));
+                    r.fail(
+                        "costs",
+                        format!("has more for `{pattern}` than `{key}`, so that no such call could be sent"),
+                    );
                 }
             }
         }
@@ -148,8 +151,9 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, Vec<String>> {
         let file = text.to_owned();
-        Config::parse(&file, &|_| None)
-            .map_err(|errors| errors.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect())
+        Config::parse(&file, &|_| None).map_err(|errors| {
+            errors.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
+        })
     }
 
     fn node(lines: &str) -> String {
@@ -206,7 +210,9 @@ mod tests {
         let problems = read(&(first + other + "budget = { per_day = 9 }\n")).unwrap_err();
         assert_eq!(
             problems,
-            ["cl.backup[0].budget: is given by `el.primary[0]` already: one node of an account gives the budget of all"]
+            [
+                "cl.backup[0].budget: is given by `el.primary[0]` already: one node of an account gives the budget of all"
+            ]
         );
     }
 }

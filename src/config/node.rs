@@ -9,8 +9,8 @@ use base64::{
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    budget::Budget, ca_file::CaFile, dns, header, health, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
-    reader::Reader, reading::join, secret::Secret, url::Url,
+    budget::Budget, ca_file::CaFile, dns, header, health, listen::socket_path, method_pattern::MethodPattern,
+    name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
 };
 use crate::domain::layer::Layer;
 

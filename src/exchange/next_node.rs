@@ -67,7 +67,9 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let now = Instant::now();
     if last.is_empty() && !pool.is_any_resting() && !pool.is_any_method_missing() {
         match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
-            Some(node) if pool.nodes[node].credits_wait(query.method, now).is_none() => return Choice::Node(node, None),
+            Some(node) if pool.nodes[node].credits_wait(query.method, now).is_none() => {
+                return Choice::Node(node, None);
+            }
             // The best node has too few credits.
             Some(_) => {}
             None => return Choice::Nowhere,

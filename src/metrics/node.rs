@@ -104,16 +104,8 @@ impl Nodes {
     }
 
     fn forget(&self, of: NodeLabels<'_>) {
-        let Self {
-            attempts,
-            attempt_duration,
-            probe_duration,
-            link_up,
-            link_reconnects,
-            link_mute,
-            replays,
-            credits,
-        } = self;
+        let Self { attempts, attempt_duration, probe_duration, link_up, link_reconnects, link_mute, replays, credits } =
+            self;
         let node = of.all();
         // A series that there never was is as good as one that is gone.
         for outcome in AttemptOutcome::ALL {

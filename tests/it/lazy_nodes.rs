@@ -31,7 +31,8 @@ impl Scene {
         let mut text = settings.to_owned();
         for (side, nodes) in [("el", [devnet.el(0), devnet.el(1)]), ("cl", [devnet.cl(0), devnet.cl(1)])] {
             for (tier, node, lines) in [("primary", nodes[0], ""), ("backup", nodes[1], "probe = \"lazy\"\n")] {
-                writeln!(text, "[[{side}.{tier}]]\nname = \"{}\"\nhttp = \"{}\"", node.name(), node.http_url()).unwrap();
+                writeln!(text, "[[{side}.{tier}]]\nname = \"{}\"\nhttp = \"{}\"", node.name(), node.http_url())
+                    .unwrap();
                 if side == "el" {
                     writeln!(text, "ws = \"{}\"", node.ws_url()).unwrap();
                 }

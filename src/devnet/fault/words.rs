@@ -80,7 +80,8 @@ impl Fault {
                     [per_second, burst] => Self::credits(per_second, burst, None),
                     [per_second, burst, retry_after] => Self::credits(per_second, burst, Some(retry_after)),
                     _ => {
-                        let needs = "credits needs those of a second and those at once: credits/50,50 or credits/50,50,1";
+                        let needs =
+                            "credits needs those of a second and those at once: credits/50,50 or credits/50,50,1";
                         return Err(FaultError(needs.to_owned()));
                     }
                 }

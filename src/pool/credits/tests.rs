@@ -46,7 +46,8 @@ fn credits_come_back_one_by_one() {
 #[test]
 fn calls_leave_something_for_questions_of_our_own() {
     let account = Account::new(wall().0, 0);
-    let (credits, now) = (credits(r#"{ per_second = 1, burst = 16, costs = { dear = 16 } }"#, &account), Instant::now());
+    let (credits, now) =
+        (credits(r#"{ per_second = 1, burst = 16, costs = { dear = 16 } }"#, &account), Instant::now());
     for _ in 0..14 {
         credits.take(1, Payer::Call, now).unwrap();
     }

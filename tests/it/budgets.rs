@@ -286,10 +286,15 @@ async fn a_budget_holds_over_links_and_for_clients_of_websockets() {
 async fn heads_that_a_node_pushes_cost_as_the_settings_say() {
     let budget = r#"budget = { per_day = 100000, costs = { "eth_subscription" = 1000, "*" = 0 } }"#;
     let scene = Scene::over("", &[budget, ""], link).await;
-    until("the node pushes heads", async || scene.status("el-1").await["link"]["heads"] == json!(true)).await;
+    until("the node pushes heads", async || {
+        scene.devnet.chain().mine(1);
+        scene.status("el-1").await["link"]["heads"] == json!(true)
+    })
+    .await;
+    sleep(Duration::from_secs(1)).await;
     let before = scene.spent("el-1").await;
     for blocks in 1..=5 {
-        scene.devnet.mine();
+        scene.devnet.chain().mine(1);
         let spent = before + 1000.0 * f64::from(blocks);
         until("the head is paid for", async || scene.spent("el-1").await == spent).await;
     }

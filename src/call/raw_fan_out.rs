@@ -20,7 +20,6 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Calls,
     alarm::Alarm,
     answer::{Answer, Kind},
     attempt::Sent,

@@ -221,7 +221,7 @@ mod tests {
             (format!("{rule}\nattempts = 0"), "calls.rules[0].attempts", "from 1"),
             (format!("{rule}\nsend_to = \"first\""), "calls.rules[0].send_to", "`eth_sendRawTransaction` alone"),
             (format!("{rule}\nsend_to = \"one\""), "calls.rules[0].send_to", "must be \"all\" or \"tier\""),
-            (format!("{rule}\nblocked = \"yes\""), "calls.rules[0].blocked", "must be `true` or `false`"),
+            (format!("{rule}\nblocked = \"yes\""), "calls.rules[0].blocked", "must be true or false"),
             (format!("{rule}\nattempts = 1\n{rule}\nattempts = 2"), "calls.rules[1].methods", "`calls.rules[0]` has"),
             (format!("{rule}\ntimeuot = \"1s\""), "calls.rules[0].timeuot", "did you mean `timeout`?"),
             ("[[calls.rules]]\nmethods = [\"a*b\"]\nattempts = 1".to_owned(), "calls.rules[0].methods", "method name"),

@@ -31,7 +31,7 @@ pub struct CallRule {
     pub blocked: Option<bool>,
 }
 
-/// How long a call may take, how often it is tried, and where it goes.
+/// The longest time of a call, its attempts, and the nodes of a signed transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// As [`Calls::timeout`].
@@ -62,7 +62,7 @@ impl Calls {
         weighed.max_by_key(|(weight, _)| *weight).map(|(_, setting)| setting)
     }
 
-    /// Whether a rule says that `method` is refused, or that it is not.
+    /// Whether the rules refuse `method`, if any has a say.
     pub(super) fn is_ruled_out(&self, method: &str) -> Option<bool> {
         let rules = self.rules.iter().filter_map(|rule| Some((&rule.methods, rule.blocked?)));
         decided(rules.flat_map(|(methods, blocks)| methods.iter().map(move |pattern| (pattern, blocks))), method)

@@ -117,7 +117,7 @@ struct Known {
     resting: bool,
     /// Whether the node is looked at rarely while no call needs it.
     is_lazy: bool,
-    /// Whether the node is probed less often than others may be, so that its report may be old.
+    /// Whether the node is probed less often than others, so that its report may be old.
     is_seldom: bool,
     /// The verdict that followed from the node's last report at the time.
     standing: Option<Verdict>,
@@ -127,6 +127,8 @@ struct Known {
 /// All that is known of a pool's nodes.
 pub struct PoolState {
     limit: Limit,
+    /// The time between two probes of a node, where the node's own settings say no other.
+    interval: Duration,
     /// The limit in blocks of this chain.
     near: u64,
     expected_chain: Option<u64>,
@@ -186,6 +188,7 @@ impl PoolState {
         };
         Self {
             limit: Limit { blocks: near(layer, settings), time: settings.interval.min(LONGEST_INTERVAL) + NEWS },
+            interval: settings.interval,
             near: near(layer, settings),
             expected_chain,
             chain: None,
@@ -224,6 +227,7 @@ impl PoolState {
         unix: u64,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.note_paces(nodes);
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);

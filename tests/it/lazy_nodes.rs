@@ -159,7 +159,12 @@ async fn a_primary_in_doubt_has_the_backup_looked_at() {
         let is_frozen = fault == Fault::Freeze;
         let asked = scene.asked("el");
         scene.primary("el").set_fault(fault.clone());
-        let in_time = if is_frozen { 4 * SLOT } else { Duration::from_secs(4) };
+        let in_time = match fault {
+            Fault::Freeze => 4 * SLOT,
+            // One failed probe is enough, and no outage is needed.
+            Fault::Failing => Duration::from_millis(1600),
+            _ => Duration::from_secs(4),
+        };
         within(in_time, &format!("{fault:?}"), async || !scene.idle("el").await).await;
         // A head and a condition at once, and again after a second and two.
         sleep(Duration::from_millis(2500)).await;
@@ -264,4 +269,30 @@ async fn the_only_nodes_may_be_probed_seldom() {
         sleep(Duration::from_secs(2)).await;
     }
     assert!(head >= 44, "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_gets_calls_is_looked_at_as_any_other() {
+    // The primary refuses a kind of calls, and stays up.
+    let scene = Scene::start("").await;
+    sleep(Duration::from_secs(70)).await;
+    scene.primary("el").set_fault(Fault::quota(&["eth_getBalance"]));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        let asked = Instant::now();
+        assert_eq!(scene.ask("el").await, 200);
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        sleep(Duration::from_secs(2)).await;
+        assert!(!scene.idle("el").await, "after {:?}", began.elapsed());
+        assert_eq!(scene.verdicts().await, ["up"; 4]);
+    }
+    assert!(scene.backup("el").count("eth_syncing") >= 50, "{:?}", scene.backup("el").counts());
+    scene.primary("el").clear_faults();
+    sleep(Duration::from_secs(40)).await;
+    assert!(scene.idle("el").await);
+    // A second opinion does not wake it.
+    let nothing = call(1, "eth_getTransactionByHash", &format!("[\"0x{}\"]", "7".repeat(64)));
+    assert_eq!(scene.proxy.post(nothing).await.json()["result"], json!(null));
+    sleep(Duration::from_secs(1)).await;
+    assert!(scene.idle("el").await);
 }

@@ -45,7 +45,7 @@ pub struct Patience {
 }
 
 impl Calls {
-    /// The patience with calls of `method`: each setting by the longest pattern that has it.
+    /// The patience with calls of `method`: each setting by the longest pattern that gives one.
     pub fn patience(&self, method: &str) -> Patience {
         let timeout = self.ruled(method, |rule| rule.timeout).unwrap_or(self.timeout);
         let attempt_timeout = self.ruled(method, |rule| rule.attempt_timeout).unwrap_or(self.attempt_timeout);

@@ -68,7 +68,8 @@ pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
     decided(rules.iter().map(|rule| (&rule.pattern, rule.blocks)), method) == Some(true)
 }
 
-/// Whether the patterns refuse `method`, if any fits; each pattern with whether it refuses.
+/// Whether the patterns refuse `method`, if any fits. Beside each pattern: whether the pattern is of a
+/// refusal.
 /// The longest decides, in any order. Refusals do not look at upper and lower case, because some
 /// nodes do not; exceptions do.
 pub(super) fn decided<'p>(patterns: impl Iterator<Item = (&'p MethodPattern, bool)>, method: &str) -> Option<bool> {

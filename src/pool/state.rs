@@ -41,11 +41,6 @@ use crate::{
     },
 };
 
-/// How late a node's news may be, beyond the time between two probes, within the lag limit.
-const NEWS: Duration = Duration::from_secs(1);
-/// A node that is asked rarely is not given more time for that.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
-
 /// The highest block that clients have been shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
@@ -187,7 +182,7 @@ impl PoolState {
             verdict: Verdict::Down(Down::Unknown),
         };
         Self {
-            limit: Limit { blocks: near(layer, settings), time: settings.interval.min(LONGEST_INTERVAL) + NEWS },
+            limit: Limit { blocks: near(layer, settings), time: wanted::freshness(settings.interval) },
             interval: settings.interval,
             near: near(layer, settings),
             expected_chain,

@@ -4,15 +4,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Effect, Known, LONGEST_INTERVAL, NEWS, PoolState};
+use super::{Effect, Known, PoolState};
 use crate::{
     domain::{node_id::NodeId, verdict::Verdict},
     pool::{head::Report, node::Node},
 };
 
+/// How late a node's news may be, beyond the time between two probes, within the lag limit.
+const NEWS: Duration = Duration::from_secs(1);
+/// A node that is asked rarely is not given more time for that.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// A node without a new block for this number of block times is in doubt, but not sooner than this.
 const STILL_BLOCKS: u32 = 3;
 const SHORTEST_STILL: Duration = Duration::from_secs(3);
+
+/// How old a report may be where nodes are probed this often.
+pub(super) fn freshness(interval: Duration) -> Duration {
+    interval.min(LONGEST_INTERVAL) + NEWS
+}
 
 impl PoolState {
     /// Takes note of how often the nodes are probed. Reports may be as old as the time between two
@@ -21,7 +30,7 @@ impl PoolState {
         let interval = |node: &Node| node.settings().probe_interval.unwrap_or(self.interval);
         let steady = nodes.iter().filter(|node| !node.is_lazy()).map(interval).min();
         let shortest = steady.unwrap_or(self.interval);
-        self.limit.time = shortest.min(LONGEST_INTERVAL) + NEWS;
+        self.limit.time = freshness(shortest);
         for (known, node) in self.known.iter_mut().zip(nodes) {
             let pace = node.settings().probe_interval.unwrap_or(self.interval);
             (known.is_lazy, known.is_seldom) = (node.is_lazy(), node.is_lazy() || pace > shortest);
@@ -51,7 +60,7 @@ impl PoolState {
         known.verdict.is_usable() && !known.cordons.any() && !known.health.is_shaken() && !stands_still
     }
 
-    /// Takes the reports out that are too old to be compared with others, as those of idle nodes are
+    /// Takes the reports out that are too old to be compared with others, as those of idle nodes
     /// between two looks. These nodes keep the verdicts that followed from the reports at the time.
     pub(super) fn take_out_old(&self, reports: &mut Vec<Report>, verdicts: &mut [Option<Verdict>], now: Instant) {
         reports.retain(|report| {

@@ -68,8 +68,7 @@ pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
     decided(rules.iter().map(|rule| (&rule.pattern, rule.blocks)), method) == Some(true)
 }
 
-/// Whether the patterns refuse `method`, if any fits. Beside each pattern: whether the pattern is of a
-/// refusal.
+/// Whether the patterns refuse `method`, if any fits; `true` beside a pattern that refuses.
 /// The longest decides, in any order. Refusals do not look at upper and lower case, because some
 /// nodes do not; exceptions do.
 pub(super) fn decided<'p>(patterns: impl Iterator<Item = (&'p MethodPattern, bool)>, method: &str) -> Option<bool> {

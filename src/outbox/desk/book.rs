@@ -265,7 +265,10 @@ impl Book {
         }
         if before.in_flight != after.in_flight {
             let counts = self.in_flight.entry(key.tenant.clone()).or_default();
-            before.in_flight.into_iter().for_each(|lane| counts[lane as usize] = counts[lane as usize].saturating_sub(1));
+            before
+                .in_flight
+                .into_iter()
+                .for_each(|lane| counts[lane as usize] = counts[lane as usize].saturating_sub(1));
             after.in_flight.into_iter().for_each(|lane| counts[lane as usize] += 1);
             if *counts == [0; 2] {
                 self.in_flight.remove(&key.tenant);

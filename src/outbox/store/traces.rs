@@ -38,7 +38,8 @@ impl Traces {
         let due = match due {
             Some((kind, at)) => {
                 let found = Kind::ALL.get(usize::from(kind));
-                let kind = *found.ok_or_else(|| StoreError::Malformed(format!("records: no schedule has number {kind}")))?;
+                let kind =
+                    *found.ok_or_else(|| StoreError::Malformed(format!("records: no schedule has number {kind}")))?;
                 Some((kind, at))
             }
             None => None,

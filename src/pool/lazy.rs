@@ -48,7 +48,7 @@ impl Pool {
         self.nodes[node].is_lazy() && !self.snapshot().wants_lazy && !is_needed()
     }
 
-    /// A call goes to `node` first, which is not idle for a while from now on.
+    /// Calls go to `node` first, or probably will. The node is not idle for a while from now on.
     pub fn needs(&self, node: NodeId) {
         if self.nodes[node].is_lazy() {
             let was_idle = self.is_idle(node);

@@ -254,6 +254,7 @@ impl<'a> CallRun<'a> {
         let is_wanted = |node: &NodeId| {
             *node != first
                 && !self.tries.tried.contains(node)
+                && !self.shut.contains(node)
                 && is_target(pool, *node, SendTo::All)
                 && (to == SendTo::All || pool.snapshot().nodes[*node].tier == tier)
                 && pool.nodes[*node].resting.state(self.tries.kind, false, now) == RestState::Free

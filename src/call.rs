@@ -45,7 +45,7 @@ use self::{
     whole::{AsItComes, Lack, Take},
 };
 use crate::{
-    config::Calls as Settings,
+    config::{Calls as Settings, Patience},
     domain::{
         method::{Class, Method, MethodId},
         refusal::Refusal,
@@ -70,6 +70,8 @@ pub struct Calls {
     /// For each method of the table, whether the settings refuse it. Worked out once, because the
     /// rules are many and every call is checked.
     blocked: Box<[bool]>,
+    /// For each method of the table, the patience with its calls.
+    patience: Box<[Patience]>,
     metrics: CallMetrics,
     failures: Failures,
     queue: Queue<Calls>,
@@ -100,12 +102,12 @@ pub enum Outcome {
 impl Calls {
     /// Prepares calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
-        let remembered = Arc::new(Remembered::new(pool.nodes.len()));
+        let (remembered, sends) = (Arc::new(Remembered::new(pool.nodes.len())), settings.patience(raw_sends::METHOD));
         let raw_resend = RawResend {
             pool: pool.clone(),
             remembered: remembered.clone(),
-            send_to: settings.send_to,
-            time_limit: settings.attempt_timeout,
+            send_to: sends.send_to,
+            time_limit: sends.attempt_timeout,
             metrics: metrics.clone(),
         };
         let mut running = JoinSet::new();
@@ -119,6 +121,7 @@ impl Calls {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
+            patience: (0..Method::COUNT).map(|index| settings.patience(Method::label_of(MethodId(index)))).collect(),
             keeper: OnceLock::new(),
             outbox: OnceLock::new(),
             failures: Failures::default(),
@@ -135,6 +138,12 @@ impl Calls {
     /// The limits and deadlines of calls.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// How long a call may take, how often it is tried, and where it goes.
+    fn patience(&self, request: &Request<'_>, method: Method) -> Patience {
+        let known = self.patience.get(method.id.0).copied();
+        known.unwrap_or_else(|| self.settings.patience(&request.method))
     }
 
     /// The newest `Calls` that reloads have put in the place of this one.
@@ -212,7 +221,8 @@ impl Calls {
         {
             return self.take_own(answer, request, terms, alarm, take).await;
         }
-        let stall = if method.is_repeatable() { self.settings.attempt_timeout.min(STALL) } else { STALL };
+        let attempt_timeout = self.patience(request, method).attempt_timeout;
+        let stall = if method.is_repeatable() { attempt_timeout.min(STALL) } else { STALL };
         let (mut moved, mut carried) = (None::<Arc<Self>>, Carried::default());
         loop {
             let calls = moved.as_deref().unwrap_or(self);

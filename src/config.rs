@@ -12,6 +12,7 @@ mod addresses;
 mod beacon;
 mod budget;
 mod ca_file;
+mod call_rules;
 mod calls;
 mod chain;
 mod cluster;
@@ -63,6 +64,7 @@ pub use self::{
     beacon::{Beacon, PathPattern, PublishTo},
     budget::{Budget, Rate},
     ca_file::CaFile,
+    call_rules::{CallRule, Patience},
     calls::{Calls, Policy, SendTo, Verify},
     chain::{Chain, TrustBloom},
     cluster::{Cluster, Hook, NatsUrl},

@@ -373,9 +373,6 @@ impl Pool {
     /// Takes a block that `node` pushed. The block is the node's head from now on, unless it is
     /// below the head that is known.
     pub async fn pushed(&self, node: NodeId, block: BlockRef, json: Bytes) {
-        if let Some(credits) = &self.nodes[node].credits {
-            credits.take_anyway("eth_subscription", Instant::now());
-        }
         // There may be no listener.
         let _ = self.headers.send(Pushed { node, block: block.clone(), json, is_whole: false });
         if self.nodes[node].upstream.is_none() {

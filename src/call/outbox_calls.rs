@@ -135,7 +135,7 @@ impl Calls {
                 tokio::select! {
                     biased;
                     sent = outbox.send(request, asker) => sent?,
-                    () = alarm.at(terms.arrived + self.settings.timeout) => return Err(late()),
+                    () = alarm.at(terms.arrived + self.patience(request, method).timeout) => return Err(late()),
                 }
             }
             _ => outbox.status(request, terms.tenant)?,

@@ -20,7 +20,6 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Calls,
     alarm::Alarm,
     answer::{Answer, Kind},
     attempt::Sent,
@@ -151,7 +150,7 @@ impl<'a> CallRun<'a> {
         alarm: &mut Alarm,
     ) -> FanOut {
         let (attempts, lost) = (self.tries.attempts, self.lost);
-        let time_limit = Instant::now() + self.calls.settings.attempt_timeout;
+        let time_limit = Instant::now() + self.patience.attempt_timeout;
         let leaving = Leaving::new(self.terms, self.method);
         let signals = under_way.signals.clone();
         let (mut judgements, mut until) = (Judgements::default(), self.deadline);
@@ -244,8 +243,7 @@ impl<'a> CallRun<'a> {
 
     /// The nodes that the transaction goes to at once: `first`, and those beside.
     fn nodes_beside(&self, first: NodeId) -> Vec<NodeId> {
-        let Calls { pool, settings, .. } = self.calls;
-        let to = settings.send_to;
+        let (pool, to) = (&self.calls.pool, self.patience.send_to);
         // A call that waits in line at full nodes has its place at one of them.
         if to == SendTo::First || self.tries.is_in_line() || !pool.is_usable(first) {
             return vec![first];

@@ -17,7 +17,7 @@ use super::{
     whole::Lack,
 };
 use crate::{
-    config::Policy,
+    config::{Patience, Policy},
     domain::{
         answer::Lacked,
         asked_blocks::AskedBlocks,
@@ -50,6 +50,7 @@ pub(super) struct CallRun<'a> {
     /// The blocks that the call needs, if known. Not read where there is one node alone.
     pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
+    pub(super) patience: Patience,
     pub(super) tries: Tries,
     /// Attempts of all rounds, also before a reload, whose connection or answer was lost. Counted,
     /// because the call itself may be what breaks the nodes.
@@ -101,7 +102,8 @@ impl<'a> CallRun<'a> {
     ) -> Result<Self, Refusal> {
         let shut = terms.pick.map_or(Ok(Vec::new()), |pick| pick.shut(&calls.pool))?;
         let Carried { may_have_arrived, lost, begun } = carried;
-        let deadline = terms.arrived + calls.settings.timeout;
+        let patience = calls.patience(request, method);
+        let deadline = terms.arrived + patience.timeout;
         let asks = method.asks.filter(|_| calls.pool.nodes.len() > 1);
         Ok(Self {
             calls,
@@ -111,6 +113,7 @@ impl<'a> CallRun<'a> {
             shut,
             blocks: AskedBlocks::of(asks, request),
             deadline,
+            patience,
             tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
             lost,
             may_have_arrived,
@@ -364,10 +367,25 @@ impl<'a> CallRun<'a> {
 
     /// An attempt at `node`, with the means to try another node beside it when it is slow.
     pub(super) fn slow_attempt(&self, node: NodeId) -> SlowAttempt<'a, '_> {
-        let Self { calls, request, method, terms, blocks, deadline, ref shut, .. } = *self;
+        let Self { calls, request, method, terms, blocks, deadline, patience, ref shut, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
         let (started, in_line) = (Instant::now(), self.tries.is_in_line());
-        SlowAttempt { calls, request, method, terms, kind, blocks, deadline, node, started, in_line, tried, shut }
+        let attempt_timeout = patience.attempt_timeout;
+        SlowAttempt {
+            calls,
+            request,
+            method,
+            terms,
+            kind,
+            blocks,
+            deadline,
+            attempt_timeout,
+            node,
+            started,
+            in_line,
+            tried,
+            shut,
+        }
     }
 
     /// Chooses the node to try next. `turn` is the call's ticket of the queue, if the call had to
@@ -381,7 +399,7 @@ impl<'a> CallRun<'a> {
         loop {
             let now = Instant::now();
             let is_unwanted = Leaving::new(self.terms, self.method).is_unwanted();
-            if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
+            if is_unwanted || self.lost >= self.patience.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             let bytes = self.request.raw.len();
@@ -393,7 +411,7 @@ impl<'a> CallRun<'a> {
             }
             let mut rest = None;
             let has_word = self.doubtful.is_some() || self.null.is_some();
-            if self.tries.attempts < settings.attempts.get() {
+            if self.tries.attempts < self.patience.attempts.get() {
                 let Tries { kind, again, .. } = self.tries;
                 // A round begins anew, but a node does not get the method or the blocks meanwhile.
                 let mut tried = [&self.tries.tried[..], &self.lacking_nodes, &self.shut].concat();

@@ -30,7 +30,7 @@ impl CallRun<'_> {
     /// and nodes hand transactions on to each other. Example: node a's answer is lost, node b says
     /// "nonce too low" and has the transaction in a block: the client gets the hash.
     pub(super) async fn settle(&mut self, node: NodeId, mut answer: Answer) -> Result<Answer, Refusal> {
-        let goes_to_many = self.calls.settings.send_to != SendTo::First;
+        let goes_to_many = self.patience.send_to != SendTo::First;
         if self.method.class != Class::RawTransaction || !(self.may_have_arrived || goes_to_many) {
             return Ok(answer);
         }
@@ -68,7 +68,7 @@ impl CallRun<'_> {
             id: Some(&ask.as_bytes()[ID]),
             is_repeatable: true,
             second_attempt_from: self.deadline,
-            limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
+            limit: (Instant::now() + self.patience.attempt_timeout).min(self.deadline),
         };
         match attempt.alone().await {
             Sent::Answered(answer) => answer.shows(hash),

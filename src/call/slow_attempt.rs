@@ -33,6 +33,8 @@ pub(super) struct SlowAttempt<'a, 'c> {
     /// The blocks that the call needs, if known.
     pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
+    /// How long an attempt is left alone.
+    pub(super) attempt_timeout: Duration,
     /// The node of the attempt.
     pub(super) node: NodeId,
     pub(super) started: Instant,
@@ -78,7 +80,7 @@ impl<'a> SlowAttempt<'a, '_> {
             in_line: self.in_line,
             id: self.request.id,
             is_repeatable: self.method.is_repeatable(),
-            second_attempt_from: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),
+            second_attempt_from: (self.started + self.attempt_timeout).min(self.deadline),
             limit: self.deadline,
         }
     }
@@ -90,7 +92,7 @@ impl<'a> SlowAttempt<'a, '_> {
         if !self.method.may_run_at_two() {
             return Next::At(self.deadline);
         }
-        let last = (self.deadline - settings.attempt_timeout).max(self.started + settings.attempt_timeout);
+        let last = (self.deadline - self.attempt_timeout).max(self.started + self.attempt_timeout);
         if pool.answers_probes(self.node) && now < last {
             return Next::At(last.min(now + LOOK));
         }

@@ -27,6 +27,7 @@ const TABLES: &str = "
     [cluster]
     [[outbox.tenant]]
     [[outbox.webhook]]
+    [[calls.rules]]
 ";
 
 /// A variable in a string, whose value the schema cannot know.

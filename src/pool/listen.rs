@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -142,6 +142,7 @@ impl Listener {
     }
 
     async fn take(&self, news: News) {
+        self.pool.nodes[self.index].pay_for(&news);
         match news {
             News::Event(json) => match BlockRef::read(&json) {
                 Ok(block) => self.pool.pushed(self.index, block, json).await,
@@ -151,13 +152,7 @@ impl Listener {
                 }
                 Err(_) => {}
             },
-            News::Back => {
-                // The link has asked for the heads again.
-                if let Some(credits) = &self.pool.nodes[self.index].credits {
-                    credits.take_anyway("eth_subscribe", Instant::now());
-                }
-                self.tell(Input::Feed(self.index, true)).await;
-            }
+            News::Back => self.tell(Input::Feed(self.index, true)).await,
             News::Lost => self.tell(Input::Feed(self.index, false)).await,
             News::Refused(error) => {
                 self.refused(&error);

@@ -30,7 +30,7 @@ use crate::{
     net::{
         BoxFuture, Dial, Endpoint,
         http::{Target, Upstream},
-        link::{self, Feed, Link, Route, SubscribeError},
+        link::{self, Feed, Link, News, Route, SubscribeError},
         node_connections::{NodeConnections, Occupancy, Rank},
         tls::Tls,
     },
@@ -354,6 +354,19 @@ impl Node {
             (Some(_), Err(_)) => false,
         };
         if is_paid { link.subscribe(method, params).await } else { Err(SubscribeError::Link(link::Error::NotSent)) }
+    }
+
+    /// Spends the credits of news of a subscription, which cannot be refused any more: a
+    /// notification, or that the link has asked again on a new connection.
+    pub fn pay_for(&self, news: &News) {
+        let method = match news {
+            News::Event(_) => "eth_subscription",
+            News::Back => "eth_subscribe",
+            News::Lost | News::Refused(_) => return,
+        };
+        if let Some(credits) = &self.credits {
+            credits.take_anyway(method, Instant::now());
+        }
     }
 
     /// The kind of the link, for people.

@@ -284,15 +284,29 @@ async fn a_budget_holds_over_links_and_for_clients_of_websockets() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heads_that_a_node_pushes_cost_as_the_settings_say() {
+async fn notifications_of_a_node_cost_as_the_settings_say() {
     let budget = r#"budget = { per_day = 100000, costs = { "eth_subscription" = 1000, "*" = 0 } }"#;
     let scene = Scene::over("", &[budget, ""], link).await;
-    until("the node pushes heads", async || scene.status("el-1").await["link"]["heads"] == json!(true)).await;
+    until("the node pushes heads", async || {
+        scene.devnet.chain().mine(1);
+        scene.status("el-1").await["link"]["heads"] == json!(true)
+    })
+    .await;
+    sleep(Duration::from_secs(1)).await;
     let before = scene.spent("el-1").await;
     for blocks in 1..=5 {
-        scene.devnet.mine();
+        scene.devnet.chain().mine(1);
         let spent = before + 1000.0 * f64::from(blocks);
         until("the head is paid for", async || scene.spent("el-1").await == spent).await;
+    }
+    // A subscription that only a node can give.
+    let mut client = scene.proxy.ws().await;
+    client.subscribe(r#"["newPendingTransactions"]"#).await;
+    for transaction in 1..=5_u8 {
+        let spent = scene.spent("el-1").await + 1000.0;
+        scene.devnet.chain().submit(vec![0x02, transaction]).unwrap();
+        client.notification().await;
+        assert_eq!(scene.spent("el-1").await, spent);
     }
     assert_eq!(scene.spent("el-2").await, 0.0);
 }

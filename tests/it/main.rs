@@ -15,6 +15,7 @@ mod beacon_routes;
 mod block_ranges;
 mod budgets;
 mod call_order;
+mod call_rules;
 mod chain_follower;
 mod chain_names;
 mod cluster;

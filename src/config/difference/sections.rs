@@ -2,7 +2,7 @@
 
 use super::{
     Setting, compare as add,
-    values::{self, duration, items, optional, plain, size, word},
+    values::{self, call_rules, duration, items, optional, plain, size, word},
 };
 use crate::config::{Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Health, Log, Tracing, Ws};
 
@@ -89,6 +89,7 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
             send_to: word,
             blocked: items,
             allowed: items,
+            rules: call_rules,
             forward_headers: items,
         }
     );

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::Address;
 
 use super::{Desk, effect::NotDone, entry::Entry};
-use crate::outbox::record::{Record, State, TenantName};
+use crate::outbox::record::{State, TenantName};
 
 /// Of one sender at most so many.
 const OF_SENDER: usize = 64;
@@ -38,7 +38,7 @@ impl Of {
 }
 
 /// The transactions that no node ever took, counted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Untaken {
     senders: BTreeMap<(Address, TenantName), Of>,
     /// Those of senders of whom a node refused one, by tenant.
@@ -48,13 +48,9 @@ pub(super) struct Untaken {
 }
 
 impl Untaken {
-    /// Counts a record in, or out.
-    pub(super) fn count(&mut self, record: &Record, is_added: bool) {
-        if record.state != State::Accepted {
-            return;
-        }
-        let refused = usize::from(!record.refusals.is_empty());
-        let (sender, tenant) = (record.sender, &record.id.tenant);
+    /// Counts a transaction of this sender in, or out.
+    pub(super) fn count(&mut self, (sender, tenant): (Address, &TenantName), is_refused: bool, is_added: bool) {
+        let refused = usize::from(is_refused);
         let of = self.senders.entry((sender, tenant.clone())).or_default();
         let before = of.counts();
         *of = if is_added {

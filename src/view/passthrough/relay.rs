@@ -262,7 +262,11 @@ async fn answer(opening: &mut Option<Opening>) -> Result<Feed, SubscribeError> {
 
 async fn next(source: Option<&mut Source>) -> Option<News> {
     match source {
-        Some(source) => source.feed.next().await,
+        Some(source) => {
+            let news = source.feed.next().await;
+            news.iter().for_each(|news| source.pool.nodes[source.node].pay_for(news));
+            news
+        }
         None => pending().await,
     }
 }

@@ -228,7 +228,7 @@ fn each_rule_is_enforced_at_its_key() {
         ("[calls]\nmax_body = \"0B\"", "2: calls.max_body: must not be zero"),
         ("[calls]\nmax_body = \"99999999999GiB\"", "2: calls.max_body: is more than this machine can address"),
         ("[calls]\npolicy = \"random\"", "2: calls.policy: must be \"first\" or \"spread\" or \"weighted\""),
-        ("[[el.primary]]\nhttp = \"http://a\"\nweight = 0", "4: el.primary[0].weight: must be from 1 to"),
+        ("[[el.primary]]\nhttp = \"http://a\"\nweight = 0", "3: el.primary[0].weight: must be from 1 to"),
         ("[calls]\nallowed = [\"\"]", "2: calls.allowed[0]: must be a method name"),
         ("[calls]\nallowed = [\"a\", \"a\"]", "2: calls.allowed[1]: is in the list already"),
         ("[calls]\nforward_headers = [\"Host\"]", "2: calls.forward_headers[0]: is a header that belongs to"),

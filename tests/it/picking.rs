@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::common::{
     client::{Response, call},
+    signed::transaction,
     sim::{Net, Proxy},
     until,
     ws::Ws,
@@ -173,6 +174,23 @@ async fn a_pick_goes_to_no_other_node() {
     };
     let (response, ()) = tokio::join!(scene.ask("/node/reth", ""), waiting);
     assert_eq!(giver(&response), Some("reth"), "{response:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_second_attempts_nor_transactions_leave_the_pick() {
+    let scene = Scene::start(ALLOWED).await;
+    let before = scene.devnet.el(0).count("eth_getBalance");
+    // After 20 of 30 seconds another node would be asked beside.
+    scene.devnet.el(1).set_fault(Fault::slow_over(25_000, &["eth_getBalance"]));
+    let response = scene.ask("/node/reth", "").await;
+    assert_eq!((giver(&response), scene.devnet.el(0).count("eth_getBalance")), (Some("reth"), before), "{response:?}");
+    assert!(scene.ask("/", "x-steadfast-tier: primary\r\n").await.json()["result"].is_string());
+    let (raw, hash) = transaction(Options::default().chain_id, 3, 0, 1);
+    let send = call(1, "eth_sendRawTransaction", &format!("[\"{raw}\"]"));
+    let response = scene.send("/node/reth", "", &send).await;
+    assert_eq!((response.json()["result"].as_str(), giver(&response)), (Some(&*hash.to_string()), Some("reth")));
+    let sends = [0, 1].map(|node| scene.devnet.el(node).count("eth_sendRawTransaction"));
+    assert_eq!(sends, [0, 1]);
 }
 
 #[tokio::test(start_paused = true)]

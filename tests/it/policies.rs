@@ -35,7 +35,8 @@ impl Scene {
 #[tokio::test(start_paused = true)]
 async fn weights_divide_calls_and_the_rest_take_over() {
     let scene = Scene::start("calls = { policy = \"weighted\" }\n", &["weight = 3", "", "weight = 4"]).await;
-    assert_eq!(scene.shares(async || scene.ask_in_turn(800).await).await, [300, 100, 400]);
+    let shares = scene.shares(async || scene.ask_in_turn(800).await).await;
+    assert!(shares.iter().zip([300, 100, 400]).all(|(share, wanted)| share.abs_diff(wanted) <= 2), "{shares:?}");
     scene.node(2).set_fault(Fault::Down);
     assert_eq!(scene.shares(async || scene.ask_in_turn(40).await).await.iter().sum::<u64>(), 40);
     until("the third node is out", async || scene.proxy.verdicts().await[2] != "up").await;

@@ -140,7 +140,7 @@ impl Calls {
         &self.settings
     }
 
-    /// How long a call may take, how often it is tried, and where it goes.
+    /// The longest time of this call, its attempts, and its nodes.
     fn patience(&self, request: &Request<'_>, method: Method) -> Patience {
         let known = self.patience.get(method.id.0).copied();
         known.unwrap_or_else(|| self.settings.patience(&request.method))

@@ -31,7 +31,7 @@ pub struct CallRule {
     pub blocked: Option<bool>,
 }
 
-/// How long a call may take, how often it is tried, and where it goes.
+/// The longest time of a call, its attempts, and the nodes of a signed transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// As [`Calls::timeout`].
@@ -45,7 +45,7 @@ pub struct Patience {
 }
 
 impl Calls {
-    /// The patience with calls of `method`: each setting by the longest pattern that has it.
+    /// The patience with calls of `method`: each setting by the longest pattern that gives one.
     pub fn patience(&self, method: &str) -> Patience {
         let timeout = self.ruled(method, |rule| rule.timeout).unwrap_or(self.timeout);
         let attempt_timeout = self.ruled(method, |rule| rule.attempt_timeout).unwrap_or(self.attempt_timeout);
@@ -62,7 +62,7 @@ impl Calls {
         weighed.max_by_key(|(weight, _)| *weight).map(|(_, setting)| setting)
     }
 
-    /// Whether a rule says that `method` is refused, or that it is not.
+    /// Whether the rules refuse `method`, if any has a say.
     pub(super) fn is_ruled_out(&self, method: &str) -> Option<bool> {
         let rules = self.rules.iter().filter_map(|rule| Some((&rule.methods, rule.blocked?)));
         decided(rules.flat_map(|(methods, blocks)| methods.iter().map(move |pattern| (pattern, blocks))), method)

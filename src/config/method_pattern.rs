@@ -18,7 +18,7 @@ impl MethodPattern {
         method == &*self.text || (self.open && method.starts_with(&*self.text))
     }
 
-    /// How much the pattern says: the longer text says more, and a whole name more than a
+    /// The weight of the pattern: a longer text weighs more, and a whole name more than a
     /// beginning.
     pub(super) fn length(&self) -> usize {
         2 * self.text.len() + usize::from(!self.open)
@@ -68,7 +68,7 @@ pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
     decided(rules.iter().map(|rule| (&rule.pattern, rule.blocks)), method) == Some(true)
 }
 
-/// Whether the patterns refuse `method`, if any is about it; each pattern with whether it refuses.
+/// Whether the patterns refuse `method`, if any fits; `true` beside a pattern that refuses.
 /// The longest decides, in any order. Refusals do not look at upper and lower case, because some
 /// nodes do not; exceptions do.
 pub(super) fn decided<'p>(patterns: impl Iterator<Item = (&'p MethodPattern, bool)>, method: &str) -> Option<bool> {

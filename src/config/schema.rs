@@ -103,8 +103,9 @@ fn with_unit(units: &str) -> Vec<(&'static str, Value)> {
 
 /// Default and meaning of `key`, from the page's tables.
 fn row(key: &str) -> Option<(&'static str, &'static str)> {
-    let webhooks = key.starts_with("outbox.").then(|| key.replace("[]", ""));
-    let key = webhooks.as_deref().unwrap_or(key);
+    let is_of_a_section = ["outbox.", "calls."].iter().any(|section| key.starts_with(section));
+    let in_a_section = is_of_a_section.then(|| key.replace("[]", ""));
+    let key = in_a_section.as_deref().unwrap_or(key);
     let (nodes, key) = match key.split_once("[].") {
         Some((_, key)) => (true, key),
         None => (false, key),

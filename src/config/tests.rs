@@ -190,7 +190,8 @@ fn every_example_in_the_docs_is_read_without_an_error() {
     for block in DOCS.split("```toml\n").skip(1) {
         let (block, _) = block.split_once("```").unwrap();
         let block = block.replace("internal-ca.pem", "ca.pem").replace("/run/secrets/billing", "webhook.secret");
-        let nodes = if block.contains("[[") { "" } else { "[[el.primary]]\nhttp = \"http://127.0.0.1:18545\"\n" };
+        let has_nodes = ["primary]]", "backup]]"].iter().any(|tier| block.contains(tier));
+        let nodes = if has_nodes { "" } else { "[[el.primary]]\nhttp = \"http://127.0.0.1:18545\"\n" };
         let text = readable(&format!("{block}\n{nodes}"));
         let (config, _) = read_and_list_keys(Some(&text), folder, &Flags::default(), &any_variable);
         assert!(config.is_ok(), "{text}\n{config:#?}");

@@ -58,6 +58,17 @@ pub enum Choice<'a> {
 /// that lacks the method or the blocks comes last. A node whose settings rule the method out gets
 /// nothing, and so does a node without credits for the call, urgent or not.
 pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
+    let choice = best_choice(pool, query);
+    // A second opinion alone is no reason to look at a node more often.
+    if let Choice::Node(node, _) = &choice
+        && query.tried.is_empty()
+    {
+        pool.needs(*node);
+    }
+    choice
+}
+
+fn best_choice<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     let (now, method) = (Instant::now(), query.kind.id());
     let load = |node: NodeId| {
         let Node { traffic, weight, .. } = &pool.nodes[node];

@@ -56,8 +56,8 @@ struct Spent {
 }
 
 impl Account {
-    /// An account at which nothing was spent. Days go by `wall`; the jitter of rests, and the pauses
-    /// between attempts to open links, follow from `seed`.
+    /// An account at which nothing was spent. Days go by `wall`; the jitter of rests and the pauses
+    /// between attempts to open links follow from `seed`.
     pub fn new(wall: Wall, seed: u64) -> Arc<Self> {
         let spent = Spent { parts: 0, at: Instant::now(), day: 0, today: 0 };
         Arc::new(Self { rests: Arc::new(Rests::jittered(seed)), seed, spent: Mutex::new(spent), wall })

@@ -3,11 +3,17 @@
 //! Rule: an idle node is asked for its head alone, once in [`LOOK`], and for all that a probe asks
 //! once in [`IN_FULL`]; its link has no feed of heads, and no question of our own goes there that
 //! another node can answer. A lazy node is idle while calls do not need the node, which
-//! `state::wanted` decides. Reason: providers count calls, and each call of a batch too. Example:
-//! 2,880 heads and 24 full probes of two more calls are 2,928 calls a day, where steady probes make
-//! 172,800.
+//! `state::wanted` decides, and not for [`LOOK`] after a call whose first choice the node was, as
+//! when the others rest or have no credits. Reason: providers count calls, and each call of a batch
+//! too. Example: 2,880 heads and 24 full probes of two more calls are 2,928 calls a day, where
+//! steady probes make 172,800.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use super::{Pool, node::Node};
 use crate::{config::Probing, domain::node_id::NodeId};
@@ -24,10 +30,33 @@ impl Node {
     }
 }
 
+/// When a call last went to the node first, which is asked of lazy nodes alone.
+#[derive(Debug, Default)]
+pub(super) struct Needed(Mutex<Option<Instant>>);
+
+impl Needed {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A moment is whole at every time, so a panic elsewhere cannot have spoilt it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Pool {
     /// Whether the node is to be asked as little as can be, since no call needs it.
     pub fn is_idle(&self, node: NodeId) -> bool {
-        self.nodes[node].is_lazy() && !self.snapshot().wants_lazy
+        let is_needed = || self.nodes[node].needed.lock().is_some_and(|at| at.elapsed() < LOOK);
+        self.nodes[node].is_lazy() && !self.snapshot().wants_lazy && !is_needed()
+    }
+
+    /// Calls go to `node` first, or probably will. The node is not idle for a while from now on.
+    pub fn needs(&self, node: NodeId) {
+        if self.nodes[node].is_lazy() {
+            let was_idle = self.is_idle(node);
+            *self.nodes[node].needed.lock() = Some(Instant::now());
+            if was_idle {
+                self.probe_now(node);
+            }
+        }
     }
 
     /// From the start of one probe of the node to the start of its next, when nothing calls for one

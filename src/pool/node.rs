@@ -17,6 +17,7 @@ use super::{
     bounds::Bounds,
     credits::{Account, Credits},
     evidence::Evidence,
+    lazy::Needed,
     missing_methods::{MethodRules, MissingMethods},
     paid::afford,
     resting::Resting,
@@ -112,6 +113,8 @@ pub struct Node {
     pub(super) is_out: AtomicBool,
     /// Notified to have the node probed now.
     pub(super) probe_now: Notify,
+    /// When a call last needed the node, if it is probed lazily.
+    pub(super) needed: Needed,
     /// The link's task.
     runs: Option<LinkRun>,
     connections: Arc<NodeConnections>,
@@ -214,6 +217,7 @@ impl Node {
             out: Notify::new(),
             is_out: AtomicBool::new(false),
             probe_now: Notify::new(),
+            needed: Needed::default(),
             secrets,
             settings: settings.clone(),
             reach,
@@ -273,6 +277,7 @@ impl Node {
             out: Notify::new(),
             is_out: AtomicBool::new(false),
             probe_now: Notify::new(),
+            needed: Needed::default(),
             runs: self.runs.clone(),
             connections: self.connections.clone(),
             link_connections: self.link_connections.clone(),

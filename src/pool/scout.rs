@@ -75,6 +75,8 @@ impl Pool {
     pub fn call_refused(&self, node: NodeId, kind: Kind, wait: Option<Duration>) {
         self.nodes[node].resting.refused(kind, wait, Instant::now());
         self.rest_changed(node);
+        // Other calls of the kind go elsewhere.
+        NodeId::all(self.nodes.len()).filter(|other| *other != node).for_each(|other| self.needs(other));
     }
 
     /// Waits until a rest may have ended, or `until`. A change before the first poll is missed, so

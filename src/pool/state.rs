@@ -41,11 +41,6 @@ use crate::{
     },
 };
 
-/// How late a node's news may be, beyond the time between two probes, within the lag limit.
-const NEWS: Duration = Duration::from_secs(1);
-/// A node that is asked rarely is not given more time for that.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
-
 /// The highest block that clients have been shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
@@ -117,7 +112,7 @@ struct Known {
     resting: bool,
     /// Whether the node is looked at rarely while no call needs it.
     is_lazy: bool,
-    /// Whether the node is probed less often than others may be, so that its report may be old.
+    /// Whether the node is probed less often than others, so that its report may be old.
     is_seldom: bool,
     /// The verdict that followed from the node's last report at the time.
     standing: Option<Verdict>,
@@ -127,6 +122,8 @@ struct Known {
 /// All that is known of a pool's nodes.
 pub struct PoolState {
     limit: Limit,
+    /// The time between two probes of a node, where the node's own settings say no other.
+    interval: Duration,
     /// The limit in blocks of this chain.
     near: u64,
     expected_chain: Option<u64>,
@@ -185,7 +182,8 @@ impl PoolState {
             verdict: Verdict::Down(Down::Unknown),
         };
         Self {
-            limit: Limit { blocks: near(layer, settings), time: settings.interval.min(LONGEST_INTERVAL) + NEWS },
+            limit: Limit { blocks: near(layer, settings), time: wanted::freshness(settings.interval) },
+            interval: settings.interval,
             near: near(layer, settings),
             expected_chain,
             chain: None,
@@ -224,6 +222,7 @@ impl PoolState {
         unix: u64,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.note_paces(nodes);
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);

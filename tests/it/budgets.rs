@@ -9,7 +9,7 @@ use std::{
 
 use crate::common::{
     client::{Response, call},
-    origin::{Origin, Reply, chain, response},
+    origin::{Origin, Reply, Seen, chain, response},
     proxy, rest,
     sim::{Net, Proxy},
     until,
@@ -359,4 +359,62 @@ async fn requests_to_the_beacon_api_have_a_budget_too() {
     let asked: u64 = devnet.cl(0).counts().values().sum();
     assert!((120..=most).contains(&(asked - before)), "{}", asked - before);
     assert_eq!(proxy.metric("steadfast_node_credits_total", r#"node="cl-1""#).await as u64, asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_backup_answers_when_the_budget_is_spent() {
+    let net = Net::default();
+    let options = Options { execution: 2, block_time: Some(Duration::from_secs(2)), ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let [one, two] = [devnet.el(0), devnet.el(1)].map(|node| node.http_url());
+    let nodes = format!(
+        "[[el.primary]]\nhttp = \"{one}\"\nbudget = {{ per_second = 5, burst = 8 }}\n\
+         [[el.backup]]\nhttp = \"{two}\"\nprobe = \"lazy\"\n"
+    );
+    let proxy = Arc::new(Proxy::launch(&net, &nodes).await);
+    until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    sleep(Duration::from_secs(55)).await;
+    let began = Instant::now();
+    let mut asking = JoinSet::new();
+    for id in 0..60 {
+        let proxy = proxy.clone();
+        asking.spawn(async move { proxy.post(call(id, "eth_getBalance", BALANCE)).await });
+    }
+    assert_eq!(refused(&asking.join_all().await), 0);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(devnet.el(0).count("eth_getBalance") + devnet.el(1).count("eth_getBalance"), 60);
+    let before = devnet.el(1).count("eth_syncing");
+    sleep(Duration::from_secs(10)).await;
+    assert!(devnet.el(1).count("eth_syncing") >= before + 9, "it is not looked at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_a_connection_pay_when_they_are_sent() {
+    let net = Net::default();
+    let slow = |seen: &Seen| {
+        let body = crate::common::origin::ok(format!(r#"{{"jsonrpc":"2.0","id":{},"result":"0x1"}}"#, seen.id()));
+        Reply::act(async move |mut io| {
+            sleep(Duration::from_millis(20)).await;
+            tokio::io::AsyncWriteExt::write_all(&mut io, &body).await.ok()?;
+            Some(io)
+        })
+    };
+    let origin = Origin::within(&net, slow).await;
+    let _chain = chain([&origin]);
+    let budget = "max_connections = 2\nbudget = { per_second = 20, burst = 16 }\n";
+    let settings = format!("[[el.primary]]\nhttp = \"{}\"\n{budget}", origin.url());
+    let proxy = Arc::new(Proxy::launch(&net, &settings).await);
+    until("it is up", async || proxy.verdicts().await == ["up"]).await;
+    sleep(Duration::from_secs(10)).await;
+    let began = Instant::now();
+    // All of them find credits at the node, and then wait for its connections.
+    let mut asking = JoinSet::new();
+    for id in 0..60 {
+        let proxy = proxy.clone();
+        asking.spawn(async move { proxy.post(call(id, "eth_call", "[]")).await });
+    }
+    assert_eq!(refused(&asking.join_all().await), 0);
+    let (asked, took) = (origin.count("eth_call"), began.elapsed());
+    assert_eq!(asked, 60);
+    assert!(asked as u128 <= 16 + took.as_millis() * 20 / 1000, "{asked} in {took:?}");
 }

@@ -159,7 +159,12 @@ async fn a_primary_in_doubt_has_the_backup_looked_at() {
         let is_frozen = fault == Fault::Freeze;
         let asked = scene.asked("el");
         scene.primary("el").set_fault(fault.clone());
-        let in_time = if is_frozen { 4 * SLOT } else { Duration::from_secs(4) };
+        let in_time = match fault {
+            Fault::Freeze => 4 * SLOT,
+            // One failed probe is enough, and no outage is needed.
+            Fault::Failing => Duration::from_millis(1600),
+            _ => Duration::from_secs(4),
+        };
         within(in_time, &format!("{fault:?}"), async || !scene.idle("el").await).await;
         // A head and a condition at once, and again after a second and two.
         sleep(Duration::from_millis(2500)).await;
@@ -246,22 +251,52 @@ async fn a_node_may_have_a_pace_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn the_only_nodes_may_be_probed_seldom() {
+    // Many more blocks come between two probes than a node may lag.
     let net = Net::default();
-    let options = Options { execution: 2, block_time: Some(SLOT), ..Options::default() };
+    let options = Options { execution: 2, block_time: Some(Duration::from_millis(500)), ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-    let nodes: String = (0..2)
-        .map(|place| format!("[[el.primary]]\nhttp = \"{}\"\nprobe_interval = \"1m\"\n", devnet.el(place).http_url()))
-        .collect();
+    let nodes: String = [(0, "8s"), (1, "10s")]
+        .map(|(place, pace)| {
+            let url = devnet.el(place).http_url();
+            format!("[[el.primary]]\nhttp = \"{url}\"\nprobe_interval = \"{pace}\"\n")
+        })
+        .concat();
     let proxy = Proxy::launch(&net, &nodes).await;
     until("both are up", async || proxy.verdicts().await == ["up"; 2]).await;
-    let began = Instant::now();
-    let mut head = 0;
-    while began.elapsed() < Duration::from_secs(600) {
+    sleep(Duration::from_secs(60)).await;
+    let (began, mut head) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(200) {
         assert_eq!(proxy.verdicts().await, ["up"; 2], "after {:?}", began.elapsed());
         let now = proxy.side().await["head"].as_u64().unwrap();
         assert!(now >= head, "{head} became {now}");
         head = now;
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(1)).await;
     }
-    assert!(head >= 44, "{head}");
+    assert!(head >= 490, "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_gets_calls_is_looked_at_as_any_other() {
+    // The primary refuses a kind of calls, and stays up.
+    let scene = Scene::start("").await;
+    sleep(Duration::from_secs(70)).await;
+    scene.primary("el").set_fault(Fault::quota(&["eth_getBalance"]));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        let asked = Instant::now();
+        assert_eq!(scene.ask("el").await, 200);
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        sleep(Duration::from_secs(2)).await;
+        assert!(!scene.idle("el").await, "after {:?}", began.elapsed());
+        assert_eq!(scene.verdicts().await, ["up"; 4]);
+    }
+    assert!(scene.backup("el").count("eth_syncing") >= 50, "{:?}", scene.backup("el").counts());
+    scene.primary("el").clear_faults();
+    sleep(Duration::from_secs(40)).await;
+    assert!(scene.idle("el").await);
+    // A second opinion does not wake it.
+    let nothing = call(1, "eth_getTransactionByHash", &format!("[\"0x{}\"]", "7".repeat(64)));
+    assert_eq!(scene.proxy.post(nothing).await.json()["result"], json!(null));
+    sleep(Duration::from_secs(1)).await;
+    assert!(scene.idle("el").await);
 }

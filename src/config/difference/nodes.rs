@@ -58,7 +58,7 @@ fn compare_network(difference: &mut Difference, old: &Network, new: &Network) {
     }
 }
 
-/// The URL as the file has it.
+/// The URL as in the file.
 fn shown(is_from_dns: bool, url: &Url) -> String {
     if is_from_dns { format!("dns+{url}") } else { url.to_string() }
 }

@@ -71,7 +71,7 @@ pub(super) async fn probe(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Resu
 pub(super) async fn look(clock: &ProbeClock<'_>, chain: &Chain, condition: Condition) -> Result<Probe, Trouble> {
     let (node, asked) = (clock.node, Instant::now());
     let (Some(upstream), Some(beacon)) = (&node.upstream, &chain.beacon) else {
-        return Err(failing(node, "has no HTTP URL, or told no chain"));
+        return Err(failing(node, "has no HTTP URL, or no known chain"));
     };
     let head = ask(clock, upstream, HEAD).await?.must(node, HEAD)?;
     let (block, optimistic) =

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(other.state(LOGS, false, now), RestState::Free);
         one.refused(LOGS, Some(WAIT), now);
         assert!(other.is_whole(now));
-        // One scout for both.
+        // A single scout for both.
         let then = now + WAIT;
         let scout = one.claim(CALL, false, then).unwrap();
         assert!(other.claim(CALL, false, then).is_none());

@@ -237,10 +237,7 @@ impl Book {
         fn place<T: Copy + Ord>(index: &mut Index<T>, at: T, key: &Key, is_added: bool) {
             if is_added { index.insert(at, key.clone()) } else { index.remove(at, key) }
         }
-        // A used nonce is no refusal: anybody can hand in old transactions of any sender.
-        if !flight.is_nonce_used {
-            self.untaken.count(record, is_added);
-        }
+        self.untaken.count(record, flight.is_nonce_used, is_added);
         match &record.state {
             State::Mined { block } => place(&mut self.mined, block.number, &key, is_added),
             State::Confirmed { block } | State::Replaced { block, is_final: false, .. } => {
@@ -255,7 +252,8 @@ impl Book {
                 &key,
                 is_added,
             );
-            let is_quiet = flight.under_way.is_none() && flight.want.is_none();
+            // One that some node has is asked for also while others are sent it: one may hang.
+            let is_quiet = flight.is_taken || (flight.under_way.is_none() && flight.want.is_none());
             // A refused one is sent again, and a node that has the transaction says so then.
             let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());
             if is_due && flight.look == Look::No {

@@ -154,6 +154,29 @@ fn a_client_hears_of_a_used_nonce() {
     assert_eq!(bench.life(1), "accepted refused");
 }
 
+#[test]
+fn a_used_nonce_takes_the_words_of_two_nodes() {
+    let used = || Word::NonceUsed(words("nonce too low"));
+    let full = || Word::RefusedNow(words("txpool is full"));
+    let mut bench = Bench::new();
+    for (name, word) in [(1, full()), (2, Word::Lost)] {
+        bench.accept_of("default", name, name, 5);
+        bench.word(name, "a", used());
+        bench.word(name, "b", word);
+        let effects = bench.done(name);
+        assert_eq!((answers(&effects), asked(&effects)), (vec![Ok(Done::Hash(hash(name)))], vec![name]));
+        bench.looked(name, Found::Unknown, Some(3));
+        assert_eq!(bench.state(name), StateName::Accepted);
+    }
+    bench.accept_of("default", 3, 3, 5);
+    for (node, word) in [("a", used()), ("b", Word::Lost), ("c", used())] {
+        bench.word(3, node, word);
+    }
+    assert_eq!(answers(&bench.done(3)), []);
+    bench.looked(3, Found::Unknown, Some(3));
+    assert_eq!(bench.state(3), StateName::Refused);
+}
+
 /// Anybody can hand in old transactions of any sender.
 #[test]
 fn used_nonces_hold_up_no_later_one_and_fill_no_bound() {

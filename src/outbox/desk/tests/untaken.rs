@@ -173,6 +173,31 @@ fn beyond_the_bound_in_all_a_refused_one_is_not_kept() {
     }
 }
 
+/// Anybody can sign transactions for a nonce that the signer has used.
+#[test]
+fn used_nonces_have_a_bound_of_their_own() {
+    let used = Word::NonceUsed(words("nonce too low"));
+    for ack in [Ack::Node, Ack::Disk] {
+        let mut bench = Bench::with(small(ack));
+        for name in 1..=64 {
+            bench.accept_of("default", name, 200, 0);
+            assert_eq!(both(&mut bench, name, &used), [], "the nodes are asked whether a block has it");
+        }
+        assert_eq!(answers(&bench.accept_of("default", 65, 200, 0)), [], "the nodes' words decide");
+        assert_eq!(both(&mut bench, 65, &used), [in_all()]);
+        assert_eq!(bench.life(65), "accepted refused");
+        // Neither this sender nor refusals of another kind are shut out.
+        for (name, sender, nonce) in [(66, 200, 1), (67, 67, 0)] {
+            bench.accept_of("default", name, sender, nonce);
+            assert_eq!(both(&mut bench, name, &underpriced()), [Ok(Done::Hash(hash(name)))]);
+        }
+        // The end of one makes room for another.
+        bench.looked(1, Found::Unknown, Some(1));
+        bench.accept_of("default", 68, 200, 0);
+        assert_eq!(both(&mut bench, 68, &used), []);
+    }
+}
+
 #[test]
 fn an_outage_of_all_nodes_shuts_nobody_out() {
     let mut bench = Bench::with(small(Ack::Node));

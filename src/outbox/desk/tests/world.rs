@@ -132,6 +132,10 @@ impl World {
             Input::Heard { id, send, .. } | Input::SendDone { id, send, .. } => {
                 self.open.entry(id.tenant.clone()).or_default().retain(|_, open| open != send);
             }
+            // Where nodes forgot it, an earlier sending is not waited for.
+            Input::Looked { id, found: Found::Unknown | Found::Disputed | Found::Missing { .. }, .. } => {
+                self.open.entry(id.tenant.clone()).or_default().remove(&id.hash);
+            }
             _ => {}
         }
         let turn = self.desk.input(Millis(self.now), input);

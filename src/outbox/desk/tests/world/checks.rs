@@ -36,13 +36,16 @@ impl World {
         assert!(open.len() <= 2 * Self::terms().in_flight, "seed {}: too many on their way: {open:?}", self.seed);
     }
 
-    /// Something is ahead for each transaction that waits for a block.
+    /// Something is ahead for each transaction that waits for a block, and the nodes are asked in
+    /// turn for each that some node has.
     pub(super) fn check_that_none_is_stuck(&self) {
         for entry in self.desk.book.iter().filter(|entry| entry.record.state.is_pending()) {
-            let Flight { want, under_way, retry, look, .. } = &entry.flight;
+            let Flight { want, under_way, retry, look, is_taken, .. } = &entry.flight;
             let is_sent = want.is_some() || under_way.is_some() || retry.is_some();
             let is_looked_for = *look != Look::No || !entry.is_unwanted();
             assert!(is_sent || is_looked_for, "seed {}: {} is stuck", self.seed, entry.record.id.hash);
+            let has_turn = *look != Look::No || self.desk.book.rounds.until(u64::MAX).any(|key| *key == entry.key());
+            assert!(has_turn || !is_taken, "seed {}: {} is not asked for", self.seed, entry.record.id.hash);
         }
     }
 

@@ -55,7 +55,8 @@ impl Entry {
     /// node that hangs in an earlier sending is not waited for.
     pub(super) fn forgotten(&mut self) {
         let flight = &mut self.flight;
-        (flight.is_taken, flight.in_vain, flight.is_refused, flight.retry) = (false, 0, false, None);
+        flight.is_taken = false;
+        (flight.in_vain, flight.is_refused, flight.retry) = (0, false, None);
         if let Some(given_up) = flight.under_way.take() {
             flight.ended = flight.ended.max(given_up.begun);
         }

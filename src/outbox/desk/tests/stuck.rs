@@ -110,6 +110,27 @@ fn missing(node: &str) -> Found {
     Found::Missing { at: vec![node.into()] }
 }
 
+/// A transaction that a node showed, and then no node: the next nonce was refused for the gap.
+#[test]
+fn a_gap_is_filled_by_what_a_node_shows_once_more() {
+    let waiting = || Found::Waiting { node: "a".into(), missing: vec![] };
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.accept(2, 1);
+    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+    bench.done(2);
+    bench.pass(2);
+    bench.looked(1, waiting(), None);
+    bench.pass(2);
+    assert_eq!(sent(&bench.looked(1, Found::Unknown, None)), [1]);
+    bench.word(1, "a", Word::Lost);
+    bench.done(1);
+    assert_eq!(asked(&bench.pass(2)), [1]);
+    assert_eq!(sent(&bench.looked(1, waiting(), None)), [2]);
+    assert_eq!(bench.life(1), "accepted sent seen");
+}
+
 #[test]
 fn a_silent_node_keeps_none_from_being_sent_again() {
     let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
@@ -156,8 +177,9 @@ fn a_deadline_ends_none_that_a_block_took_meanwhile() {
         if is_away {
             bench.now += 20_000;
             bench.restart();
-            let effects = bench.pause(0);
-            assert_eq!((sent(&effects), asked(&effects)), (vec![], vec![1]));
+            let mut effects = bench.input(Input::NodeReturned { node: "a".into() });
+            effects.extend(bench.pause(0));
+            assert_eq!((to_nodes(&effects), sent(&effects), asked(&effects)), (vec![], vec![], vec![1]));
             bench.blocks(&[], &[(block(105, 0), &[])]);
         }
         // Nodes that say too little are waited for, up to ten minutes: one may have the block later

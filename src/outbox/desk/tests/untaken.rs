@@ -224,6 +224,17 @@ fn the_nodes_are_not_asked_for_what_all_refused() {
     assert_eq!(asked(&bench.pass(3)), [1], "a silent node may have it");
 }
 
+#[test]
+fn the_refusal_of_one_that_returned_is_not_that_of_all() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    both(&mut bench, 1, &Word::Lost);
+    bench.input(Input::NodeReturned { node: "b".into() });
+    bench.word(1, "b", underpriced());
+    bench.done(1);
+    assert_eq!(asked(&bench.pass(3)), [1], "the other one may have it");
+}
+
 /// A tenant with a bound of its own leaves room for the refused transactions of others.
 #[test]
 fn a_tenant_has_its_part_of_those_that_no_node_takes() {

@@ -58,6 +58,8 @@ struct World {
     waiting: BTreeSet<Waiter>,
     acknowledged: BTreeSet<TxId>,
     cancelled: BTreeSet<B256>,
+    /// Transactions that a block had before a client sent them.
+    mined_before: BTreeSet<B256>,
     told_events: BTreeSet<(TxId, EventId)>,
     /// Slots of which a node has said that it took one, or that the nonce is used.
     heard: BTreeSet<(Address, u64)>,
@@ -95,6 +97,7 @@ impl World {
             waiting: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            mined_before: BTreeSet::new(),
             told_events: BTreeSet::new(),
             heard: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -243,6 +246,9 @@ impl World {
             }
         };
         let tx = self.txs[&hash];
+        if self.chain.iter().flat_map(|block| &block.transactions).any(|tx| tx.hash == hash) {
+            self.mined_before.insert(hash);
+        }
         let waiter = self.names + 1;
         self.names += 1;
         self.waiting.insert(waiter);

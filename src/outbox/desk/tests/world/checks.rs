@@ -72,7 +72,8 @@ impl World {
                 }
                 State::Refused { .. } => assert!(tx.is_poison || (canonical.is_none() && nonces > tx.nonce), "{says}"),
                 State::Cancelled => {
-                    assert!(self.cancelled.contains(&hash) && (canonical.is_none() || self.had_gaps), "{says}");
+                    let is_untold = self.had_gaps || self.mined_before.contains(&hash);
+                    assert!(self.cancelled.contains(&hash) && (canonical.is_none() || is_untold), "{says}");
                 }
                 State::Expired => assert!(nonces <= tx.nonce || self.had_gaps, "{says}"),
                 _ => panic!("{says}"),

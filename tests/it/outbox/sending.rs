@@ -214,6 +214,21 @@ async fn a_silent_node_keeps_no_transaction_from_its_next_sending() {
     scene.until_mempool(0, &[hash]).await;
 }
 
+/// The node that is to have a transaction says that it took it, and tells nothing of transactions.
+/// The other one is not to have it.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_sent_nothing_causes_no_sending() {
+    let scene = Scene::start("[outbox]\nsend_to = \"first\"\nresend_blocks = 1\n").await;
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    scene.node(0).set_fault(Fault::tells(SEND, json!(hash(0))));
+    scene.node(0).set_fault(Fault::not_offered(&["eth_getTransactionByHash"]));
+    scene.sent(0).await;
+    scene.mine(8).await;
+    assert!(scene.node(1).count("eth_getTransactionByHash") > 3);
+    assert_eq!((scene.node(0).count(SEND), scene.node(1).count(SEND)), (1, 0));
+}
+
 /// A reorganisation while the proxy is away takes a transaction out of its block and all mempools,
 /// and a node tells nothing of transactions.
 #[tokio::test(start_paused = true)]

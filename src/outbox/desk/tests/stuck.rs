@@ -121,7 +121,9 @@ fn a_gap_is_filled_by_what_a_node_shows_once_more() {
     bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
     bench.done(2);
     bench.pass(2);
-    bench.looked(1, waiting(), None);
+    assert_eq!(sent(&bench.looked(1, waiting(), None)), [2]);
+    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+    bench.done(2);
     bench.pass(2);
     assert_eq!(sent(&bench.looked(1, Found::Unknown, None)), [1]);
     bench.word(1, "a", Word::Lost);

@@ -113,6 +113,6 @@ impl Desk {
         if let Some(old) = old {
             self.book.tally.remove(&old.id.tenant, old.bytes, old.state.is_over());
         }
-        self.book.tally.add(new);
+        self.book.tally.add(&new.id.tenant, new.bytes, new.state.is_over());
     }
 }

@@ -40,8 +40,34 @@ impl Of {
     }
 }
 
+/// Why no node has a transaction, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// No node gave a word.
+    NoWord,
+    /// A node refused it.
+    Refused,
+    /// A node said that its nonce is used. That is no refusal of the sender's.
+    NonceUsed,
+}
+
+impl Lack {
+    /// `None`: a node took it, or its life is over.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let Record { state, refusals, .. } = &entry.record;
+        let why = if entry.flight.is_nonce_used {
+            Self::NonceUsed
+        } else if refusals.is_empty() {
+            Self::NoWord
+        } else {
+            Self::Refused
+        };
+        (*state == State::Accepted).then_some(why)
+    }
+}
+
 /// Transactions, by tenant and in all.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     tenants: BTreeMap<TenantName, usize>,
     all: usize,
@@ -67,7 +93,7 @@ impl Counts {
 }
 
 /// The transactions that no node ever took, counted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Untaken {
     senders: BTreeMap<(Address, TenantName), Of>,
     /// Those of senders of whom a node refused one.
@@ -77,16 +103,12 @@ pub(super) struct Untaken {
 }
 
 impl Untaken {
-    /// Counts a record in, or out.
-    pub(super) fn count(&mut self, record: &Record, is_nonce_used: bool, is_added: bool) {
-        if record.state != State::Accepted {
-            return;
-        }
-        let (sender, tenant) = (record.sender, &record.id.tenant);
-        if is_nonce_used {
+    /// Counts a transaction of this sender in, or out.
+    pub(super) fn count(&mut self, (sender, tenant): (Address, &TenantName), why: Lack, is_added: bool) {
+        if why == Lack::NonceUsed {
             return self.used.change(tenant, usize::from(!is_added), usize::from(is_added));
         }
-        let refused = usize::from(!record.refusals.is_empty());
+        let refused = usize::from(why == Lack::Refused);
         let of = self.senders.entry((sender, tenant.clone())).or_default();
         let before = of.counts();
         *of = if is_added {

@@ -241,7 +241,7 @@ fn a_reorganisation_gives_a_transaction_its_time_anew() {
     bench.pause(30_000);
     let effects = bench.blocks(&[block(101, 0)], &[(block(101, 1), &[])]);
     assert_eq!(sent(&effects), [1]);
-    bench.pause(19_999);
+    assert_eq!(asked(&bench.pause(19_999)), [], "the deadline is ahead");
     assert_eq!(bench.state(1), StateName::Reorged);
     bench.pause(1);
     bench.looked(1, Found::Unknown, None);
@@ -349,6 +349,38 @@ fn refusals_by_all_nodes_lengthen_the_pauses() {
         }
         assert!((most / 2..=most).contains(&sendings), "{sendings} in an hour: {word:?}");
     }
+}
+
+#[test]
+fn a_transaction_that_a_node_has_is_seldom_sent_to_others() {
+    let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
+    bench.accept(1, 0);
+    bench.word(1, "a", Word::Taken);
+    bench.word(1, "b", Word::Lost);
+    bench.done(1);
+    let mut sendings = 0;
+    for _ in 0..3600 {
+        if !to_nodes(&bench.pause(1000)).is_empty() {
+            sendings += 1;
+            bench.word(1, "b", Word::Lost);
+            bench.done(1);
+        }
+    }
+    assert!((8..=16).contains(&sendings), "{sendings} in an hour");
+}
+
+/// Both are due at once, and the later nonce has the lower hash.
+#[test]
+fn a_node_that_lacks_two_nonces_gets_the_earlier_one_first() {
+    let mut bench = Bench::new();
+    for (name, nonce) in [(2, 0), (1, 1)] {
+        bench.accept(name, nonce);
+        bench.word(name, "a", Word::Taken);
+        bench.word(name, "b", Word::Lost);
+        bench.done(name);
+    }
+    assert_eq!(to_nodes(&bench.pause(2000)), [(2, "b".to_owned())]);
+    assert_eq!(to_nodes(&bench.word(2, "b", Word::Taken)), [(1, "b".to_owned())]);
 }
 
 #[test]

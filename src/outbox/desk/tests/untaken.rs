@@ -108,11 +108,14 @@ fn want_of_funds_ends_no_promise() {
 #[test]
 fn a_sender_of_refused_ones_has_a_bound() {
     let mut bench = Bench::new();
+    bench.accept(90, 0);
+    both(&mut bench, 90, &Word::RefusedForGood(words("intrinsic gas too low")));
     for nonce in 0..70 {
         assert_eq!(answers(&bench.accept(1 + nonce, nonce.into())), [], "without a refusal none counts");
     }
     both(&mut bench, 1, &underpriced());
     assert_eq!(answers(&bench.accept(80, 80)), [of_sender()]);
+    assert_eq!(answers(&bench.accept(90, 0)), [of_sender()], "a new life of a refused one");
     assert_eq!(answers(&bench.accept_of("default", 81, 2, 0)), [], "of another sender");
     bench.restart();
     assert_eq!(answers(&bench.accept(80, 80)), [of_sender()], "after a restart");

@@ -241,7 +241,7 @@ fn a_reorganisation_gives_a_transaction_its_time_anew() {
     bench.pause(30_000);
     let effects = bench.blocks(&[block(101, 0)], &[(block(101, 1), &[])]);
     assert_eq!(sent(&effects), [1]);
-    assert_eq!(asked(&bench.pause(19_999)), [], "the deadline is ahead");
+    assert_eq!(asked(&bench.pause(19_999)), [] as [u8; 0], "the deadline is ahead");
     assert_eq!(bench.state(1), StateName::Reorged);
     bench.pause(1);
     bench.looked(1, Found::Unknown, None);

@@ -216,7 +216,9 @@ impl Calls {
         if method.class == Class::Subscription {
             return Err(Refusal::NeedsWebSocket);
         }
-        if let Some(answer) = self.known(request, method) {
+        if terms.pick.is_none()
+            && let Some(answer) = self.known(request, method)
+        {
             return self.take_own(answer, request, terms, alarm, take).await;
         }
         let attempt_timeout = self.patience(request, method).attempt_timeout;
@@ -224,7 +226,7 @@ impl Calls {
         let (mut moved, mut carried) = (None::<Arc<Self>>, Carried::default());
         loop {
             let calls = moved.as_deref().unwrap_or(self);
-            let mut run = CallRun::new(calls, request, method, terms, carried);
+            let mut run = CallRun::new(calls, request, method, terms, carried)?;
             let (next, permit) = loop {
                 let mut answer = match run.run(alarm).await {
                     Ok(answer) => {
@@ -246,6 +248,9 @@ impl Calls {
                     answer.set_id(id);
                 }
                 let node = answer.node;
+                if calls.settings.name_nodes {
+                    answer.giver = node.map(|node| calls.pool.nodes[node].name.clone());
+                }
                 match take.take(answer, stall, alarm).await {
                     Ok(taken) => return Ok(taken),
                     Err(lack) => run.lacks(node, lack)?,

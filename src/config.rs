@@ -80,7 +80,7 @@ pub use self::{
     method_pattern::{MethodPattern, MethodRule},
     name::{NetworkName, NodeName},
     network::Network,
-    node::{Node, Probing, Tier},
+    node::{DEFAULT_WEIGHT, Node, Probing, Tier},
     origin::{Cors, Origin, Origins},
     outbox::{Ack, Outbox, SigningKey, TenantRules, Webhook},
     problem::{Errors, Invalid, Problem},

@@ -18,6 +18,7 @@ pub mod health;
 mod identity;
 mod inherit;
 mod late_primary;
+mod latency;
 mod lazy;
 pub mod listen;
 pub mod missing_methods;
@@ -102,6 +103,10 @@ const INBOX: usize = 1024;
 /// Pushed headers that may wait for a slow reader before the reader misses some.
 const HEADERS: usize = 256;
 
+/// All multiples of this, on an overflow cut to 64 bits, are spread evenly: the number is 2^64 by the
+/// golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// The index of no node.
 const NOBODY: usize = usize::MAX;
 
@@ -130,6 +135,8 @@ pub struct Pool {
     served_by: AtomicUsize,
     /// The chain whose `net_version` is its id, as a node has told.
     version: AtomicU64,
+    /// See [`Self::draw`].
+    drawn: AtomicU64,
     /// When nodes that were passed over were last asked for their heads.
     caught_up: Mutex<Vec<Option<Instant>>>,
     /// Notified when the highest block that clients have been shown is another.
@@ -184,6 +191,7 @@ impl Pool {
             served: AtomicU64::new(0),
             served_by: AtomicUsize::new(NOBODY),
             version: AtomicU64::new(0),
+            drawn: AtomicU64::new(0),
             caught_up: Mutex::new(vec![None; count]),
             higher: Notify::new(),
             stirred: Notify::new(),
@@ -229,6 +237,12 @@ impl Pool {
     /// Hears of every new snapshot from now on.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// The next of a row of numbers that are spread evenly over all there are, for a choice by
+    /// chance. A row and no dice: so a part of one in four is met in each four calls.
+    pub fn draw(&self) -> u64 {
+        self.drawn.fetch_add(GOLDEN, Relaxed)
     }
 
     /// The highest block that clients have been shown.

@@ -20,7 +20,7 @@ use crate::{
         subject::{Kept, Subject},
         target::Target,
     },
-    exchange::{attempt_count::Count, trace::Trace},
+    exchange::{attempt_count::Count, pick::Pick, trace::Trace},
     metrics::{AttemptOutcome, Payer},
     net::{
         http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
@@ -65,6 +65,8 @@ pub struct Request {
     pub client: Option<Peer>,
     /// The notes for the request's line in the access log, if the request has a line.
     pub trace: Option<Arc<Trace>>,
+    /// The nodes that the caller picked for a read.
+    pub pick: Option<Box<Pick>>,
 }
 
 impl Request {
@@ -156,7 +158,7 @@ pub(super) async fn attempt_holding(
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
-    let mut count = Count::new(node, started, request.trace.as_deref());
+    let mut count = Count::new(node, kind(request).id(), started, request.trace.as_deref());
     let repeatable = request.route.is_repeatable();
     let goes_out = node.goes_out();
     if node.is_out() {

@@ -25,6 +25,7 @@ use crate::{
     domain::{
         answer::{Blame, Lacked},
         call_id::Outbound,
+        method::MethodId,
         node_id::NodeId,
         quota,
     },
@@ -48,6 +49,7 @@ use crate::{
 /// An attempt at one node.
 pub(super) struct Attempt<'a> {
     pub(super) node: &'a Node,
+    pub(super) method: MethodId,
     /// The credits that the call costs at the node.
     pub(super) cost: u32,
     /// The request as the client sent it.
@@ -114,6 +116,20 @@ impl Sent {
     /// Whether the node has given an answer for the client, or would have if memory had room.
     fn is_word(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_))
+    }
+
+    /// The outcome of an attempt at `node`: an answer has the node as its source.
+    pub(super) fn of(mut self, node: NodeId) -> Self {
+        match &mut self {
+            Self::Answered(answer)
+            | Self::OfTheCaller(answer)
+            | Self::OfNobody(answer)
+            | Self::Lacking(_, answer)
+            | Self::OfTheNode(Some(answer), _)
+            | Self::Refused(Some(answer), _) => answer.node = Some(node),
+            _ => {}
+        }
+        self
     }
 
     /// The evidence against the node in words, if there is any.
@@ -193,7 +209,7 @@ impl Attempt<'_> {
         if self.is_over() {
             return Ran { sent: Sent::Nothing(None), again: false, beside: None, in_vain: None, had_second: false };
         }
-        let mut count = Count::new(self.node, started, self.trace);
+        let mut count = Count::new(self.node, self.method, started, self.trace);
         let lines = count.lines(self.headers);
         let owed = self.node.traffic.track(started);
         let mut progress = Progress::default();
@@ -310,7 +326,7 @@ impl Attempt<'_> {
         if self.is_over() {
             return Sent::Nothing(None);
         }
-        let mut count = Count::new(self.node, started, self.trace);
+        let mut count = Count::new(self.node, self.method, started, self.trace);
         let lines = count.lines(self.headers);
         let _owed = self.node.traffic.track(started);
         let mut progress = Progress::default();

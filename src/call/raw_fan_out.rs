@@ -252,6 +252,7 @@ impl<'a> CallRun<'a> {
         let is_wanted = |node: &NodeId| {
             *node != first
                 && !self.tries.tried.contains(node)
+                && !self.shut.contains(node)
                 && is_target(pool, *node, SendTo::All)
                 && (to == SendTo::All || pool.snapshot().nodes[*node].tier == tier)
                 && pool.nodes[*node].resting.state(self.tries.kind, false, now) == RestState::Free
@@ -268,10 +269,11 @@ impl<'a> CallRun<'a> {
         self.transaction.is_some()
     }
 
-    /// Has the transaction remembered that a node took with `answer`.
+    /// Has the transaction remembered that a node took with `answer`. Where the caller picked nodes,
+    /// the others are not sent it later either.
     pub(super) fn remember(&mut self, answer: &Answer) {
         let is_taken = answer.kind == Kind::Result && !answer.is_null && self.request.id.is_some();
-        if self.method.class != Class::RawTransaction || !is_taken || !self.has_transaction() {
+        if self.method.class != Class::RawTransaction || !is_taken || !self.shut.is_empty() || !self.has_transaction() {
             return;
         }
         let Some(CallTransaction { transaction, sends }) = self.transaction.take().map(|transaction| *transaction)

@@ -104,6 +104,7 @@ impl Submission {
     pub(super) async fn send(&self, node: &Node, limit: Instant, gate: &mut impl Gate) -> Sent {
         let attempt = Attempt {
             node,
+            method: Method::of(METHOD).id,
             cost: node.cost(METHOD),
             body: &self.body,
             headers: &self.headers,

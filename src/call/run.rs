@@ -45,6 +45,8 @@ pub(super) struct CallRun<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
     pub(super) terms: &'a Terms<'a>,
+    /// The nodes that the caller did not pick.
+    pub(super) shut: Vec<NodeId>,
     /// The blocks that the call needs, if known. Not read where there is one node alone.
     pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
@@ -88,22 +90,27 @@ pub(super) struct Carried {
 
 impl<'a> CallRun<'a> {
     /// The run of `request` at the nodes of `calls`.
+    ///
+    /// # Errors
+    /// Where the caller picked a node that there is not.
     pub(super) fn new(
         calls: &'a Calls,
         request: &'a Request<'a>,
         method: Method,
         terms: &'a Terms<'a>,
         carried: Carried,
-    ) -> Self {
+    ) -> Result<Self, Refusal> {
+        let shut = terms.pick.map_or(Ok(Vec::new()), |pick| pick.shut(&calls.pool))?;
         let Carried { may_have_arrived, lost, begun } = carried;
         let patience = calls.patience(request, method);
         let deadline = terms.arrived + patience.timeout;
         let asks = method.asks.filter(|_| calls.pool.nodes.len() > 1);
-        Self {
+        Ok(Self {
             calls,
             request,
             method,
             terms,
+            shut,
             blocks: AskedBlocks::of(asks, request),
             deadline,
             patience,
@@ -121,7 +128,7 @@ impl<'a> CallRun<'a> {
             rejected: None,
             refused: QuotaRefusals::default(),
             transaction: None,
-        }
+        })
     }
 
     /// The part that goes along to other nodes.
@@ -135,7 +142,7 @@ impl<'a> CallRun<'a> {
     /// With a refusal where no node has, or with the nodes of a reload.
     pub(super) async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
         let mut turn = None;
-        let (node, answer) = loop {
+        let (node, mut answer) = loop {
             // The scout's place is held until its attempt has ended.
             let (node, scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
@@ -161,7 +168,7 @@ impl<'a> CallRun<'a> {
             self.unsure |= again || had_second;
             if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
                 self.note(other);
-                self.record_failed_attempt(other, sent);
+                self.record_failed_attempt(other, sent.of(other));
                 self.tries.tried.push(other);
             }
             let (node, height) = match beside {
@@ -173,11 +180,14 @@ impl<'a> CallRun<'a> {
                 }
                 None => (node, height),
             };
+            let sent = sent.of(node);
             match sent {
-                Sent::Answered(mut answer) => {
-                    answer.node = Some(node);
+                Sent::Answered(answer) => {
                     self.answered(node);
-                    if let Some(promise) = self.broken_promise(&answer, node, height) {
+                    // A caller that picks a node wants that node's own word.
+                    if self.shut.is_empty()
+                        && let Some(promise) = self.broken_promise(&answer, node, height)
+                    {
                         self.lacks_blocks(node, Lacked::Block);
                         self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
                         self.tries.attempts += 1;
@@ -234,6 +244,7 @@ impl<'a> CallRun<'a> {
             }
             self.tries.tried.push(node);
         };
+        answer.node = Some(node);
         Ok(self.settle(node, answer).await?)
     }
 
@@ -356,7 +367,7 @@ impl<'a> CallRun<'a> {
 
     /// An attempt at `node`, with the means to try another node beside it when it is slow.
     pub(super) fn slow_attempt(&self, node: NodeId) -> SlowAttempt<'a, '_> {
-        let Self { calls, request, method, terms, blocks, deadline, patience, .. } = *self;
+        let Self { calls, request, method, terms, blocks, deadline, patience, ref shut, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
         let (started, in_line) = (Instant::now(), self.tries.is_in_line());
         let attempt_timeout = patience.attempt_timeout;
@@ -373,6 +384,7 @@ impl<'a> CallRun<'a> {
             started,
             in_line,
             tried,
+            shut,
         }
     }
 
@@ -402,7 +414,7 @@ impl<'a> CallRun<'a> {
             if self.tries.attempts < self.patience.attempts.get() {
                 let Tries { kind, again, .. } = self.tries;
                 // A round begins anew, but a node does not get the method or the blocks meanwhile.
-                let mut tried = [&self.tries.tried[..], &self.lacking_nodes].concat();
+                let mut tried = [&self.tries.tried[..], &self.lacking_nodes, &self.shut].concat();
                 if has_word {
                     // A second opinion is not worth asking of a node that is unwell.
                     tried.extend(NodeId::all(pool.nodes.len()).filter(|node| !pool.is_usable(*node)));
@@ -414,7 +426,7 @@ impl<'a> CallRun<'a> {
                 let query = NodeQuery { policy, class, kind, method, blocks, tried, again, is_urgent: false };
                 match choose(pool, query) {
                     Choice::Node(node, scout) => {
-                        if settings.policy == Policy::Spread {
+                        if settings.policy != Policy::First {
                             pool.catch_up(node);
                         }
                         return Ok(Some((node, scout)));

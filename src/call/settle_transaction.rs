@@ -10,9 +10,16 @@ use super::{
 };
 use crate::{
     config::{SendTo, Verify},
-    domain::{method::Class, node_id::NodeId, refusal::Refusal},
+    domain::{
+        method::{Class, Method},
+        node_id::NodeId,
+        refusal::Refusal,
+    },
     pool::ask::ID,
 };
+
+/// The question for a transaction.
+const BY_HASH: &str = "eth_getTransactionByHash";
 
 impl CallRun<'_> {
     /// Rule: the client gets an error about the call unchanged. Exception: a raw transaction that
@@ -43,11 +50,12 @@ impl CallRun<'_> {
 
     /// Whether the node has the transaction, in a block or waiting.
     async fn is_there(&mut self, node: NodeId, hash: &str) -> bool {
-        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
+        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{BY_HASH}","params":["{hash}"]}}"#);
         let node = &self.calls.pool.nodes[node];
         let attempt = Attempt {
             node,
-            cost: node.cost("eth_getTransactionByHash"),
+            method: Method::of(BY_HASH).id,
+            cost: node.cost(BY_HASH),
             body: ask.as_bytes(),
             headers: &[],
             // A question of the proxy's own is no step of the client's request.

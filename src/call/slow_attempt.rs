@@ -42,6 +42,8 @@ pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) in_line: bool,
     /// Nodes that have failed the call.
     pub(super) tried: &'c [NodeId],
+    /// Nodes that the caller did not pick.
+    pub(super) shut: &'c [NodeId],
 }
 
 /// The next step in a long attempt.
@@ -66,6 +68,7 @@ impl<'a> SlowAttempt<'a, '_> {
         let node = &self.calls.pool.nodes[node];
         Attempt {
             node,
+            method: self.method.id,
             cost: node.cost(&self.request.method),
             body: self.request.raw,
             headers: self.terms.headers,
@@ -93,7 +96,7 @@ impl<'a> SlowAttempt<'a, '_> {
         if pool.answers_probes(self.node) && now < last {
             return Next::At(last.min(now + LOOK));
         }
-        let tried = [self.tried, &[self.node]].concat();
+        let tried = [self.tried, &[self.node], self.shut].concat();
         let (policy, class, kind, blocks) = (settings.policy, self.method.class, self.kind, self.blocks);
         let (method, tried) = (&*self.request.method, &*tried);
         let query = NodeQuery { policy, class, kind, method, blocks, tried, again: false, is_urgent: false };

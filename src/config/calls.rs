@@ -57,7 +57,19 @@ pub enum Policy {
     First,
     /// The one with the fewest calls in flight.
     Spread,
+    /// One by chance, in proportion to the nodes' weights.
+    Weighted,
+    /// Of two by chance, the one whose answer is likely to come first.
+    Fastest,
 }
+
+/// The policies by their names.
+const POLICIES: [(&str, Policy); 4] = [
+    ("first", Policy::First),
+    ("spread", Policy::Spread),
+    ("weighted", Policy::Weighted),
+    ("fastest", Policy::Fastest),
+];
 
 /// The nodes that a signed transaction goes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +119,10 @@ pub struct Calls {
     pub max_batch: NonZeroUsize,
     /// Which of several equally good nodes gets a call.
     pub policy: Policy,
+    /// Whether callers may pick the node or the tier that is asked.
+    pub allow_picking: bool,
+    /// Whether an answer over HTTP names the node that gave the answer.
+    pub name_nodes: bool,
     /// How closely nodes' answers are looked at.
     pub verify: Verify,
     /// The nodes that a signed transaction goes to.
@@ -135,6 +151,8 @@ impl Default for Calls {
             max_body: 10 * MIB,
             max_batch: const { NonZeroUsize::new(1_000).expect("not zero") },
             policy: Policy::default(),
+            allow_picking: false,
+            name_nodes: true,
             verify: Verify::default(),
             send_to: SendTo::default(),
             blocked: BLOCKED.map(|text| text.parse().expect("the table holds patterns")).to_vec(),
@@ -172,7 +190,9 @@ impl Calls {
                 .unwrap_or(default.max_node_connections),
             max_body,
             max_batch: r.count("max_batch", default.max_batch),
-            policy: r.choice("policy", &[("first", Policy::First), ("spread", Policy::Spread)], default.policy),
+            policy: r.choice("policy", &POLICIES, default.policy),
+            allow_picking: r.boolean("allow_picking", default.allow_picking),
+            name_nodes: r.boolean("name_nodes", default.name_nodes),
             verify: r.choice("verify", &[("ends", Verify::Ends), ("all", Verify::All)], default.verify),
             send_to: send_to(&mut r).unwrap_or(default.send_to),
             blocked: r.list("blocked", str::parse).unwrap_or(default.blocked),

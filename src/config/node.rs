@@ -1,6 +1,6 @@
 //! A node.
 
-use std::{fmt, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
 use base64::{
     Engine as _, alphabet,
@@ -69,6 +69,9 @@ impl fmt::Display for Probing {
 pub(super) const ONE_IS_THE_LINKS: &str =
     "must be 2 at least where `ws` has the host and port of `http`: the WebSocket takes one connection for good";
 
+/// The weight of a node that is given none.
+pub const DEFAULT_WEIGHT: NonZeroU32 = NonZeroU32::MIN;
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -97,6 +100,8 @@ pub struct Node {
     /// Connections to the node open at once, at most; 0: as many as the node takes. `None`: as
     /// [`Calls`](super::Calls) says.
     pub max_connections: Option<usize>,
+    /// The node's part of the calls beside other nodes, with [`Policy::Weighted`](super::Policy).
+    pub weight: NonZeroU32,
     /// The only methods that calls go to the node for; all, where none is named. Execution nodes
     /// only.
     pub methods: Vec<MethodPattern>,
@@ -209,6 +214,7 @@ impl Node {
             ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
             pair: r.parse("pair", str::parse),
             max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
+            weight: r.positive("weight", DEFAULT_WEIGHT),
             methods: patterns(&mut r, layer, "methods"),
             not_methods: patterns(&mut r, layer, "not_methods"),
             account: r.parse("account", str::parse),

@@ -161,7 +161,7 @@ mod tests {
         let held = schema["properties"]["calls"]["properties"]["max_held"]["description"].as_str().unwrap();
         assert!(held.contains("More in docs/CONFIG.md.") && !held.contains("below"), "{held}");
         let policy = &schema["properties"]["calls"]["properties"]["policy"];
-        assert_eq!(policy["anyOf"][0]["enum"], json!(["first", "spread"]));
+        assert_eq!(policy["anyOf"][0]["enum"], json!(["first", "spread", "weighted", "fastest"]));
         let window = &schema["properties"]["chain"]["properties"]["window"];
         assert_eq!((&window["minimum"], &window["maximum"]), (&json!(2), &json!(65536)));
         let chain_id = &schema["properties"]["chain_id"];

@@ -69,15 +69,20 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
 }
 
 fn best_choice<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
+    let (now, method) = (Instant::now(), query.kind.id());
     let load = |node: NodeId| {
-        let traffic = &pool.nodes[node].traffic;
-        Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
+        let Node { traffic, weight, .. } = &pool.nodes[node];
+        let micros = if query.policy == Policy::Fastest { traffic.expected_micros(method, now) } else { 0 };
+        Load { in_flight: traffic.in_flight(), told: traffic.max_height(), weight: *weight, micros }
+    };
+    let policy = match query.policy {
+        policy @ (Policy::Weighted | Policy::Fastest) => (policy, pool.draw()),
+        policy @ (Policy::First | Policy::Spread) => (policy, 0),
     };
     let (served, snapshot) = pool.served_and_snapshot();
     let mut last = query.blocks.map_or_else(Vec::new, |asked| lacking(pool, &snapshot, &asked));
-    let now = Instant::now();
     if last.is_empty() && !pool.is_any_resting() && !pool.is_any_method_missing() {
-        match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
+        match route::best_node(&snapshot, load, served, policy, query.class, query.tried) {
             Some(node) if pool.nodes[node].credits_wait(query.method, now).is_none() => {
                 return Choice::Node(node, None);
             }
@@ -127,7 +132,7 @@ fn best_choice<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     });
     let best = |shut: &[NodeId]| {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
-        route::best_node(snapshot, load, served, query.policy, query.class, shut)
+        route::best_node(snapshot, load, served, policy, query.class, shut)
     };
     // An unsafe call is a scout only where no other node is left. A node that keeps failing this
     // kind of exchange, or lacks the method or the blocks, comes last.
@@ -149,7 +154,7 @@ fn best_choice<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     if rests
         && query.is_urgent
         && !query.again
-        && let Some(node) = least_bad(pool, NodeQuery { tried: &out_of_question, ..query }, load)
+        && let Some(node) = least_bad(pool, NodeQuery { tried: &out_of_question, ..query }, policy, load)
     {
         return Choice::Node(node, None);
     }
@@ -165,7 +170,12 @@ fn lacking(pool: &Pool, snapshot: &Snapshot, asked: &AskedBlocks) -> Vec<NodeId>
 }
 
 /// The best of the nodes that rest, as if they did not: the active node first.
-fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -> Option<NodeId> {
+fn least_bad(
+    pool: &Pool,
+    query: NodeQuery<'_>,
+    policy: (Policy, u64),
+    load: impl Fn(NodeId) -> Load,
+) -> Option<NodeId> {
     let (served, snapshot) = pool.served_and_snapshot();
     let mut rested = (**snapshot).clone();
     for facts in rested.nodes.iter_mut().filter(|facts| facts.verdict == Verdict::Resting) {
@@ -174,7 +184,7 @@ fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -
     let may_serve = |node: &NodeId| !query.tried.contains(node) && rested.nodes[*node].preference(0, 0).is_some();
     let active = rested.active.filter(may_serve);
     let active = active.filter(|active| query.class == Class::NodeLocal && rested.nodes[*active].verdict.is_usable());
-    active.or_else(|| route::best_node(&rested, load, served, query.policy, query.class, query.tried))
+    active.or_else(|| route::best_node(&rested, load, served, policy, query.class, query.tried))
 }
 
 /// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest

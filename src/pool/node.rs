@@ -25,7 +25,7 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    config::{Node as Settings, Probing, Tier, Url},
+    config::{DEFAULT_WEIGHT, Node as Settings, Probing, Tier, Url},
     domain::{layer::Layer, redact::Secrets},
     metrics::{Metrics, NodeLabels, NodeMetrics, Payer},
     net::{
@@ -72,6 +72,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// Primary or backup.
     pub tier: Tier,
+    /// The node's part of the calls where they are divided by weight.
+    pub weight: u32,
     /// The HTTP side; `None` for a node that has only a link.
     pub upstream: Option<Arc<Upstream>>,
     /// The WebSocket or the IPC socket, if there is one.
@@ -192,6 +194,7 @@ impl Node {
         Ok(Self {
             name: settings.name.as_str().into(),
             tier: settings.tier,
+            weight: settings.weight.get(),
             upstream,
             link,
             runs,
@@ -232,11 +235,12 @@ impl Node {
         metrics: &Metrics,
         account: &Arc<Account>,
     ) -> Option<Self> {
-        // Tier, pair, methods and budget do not affect the connections; their number, and the time
+        // Tier, pair, weight, methods and budget do not affect the connections; their number, and the time
         // that a call waits for one, are stored there.
         let with = |settings: &Settings| Settings {
             tier: Tier::Primary,
             pair: None,
+            weight: DEFAULT_WEIGHT,
             methods: Vec::new(),
             not_methods: Vec::new(),
             account: None,
@@ -253,6 +257,7 @@ impl Node {
         Some(Self {
             name: self.name.clone(),
             tier: settings.tier,
+            weight: settings.weight.get(),
             upstream: self.upstream.clone(),
             link: self.link.clone(),
             metrics: self.metrics.clone(),

@@ -24,20 +24,21 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-const BALANCE: &str = r#"["0x0000000000000000000000000000000000000000","latest"]"#;
+pub const BALANCE: &str = r#"["0x0000000000000000000000000000000000000000","latest"]"#;
 /// Unix time of a noon.
 const NOON: u64 = 20_000 * 86_400 + 43_200;
 
 /// Execution nodes `el-1`, `el-2`, … and a proxy before them.
-struct Scene {
+pub struct Scene {
     devnet: Devnet,
-    proxy: Arc<Proxy>,
-    settings: String,
+    pub proxy: Arc<Proxy>,
+    pub settings: String,
+    pub nodes: usize,
 }
 
 impl Scene {
     /// Each node has its lines of settings. The wall clock begins at noon.
-    async fn start(more: &str, nodes: &[&str]) -> Self {
+    pub async fn start(more: &str, nodes: &[&str]) -> Self {
         Self::over(more, nodes, |node| format!("http = \"{}\"", node.http_url())).await
     }
 
@@ -59,10 +60,10 @@ impl Scene {
         proxy.settings = written;
         let proxy = Arc::new(proxy);
         until("all are up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;
-        Self { devnet, proxy, settings }
+        Self { devnet, proxy, settings, nodes: nodes.len() }
     }
 
-    fn node(&self, place: usize) -> &Arc<Node> {
+    pub fn node(&self, place: usize) -> &Arc<Node> {
         self.devnet.el(place)
     }
 
@@ -71,7 +72,7 @@ impl Scene {
     }
 
     /// So many calls at once.
-    async fn ask(&self, calls: usize, method: &'static str, params: &'static str) -> Vec<Response> {
+    pub async fn ask(&self, calls: usize, method: &'static str, params: &'static str) -> Vec<Response> {
         let mut asking = JoinSet::new();
         for id in 0..calls {
             let proxy = self.proxy.clone();

@@ -47,6 +47,8 @@ mod outbox;
 mod outbox_operator;
 mod outbox_replicas;
 mod own_questions;
+mod picking;
+mod policies;
 mod raw_transactions;
 mod redaction;
 mod resting_nodes;

@@ -91,6 +91,7 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
         ca_file,
         pair,
         max_connections,
+        weight,
         methods,
         not_methods,
         account,
@@ -117,6 +118,7 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     add(&mut changes, "ca_file".into(), ca_file, &new.ca_file, optional(certificates));
     add(&mut changes, "pair".into(), pair, &new.pair, optional(plain));
     add(&mut changes, "max_connections".into(), max_connections, &new.max_connections, optional(plain));
+    add(&mut changes, "weight".into(), weight, &new.weight, plain);
     add(&mut changes, "methods".into(), methods, &new.methods, items);
     add(&mut changes, "not_methods".into(), not_methods, &new.not_methods, items);
     add(&mut changes, "account".into(), account, &new.account, optional(plain));

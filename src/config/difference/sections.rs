@@ -83,6 +83,8 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
             max_body: size,
             max_batch: plain,
             policy: word,
+            allow_picking: plain,
+            name_nodes: plain,
             verify: word,
             send_to: word,
             blocked: items,

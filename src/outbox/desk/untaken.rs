@@ -4,6 +4,9 @@
 //! on, with all that wait behind the refused one. While nodes give no word, none counts: an outage
 //! of all nodes shuts nobody out.
 //!
+//! Anybody can also hand in old transactions of any sender, and sign new ones for a nonce that the
+//! signer has used. Those have bounds of their own, in which the sender does not count.
+//!
 //! A tenant may have the part of these that its bound of pending transactions is of all pending
 //! ones. So a tenant with a bound of its own shuts no other tenant out.
 
@@ -12,7 +15,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::Address;
 
 use super::{Desk, effect::NotDone, entry::Entry};
-use crate::outbox::record::{State, TenantName};
+use crate::outbox::record::{Record, State, TenantName};
 
 /// Of one sender at most so many.
 const OF_SENDER: usize = 64;
@@ -37,20 +40,75 @@ impl Of {
     }
 }
 
+/// Why no node has a transaction, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// No node gave a word.
+    NoWord,
+    /// A node refused it.
+    Refused,
+    /// A node said that its nonce is used. That is no refusal of the sender's.
+    NonceUsed,
+}
+
+impl Lack {
+    /// `None`: a node took it, or its life is over.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let Record { state, refusals, .. } = &entry.record;
+        let why = if entry.flight.is_nonce_used {
+            Self::NonceUsed
+        } else if refusals.is_empty() {
+            Self::NoWord
+        } else {
+            Self::Refused
+        };
+        (*state == State::Accepted).then_some(why)
+    }
+}
+
+/// Transactions, by tenant and in all.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    tenants: BTreeMap<TenantName, usize>,
+    all: usize,
+}
+
+impl Counts {
+    /// Of the tenant's, so many count no more, and so many count now.
+    fn change(&mut self, tenant: &TenantName, before: usize, after: usize) {
+        if before == after {
+            return;
+        }
+        self.all = (self.all + after).saturating_sub(before);
+        let of_tenant = self.tenants.entry(tenant.clone()).or_default();
+        *of_tenant = (*of_tenant + after).saturating_sub(before);
+        if *of_tenant == 0 {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    fn of(&self, tenant: &TenantName) -> usize {
+        self.tenants.get(tenant).copied().unwrap_or(0)
+    }
+}
+
 /// The transactions that no node ever took, counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Untaken {
     senders: BTreeMap<(Address, TenantName), Of>,
-    /// Those of senders of whom a node refused one, by tenant.
-    tenants: BTreeMap<TenantName, usize>,
-    /// The same in all.
-    all: usize,
+    /// Those of senders of whom a node refused one.
+    refused: Counts,
+    /// Those whose nonce is used, by a node's word.
+    used: Counts,
 }
 
 impl Untaken {
     /// Counts a transaction of this sender in, or out.
-    pub(super) fn count(&mut self, (sender, tenant): (Address, &TenantName), is_refused: bool, is_added: bool) {
-        let refused = usize::from(is_refused);
+    pub(super) fn count(&mut self, (sender, tenant): (Address, &TenantName), why: Lack, is_added: bool) {
+        if why == Lack::NonceUsed {
+            return self.used.change(tenant, usize::from(!is_added), usize::from(is_added));
+        }
+        let refused = usize::from(why == Lack::Refused);
         let of = self.senders.entry((sender, tenant.clone())).or_default();
         let before = of.counts();
         *of = if is_added {
@@ -62,18 +120,11 @@ impl Untaken {
         if *of == Of::default() {
             self.senders.remove(&(sender, tenant.clone()));
         }
-        self.all = (self.all + after).saturating_sub(before);
-        if before != after {
-            let of_tenant = self.tenants.entry(tenant.clone()).or_default();
-            *of_tenant = (*of_tenant + after).saturating_sub(before);
-            if *of_tenant == 0 {
-                self.tenants.remove(tenant);
-            }
-        }
+        self.refused.change(tenant, before, after);
     }
 
-    fn of_tenant(&self, tenant: &TenantName) -> usize {
-        self.tenants.get(tenant).copied().unwrap_or(0)
+    fn counts(&self, is_nonce_used: bool) -> &Counts {
+        if is_nonce_used { &self.used } else { &self.refused }
     }
 }
 
@@ -93,20 +144,24 @@ impl Desk {
         if of.waiting >= OF_SENDER {
             return Err(NotDone::Untaken { of_sender: true, limit: OF_SENDER });
         }
-        if self.is_full_of_untaken(tenant) { Err(self.too_many_untaken(tenant)) } else { Ok(()) }
+        if self.is_full(tenant, false) { Err(self.too_many_untaken(tenant)) } else { Ok(()) }
     }
 
     /// Whether there are as many transactions that no node took as may be, of the tenant or in all.
     pub(super) fn is_full_of_untaken(&self, tenant: &TenantName) -> bool {
-        let untaken = &self.book.untaken;
-        untaken.all >= self.most_untaken() || untaken.of_tenant(tenant) >= self.most_untaken_of(tenant)
+        self.is_full(tenant, false) || self.is_full(tenant, true)
     }
 
-    /// Why a transaction of the tenant's that nodes refused is not kept: with this one there are
-    /// more than may be.
-    pub(super) fn one_too_many(&self, tenant: &TenantName) -> Option<NotDone> {
-        let untaken = &self.book.untaken;
-        let is_too_many = untaken.all > self.most_untaken() || untaken.of_tenant(tenant) > self.most_untaken_of(tenant);
+    fn is_full(&self, tenant: &TenantName, is_nonce_used: bool) -> bool {
+        let counts = self.book.untaken.counts(is_nonce_used);
+        counts.all >= self.most_untaken() || counts.of(tenant) >= self.most_untaken_of(tenant)
+    }
+
+    /// Why a transaction of the tenant's that nodes refused, for a used nonce or otherwise, is not
+    /// kept: with this one there are more than may be.
+    pub(super) fn one_too_many(&self, tenant: &TenantName, is_nonce_used: bool) -> Option<NotDone> {
+        let counts = self.book.untaken.counts(is_nonce_used);
+        let is_too_many = counts.all > self.most_untaken() || counts.of(tenant) > self.most_untaken_of(tenant);
         is_too_many.then(|| self.too_many_untaken(tenant))
     }
 

@@ -14,6 +14,7 @@
 //!
 //! [`task`] is the one task that watches and writes; [`Replicas`] is the way to it for all others.
 
+mod clocks;
 mod link;
 mod moving;
 mod placement;
@@ -37,9 +38,10 @@ use tokio::{
     time::timeout,
 };
 
-pub(super) use self::task::Task;
+pub(super) use self::{link::MAX_ROWS, task::Task};
 pub use self::{placement::MoveReason, row::Row, task::OpenBucket};
 use super::{
+    desk::NotDone,
     ownership::Ownership,
     record::{EventId, TxId},
     shard::Shard,
@@ -59,6 +61,7 @@ struct Known {
     revision: Revision,
     shard: Shard,
     told: Arc<BTreeSet<EventId>>,
+    is_over: bool,
     /// The life is over, and nothing is left to be told.
     is_done: bool,
     /// Tells the value from others.
@@ -81,6 +84,11 @@ pub(super) struct Replicas {
     is_synced: AtomicBool,
     /// The replica ends, and gives its shards away.
     leaves: AtomicBool,
+    /// The disk takes writes, and has done so for a while.
+    can_write: AtomicBool,
+    /// Why the clock keeps this replica from taking part; nothing where it does not. Unset before
+    /// the first comparison.
+    clock: ArcSwapOption<Option<NotDone>>,
     /// The bucket is to be listed anew.
     must_list: AtomicBool,
     rows: Mutex<BTreeMap<TxId, Known>>,
@@ -104,6 +112,8 @@ impl Replicas {
             link: ArcSwapOption::empty(),
             is_synced: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
+            can_write: AtomicBool::new(true),
+            clock: ArcSwapOption::empty(),
             must_list: AtomicBool::new(false),
             rows: Mutex::default(),
             waiting: Mutex::default(),
@@ -143,8 +153,23 @@ impl Replicas {
 
     /// The shards that this replica sees through; `None` while it can take none.
     pub(super) fn shards(&self) -> Option<u8> {
-        let takes_part = self.is_synced.load(SeqCst) && !self.leaves.load(SeqCst);
-        takes_part.then(|| self.ownership.active().count())
+        self.takes_part().then(|| self.ownership.active().count())
+    }
+
+    /// Whether this replica can see shards through.
+    fn takes_part(&self) -> bool {
+        let is_in_time = self.clock.load().as_deref().is_some_and(Option::is_none);
+        self.is_synced.load(SeqCst) && !self.leaves.load(SeqCst) && self.can_write.load(SeqCst) && is_in_time
+    }
+
+    /// Whether the bucket has the transaction. Where it does not, as far as is known, the row is
+    /// brought.
+    pub(super) fn is_shared(&self, id: &TxId) -> bool {
+        let is_shared = self.known(id).is_some();
+        if !is_shared {
+            self.publish([id.clone()]);
+        }
+        is_shared
     }
 
     /// Rows that are behind their records.

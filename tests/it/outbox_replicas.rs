@@ -1,7 +1,10 @@
 //! Three proxies that share their outbox: a transaction that any of them has accepted outlives each
 //! of them. Over stores in memory, in simulated time; each replica has a disk of its own.
 
+mod clocks;
+mod disks;
 mod faults;
+mod untold;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +21,7 @@ use steadfast::{
     cluster::{
         OpenStore,
         store::{
-            Store,
+            Store, StoreTime,
             memory::{Memory, Settings},
         },
     },
@@ -92,6 +95,8 @@ struct Fleet {
     bucket: Memory,
     start: Instant,
     disks: Vec<PretendDisk>,
+    /// By how many seconds each replica's wall clock is ahead.
+    skews: [u64; REPLICAS],
     replicas: Vec<Option<Proxy>>,
     got: Arc<Mutex<Vec<Got>>>,
     /// The endpoint fails.
@@ -118,11 +123,13 @@ impl Fleet {
         let net = Net::default();
         let options = Options { execution: 3, own_mempools: true, now_unix: Some(START_UNIX), ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let dawn = StoreTime::from_nanos(START_UNIX * 1_000_000_000);
         Self {
             net,
             devnet,
             members: Memory::new(Settings::default()),
-            bucket: Memory::new(Settings::default()),
+            bucket: Memory::new(Settings { dawn, ..Settings::default() }),
+            skews: [0; REPLICAS],
             start: Instant::now(),
             disks: (0..REPLICAS).map(|_| PretendDisk::default()).collect(),
             replicas: (0..REPLICAS).map(|_| None).collect(),
@@ -165,7 +172,7 @@ impl Fleet {
             open_cluster: opens(&self.members),
             open_outbox_bucket: opens(&self.bucket),
             connect: Arc::new(move |_| Ok(endpoint.clone())),
-            ..net.world(START_UNIX, self.start)
+            ..net.world(START_UNIX + self.skews[place], self.start)
         };
         let source: Source = Arc::new(move || Ok(config(&settings)));
         let app = App::start(source().unwrap(), world, Some(source)).await.unwrap();

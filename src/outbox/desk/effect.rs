@@ -145,6 +145,13 @@ pub enum NotDone {
     OutcomeUnknown,
     /// The cluster's bucket cannot be written, or this replica is no member beyond doubt.
     BucketAway,
+    /// The clock of this replica is too far from the cluster's.
+    WrongClock {
+        /// By so many seconds.
+        seconds: u64,
+        /// The clock is ahead; otherwise behind.
+        is_ahead: bool,
+    },
     /// The answer of the cluster's bucket was lost: the transaction may be kept, and sent.
     BucketUnsure,
     /// The transaction is longer than the cluster's bucket takes.
@@ -175,7 +182,12 @@ impl NotDone {
     /// The JSON-RPC error code.
     pub fn code(&self) -> i64 {
         match self {
-            Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull | Self::Unwritable | Self::BucketAway => -32005,
+            Self::Full { .. }
+            | Self::Untaken { .. }
+            | Self::DiskFull
+            | Self::Unwritable
+            | Self::BucketAway
+            | Self::WrongClock { .. } => -32005,
             Self::OutcomeUnknown | Self::BucketUnsure => -32002,
             Self::TooLong { .. } => -32000,
             Self::OfNodes(words) => words.code,
@@ -187,7 +199,7 @@ impl NotDone {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull => "outbox_full",
-            Self::Unwritable | Self::BucketAway => "outbox_unwritable",
+            Self::Unwritable | Self::BucketAway | Self::WrongClock { .. } => "outbox_unwritable",
             Self::OutcomeUnknown | Self::BucketUnsure => "outcome_unknown",
             Self::TooLong { .. } => "transaction_too_large",
             Self::OfNodes(_) => "refused_by_nodes",
@@ -216,6 +228,10 @@ impl fmt::Display for NotDone {
                 "the disk of the outbox failed: the transaction may be kept, and sent later; ask for its status",
             ),
             Self::BucketAway => f.write_str("the outbox cannot reach the bucket that replicas share"),
+            Self::WrongClock { seconds, is_ahead } => {
+                let side = if *is_ahead { "ahead of" } else { "behind" };
+                write!(f, "the clock of this replica is {seconds} s {side} that of the replicas' bucket")
+            }
             Self::BucketUnsure => f.write_str(
                 "the answer of the replicas' bucket was lost: the transaction may be kept, and sent later; ask for its \
                  status",

@@ -112,7 +112,9 @@ impl Desk {
     pub fn recount(&mut self, old: Option<&Record>, new: &Record) {
         if let Some(old) = old {
             self.book.tally.remove(&old.id.tenant, old.bytes, old.state.is_over());
+            self.book.untaken.count(old, false);
         }
         self.book.tally.add(new);
+        self.book.untaken.count(new, true);
     }
 }

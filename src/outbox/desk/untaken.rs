@@ -4,6 +4,9 @@
 //! on, with all that wait behind the refused one. While nodes give no word, none counts: an outage
 //! of all nodes shuts nobody out.
 //!
+//! Those that other replicas see through count here as well: else a client that calls each replica
+//! in turn would have as many bounds.
+//!
 //! A tenant may have the part of these that its bound of pending transactions is of all pending
 //! ones. So a tenant with a bound of its own shuts no other tenant out.
 
@@ -39,7 +42,7 @@ impl Of {
 
 /// The transactions that no node ever took, counted.
 #[derive(Debug, Default)]
-pub(super) struct Untaken {
+pub(in crate::outbox) struct Untaken {
     senders: BTreeMap<(Address, TenantName), Of>,
     /// Those of senders of whom a node refused one, by tenant.
     tenants: BTreeMap<TenantName, usize>,
@@ -49,7 +52,7 @@ pub(super) struct Untaken {
 
 impl Untaken {
     /// Counts a record in, or out.
-    pub(super) fn count(&mut self, record: &Record, is_added: bool) {
+    pub(in crate::outbox) fn count(&mut self, record: &Record, is_added: bool) {
         if record.state != State::Accepted {
             return;
         }

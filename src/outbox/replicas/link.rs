@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Rows of the bucket, with which no further transaction is taken: a replica that starts reads all.
-const MAX_ROWS: usize = 20_000;
+pub(in crate::outbox) const MAX_ROWS: usize = 20_000;
 
 impl Known {
     /// A row that was written, or has come by the watch.
@@ -20,6 +20,7 @@ impl Known {
             revision,
             shard: row.record.shard(),
             told: Arc::new(row.told.clone()),
+            is_over: row.record.state.is_over(),
             is_done: row.record.state.is_over() && row.is_told(),
             digest: digest(value),
         }
@@ -29,8 +30,12 @@ impl Known {
 impl Replicas {
     /// Why no transaction is taken now; `None` where the bucket is there, as far as is known.
     pub(in crate::outbox) fn why_closed(&self) -> Option<NotDone> {
+        if let Some(why) = self.clock.load().as_deref().cloned().flatten() {
+            return Some(why);
+        }
         let is_open = self.link.load().is_some()
             && self.is_synced.load(std::sync::atomic::Ordering::SeqCst)
+            && self.clock.load().is_some()
             && self.ownership.is_sure();
         (!is_open).then_some(NotDone::BucketAway)
     }

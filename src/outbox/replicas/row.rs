@@ -2,6 +2,7 @@
 //!
 //! - `tx.<shard>.<network>.<tenant>.<hash>` has a [`Row`]. The replica that accepts the transaction
 //!   creates the row; then the shard's owner writes.
+//! - `clock.<replica>` has the time by that replica's clock. The replica itself writes, to compare.
 //! - `shard.<shard>` has an [`Owner`]. The replica that takes the shard writes, and the owner that
 //!   gives the shard away.
 //!
@@ -36,6 +37,8 @@ pub(super) enum Place {
     Transaction(TxId, Shard),
     /// The owner of a shard.
     Owner(Shard),
+    /// The clock of a replica.
+    Clock(ReplicaName),
 }
 
 /// A transaction as replicas share it.
@@ -98,6 +101,7 @@ impl Place {
     pub(super) fn key(&self) -> Result<Key, KeyError> {
         match self {
             Self::Owner(shard) => Key::of(&["shard", &shard.to_string()]),
+            Self::Clock(replica) => Key::of(&["clock", replica.as_str()]),
             Self::Transaction(TxId { tenant, network, hash }, shard) => {
                 Key::of(&["tx", &shard.to_string(), network.as_str(), tenant.as_str(), &hash.to_string()])
             }
@@ -114,6 +118,7 @@ impl Place {
         let shard = |text: &str| text.parse().ok().and_then(Shard::numbered).ok_or(NotARow::Key);
         match names[..] {
             ["shard", of] => Ok(Self::Owner(shard(of)?)),
+            ["clock", of] => Ok(Self::Clock(of.parse().map_err(|_| NotARow::Key)?)),
             ["tx", of, network, tenant, hash] => {
                 let (tenant, hash) =
                     (tenant.parse().map_err(|_| NotARow::Key)?, hash.parse().map_err(|_| NotARow::Key)?);

@@ -68,7 +68,11 @@ async fn main() -> io::Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut took = vec![Vec::new(); PROXIES.len()];
     for round in 0..rounds {
-        for (place, app) in apps.iter().enumerate() {
+        for turn in 0..apps.len() {
+            // Each proxy is the first of a round as often as the others: what a node has to do for the
+            // transactions before takes time too.
+            let place = (round as usize + turn) % apps.len();
+            let app = &apps[place];
             // A transaction is new to each proxy and in each round.
             let first_key = 1 + (round * PROXIES.len() as u64 + place as u64) * senders;
             if let Some(url) = anvil {

@@ -220,7 +220,7 @@ impl Relay {
             questions: asked,
             desk,
             line,
-            commits: Commits::default(),
+            commits: Commits::new(shared.replicas.is_some()),
             waiters: HashMap::new(),
             next_waiter: 0,
             inputs: mpsc::channel(INPUTS),

@@ -121,6 +121,9 @@ impl Step {
     /// its deliveries. The dedupe mark of the event is written with the record, and only here, so a
     /// transition that is made twice has its deliveries once.
     pub fn transition(&mut self, record: Record, deliveries: Vec<Delivery>) -> &mut Self {
+        if deliveries.is_empty() {
+            return self.update(record);
+        }
         let (tenant, event) = (record.id.tenant.clone(), record.event(record.seq));
         self.update(record).push(Write::Event { tenant, event, deliveries })
     }

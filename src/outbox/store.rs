@@ -19,6 +19,7 @@ pub mod pretend_disk;
 mod reader;
 mod retention;
 mod tables;
+mod traces;
 mod watched;
 mod writer;
 

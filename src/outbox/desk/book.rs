@@ -62,7 +62,8 @@ impl Book {
     /// Adds an entry. With `is_counted` the tally has its record already.
     pub(super) fn add(&mut self, entry: Entry, is_counted: bool) {
         if !is_counted {
-            self.tally.add(&entry.record);
+            let record = &entry.record;
+            self.tally.add(&record.id.tenant, record.bytes, record.state.is_over());
         }
         let slot = (entry.record.sender, entry.record.nonce);
         push_alone(self.slots.entry(slot).or_default(), entry.key());
@@ -86,17 +87,22 @@ impl Book {
 
     /// Changes an entry and the indices with it. `None` where there is no such entry.
     pub(super) fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        let mut entry = self.pull(key)?;
-        let before = (entry.record.state.is_over(), entry.record.bytes);
-        let changed = change(&mut entry);
-        if before != (entry.record.state.is_over(), entry.record.bytes) {
-            let (was_over, length) = before;
+        let entry = self.get_mut(key)?;
+        let (was_over, length, waiters) = (entry.record.state.is_over(), entry.record.bytes, entry.waiters.clone());
+        let (places, standing) = (Places::of(entry), Standing::of(entry));
+        let changed = change(entry);
+        let (is_over, slot) = (entry.record.state.is_over(), (entry.record.sender, entry.record.nonce));
+        let (new_length, new_waiters) = (entry.record.bytes, entry.waiters.clone());
+        let (new_places, is_moved) = (Places::of(entry), Standing::of(entry) != standing);
+        if (was_over, length) != (is_over, new_length) {
             self.tally.remove(&key.tenant, length, was_over);
-            self.tally.add(&entry.record);
+            self.tally.add(&key.tenant, new_length, is_over);
         }
-        let slot = (entry.record.sender, entry.record.nonce);
-        self.put(entry);
-        self.settle(slot);
+        self.hold(key, &waiters, &new_waiters);
+        self.place(key, slot.0, &places, &new_places);
+        if is_moved {
+            self.settle(slot);
+        }
         Some(changed)
     }
 
@@ -222,65 +228,132 @@ impl Book {
         if entries.is_empty() {
             self.entries.remove(&key.hash);
         }
-        self.index(&entry, false);
+        self.hold(key, &entry.waiters, &[]);
+        self.place(key, entry.record.sender, &Places::of(&entry), &Places::default());
         Some(entry)
     }
 
     fn put(&mut self, entry: Entry) {
-        self.index(&entry, true);
-        push_alone(self.entries.entry(entry.record.id.hash).or_default(), entry);
+        let key = entry.key();
+        self.hold(&key, &[], &entry.waiters);
+        self.place(&key, entry.record.sender, &Places::default(), &Places::of(&entry));
+        push_alone(self.entries.entry(key.hash).or_default(), entry);
     }
 
-    /// Adds the entry to all indices but that of the slots, or takes it out.
-    fn index(&mut self, entry: &Entry, is_added: bool) {
-        let (record, flight, key) = (&entry.record, &entry.flight, entry.key());
-        fn place<T: Copy + Ord>(index: &mut Index<T>, at: T, key: &Key, is_added: bool) {
-            if is_added { index.insert(at, key.clone()) } else { index.remove(at, key) }
+    /// Has these wait for a transaction in the place of those before.
+    fn hold(&mut self, key: &Key, before: &[(Waiter, Millis)], after: &[(Waiter, Millis)]) {
+        if before != after {
+            before.iter().for_each(|(waiter, until)| _ = self.holds.remove(&(*until, *waiter, key.clone())));
+            self.holds.extend(after.iter().map(|(waiter, until)| (*until, *waiter, key.clone())));
         }
-        // A used nonce is no refusal: anybody can hand in old transactions of any sender.
-        if !flight.is_nonce_used {
-            self.untaken.count(record, is_added);
+    }
+
+    /// Moves an entry of a sender's from these places in the indices to others.
+    fn place(&mut self, key: &Key, sender: Address, before: &Places, after: &Places) {
+        if before == after {
+            return;
         }
-        match &record.state {
-            State::Mined { block } => place(&mut self.mined, block.number, &key, is_added),
-            State::Confirmed { block } | State::Replaced { block, is_final: false, .. } => {
-                place(&mut self.deep, block.number, &key, is_added);
-            }
-            _ => {}
+        self.mined.replace(before.mined, after.mined, key);
+        self.deep.replace(before.deep, after.deep, key);
+        self.deadlines.replace(before.deadline, after.deadline, key);
+        self.rounds.replace(before.round, after.round, key);
+        self.retries.replace(before.retry, after.retry, key);
+        if before.untaken != after.untaken {
+            let of = (sender, &key.tenant);
+            before.untaken.into_iter().for_each(|is_refused| self.untaken.count(of, is_refused, false));
+            after.untaken.into_iter().for_each(|is_refused| self.untaken.count(of, is_refused, true));
         }
-        if record.state.is_pending() {
-            place(
-                &mut self.deadlines,
-                flight.overdue.map_or(record.deadline, |overdue| overdue.next.min(overdue.end)),
-                &key,
-                is_added,
-            );
-            let is_quiet = flight.under_way.is_none() && flight.want.is_none();
-            // A refused one is sent again, and a node that has the transaction says so then.
-            let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());
-            if is_due && flight.look == Look::No {
-                place(&mut self.rounds, flight.round, &key, is_added);
-            }
-        }
-        if let Some(at) = flight.retry {
-            place(&mut self.retries, at, &key, is_added);
-        }
-        for (waiter, until) in &entry.waiters {
-            let hold = (*until, *waiter, key.clone());
-            if is_added {
-                self.holds.insert(hold)
-            } else {
-                self.holds.remove(&hold)
-            };
-        }
-        // The first word ends the place: a node that hangs holds up no other transaction.
-        if let Some(under_way) = flight.under_way.as_ref().filter(|under_way| !under_way.is_heard()) {
+        if before.in_flight != after.in_flight {
             let counts = self.in_flight.entry(key.tenant.clone()).or_default();
-            let count = &mut counts[under_way.lane as usize];
-            *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
+            before
+                .in_flight
+                .into_iter()
+                .for_each(|lane| counts[lane as usize] = counts[lane as usize].saturating_sub(1));
+            after.in_flight.into_iter().for_each(|lane| counts[lane as usize] += 1);
             if *counts == [0; 2] {
                 self.in_flight.remove(&key.tenant);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Book {
+    /// Fails unless the indices are those that the entries have when they come anew.
+    pub(super) fn check_indices(&self) {
+        let mut anew = Self::default();
+        self.iter().for_each(|entry| anew.add(entry.clone(), true));
+        assert_eq!((&self.mined, &self.deep), (&anew.mined, &anew.deep));
+        assert_eq!((&self.rounds, &self.deadlines, &self.retries), (&anew.rounds, &anew.deadlines, &anew.retries));
+        assert_eq!((&self.holds, &self.in_flight), (&anew.holds, &anew.in_flight));
+        assert_eq!(self.untaken, anew.untaken);
+        assert_eq!((&self.waiting, &self.repeating), (&anew.waiting, &anew.repeating));
+    }
+}
+
+/// The places of an entry in the indices, but for those of its slot and its waiters.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Places {
+    mined: Option<u64>,
+    deep: Option<u64>,
+    deadline: Option<Millis>,
+    round: Option<u64>,
+    retry: Option<Millis>,
+    /// No node ever took the transaction; whether one refused it.
+    untaken: Option<bool>,
+    in_flight: Option<Lane>,
+}
+
+impl Places {
+    fn of(entry: &Entry) -> Self {
+        let (record, flight) = (&entry.record, &entry.flight);
+        let mut places = Self { retry: flight.retry, ..Self::default() };
+        match &record.state {
+            State::Mined { block } => places.mined = Some(block.number),
+            State::Confirmed { block } | State::Replaced { block, is_final: false, .. } => {
+                places.deep = Some(block.number);
+            }
+            _ => {}
+        }
+        // A used nonce is no refusal: anybody can hand in old transactions of any sender.
+        if record.state == State::Accepted && !flight.is_nonce_used {
+            places.untaken = Some(!record.refusals.is_empty());
+        }
+        if record.state.is_pending() {
+            let deadline = flight.overdue.map_or(record.deadline, |overdue| overdue.next.min(overdue.end));
+            places.deadline = Some(deadline);
+            let is_quiet = flight.under_way.is_none() && flight.want.is_none();
+            // A refused one is sent again, and a node that has the transaction says so then.
+            let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());
+            places.round = (is_due && flight.look == Look::No).then_some(flight.round);
+        }
+        // The first word ends the place: a node that hangs holds up no other transaction.
+        let under_way = flight.under_way.as_ref().filter(|under_way| !under_way.is_heard());
+        places.in_flight = under_way.map(|under_way| under_way.lane);
+        places
+    }
+}
+
+/// How an entry stands to the others of its sender: what [`Book::settle`] looks at.
+#[derive(PartialEq, Eq)]
+struct Standing {
+    lane: Lane,
+    queued: Option<Lane>,
+    is_pending: bool,
+    is_through: bool,
+    is_on_its_way: bool,
+    is_ready: bool,
+}
+
+impl Standing {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            lane: entry.lane(),
+            queued: entry.flight.queued,
+            is_pending: entry.record.state.is_pending(),
+            is_through: entry.is_through(),
+            is_on_its_way: entry.is_on_its_way(),
+            is_ready: entry.is_ready(),
         }
     }
 }

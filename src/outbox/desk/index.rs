@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::entry::Key;
 
 /// Entries in the order of `T`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Index<T>(BTreeSet<(T, Key)>);
 
 impl<T> Default for Index<T> {
@@ -15,12 +15,12 @@ impl<T> Default for Index<T> {
 }
 
 impl<T: Copy + Ord> Index<T> {
-    pub(super) fn insert(&mut self, at: T, key: Key) {
-        self.0.insert((at, key));
-    }
-
-    pub(super) fn remove(&mut self, at: T, key: &Key) {
-        self.0.remove(&(at, key.clone()));
+    /// Moves an entry from one place to another; `None` is no place.
+    pub(super) fn replace(&mut self, before: Option<T>, after: Option<T>, key: &Key) {
+        if before != after {
+            before.into_iter().for_each(|at| _ = self.0.remove(&(at, key.clone())));
+            after.into_iter().for_each(|at| _ = self.0.insert((at, key.clone())));
+        }
     }
 
     /// The entries up to `end`, that included, in order.

@@ -112,9 +112,9 @@ impl Desk {
     pub fn recount(&mut self, old: Option<&Record>, new: &Record) {
         if let Some(old) = old {
             self.book.tally.remove(&old.id.tenant, old.bytes, old.state.is_over());
-            self.book.untaken.count(old, false);
+            self.book.untaken.count_foreign(old, false);
         }
-        self.book.tally.add(new);
-        self.book.untaken.count(new, true);
+        self.book.tally.add(&new.id.tenant, new.bytes, new.state.is_over());
+        self.book.untaken.count_foreign(new, true);
     }
 }

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{effect::NotDone, terms::Terms};
-use crate::outbox::{
-    record::{Record, TenantName},
-    store::Sums,
-};
+use crate::outbox::{record::TenantName, store::Sums};
 
 /// Bytes that a record counts besides its raw transaction: its row and its indices.
 const RECORD_BYTES: usize = 2048;
@@ -67,12 +64,12 @@ impl Tally {
         Self { all, tenants }
     }
 
-    pub(super) fn add(&mut self, record: &Record) {
-        let of = self.tenants.entry(record.id.tenant.clone()).or_default();
+    pub(super) fn add(&mut self, tenant: &TenantName, length: usize, is_over: bool) {
+        let of = self.tenants.entry(tenant.clone()).or_default();
         for sum in [of, &mut self.all] {
-            let (count, bytes) = sum.parts(record.state.is_over());
+            let (count, bytes) = sum.parts(is_over);
             *count += 1;
-            *bytes += record.bytes;
+            *bytes += length;
         }
     }
 

@@ -41,7 +41,7 @@ impl Of {
 }
 
 /// The transactions that no node ever took, counted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::outbox) struct Untaken {
     senders: BTreeMap<(Address, TenantName), Of>,
     /// Those of senders of whom a node refused one, by tenant.
@@ -51,13 +51,9 @@ pub(in crate::outbox) struct Untaken {
 }
 
 impl Untaken {
-    /// Counts a record in, or out.
-    pub(in crate::outbox) fn count(&mut self, record: &Record, is_added: bool) {
-        if record.state != State::Accepted {
-            return;
-        }
-        let refused = usize::from(!record.refusals.is_empty());
-        let (sender, tenant) = (record.sender, &record.id.tenant);
+    /// Counts a transaction of this sender in, or out.
+    pub(super) fn count(&mut self, (sender, tenant): (Address, &TenantName), is_refused: bool, is_added: bool) {
+        let refused = usize::from(is_refused);
         let of = self.senders.entry((sender, tenant.clone())).or_default();
         let before = of.counts();
         *of = if is_added {
@@ -76,6 +72,13 @@ impl Untaken {
             if *of_tenant == 0 {
                 self.tenants.remove(tenant);
             }
+        }
+    }
+
+    /// Counts a transaction in, or out, that another replica sees through.
+    pub(in crate::outbox) fn count_foreign(&mut self, record: &Record, is_added: bool) {
+        if record.state == State::Accepted {
+            self.count((record.sender, &record.id.tenant), !record.refusals.is_empty(), is_added);
         }
     }
 

@@ -18,9 +18,9 @@ pub(super) struct After {
     pub(super) effects: Vec<Effect>,
     /// The deliveries that the step has.
     pub(super) deliveries: Vec<Delivery>,
-    /// The transactions whose record the step writes.
+    /// The transactions whose record the step writes, for other replicas.
     pub(super) changed: Vec<TxId>,
-    /// The transactions whose record the step removes.
+    /// The transactions whose record the step removes, for other replicas.
     pub(super) dropped: Vec<TxId>,
 }
 
@@ -36,24 +36,34 @@ impl After {
 }
 
 /// Steps in their order.
-#[derive(Default)]
-pub(super) struct Commits(FuturesOrdered<BoxFuture<'static, (Result<(), StoreError>, After)>>);
+pub(super) struct Commits {
+    steps: FuturesOrdered<BoxFuture<'static, (Result<(), StoreError>, After)>>,
+    /// Whether other replicas are told of each step.
+    is_shared: bool,
+}
 
 impl Commits {
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { steps: FuturesOrdered::new(), is_shared }
+    }
+
     /// Hands a step in. What follows the step comes back at once where nothing is waited for.
     pub(super) async fn add(&mut self, line: &Line, step: Step, effects: Vec<Effect>) -> Option<After> {
-        let after = After { effects, deliveries: deliveries(&step), changed: changed(&step), dropped: dropped(&step) };
+        let mut after = After { effects, deliveries: deliveries(&step), ..After::default() };
+        if self.is_shared {
+            (after.changed, after.dropped) = (changed(&step), dropped(&step));
+        }
         if step.is_empty() {
-            if self.0.is_empty() {
+            if self.steps.is_empty() {
                 return Some(after);
             }
             // The effects rest on the steps before.
-            self.0.push_back(async move { (Ok(()), after) }.boxed());
+            self.steps.push_back(async move { (Ok(()), after) }.boxed());
             return None;
         }
         // The order of the steps is that in which they are handed in here.
         let handed_in = line.submit(step).await;
-        self.0.push_back(
+        self.steps.push_back(
             async move {
                 let outcome = match handed_in {
                     Ok(pending) => pending.await,
@@ -68,7 +78,7 @@ impl Commits {
 
     /// The outcome of the next step. `None` where there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<(Result<(), StoreError>, After)> {
-        self.0.next().await
+        self.steps.next().await
     }
 
     /// Waits for all steps behind one that failed with `error`. Returns the consequences of that
@@ -95,11 +105,11 @@ impl Commits {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.steps.is_empty()
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.0.len() < MAX_COMMITS
+        self.steps.len() < MAX_COMMITS
     }
 }
 

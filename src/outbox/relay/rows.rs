@@ -30,7 +30,7 @@ pub(super) fn network_rows(
             live.push(record);
         } else {
             others.change(None, &record);
-            stored.others.count(&record, true);
+            stored.others.count_foreign(&record, true);
         }
     }
     let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));

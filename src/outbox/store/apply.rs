@@ -1,8 +1,6 @@
 //! Makes the writes of a step in a transaction of the database, with all rows that follow from
 //! them. Nothing else writes rows.
 
-use std::collections::BTreeMap;
-
 use redb::{ReadableTable as _, Table, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -14,17 +12,20 @@ use crate::outbox::{
 use super::{
     error::StoreError,
     pages::Sums,
+    reader::tenant_of,
     tables::{
-        CHECKPOINT, DEDUPE, DELIVERIES, DueKey, GIVEN_UP, GivenUpKey, Kind, LIVE, LiveKey, META, QUARANTINE, RAW,
-        STATE, SUMS, TxKey, WorkKey, due_of, given_up_key, key, live_key,
+        BYTES, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, GIVEN_UP, GivenUpKey, Kind, LIVE, LiveKey, META, OLD_RAW,
+        OLD_STATE, PLACES, QUARANTINE, RECORDS, ROW_KEY, RecordRow, SUMS, TxKey, WorkKey, given_up_key, key,
     },
+    traces::Traces,
 };
 
 /// All tables, open for writing.
 pub(super) struct Tables<'t> {
     meta: Table<'t, &'static str, u64>,
-    raw: Table<'t, TxKey, &'static [u8]>,
-    state: Table<'t, TxKey, (&'static str, &'static [u8])>,
+    places: Table<'t, TxKey, u64>,
+    records: Table<'t, u64, RecordRow>,
+    bytes: Table<'t, u64, &'static [u8]>,
     live: Table<'t, LiveKey, u64>,
     sums: Table<'t, (&'static str, &'static str), (u64, u64, u64, u64)>,
     given_up: Table<'t, GivenUpKey, ()>,
@@ -41,8 +42,9 @@ impl<'t> Tables<'t> {
         let [deadline, retention, delivery, quarantine] = Kind::ALL.map(|kind| txn.open_table(kind.table()));
         Ok(Self {
             meta: txn.open_table(META)?,
-            raw: txn.open_table(RAW)?,
-            state: txn.open_table(STATE)?,
+            places: txn.open_table(PLACES)?,
+            records: txn.open_table(RECORDS)?,
+            bytes: txn.open_table(BYTES)?,
             live: txn.open_table(LIVE)?,
             sums: txn.open_table(SUMS)?,
             given_up: txn.open_table(GIVEN_UP)?,
@@ -60,28 +62,47 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Makes the tables that the first format had not, from all records.
-    pub(super) fn make_sums(&mut self) -> Result<(), StoreError> {
-        let mut all = BTreeMap::<_, Sums>::new();
-        for row in self.state.iter()? {
-            let record: Record = read("state", row?.1.value().1)?;
-            if record.state.is_given_up() {
-                self.given_up.insert(given_up_key(&record.id), ())?;
+    /// Moves all records and raw bytes of the formats up to [`LAST_BY_HASH`](super::tables::LAST_BY_HASH)
+    /// into the tables of this one, with all rows that follow: first those whose life is not over, in
+    /// the order of their acceptance. The old tables can go then.
+    pub(super) fn take_over(&mut self, txn: &'t WriteTransaction) -> Result<(), StoreError> {
+        self.sums.retain(|_, _| false)?;
+        let (records, bytes) = (txn.open_table(OLD_STATE)?, txn.open_table(OLD_RAW)?);
+        let live = self.live.iter()?.map(|row| {
+            let (row, _) = row?;
+            let (network, _, tenant, hash) = row.value();
+            Ok(TxId { tenant: tenant_of(tenant)?, network: network.into(), hash: hash.into() })
+        });
+        for id in live.collect::<Result<Vec<_>, StoreError>>()? {
+            if let Some(record) = records.get(key(&id))? {
+                self.take_over_one(&read("state", record.value().1)?, &bytes)?;
             }
-            let sums = all.entry((record.id.network.clone(), record.id.tenant.clone())).or_default();
-            sums.add(record.state.is_over(), record.bytes as u64);
         }
-        for ((network, tenant), sums) in all {
-            self.sums.insert((network.as_str(), tenant.as_str()), sums.row())?;
+        for row in records.iter()? {
+            let (id, record) = row?;
+            if self.places.get(id.value())?.is_none() {
+                self.take_over_one(&read("state", record.value().1)?, &bytes)?;
+            }
         }
         Ok(())
+    }
+
+    fn take_over_one(&mut self, record: &Record, bytes: &Table<'_, TxKey, &'static [u8]>) -> Result<(), StoreError> {
+        let place = self.place(&record.id)?;
+        if let Some(bytes) = bytes.get(key(&record.id))? {
+            self.bytes.insert(place, bytes.value())?;
+        }
+        self.put_record(record)
     }
 
     /// Makes all writes of `step`. After an error the transaction must be given up.
     pub(super) fn apply(&mut self, step: &Step) -> Result<(), StoreError> {
         for write in step.writes() {
             match write {
-                Write::Raw { id, bytes } => _ = self.raw.insert(key(id), &bytes[..])?,
+                Write::Raw { id, bytes } => {
+                    let place = self.place(id)?;
+                    self.bytes.insert(place, &bytes[..])?;
+                }
                 Write::Record(record) => self.put_record(record)?,
                 Write::Event { tenant, event, deliveries } if !deliveries.is_empty() => {
                     let is_new = self.dedupe.insert((tenant.as_str(), event.as_str()), ())?.is_none();
@@ -117,61 +138,80 @@ impl<'t> Tables<'t> {
         &mut self.due[kind as usize]
     }
 
+    /// The number of a transaction's rows: a new one where the transaction has none.
+    fn place(&mut self, id: &TxId) -> Result<u64, StoreError> {
+        if let Some(place) = self.places.get(key(id))? {
+            return Ok(place.value());
+        }
+        let place = self.meta.get(ROW_KEY)?.map_or(0, |row| row.value()) + 1;
+        self.meta.insert(ROW_KEY, place)?;
+        self.places.insert(key(id), place)?;
+        Ok(place)
+    }
+
     fn put_record(&mut self, record: &Record) -> Result<(), StoreError> {
-        let id = &record.id;
-        let old = self.state.insert(key(id), (record.state.name().as_str(), &json(record)[..]))?;
-        let old = old.map(|old| read::<Record>("state", old.value().1)).transpose()?;
-        self.count(old.as_ref(), Some(record))?;
-        match &old {
-            // A row that stays is not touched: each page that changes is written to the disk.
-            Some(old) if have_the_same_rows(old, record) => return Ok(()),
-            Some(old) => self.remove_rows_of(old)?,
-            None => {}
+        let (id, traces) = (&record.id, Traces::of(record));
+        let place = self.place(id)?;
+        let old = self.records.insert(place, (record.state.name().as_str(), traces.row(), &json(record)[..]))?;
+        let old = old.map(|old| Traces::of_row(old.value().1)).transpose()?;
+        self.count(id, old.as_ref(), Some(&traces))?;
+        // A row that stays is not touched: each page that changes is written to the disk.
+        if old == Some(traces) {
+            return Ok(());
         }
-        let length = record.bytes as u64;
-        if !record.state.is_over() {
-            self.live.insert(live_key(record), length)?;
+        if let Some(old) = old {
+            self.remove_rows_of(id, &old)?;
         }
-        if record.state.is_given_up() {
+        if !traces.is_over() {
+            self.live.insert(traces.live_key(id), place)?;
+        }
+        if traces.is_given_up {
             self.given_up.insert(given_up_key(id), ())?;
         }
-        if let Some((kind, at)) = due_of(record) {
-            self.due(kind).insert((at, id.tenant.as_str(), WorkId::of_transaction(id).as_str()), length)?;
+        if let Some((kind, at)) = traces.due {
+            self.due(kind).insert((at, id.tenant.as_str(), WorkId::of_transaction(id).as_str()), traces.length)?;
         }
         Ok(())
     }
 
     fn remove_record(&mut self, id: &TxId) -> Result<(), StoreError> {
-        self.raw.remove(key(id))?;
-        let old = self.state.remove(key(id))?.map(|old| read::<Record>("state", old.value().1)).transpose()?;
-        let Some(old) = old else { return Ok(()) };
-        self.count(Some(&old), None)?;
-        self.remove_rows_of(&old)?;
-        for event in old.events() {
+        let Some(place) = self.places.remove(key(id))?.map(|place| place.value()) else { return Ok(()) };
+        self.bytes.remove(place)?;
+        let Some(row) = self.records.remove(place)? else { return Ok(()) };
+        let (_, traces, record) = row.value();
+        let (old, record) = (Traces::of_row(traces)?, read::<Record>("records", record)?);
+        drop(row);
+        self.count(id, Some(&old), None)?;
+        self.remove_rows_of(id, &old)?;
+        for event in record.events() {
             self.dedupe.remove((id.tenant.as_str(), event.as_str()))?;
         }
         Ok(())
     }
 
     /// Removes the rows that followed from a record.
-    fn remove_rows_of(&mut self, record: &Record) -> Result<(), StoreError> {
-        self.live.remove(live_key(record))?;
-        self.given_up.remove(given_up_key(&record.id))?;
-        if let Some((kind, at)) = due_of(record) {
-            let work = WorkId::of_transaction(&record.id);
-            self.due(kind).remove((at, record.id.tenant.as_str(), work.as_str()))?;
+    fn remove_rows_of(&mut self, id: &TxId, old: &Traces) -> Result<(), StoreError> {
+        if !old.is_over() {
+            self.live.remove(old.live_key(id))?;
+        }
+        if old.is_given_up {
+            self.given_up.remove(given_up_key(id))?;
+        }
+        if let Some((kind, at)) = old.due {
+            let work = WorkId::of_transaction(id);
+            self.due(kind).remove((at, id.tenant.as_str(), work.as_str()))?;
         }
         Ok(())
     }
 
     /// Counts a record in the place of another one of the same transaction.
-    fn count(&mut self, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
-        let part = |record: &Record| (record.state.is_over(), record.bytes as u64);
+    fn count(&mut self, id: &TxId, old: Option<&Traces>, new: Option<&Traces>) -> Result<(), StoreError> {
+        let part = |traces: &Traces| (traces.is_over(), traces.length);
         let (was, is) = (old.map(part), new.map(part));
-        let Some(TxId { tenant, network, .. }) = new.or(old).map(|record| &record.id).filter(|_| was != is) else {
+        if was == is {
             return Ok(());
-        };
-        let key = (network.as_str(), tenant.as_str());
+        }
+        let key = (id.network.as_str(), id.tenant.as_str());
         let mut sums = self.sums.get(key)?.map(|row| Sums::of_row(row.value())).unwrap_or_default();
         if let Some((is_over, bytes)) = was {
             sums.remove(is_over, bytes);
@@ -223,14 +263,6 @@ impl<'t> Tables<'t> {
         }
         Ok(())
     }
-}
-
-/// Whether the same rows follow from both records. The schedule also tells whether a life is over.
-fn have_the_same_rows(one: &Record, other: &Record) -> bool {
-    live_key(one) == live_key(other)
-        && due_of(one) == due_of(other)
-        && one.bytes == other.bytes
-        && one.state.is_given_up() == other.state.is_given_up()
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

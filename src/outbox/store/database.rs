@@ -4,14 +4,14 @@
 use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
-use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend, TableError, TableHandle as _};
+use redb::{Database, ReadableDatabase as _, StorageBackend, TableError, TableHandle as _};
 
 use super::{
     apply::Tables,
     error::{OpenError, StoreError},
     medium::{Medium, Overlay},
-    reader::Reader,
-    tables::{FORMAT, FORMAT_KEY, FORMAT_WITHOUT_SUMS, GROUP_KEY, META},
+    reader::{Reader, View},
+    tables::{FORMAT, FORMAT_KEY, GROUP_KEY, LAST_BY_HASH, META, OLD_RAW, OLD_STATE},
     watched::{FirstFailure, Watched},
 };
 
@@ -23,7 +23,7 @@ pub(super) const CACHE: usize = 32 << 20;
 pub(super) struct Open {
     /// The rows as the last commit left them. All readers share this: to begin a view of one's own
     /// may take as long as a sync of the disk, and readers serve clients.
-    view: ArcSwap<ReadTransaction>,
+    view: ArcSwap<View>,
     pub(super) database: Database,
     pub(super) first_failure: FirstFailure,
     /// Whether writes reach the disk; else they stay in memory, and none is acknowledged.
@@ -59,56 +59,9 @@ impl Open {
             .set_check_integrity_on_open(check && !is_new)
             .create_with_backend(backend);
         let database = opened.map_err(|error| OpenError::of(name, error))?;
-        let view = database.begin_read().map_err(|error| OpenError::Damaged(name.to_owned(), error.to_string()))?;
-        let open = Self { view: ArcSwap::from_pointee(view), database, first_failure, is_real };
-        open.check_format(name)?;
-        open.renew_view().map_err(|error| OpenError::Damaged(name.to_owned(), error.to_string()))?;
-        Ok(open)
-    }
-
-    /// Makes the tables of a new file, and refuses the file of another program or version.
-    fn check_format(&self, name: &str) -> Result<(), OpenError> {
-        let damaged = |error: StoreError| OpenError::Damaged(name.to_owned(), error.to_string());
-        let foreign = |reason: &str| OpenError::Foreign(name.to_owned(), reason.to_owned());
-        let found = {
-            let txn = self.database.begin_read().map_err(|error| damaged(error.into()))?;
-            let mut tables = txn.list_tables().map_err(|error| damaged(error.into()))?;
-            match txn.open_table(META) {
-                Ok(meta) => meta.get(FORMAT_KEY).map_err(|error| damaged(error.into()))?.map(|row| row.value()),
-                Err(TableError::TableDoesNotExist(_)) => match tables.next() {
-                    None => Some(0),
-                    Some(table) => return Err(foreign(&format!("it has a table {:?}", table.name()))),
-                },
-                Err(TableError::Storage(error)) => return Err(damaged(error.into())),
-                Err(error) => return Err(foreign(&error.to_string())),
-            }
-        };
-        match found {
-            // No table at all: the file was made, and a crash came before its first commit.
-            Some(found @ (0 | FORMAT_WITHOUT_SUMS)) => self.make_tables(found).map_err(|error| match error {
-                StoreError::Full(text) => {
-                    OpenError::Io(name.to_owned(), io::Error::new(io::ErrorKind::StorageFull, text))
-                }
-                error @ StoreError::Malformed(_) => damaged(error),
-                error => OpenError::Io(name.to_owned(), io::Error::other(error)),
-            }),
-            Some(FORMAT) => Ok(()),
-            Some(found) => Err(OpenError::Newer { file: name.to_owned(), found, known: FORMAT }),
-            None => Err(foreign("it has no format")),
-        }
-    }
-
-    /// Makes the tables that a file of this format lacks, in one transaction.
-    fn make_tables(&self, format: u64) -> Result<(), StoreError> {
-        let txn = self.database.begin_write()?;
-        {
-            let mut tables = Tables::open(&txn)?;
-            if format == FORMAT_WITHOUT_SUMS {
-                tables.make_sums()?;
-            }
-            tables.set_meta(FORMAT_KEY, FORMAT)?;
-        }
-        Ok(txn.commit()?)
+        check_format(&database, name)?;
+        let view = View::of(&database).map_err(|error| OpenError::Damaged(name.to_owned(), error.to_string()))?;
+        Ok(Self { view: ArcSwap::from_pointee(view), database, first_failure, is_real })
     }
 
     /// Has the disk sync all that was read out of its cache, and returns the number of the last
@@ -125,11 +78,56 @@ impl Open {
     /// Shows readers the rows of the newest commit. The writer alone calls this, behind each
     /// commit.
     pub(super) fn renew_view(&self) -> Result<(), StoreError> {
-        self.view.store(Arc::new(self.database.begin_read()?));
+        self.view.store(Arc::new(View::of(&self.database)?));
         Ok(())
     }
 
     pub(super) fn reader(&self) -> Reader {
         Reader::new(self.view.load_full())
     }
+}
+
+/// Makes the tables of a new file, and refuses the file of another program or version.
+fn check_format(database: &Database, name: &str) -> Result<(), OpenError> {
+    let damaged = |error: StoreError| OpenError::Damaged(name.to_owned(), error.to_string());
+    let foreign = |reason: &str| OpenError::Foreign(name.to_owned(), reason.to_owned());
+    let found = {
+        let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
+        let mut tables = txn.list_tables().map_err(|error| damaged(error.into()))?;
+        match txn.open_table(META) {
+            Ok(meta) => meta.get(FORMAT_KEY).map_err(|error| damaged(error.into()))?.map(|row| row.value()),
+            Err(TableError::TableDoesNotExist(_)) => match tables.next() {
+                None => Some(0),
+                Some(table) => return Err(foreign(&format!("it has a table {:?}", table.name()))),
+            },
+            Err(TableError::Storage(error)) => return Err(damaged(error.into())),
+            Err(error) => return Err(foreign(&error.to_string())),
+        }
+    };
+    match found {
+        // No table at all: the file was made, and a crash came before its first commit.
+        Some(found @ 0..=LAST_BY_HASH) => make_tables(database, found).map_err(|error| match error {
+            StoreError::Full(text) => OpenError::Io(name.to_owned(), io::Error::new(io::ErrorKind::StorageFull, text)),
+            error @ StoreError::Malformed(_) => damaged(error),
+            error => OpenError::Io(name.to_owned(), io::Error::other(error)),
+        }),
+        Some(FORMAT) => Ok(()),
+        Some(found) => Err(OpenError::Newer { file: name.to_owned(), found, known: FORMAT }),
+        None => Err(foreign("it has no format")),
+    }
+}
+
+/// Makes the tables of this format in a file of an earlier one, or in a new one, whose format is 0:
+/// in one transaction.
+fn make_tables(database: &Database, format: u64) -> Result<(), StoreError> {
+    let txn = database.begin_write()?;
+    let mut tables = Tables::open(&txn)?;
+    if format > 0 {
+        tables.take_over(&txn)?;
+    }
+    tables.set_meta(FORMAT_KEY, FORMAT)?;
+    drop(tables);
+    txn.delete_table(OLD_STATE)?;
+    txn.delete_table(OLD_RAW)?;
+    Ok(txn.commit()?)
 }

@@ -99,8 +99,8 @@ impl Reader {
             return Ok(page);
         }
         let mut last = None;
-        for (looked_at, row) in self.states()?.range(start..end)?.enumerate() {
-            let (row, value) = row?;
+        for (looked_at, row) in self.places().range(start..end)?.enumerate() {
+            let (row, place) = row?;
             let (_, network, hash) = row.value();
             if Some(row.value()) == after.map(key) {
                 continue;
@@ -109,9 +109,11 @@ impl Reader {
                 page.next = last;
                 break;
             }
-            let (state, json) = value.value();
-            if filter.states.is_empty() || filter.states.iter().any(|wanted| wanted.as_str() == state) {
-                page.records.push(read("state", json)?);
+            if let Some(found) = self.records().get(place.value())? {
+                let (state, _, json) = found.value();
+                if filter.states.is_empty() || filter.states.iter().any(|wanted| wanted.as_str() == state) {
+                    page.records.push(read("records", json)?);
+                }
             }
             last = Some(TxId { tenant: tenant.clone(), network: network.into(), hash: hash.into() });
         }
@@ -120,12 +122,11 @@ impl Reader {
 
     /// The tenants that have records, in order, behind `after`; at most `limit`. For operators.
     pub fn tenants(&self, after: Option<&TenantName>, limit: usize) -> Result<Vec<TenantName>, StoreError> {
-        let states = self.states()?;
         let mut found = Vec::new();
         let mut from = after.map(|after| behind(after.as_str())).unwrap_or_default();
         while found.len() < limit {
             // One look for each tenant: the first row behind all of the last one's.
-            let Some(row) = states.range((&*from, "", &[0; 32])..)?.next() else { break };
+            let Some(row) = self.places().range((&*from, "", &[0; 32])..)?.next() else { break };
             let (row, _) = row?;
             let (tenant, ..) = row.value();
             from = behind(tenant);
@@ -137,12 +138,11 @@ impl Reader {
     /// The networks that have records, of the first `limit` tenants, in order: a look for each
     /// network of a tenant.
     pub fn networks(&self, limit: usize) -> Result<Vec<Network>, StoreError> {
-        let states = self.states()?;
         let mut found = BTreeSet::new();
         for tenant in self.tenants(None, limit)? {
             let (tenant, end) = (tenant.as_str(), behind(tenant.as_str()));
             let mut from = String::new();
-            while let Some(row) = states.range((tenant, &*from, &[0; 32])..(&*end, "", &[0; 32]))?.next() {
+            while let Some(row) = self.places().range((tenant, &*from, &[0; 32])..(&*end, "", &[0; 32]))?.next() {
                 let (row, _) = row?;
                 let (_, network, _) = row.value();
                 from = behind(network);
@@ -164,10 +164,9 @@ impl Reader {
     /// The tenants that have a transaction with this hash, among the first `limit` tenants: a look
     /// for each. For operators: no tenant may see the answer.
     pub fn owners(&self, network: &Network, hash: &B256, limit: usize) -> Result<Vec<TenantName>, StoreError> {
-        let states = self.states()?;
         let mut owners = self.tenants(None, limit)?;
         let mut failure = None;
-        owners.retain(|tenant| match states.get((tenant.as_str(), network.as_str(), &hash.0)) {
+        owners.retain(|tenant| match self.places().get((tenant.as_str(), network.as_str(), &hash.0)) {
             Ok(found) => found.is_some(),
             Err(error) => {
                 failure = Some(error);

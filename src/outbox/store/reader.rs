@@ -1,9 +1,9 @@
 //! The rows of the store, as they were at one moment. Each method reads the file: a few pages for
 //! one row, and no more rows than its limit says.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
 use crate::outbox::record::{
     BlockId, Delivery, EventId, Millis, Network, Quarantined, Record, TenantName, TxId, WorkId,
@@ -13,15 +13,37 @@ use super::{
     apply::read,
     error::StoreError,
     tables::{
-        CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, QUARANTINE, RAW, STATE, TxKey, behind, key, work_of,
+        BYTES, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, PLACES, QUARANTINE, RECORDS, RecordRow, TxKey,
+        behind, key, work_of,
     },
 };
 
 /// A view of the store at one moment. While a view is there, the file keeps the pages of that
 /// moment: hold none for long.
 #[derive(Debug)]
-pub struct Reader {
-    txn: Arc<ReadTransaction>,
+pub struct Reader(Arc<View>);
+
+/// A moment of the store, with those tables open that are looked at for each transaction.
+pub(super) struct View {
+    txn: ReadTransaction,
+    places: ReadOnlyTable<TxKey, u64>,
+    records: ReadOnlyTable<u64, RecordRow>,
+    bytes: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl View {
+    /// The rows of the newest commit.
+    pub(super) fn of(database: &Database) -> Result<Self, StoreError> {
+        let txn = database.begin_read()?;
+        let (places, records, bytes) = (txn.open_table(PLACES)?, txn.open_table(RECORDS)?, txn.open_table(BYTES)?);
+        Ok(Self { txn, places, records, bytes })
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("View").field(&self.txn).finish()
+    }
 }
 
 /// A row of the schedule.
@@ -46,19 +68,30 @@ impl Due {
 }
 
 impl Reader {
-    pub(super) fn new(txn: Arc<ReadTransaction>) -> Self {
-        Self { txn }
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self(view)
     }
 
     /// The record of a transaction of a tenant's.
     pub fn record(&self, id: &TxId) -> Result<Option<Record>, StoreError> {
-        let found = self.states()?.get(key(id))?;
-        found.map(|row| read("state", row.value().1)).transpose()
+        let Some(place) = self.place(id)? else { return Ok(None) };
+        self.record_at(place)
+    }
+
+    /// The record with this number.
+    pub(super) fn record_at(&self, place: u64) -> Result<Option<Record>, StoreError> {
+        let found = self.0.records.get(place)?;
+        found.map(|row| read("records", row.value().2)).transpose()
+    }
+
+    fn place(&self, id: &TxId) -> Result<Option<u64>, StoreError> {
+        Ok(self.0.places.get(key(id))?.map(|place| place.value()))
     }
 
     /// The raw bytes of a transaction.
     pub fn raw(&self, id: &TxId) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.txn.open_table(RAW)?.get(key(id))?;
+        let Some(place) = self.place(id)? else { return Ok(None) };
+        let found = self.0.bytes.get(place)?;
         Ok(found.map(|bytes| bytes.value().to_vec()))
     }
 
@@ -68,16 +101,16 @@ impl Reader {
         &self,
         network: &Network,
     ) -> Result<impl Iterator<Item = Result<Record, StoreError>> + use<>, StoreError> {
-        let states = self.states()?;
+        let reader = Self(self.0.clone());
         let (start, end) = (network.as_str(), behind(network.as_str()));
-        let rows = self.txn.open_table(LIVE)?.range((start, 0, "", &[0; 32])..(&*end, 0, "", &[0; 32]))?;
+        let rows = self.0.txn.open_table(LIVE)?.range((start, 0, "", &[0; 32])..(&*end, 0, "", &[0; 32]))?;
         Ok(rows.map(move |row| {
-            let (row, _) = row?;
-            let (network, _, tenant, hash) = row.value();
-            let found = states.get((tenant, network, hash))?;
-            let found =
-                found.ok_or_else(|| StoreError::Malformed(format!("live: {network}/{hash:02x?} is missing")))?;
-            read("state", found.value().1)
+            let (row, place) = row?;
+            let missing = || {
+                let (network, _, _, hash) = row.value();
+                StoreError::Malformed(format!("live: {network}/{hash:02x?} is missing"))
+            };
+            reader.record_at(place.value())?.ok_or_else(missing)
         }))
     }
 
@@ -115,7 +148,7 @@ impl Reader {
 
     /// A delivery of a tenant's.
     pub fn delivery(&self, tenant: &TenantName, work: &WorkId) -> Result<Option<Delivery>, StoreError> {
-        let found = self.txn.open_table(DELIVERIES)?.get((tenant.as_str(), work.as_str()))?;
+        let found = self.0.txn.open_table(DELIVERIES)?.get((tenant.as_str(), work.as_str()))?;
         found.map(|row| read("deliveries", row.value())).transpose()
     }
 
@@ -127,13 +160,13 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
         let (after, end) = (after.map(|work| behind(work.as_str())).unwrap_or_default(), behind(tenant.as_str()));
-        let rows = self.txn.open_table(DELIVERIES)?.range(work_of(tenant, &after, &end))?.take(limit);
+        let rows = self.0.txn.open_table(DELIVERIES)?.range(work_of(tenant, &after, &end))?.take(limit);
         rows.map(|row| read("deliveries", row?.1.value())).collect()
     }
 
     /// A quarantine record of a tenant's.
     pub fn quarantined(&self, tenant: &TenantName, work: &WorkId) -> Result<Option<Quarantined>, StoreError> {
-        let found = self.txn.open_table(QUARANTINE)?.get((tenant.as_str(), work.as_str()))?;
+        let found = self.0.txn.open_table(QUARANTINE)?.get((tenant.as_str(), work.as_str()))?;
         found.map(|row| read("quarantine", row.value())).transpose()
     }
 
@@ -146,36 +179,40 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<Quarantined>, StoreError> {
         let (after, end) = (after.map(|work| behind(work.as_str())).unwrap_or_default(), behind(tenant.as_str()));
-        let rows = self.txn.open_table(QUARANTINE)?.range(work_of(tenant, &after, &end))?.take(limit);
+        let rows = self.0.txn.open_table(QUARANTINE)?.range(work_of(tenant, &after, &end))?.take(limit);
         rows.map(|row| read("quarantine", row?.1.value())).collect()
     }
 
     /// Whether an event of a tenant's has its dedupe mark.
     pub fn was_told(&self, tenant: &TenantName, event: &EventId) -> Result<bool, StoreError> {
-        Ok(self.txn.open_table(DEDUPE)?.get((tenant.as_str(), event.as_str()))?.is_some())
+        Ok(self.0.txn.open_table(DEDUPE)?.get((tenant.as_str(), event.as_str()))?.is_some())
     }
 
     /// The newest block that a network's records reflect.
     pub fn checkpoint(&self, network: &Network) -> Result<Option<BlockId>, StoreError> {
-        let found = self.txn.open_table(CHECKPOINT)?.get(network.as_str())?;
+        let found = self.0.txn.open_table(CHECKPOINT)?.get(network.as_str())?;
         found.map(|row| read("checkpoint", row.value())).transpose()
     }
 
     /// A number of the store's own; 0 where none was set.
     pub(super) fn meta(&self, name: &str) -> Result<u64, StoreError> {
-        Ok(self.txn.open_table(META)?.get(name)?.map_or(0, |row| row.value()))
+        Ok(self.0.txn.open_table(META)?.get(name)?.map_or(0, |row| row.value()))
     }
 
-    pub(super) fn states(&self) -> Result<ReadOnlyTable<TxKey, (&'static str, &'static [u8])>, StoreError> {
-        Ok(self.txn.open_table(STATE)?)
+    pub(super) fn places(&self) -> &ReadOnlyTable<TxKey, u64> {
+        &self.0.places
+    }
+
+    pub(super) fn records(&self) -> &ReadOnlyTable<u64, RecordRow> {
+        &self.0.records
     }
 
     pub(super) fn schedule(&self, kind: Kind) -> Result<ReadOnlyTable<DueKey, u64>, StoreError> {
-        Ok(self.txn.open_table(kind.table())?)
+        Ok(self.0.txn.open_table(kind.table())?)
     }
 
     pub(super) fn transaction(&self) -> &ReadTransaction {
-        &self.txn
+        &self.0.txn
     }
 }
 

@@ -1,17 +1,22 @@
 //! The tables of the file: typed keys in the order of their scans, the tenant first wherever a
 //! tenant may ask. Values are JSON, which later versions may add to; the raw bytes are as sent.
+//!
+//! Records and raw bytes stand in the order of acceptance, under numbers that [`PLACES`] gives to
+//! them. So the rows of transactions that are accepted, sent or mined together share pages, and a
+//! commit writes few pages. Under their hashes each row would be a page of its own.
 
 use std::ops::Range;
 
 use redb::TableDefinition;
 
-use crate::outbox::record::{Record, TenantName, TxId};
+use crate::outbox::record::{TenantName, TxId};
 
 /// The format of the file. A change that this version's readers cannot read takes the next number.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 
-/// The format without [`SUMS`] and [`GIVEN_UP`].
-pub(super) const FORMAT_WITHOUT_SUMS: u64 = 1;
+/// The last format with records and raw bytes under the hashes of their transactions. Of those, the
+/// first format had no [`SUMS`] and no [`GIVEN_UP`].
+pub(super) const LAST_BY_HASH: u64 = 2;
 
 /// Tenant, network, hash.
 pub(super) type TxKey = (&'static str, &'static str, &'static [u8; 32]);
@@ -29,15 +34,27 @@ pub(super) type GivenUpKey = (&'static str, &'static [u8; 32], &'static str);
 /// range.
 pub(super) type DueKey = (u64, &'static str, &'static str);
 
-/// Name: number. See [`FORMAT_KEY`] and [`GROUP_KEY`].
+/// The state's name, what other tables have of the record, and the record as JSON.
+pub(super) type RecordRow = (&'static str, TracesRow, &'static [u8]);
+
+/// See [`Traces`](super::traces::Traces).
+pub(super) type TracesRow = (u64, Option<(u8, u64)>, u64, bool);
+
+/// Name: number. See [`FORMAT_KEY`], [`GROUP_KEY`] and [`ROW_KEY`].
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// The number of a transaction's rows in [`RECORDS`] and [`BYTES`].
+pub(super) const PLACES: TableDefinition<TxKey, u64> = TableDefinition::new("places");
+/// Records.
+pub(super) const RECORDS: TableDefinition<u64, RecordRow> = TableDefinition::new("records");
 /// Raw bytes.
-pub(super) const RAW: TableDefinition<TxKey, &[u8]> = TableDefinition::new("raw");
-/// The state's name, and the record as JSON.
-pub(super) const STATE: TableDefinition<TxKey, (&str, &[u8])> = TableDefinition::new("state");
-/// Network, time of acceptance, tenant, hash of a record whose life is not over: length of the raw
-/// bytes. With the time before the hash, rows of new transactions lie side by side: a commit writes
-/// few pages of them.
+pub(super) const BYTES: TableDefinition<u64, &[u8]> = TableDefinition::new("bytes");
+/// Raw bytes, up to [`LAST_BY_HASH`].
+pub(super) const OLD_RAW: TableDefinition<TxKey, &[u8]> = TableDefinition::new("raw");
+/// The state's name and the record as JSON, up to [`LAST_BY_HASH`].
+pub(super) const OLD_STATE: TableDefinition<TxKey, (&str, &[u8])> = TableDefinition::new("state");
+/// Network, time of acceptance, tenant, hash of a record whose life is not over: the number of the
+/// transaction's rows. With the time before the hash, rows of new transactions lie side by side: a
+/// commit writes few pages of them.
 pub(super) const LIVE: TableDefinition<LiveKey, u64> = TableDefinition::new("live");
 /// Network, tenant: see [`Sums`](super::Sums), in the order of its fields. The start of a relay
 /// reads no other row of a record whose life is over.
@@ -58,6 +75,8 @@ pub(super) const CHECKPOINT: TableDefinition<&str, &[u8]> = TableDefinition::new
 pub(super) const FORMAT_KEY: &str = "format";
 /// In [`META`]: the number of the last group of steps.
 pub(super) const GROUP_KEY: &str = "group";
+/// In [`META`]: the highest number that a transaction's rows have had.
+pub(super) const ROW_KEY: &str = "row";
 
 /// The work that a due time is for. Each kind has a table of its own: a backlog of one kind does
 /// not stand before the others.
@@ -93,24 +112,9 @@ pub(super) fn key(id: &TxId) -> (&str, &str, &[u8; 32]) {
     (id.tenant.as_str(), id.network.as_str(), &id.hash.0)
 }
 
-/// The row of a record whose life is not over.
-pub(super) fn live_key(record: &Record) -> (&str, u64, &str, &[u8; 32]) {
-    let TxId { tenant, network, hash } = &record.id;
-    (network.as_str(), record.accepted_at.0, tenant.as_str(), &hash.0)
-}
-
 /// The row of a record that was given up.
 pub(super) fn given_up_key(id: &TxId) -> (&str, &[u8; 32], &str) {
     (id.network.as_str(), &id.hash.0, id.tenant.as_str())
-}
-
-/// The row of a record in the schedule: kind and time. `None` while a block has the transaction.
-pub(super) fn due_of(record: &Record) -> Option<(Kind, u64)> {
-    if record.state.is_over() {
-        Some((Kind::Retention, record.keep_until.map_or(u64::MAX, |at| at.0)))
-    } else {
-        record.state.is_pending().then_some((Kind::Deadline, record.deadline.0))
-    }
 }
 
 /// The first key behind all that begin with `text`'s own. No name holds the byte 0.

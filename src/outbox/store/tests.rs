@@ -11,12 +11,12 @@ use std::fmt::Debug;
 use alloy_primitives::{Address, B256, U128};
 use fastrand::Rng;
 use futures_util::FutureExt as _;
-use redb::{Key, ReadableTable as _, TableDefinition, Value};
+use redb::{Key, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, Value};
 
 use super::{
     Kind, Store, StoreError,
     pretend_disk::PretendDisk,
-    tables::{CHECKPOINT, DEDUPE, DELIVERIES, GIVEN_UP, LIVE, META, QUARANTINE, RAW, STATE, SUMS},
+    tables::{BYTES, CHECKPOINT, DEDUPE, DELIVERIES, GIVEN_UP, LIVE, META, QUARANTINE, RECORDS, SUMS},
 };
 use crate::outbox::{
     record::{
@@ -145,10 +145,24 @@ fn dump(store: &Store) -> Vec<String> {
         }
     }
 
+    /// Records and raw bytes under their keys, since an upgrade gives them other numbers.
+    fn records(store: &Store, into: &mut Vec<String>) {
+        let reader = store.read().unwrap();
+        let (places, records) = (reader.places(), reader.records());
+        let bytes = reader.transaction().open_table(BYTES).unwrap();
+        for row in places.iter().unwrap() {
+            let (key, place) = row.unwrap();
+            let record = records.get(place.value()).unwrap().expect("a record");
+            let bytes = bytes.get(place.value()).unwrap().expect("raw bytes");
+            into.push(format!("{:?} {:?} {:?}", key.value(), record.value(), bytes.value()));
+        }
+        let lengths = [places.len(), records.len(), bytes.len()].map(|length| length.unwrap());
+        assert!(lengths.iter().all(|length| *length == lengths[0]), "rows that no key leads to: {lengths:?}");
+    }
+
     let mut all = Vec::new();
     rows(store, META, &mut all);
-    rows(store, RAW, &mut all);
-    rows(store, STATE, &mut all);
+    records(store, &mut all);
     rows(store, LIVE, &mut all);
     rows(store, SUMS, &mut all);
     rows(store, GIVEN_UP, &mut all);

@@ -151,7 +151,7 @@ fn untaken_ones_of_other_replicas_count() {
     assert_eq!(propose(&mut bench, 2, 64), full);
     // Also where the desk is made anew, as at each move of a shard.
     let mut stored = bench.disk.stored();
-    others.iter().skip(1).chain([&refused]).for_each(|record| stored.others.count(record, true));
+    others.iter().skip(1).chain([&refused]).for_each(|record| stored.others.count_foreign(record, true));
     bench.desk = Desk::new(terms(), Arc::new(Table::default()), stored, Millis(bench.now));
     assert_eq!(propose(&mut bench, 2, 64), full);
     let taken = Record { state: State::Sent, ..refused.clone() };

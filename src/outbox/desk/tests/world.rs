@@ -136,6 +136,7 @@ impl World {
         }
         let turn = self.desk.input(Millis(self.now), input);
         self.check_that_none_is_stuck();
+        self.desk.book.check_indices();
         for effect in turn.at_once.iter().chain(&turn.effects) {
             if let Effect::Send { id, send, .. } = effect {
                 self.check_sending(id, *send);

@@ -313,7 +313,8 @@ async fn a_row_that_cannot_be_read_fails_its_own_step_only() {
     drop(store);
     let database = Database::builder().create_with_backend(super::super::pretend_disk::handle(&disk)).unwrap();
     let txn = database.begin_write().unwrap();
-    txn.open_table(STATE).unwrap().insert(("a", "main", &[1; 32]), ("sent", &b"{"[..])).unwrap();
+    // No schedule has the number 9.
+    txn.open_table(RECORDS).unwrap().insert(1, ("sent", (0, Some((9, 0)), 0, false), &b"{"[..])).unwrap();
     txn.commit().unwrap();
     drop(database);
 

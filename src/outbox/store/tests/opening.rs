@@ -8,7 +8,11 @@ use super::*;
 use crate::outbox::store::{FILE, FORMAT, Health, pretend_disk::handle, tables::FORMAT_KEY, try_folder};
 
 /// Files of each format, packed, with the same rows.
-const GOLDEN: [&[u8]; 2] = [include_bytes!("golden/format-1.redb.gz"), include_bytes!("golden/format-2.redb.gz")];
+const GOLDEN: [&[u8]; 3] = [
+    include_bytes!("golden/format-1.redb.gz"),
+    include_bytes!("golden/format-2.redb.gz"),
+    include_bytes!("golden/format-3.redb.gz"),
+];
 
 fn file(folder: &Folder) -> std::path::PathBuf {
     folder.path().join(FILE)
@@ -112,7 +116,7 @@ fn a_foreign_file_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn a_file_of_another_format_is_refused_by_name() {
-    for (format, words) in [(FORMAT + 1, "Run the version that wrote it"), (u64::MAX, "knows formats up to 2")] {
+    for (format, words) in [(FORMAT + 1, "Run the version that wrote it"), (u64::MAX, "knows formats up to 3")] {
         let folder = Folder::new();
         Store::open(folder.path()).unwrap().close().await;
         let database = Database::open(file(&folder)).unwrap();

@@ -91,10 +91,10 @@ impl World {
         assert!(seqs.len() == 64 || seqs.iter().copied().eq(1..=record.seq), "seed {}: {seqs:?}", self.seed);
         for transition in &record.history {
             let event = record.event(transition.seq);
-            assert!(self.disk.marks.contains(&(id.tenant.clone(), event.clone())));
-            let wanted = usize::from(EventKind::of(transition.to).is_some());
+            let is_wanted = EventKind::of(transition.to).is_some();
+            assert_eq!(self.disk.marks.contains(&(id.tenant.clone(), event.clone())), is_wanted);
             let made = self.disk.deliveries.iter().filter(|delivery| delivery.event == event).count();
-            assert_eq!(made, wanted, "seed {}: {transition:?} of {}", self.seed, id.hash);
+            assert_eq!(made, usize::from(is_wanted), "seed {}: {transition:?} of {}", self.seed, id.hash);
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
+    alone,
     calls::Keeper,
     clock,
     desk::ENTRY_BYTES,
@@ -176,6 +177,10 @@ impl Outbox {
         let mut background = JoinSet::new();
         background.spawn(guarded(broken.clone(), "webhooks are no longer delivered", supervisor.run()));
         background.spawn(guarded(broken.clone(), "old records are no longer dropped", sweep(shared.clone())));
+        if !is_replica {
+            let work = "events that other replicas have not told are not told";
+            background.spawn(guarded(broken.clone(), work, alone::tell_untold(shared.clone())));
+        }
         background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared.clone())));
         background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_writes(shared)));
         let counting = measured::measure(outbox.transitions(), metrics);

@@ -1,6 +1,8 @@
 //! Three proxies that share their outbox: a transaction that any of them has accepted outlives each
 //! of them. Over stores in memory, in simulated time; each replica has a disk of its own.
 
+mod absence;
+mod chains;
 mod clocks;
 mod disks;
 mod faults;

@@ -146,6 +146,7 @@ fn refused(why: &NotDone) -> Refusal {
         | NotDone::Unwritable
         | NotDone::BucketAway
         | NotDone::WrongClock { .. }
+        | NotDone::OtherChain { .. }
         | NotDone::BucketUnsure
         | NotDone::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::CONFLICT,

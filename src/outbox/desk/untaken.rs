@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::Address;
 
-use super::{Desk, effect::NotDone, entry::Entry};
-use crate::outbox::record::{Record, State, TenantName};
+use super::{Desk, effect::NotDone, entry::Entry, word::is_of_used_nonce};
+use crate::outbox::record::{Record, Refusal, State, TenantName};
 
 /// Of one sender at most so many.
 const OF_SENDER: usize = 64;
@@ -77,7 +77,9 @@ impl Untaken {
 
     /// Counts a transaction in, or out, that another replica sees through.
     pub(in crate::outbox) fn count_foreign(&mut self, record: &Record, is_added: bool) {
-        if record.state == State::Accepted {
+        // A used nonce is no refusal.
+        let is_old = |refusal: &Refusal| is_of_used_nonce(&refusal.message.to_ascii_lowercase());
+        if record.state == State::Accepted && !record.refusals.iter().any(is_old) {
             self.count((record.sender, &record.id.tenant), !record.refusals.is_empty(), is_added);
         }
     }

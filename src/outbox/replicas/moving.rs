@@ -269,7 +269,10 @@ async fn deliveries(
     let deliveries = shared.store.read_long(rows).await?;
     if !deliveries.is_empty() {
         let mut step = Step::new();
-        deliveries.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
+        for delivery in &deliveries {
+            // The mark is the event's own, and no reason to leave it untold here.
+            step.told(delivery.tenant.clone(), delivery.event.clone()).deliver(delivery.clone());
+        }
         shared.store.commit(step).await?;
     }
     Ok(deliveries)

@@ -35,11 +35,14 @@ use crate::{
         fleet::{Epoch, ReplicaName},
     },
     outbox::{
+        desk::NotDone,
         handle::Shared,
         ownership::Ownership,
         record::{Delivery, Network, TxId},
         relay::{Order, ReplicaOrder},
         shard::{Shard, ShardSet},
+        step::Step,
+        store::{self, StoreError},
     },
 };
 
@@ -63,6 +66,7 @@ pub(super) enum Outcome {
     Moved(ShardSet, ShardSet, Result<(), String>),
     Deliveries(ShardSet, Result<Vec<Delivery>, String>),
     Clocks(Option<Skew>),
+    Chains(Option<Option<NotDone>>),
 }
 
 /// An event of the watch behind the rows that came before.
@@ -115,6 +119,12 @@ pub(in crate::outbox) struct Task {
     pub(super) is_told: bool,
     pub(super) next_clocks: Instant,
     pub(super) is_looking_at_clocks: bool,
+    /// When the task began.
+    pub(super) began: Instant,
+    pub(super) next_chains: Instant,
+    pub(super) is_looking_at_chains: bool,
+    /// The nodes of a network have not told their chain.
+    pub(super) has_unknown_chain: bool,
     /// Networks of which rows came, and that are not in the settings.
     unknown: BTreeSet<Network>,
 }
@@ -157,6 +167,10 @@ impl Task {
             is_told: false,
             next_clocks: now,
             is_looking_at_clocks: false,
+            began: now,
+            next_chains: now,
+            is_looking_at_chains: false,
+            has_unknown_chain: false,
             unknown: BTreeSet::new(),
         }
     }
@@ -170,6 +184,7 @@ impl Task {
         let mut watch = link.store.watch(&Prefix::ALL);
         loop {
             self.look_at_clocks(&link);
+            self.look_at_chains(&link);
             self.place(&link);
             self.write_rows(&link);
             self.sweep_rows(&link);
@@ -222,6 +237,7 @@ impl Task {
             Outcome::Moved(begin, end, outcome) => self.moved(begin, end, outcome),
             Outcome::Deliveries(begin, outcome) => self.begun(begin, outcome),
             Outcome::Clocks(skew) => self.compared(skew),
+            Outcome::Chains(outcome) => self.found_chains(outcome),
         }
     }
 
@@ -238,7 +254,7 @@ impl Task {
                         self.hand_on(&mut rows).await;
                         self.behind(Taken::NoOwner(shard, revision));
                     }
-                    Ok(Place::Clock(_)) | Err(_) => {}
+                    Ok(Place::Clock(_) | Place::Chain(_)) | Err(_) => {}
                 },
                 // A watch that has begun anew does not know the bucket of the one before.
                 Some(Event::Synced { incarnation }) if self.bucket.is_some_and(|bucket| bucket != incarnation) => {
@@ -295,7 +311,7 @@ impl Task {
                 let row = Owner::decode(&value).map_err(|why| self.unreadable(key.as_str(), &why)).ok();
                 self.behind(Taken::Owner(shard, Held { revision, row }));
             }
-            Ok(Place::Clock(_)) => {}
+            Ok(Place::Clock(_) | Place::Chain(_)) => {}
             Err(why) => self.unreadable(key.as_str(), &why),
         }
     }
@@ -373,7 +389,7 @@ impl Task {
     /// whose life goes on, and those of which something is to be told.
     async fn bring_missing(&mut self) {
         let networks: Vec<Network> = self.shared.relays().keys().cloned().collect();
-        let live = move |reader: &crate::outbox::store::Reader| {
+        let live = move |reader: &store::Reader| {
             let mut ids = Vec::new();
             for network in &networks {
                 for record in reader.live(network)? {
@@ -383,7 +399,11 @@ impl Task {
             ids.extend(reader.awaited()?.into_iter().filter(|id| networks.contains(&id.network)));
             Ok(ids)
         };
-        match self.shared.store.read_long(live).await {
+        let ids = match note_shared(&self.shared.store).await {
+            Ok(()) => self.shared.store.read_long(live).await,
+            Err(error) => Err(error),
+        };
+        match ids {
             Ok(ids) => {
                 let missing: BTreeSet<TxId> = ids.into_iter().filter(|id| self.replicas.known(id).is_none()).collect();
                 if !missing.is_empty() {
@@ -392,10 +412,18 @@ impl Task {
                 self.replicas.publish(missing);
             }
             Err(error) => {
-                warn!(%error, "the outbox cannot be read");
+                warn!(%error, "the outbox cannot be read, or takes no writes");
                 self.replicas.list_anew();
             }
         }
+    }
+}
+
+/// Notes on the disk that other replicas tell events from now on.
+async fn note_shared(store: &store::Store) -> Result<(), StoreError> {
+    match store.read()?.is_shared()? {
+        true => Ok(()),
+        false => store.commit(Step::new().shared(true).take()).await,
     }
 }
 

@@ -9,7 +9,9 @@ use tokio::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::{
-    Known, Link, Row, lock,
+    Known, Link, Row,
+    link::MAX_ROWS,
+    lock,
     row::Place,
     task::{Outcome, Task},
     told::{told_events, told_here},
@@ -26,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long a row stays in the bucket when the life is over and all is told. A replica that was
 /// away for longer keeps what it had, and asks by its next row.
 const KEPT_ROW: Duration = Duration::from_secs(5 * 60);
+/// With fewer rows than this, the row of a transaction that was cancelled or refused stays until its
+/// deadline: a replica that was away would have it sent.
+const ROOMY: usize = MAX_ROWS / 2;
 /// From one look for rows that can go to the next.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Rows of lives that are over whose records one look reads again, in turn.
@@ -150,13 +155,15 @@ impl Task {
         }
         self.next_sweep = now + SWEEP;
         let (done, untold) = self.rows_over();
+        let (today, is_roomy) = ((self.shared.clock)(), lock(&self.replicas.rows).len() < ROOMY);
         let since = |id: &TxId| self.done_since.get(id).copied().unwrap_or(now);
         self.done_since = done.iter().map(|(id, _)| (id.clone(), since(id))).collect();
         for (id, known) in done {
             if self.writing.len() >= MAX_WRITES {
                 break;
             }
-            if self.done_since[&id] + KEPT_ROW > now || self.writing.contains(&id) {
+            let is_needed = is_roomy && today < known.outlives;
+            if is_needed || self.done_since[&id] + KEPT_ROW > now || self.writing.contains(&id) {
                 continue;
             }
             if let May::Begin(_permit) = self.ownership().may(Some(known.shard)) {

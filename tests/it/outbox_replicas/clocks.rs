@@ -54,3 +54,21 @@ fn clocks_that_differ_a_little_change_nothing() {
         fleet.each_has_one_id(hash);
     });
 }
+
+/// A28: where the bucket's servers alone have another time, all replicas go on.
+#[test]
+fn a_bucket_whose_clock_is_wrong_stops_no_replica() {
+    run_simulated(53, async {
+        let mut fleet = Fleet::prepare("").await;
+        let dawn = StoreTime::from_nanos((START_UNIX - 3600) * 1_000_000_000);
+        fleet.bucket = Memory::new(Settings { dawn, ..Settings::default() });
+        for place in 0..REPLICAS {
+            fleet.launch(place).await;
+        }
+        fleet.until_shared().await;
+        sleep(Duration::from_secs(300)).await;
+        fleet.until_shared().await;
+        let hash = fleet.sent(0, 1, 0).await;
+        fleet.until_mempools(hash).await;
+    });
+}

@@ -185,3 +185,38 @@ fn a_new_life_is_answered_at_any_replica() {
         }
     });
 }
+
+/// U38: a proxy that was one of several tells what none of them has told, and nothing else.
+#[test]
+fn a_proxy_that_is_alone_again_tells_what_is_untold() {
+    run_simulated(37, async {
+        let mut fleet = Fleet::start("").await;
+        let mut hashes = Vec::new();
+        for key in 1..=6 {
+            hashes.push(fleet.sent(usize::from(key % 3), key, 0).await);
+        }
+        for hash in &hashes {
+            fleet.until_told(*hash, &["tx.accepted"]).await;
+        }
+        sleep(Duration::from_secs(5)).await;
+        fleet.set_down(true);
+        fleet.finish(&hashes).await;
+        for place in 0..REPLICAS {
+            fleet.replicas[place].take().unwrap().app.shutdown().await;
+        }
+        fleet.set_down(false);
+        fleet.launch_with(0, fleet.alone(0)).await;
+        for hash in &hashes {
+            fleet.until_told(*hash, &ALL).await;
+            fleet.each_has_one_id(*hash);
+        }
+        sleep(Duration::from_secs(30)).await;
+        let told = || fleet.got.lock().unwrap().iter().filter(|got| got.kind.starts_with("tx.")).count();
+        assert_eq!(told(), hashes.len() * ALL.len());
+        // Once.
+        fleet.replicas[0].take().unwrap().app.shutdown().await;
+        fleet.launch_with(0, fleet.alone(0)).await;
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(told(), hashes.len() * ALL.len());
+    });
+}

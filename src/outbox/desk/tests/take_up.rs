@@ -132,6 +132,17 @@ fn with_ack_disk_no_client_waits_for_a_node() {
     assert_eq!((sent(&effects), answers(&effects)), (vec![1], vec![Ok(Done::Hash(hash(1)))]));
 }
 
+/// A transaction whose deadline is over when it is taken up, as one that a replica brings that was
+/// away, is asked for and not sent.
+#[test]
+fn one_that_is_overdue_is_taken_up_without_a_sending() {
+    let mut bench = Bench::new();
+    let record = propose(&mut bench, 1, 0).unwrap().unwrap();
+    bench.now = record.deadline.0;
+    let effects = take_up(&mut bench, 1, record, 0);
+    assert_eq!((sent(&effects), asked(&effects)), (vec![], vec![1]));
+}
+
 /// U32: the bound of a sender's transactions that no node takes holds over all replicas.
 #[test]
 fn untaken_ones_of_other_replicas_count() {
@@ -145,6 +156,11 @@ fn untaken_ones_of_other_replicas_count() {
         others.push(record);
     }
     assert!(propose(&mut bench, 2, 64).is_ok(), "no node has refused one");
+    let old = Refusal { message: "Nonce too low: next nonce 9, tx nonce 0".to_owned(), ..refusal() };
+    let old = Record { refusals: vec![old], ..others[0].clone() };
+    bench.desk.recount(Some(&others[0]), &old);
+    assert!(propose(&mut bench, 2, 64).is_ok(), "anybody can hand in old transactions");
+    bench.desk.recount(Some(&old), &others[0]);
     let refused = Record { refusals: vec![refusal()], ..others[0].clone() };
     bench.desk.recount(Some(&others[0]), &refused);
     let full = Err(NotDone::Untaken { of_sender: true, limit: 64 });

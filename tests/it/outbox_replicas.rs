@@ -23,7 +23,7 @@ use steadfast::{
     cluster::{
         OpenStore,
         store::{
-            Store, StoreTime,
+            Prefix, Store, StoreTime,
             memory::{Memory, Settings},
         },
     },
@@ -392,5 +392,24 @@ fn the_same_bytes_at_two_replicas_are_one_transaction() {
         sleep(Duration::from_secs(5)).await;
         assert_eq!([0, 1, 2].map(|index| fleet.node(index).count(SEND)), [1; 3]);
         assert_eq!(fleet.got.lock().unwrap().iter().filter(|got| got.kind == "tx.accepted").count(), 1);
+    });
+}
+
+/// A nonce that a block has used is refused at any replica, and leaves no row.
+#[test]
+fn a_used_nonce_is_refused_at_any_replica() {
+    run_simulated(4, async {
+        let fleet = Fleet::start("").await;
+        let hash = fleet.sent(0, 1, 0).await;
+        fleet.until_mempools(hash).await;
+        fleet.mine(1).await;
+        fleet.until_state(hash, &["mined"]).await;
+        for place in 0..REPLICAS {
+            let raw = signed::transaction(1337, 1, 0, 2 + place as u128).0;
+            let answer = fleet.at(place).post(call(1, SEND, &format!("[\"{raw}\"]"))).await.json();
+            assert_eq!(answer["error"]["data"]["reason"], "nonce_used", "r{place}: {answer}");
+        }
+        let rows = fleet.bucket.client("observer").list(&Prefix::of(&["tx"]).unwrap()).await.unwrap().entries;
+        assert_eq!(rows.len(), 1);
     });
 }

@@ -121,6 +121,12 @@ impl Relay {
         let is_own = self.owned.has(Shard::of(&tx.sender));
         let id = TxId { tenant: incoming.tenant.clone(), network: self.network.clone(), hash: tx.hash };
         let known = self.known(&id)?;
+        let used_by = self.foreign.used_by(&incoming.tenant, tx.sender, tx.nonce);
+        if known.is_none()
+            && let Some(by) = used_by.filter(|by| *by != tx.hash)
+        {
+            return Err(NotDone::NonceUsed { by });
+        }
         let Incoming { tenant, raw, request_id, traceparent } = incoming;
         let accept = Accept { waiter: 0, tenant, raw, tx, request_id, traceparent, known, is_other_form: false };
         let proposed = self.desk.propose((self.shared.clock)(), &accept)?;

@@ -9,9 +9,7 @@ use tokio::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::{
-    Known, Link, Row,
-    link::MAX_ROWS,
-    lock,
+    Known, Link, Row, lock,
     row::Place,
     task::{Outcome, Task},
     told::{told_events, told_here},
@@ -30,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const KEPT_ROW: Duration = Duration::from_secs(5 * 60);
 /// With fewer rows than this, the row of a transaction that was cancelled or refused stays until its
 /// deadline: a replica that was away would have it sent.
-const ROOMY: usize = MAX_ROWS / 2;
+const ROOMY: usize = 10_000;
 /// From one look for rows that can go to the next.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Rows of lives that are over whose records one look reads again, in turn.

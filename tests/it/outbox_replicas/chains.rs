@@ -1,7 +1,5 @@
 //! Replicas whose networks are of other chains.
 
-use steadfast::cluster::store::Prefix;
-
 use super::*;
 
 /// A23: the first replica notes the chain of each network in the bucket, and one with another chain

@@ -1,7 +1,5 @@
 //! Events that are told late, and rows that go when all is told.
 
-use steadfast::cluster::store::Prefix;
-
 use super::*;
 
 const ALL: [&str; 4] = ["tx.accepted", "tx.mined", "tx.confirmed", "tx.final"];
@@ -211,7 +209,8 @@ fn a_proxy_that_is_alone_again_tells_what_is_untold() {
             fleet.each_has_one_id(*hash);
         }
         sleep(Duration::from_secs(30)).await;
-        let told = || fleet.got.lock().unwrap().iter().filter(|got| got.kind.starts_with("tx.")).count();
+        let got = fleet.got.clone();
+        let told = || got.lock().unwrap().iter().filter(|got| got.kind.starts_with("tx.")).count();
         assert_eq!(told(), hashes.len() * ALL.len());
         // Once.
         fleet.replicas[0].take().unwrap().app.shutdown().await;

@@ -92,7 +92,7 @@ async fn compare(link: &Link, place: &Place, clock: &Clock) -> Option<Skew> {
     let key = place.key().ok()?;
     let known = link.store.read(&key).await.ok()?;
     let before = clock();
-    let value = before.to_string().into();
+    let value = before.0.to_string().into();
     match known {
         Some(known) => link.store.compare_and_set(&key, known.revision, value, None).await.ok()?,
         None => link.store.create(&key, value, None).await.ok()?,

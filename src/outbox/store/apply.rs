@@ -63,9 +63,10 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Moves all records and raw bytes of the formats up to [`LAST_BY_HASH`](super::tables::LAST_BY_HASH)
-    /// into the tables of this one, with all rows that follow: first those whose life is not over, in
-    /// the order of their acceptance. The old tables can go then.
+    /// Moves all records and raw bytes of a file up to format
+    /// [`LAST_BY_HASH`](super::tables::LAST_BY_HASH) into the tables of this format, with all rows
+    /// that follow: first those whose life is not over, in the order of their acceptance. The old
+    /// tables can go then.
     pub(super) fn take_over(&mut self, txn: &'t WriteTransaction) -> Result<(), StoreError> {
         self.sums.retain(|_, _| false)?;
         let (records, bytes) = (txn.open_table(OLD_STATE)?, txn.open_table(OLD_RAW)?);

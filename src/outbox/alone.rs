@@ -1,8 +1,9 @@
 //! The start of a proxy that was one of several replicas and is alone now: the events that no
-//! replica has told, as far as this one knows, are told from here.
+//! replica has delivered, as far as this one knows, are delivered from here.
 //!
-//! A replica marks the events of other replicas' transactions as told when the bucket says so. An
-//! event without a mark may have been told in the last moment: it comes twice then, with one id.
+//! A replica marks the events of other replicas' transactions as delivered when the bucket says so.
+//! An event without a mark may have been delivered in the last moment: then the endpoint gets the
+//! event twice, with one id.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,10 +25,10 @@ const LOOKED_AT: usize = 200;
 /// The pause after a failure of the disk.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes the deliveries of all events that are not told.
+/// Makes the deliveries of all events without a mark.
 pub(super) async fn tell_untold(shared: Arc<Shared>) {
     while let Err(error) = told(&shared).await {
-        warn!(%error, "events that other replicas have not told wait for the disk");
+        warn!(%error, "events that other replicas have not delivered wait for the disk");
         sleep(PAUSE).await;
     }
 }
@@ -54,7 +55,7 @@ async fn told(shared: &Shared) -> Result<(), StoreError> {
             after = next;
         }
     }
-    info!(count, "this proxy was one of several replicas: it tells what they have not told");
+    info!(count, "this proxy was one of several replicas: events that those have not delivered are delivered");
     shared.store.commit(Step::new().shared(false).take()).await
 }
 

@@ -178,7 +178,7 @@ impl Outbox {
         background.spawn(guarded(broken.clone(), "webhooks are no longer delivered", supervisor.run()));
         background.spawn(guarded(broken.clone(), "old records are no longer dropped", sweep(shared.clone())));
         if !is_replica {
-            let work = "events that other replicas have not told are not told";
+            let work = "events of other replicas' transactions are not delivered";
             background.spawn(guarded(broken.clone(), work, alone::tell_untold(shared.clone())));
         }
         background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared.clone())));

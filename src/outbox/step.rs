@@ -43,7 +43,7 @@ pub enum Write {
         /// One for each endpoint that wants the event.
         deliveries: Vec<Delivery>,
     },
-    /// The dedupe mark of an event that another replica has told.
+    /// The dedupe mark of an event that another replica has delivered.
     Told {
         /// Whose event.
         tenant: TenantName,
@@ -87,7 +87,7 @@ pub enum Write {
         /// The block.
         block: BlockId,
     },
-    /// Whether other replicas have seen transactions through, and may have told their events.
+    /// Whether other replicas have seen transactions through, and may have delivered their events.
     Shared(bool),
 }
 
@@ -116,7 +116,7 @@ impl Step {
     }
 
     /// A transaction as the replica has it that sees it through. Bytes that are empty leave those
-    /// that are there. A disk that is nearly full takes it too: a client has the hash.
+    /// that are there. A disk that is nearly full takes the step too: a client has the hash.
     pub fn replicate(&mut self, record: Record, bytes: Bytes) -> &mut Self {
         if !bytes.is_empty() {
             self.push(Write::Raw { id: record.id.clone(), bytes });
@@ -124,12 +124,12 @@ impl Step {
         self.update(record)
     }
 
-    /// An event that may not have been told: it has its deliveries, unless it has its dedupe mark.
+    /// An event that may not be delivered yet: its deliveries, unless the dedupe mark is there.
     pub fn untold(&mut self, tenant: TenantName, event: EventId, deliveries: Vec<Delivery>) -> &mut Self {
         self.push(Write::Event { tenant, event, deliveries })
     }
 
-    /// Another replica has told an event.
+    /// Another replica has delivered an event.
     pub fn told(&mut self, tenant: TenantName, event: EventId) -> &mut Self {
         self.push(Write::Told { tenant, event })
     }

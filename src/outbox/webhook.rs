@@ -94,8 +94,8 @@ pub struct Duty {
     pub ownership: Ownership,
     /// Hears of a transaction of which a delivery is done, or given up.
     pub done: Arc<dyn Fn(TxId) + Send + Sync>,
-    /// Whether the other replicas know of the transaction, so that they tell what is untold. Where
-    /// they do not, they hear of it.
+    /// Whether the other replicas know of the transaction, so that its owner delivers the event. If
+    /// not, the transaction is shared with them.
     pub is_shared: Arc<dyn Fn(TxId) -> bool + Send + Sync>,
     /// Whether this replica tells of nodes and switches.
     pub tells_of_nodes: Arc<dyn Fn() -> bool + Send + Sync>,

@@ -22,7 +22,7 @@ pub(super) struct Copy {
     /// The greatest revision that a message or a listing had.
     last: Option<Revision>,
     known: BTreeMap<Key, Revision>,
-    /// Deletions that messages told of, of which the last listing does not know.
+    /// Deletions that came as messages, and that the last listing does not know.
     gone: BTreeMap<Key, Revision>,
     malformed: BTreeMap<String, Revision>,
     /// Since when all listings were older than what was told before.
@@ -35,7 +35,7 @@ impl Copy {
         self.incarnation
     }
 
-    /// The greatest revision that was told so far. A listing that begins now is old if it ends
+    /// The greatest revision that is known so far. A listing that begins now is old if it ends
     /// below.
     pub(super) const fn last(&self) -> Option<Revision> {
         self.last

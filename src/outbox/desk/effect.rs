@@ -147,7 +147,7 @@ pub enum NotDone {
     BucketAway,
     /// The clock of this replica is too far from the cluster's.
     WrongClock {
-        /// By so many seconds.
+        /// By this number of seconds.
         seconds: u64,
         /// The clock is ahead; otherwise behind.
         is_ahead: bool,

@@ -102,7 +102,7 @@ impl Desk {
                 _ => {}
             }
         });
-        // One that a replica brings that was away is not sent behind its deadline.
+        // A transaction that a replica brings that was away is not sent behind its deadline.
         let is_overdue = |entry: &Entry| entry.record.state.is_pending() && entry.record.deadline <= self.now;
         if self.book.get(key).is_some_and(is_overdue) {
             self.ask_before_the_end(key);

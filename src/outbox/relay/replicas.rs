@@ -171,8 +171,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Marks the events of another replica's transaction that were told, so that this proxy knows
-    /// the others when it is alone.
+    /// Marks the events of another replica's transaction that were delivered, so that this proxy
+    /// knows the others when alone.
     fn mark_told(&self, step: &mut Step, row: &Row) -> Result<(), StoreError> {
         let (reader, table, tenant) = (self.shared.store.read()?, self.shared.webhooks.table(), &row.record.id.tenant);
         for transition in &row.record.history {

@@ -20,12 +20,12 @@ use crate::outbox::{desk::NotDone, record::Network};
 
 /// From one look at the chains to the next.
 const LOOK: Duration = Duration::from_secs(60);
-/// The pause after a look that told nothing, or that found another chain.
+/// The pause after a look without an answer, or that found another chain.
 const AGAIN: Duration = Duration::from_secs(5);
-/// The pause while the nodes of a network have not told their chain.
+/// The pause while the chain of a network's nodes is not known.
 const UNKNOWN: Duration = Duration::from_millis(200);
 /// How long the first look waits for the nodes' word. Behind that, a network without a chain is
-/// left out: it has no node that is sent anything.
+/// left out: no node is sent anything.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Task {

@@ -1,8 +1,7 @@
 //! The clock of this replica beside those of the bucket and of the other replicas.
 //!
 //! Rule: a replica whose clock is further than [`MOST_SKEW`] from the middle one of all these takes
-//! no transaction and sees none through. Where two are in the middle, the one nearer to the bucket's
-//! counts.
+//! no transaction and sees none through. Of two in the middle, the nearer to the bucket's counts.
 //!
 //! Reason: the deadline of a transaction is a time by the clock of the replica that took it. One
 //! that is a day ahead would end the transactions of all others at once.
@@ -27,7 +26,7 @@ use crate::{
 const MOST_SKEW: u64 = 30_000;
 /// From one look at the clocks to the next.
 const LOOK: Duration = Duration::from_secs(60);
-/// The pause after a look that told nothing.
+/// The pause after a look without an answer.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The pause after a look that found the clock wrong.
 const WRONG: Duration = Duration::from_secs(5);
@@ -128,7 +127,7 @@ fn middle(mut ahead: Vec<i64>) -> i64 {
 mod tests {
     use super::*;
 
-    /// A28: the clock that most agree with is the one that counts.
+    /// A28: the clock that most agree with counts.
     #[test]
     fn one_clock_that_is_wrong_moves_no_other() {
         const DAY: i64 = 86_400_000;

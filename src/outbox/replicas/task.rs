@@ -94,10 +94,10 @@ pub(in crate::outbox) struct Task {
     /// Transactions whose rows are being written.
     pub(super) writing: BTreeSet<TxId>,
     pub(super) next_write: Instant,
-    /// Since when all is told of the transactions of rows that are to go.
+    /// Since when all is delivered of the transactions of rows that are to go.
     pub(super) done_since: BTreeMap<TxId, Instant>,
     pub(super) next_sweep: Instant,
-    /// The last row that was looked at whether all is told.
+    /// The last row that was looked at whether all is delivered.
     pub(super) swept: Option<TxId>,
     /// When a disk that took no writes will have taken them for long enough.
     pub(super) well_from: Option<Instant>,
@@ -123,7 +123,7 @@ pub(in crate::outbox) struct Task {
     pub(super) began: Instant,
     pub(super) next_chains: Instant,
     pub(super) is_looking_at_chains: bool,
-    /// The nodes of a network have not told their chain.
+    /// The chain of a network's nodes is not known.
     pub(super) has_unknown_chain: bool,
     /// Networks of which rows came, and that are not in the settings.
     unknown: BTreeSet<Network>,
@@ -386,7 +386,7 @@ impl Task {
     }
 
     /// Has the bucket brought the transactions that are kept here, and that the bucket lacks: those
-    /// whose life goes on, and those of which something is to be told.
+    /// whose life goes on, and those with a waiting delivery.
     async fn bring_missing(&mut self) {
         let networks: Vec<Network> = self.shared.relays().keys().cloned().collect();
         let live = move |reader: &store::Reader| {
@@ -419,7 +419,7 @@ impl Task {
     }
 }
 
-/// Notes on the disk that other replicas tell events from now on.
+/// Notes on the disk that other replicas deliver events from now on.
 async fn note_shared(store: &store::Store) -> Result<(), StoreError> {
     match store.read()?.is_shared()? {
         true => Ok(()),

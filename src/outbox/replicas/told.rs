@@ -31,7 +31,7 @@ pub(super) fn told_events(
     Ok(all)
 }
 
-/// The events of a record that this replica has told of, or given up, and whether deliveries of
+/// The events of a record that this replica has delivered, or given up, and whether deliveries of
 /// others wait here.
 pub(super) fn told_here(
     reader: &Reader,
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(told(&[]), set(&[&accepted, &mined, &confirmed]));
     }
 
-    /// U38: a row that this replica brings has the events that this replica has told, and no other.
+    /// U38: a row that this replica brings has the events that it has delivered, and no other.
     #[tokio::test]
     async fn a_replica_brings_what_it_has_told() {
         let store = Store::inline(Box::new(PretendDisk::new())).unwrap();

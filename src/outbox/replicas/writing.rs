@@ -26,8 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long a row stays in the bucket when the life is over and all is told. A replica that was
 /// away for longer keeps what it had, and asks by its next row.
 const KEPT_ROW: Duration = Duration::from_secs(5 * 60);
-/// With fewer rows than this, the row of a transaction that was cancelled or refused stays until its
-/// deadline: a replica that was away would have it sent.
+/// With fewer rows than this, the row of a transaction that was cancelled or refused stays until
+/// its deadline: a replica that was away would have the transaction sent.
 const ROOMY: usize = 10_000;
 /// From one look for rows that can go to the next.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -142,10 +142,10 @@ impl Task {
         self.is_told = false;
     }
 
-    /// Has rows deleted whose life is over and of which all is told, after a while. Of others whose
-    /// life is over, looks whether all is told by now. All rows are looked at again and again, so
-    /// that none stays because a moment was missed: a deletion may fail, and the bucket may be read
-    /// anew when the last event is told.
+    /// Has rows deleted whose life is over and of which all is delivered, after a while. Of others
+    /// whose life is over, looks whether all is delivered by now. All rows are looked at again and
+    /// again, so that none stays because a moment was missed: a deletion may fail, and the bucket may
+    /// be read anew when the last event is delivered.
     pub(super) fn sweep_rows(&mut self, link: &Link) {
         let now = Instant::now();
         if now < self.next_sweep {
@@ -173,8 +173,8 @@ impl Task {
         self.replicas.publish(untold.into_iter().take(LOOKED_AT));
     }
 
-    /// The rows of this replica's shards whose life is over: those of which all is told, and the
-    /// others behind the last one that was looked at.
+    /// The rows of this replica's shards whose life is over: those of which all is delivered, and
+    /// the others behind the last one that was looked at.
     fn rows_over(&self) -> (Vec<(TxId, Known)>, Vec<TxId>) {
         let active = self.ownership().active();
         let rows = lock(&self.replicas.rows);

@@ -113,7 +113,7 @@ impl Watcher {
         let mut messages = link.consume(&self.prefix, DeliverPolicy::New).await?.messages;
         let first = self.begin_listing(true).await;
         let mut next_listing = self.take_listing(first).await?;
-        // A listing goes on beside the messages: one of many entries, or over a long way, holds up none.
+        // A listing goes on beside the messages: many entries, or a long way, hold up none.
         let mut listing: Option<BoxFuture<'static, Listed>> = None;
         while self.copy.incarnation() == Some(incarnation) {
             // All arms are cancel-safe. The clock comes before messages, for those may be many.

@@ -26,7 +26,8 @@ use crate::cluster::store::{Entry, Key, Listing, MAX_LISTED, Malformed, Prefix, 
 pub(super) const KV_OPERATION: &str = "KV-Operation";
 /// The longest time of a listing.
 const LISTING: Duration = Duration::from_secs(30);
-/// A bucket of so many messages is read by a call for each, and one of more by a consumer.
+/// A bucket of up to this number of messages is read by a call for each, and a longer one by a
+/// consumer.
 const FEW: u64 = 64;
 /// A consumer that has nothing left to send for this long has sent all: the last messages of the
 /// bucket were removed since.
@@ -184,8 +185,8 @@ impl Link {
 
     /// Goes through the messages under `prefix` in the order of their revisions, to the end: a key
     /// that is written meanwhile moves to the end, so none is missed. The consumer may be at a
-    /// server that is behind the leader, so the end is not before `upto`, the leader's last revision
-    /// when the listing began.
+    /// server that is behind the leader, so the end is not before `upto`, the last revision of the
+    /// leader when the listing began.
     async fn scan(&self, prefix: &Prefix, upto: Revision, found: &mut Found) -> Result<(), ReadError> {
         let Consumer { name, mut messages, mut left } = self.consume(prefix, DeliverPolicy::All).await?;
         while left > 0 || found.last < upto.get() {
@@ -206,7 +207,7 @@ impl Link {
             }
         }
         drop(messages);
-        // The server ends a consumer that nobody hears by itself, half a minute later.
+        // Otherwise the server ends the consumer half a minute later.
         _ = self.within(self.stream().await?.delete_consumer(&name)).await;
         Ok(())
     }

@@ -144,8 +144,8 @@ impl Task {
 
     /// Has rows deleted whose life is over and of which all is delivered, after a while. Of others
     /// whose life is over, looks whether all is delivered by now. All rows are looked at again and
-    /// again, so that none stays because a moment was missed: a deletion may fail, and the bucket may
-    /// be read anew when the last event is delivered.
+    /// again, so that none stays because a moment was missed: a deletion may fail, and the bucket
+    /// may be read anew when the last event is delivered.
     pub(super) fn sweep_rows(&mut self, link: &Link) {
         let now = Instant::now();
         if now < self.next_sweep {

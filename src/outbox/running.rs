@@ -468,15 +468,4 @@ async fn watch_writes(shared: Arc<Shared>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pending_transactions_take_a_quarter_of_the_clients_memory() {
-        for networks in [1, 3] {
-            let bytes = most_pending(1 << 30, networks) * networks * ENTRY_BYTES;
-            assert!(bytes <= 256 << 20 && bytes > 255 << 20, "{bytes}");
-        }
-        assert_eq!((most_pending(0, 1), most_pending(1 << 20, 0)), (64, 85));
-    }
-}
+mod tests;

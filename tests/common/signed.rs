@@ -20,6 +20,21 @@ pub fn transaction(chain_id: u64, key: u8, nonce: u64, tip: u128) -> (String, B2
     signed(tx, key)
 }
 
+/// The same of a transaction with so many bytes of data.
+pub fn long(chain_id: u64, key: u8, nonce: u64, length: usize) -> (String, B256) {
+    let tx = TxEip1559 {
+        chain_id,
+        nonce,
+        gas_limit: 20_000_000,
+        max_fee_per_gas: 30_000_000_000,
+        max_priority_fee_per_gas: 1,
+        to: Address::repeat_byte(7).into(),
+        input: vec![1; length].into(),
+        ..TxEip1559::default()
+    };
+    signed(tx, key)
+}
+
 /// The same of a transaction whose signature names no chain, as before EIP-155.
 pub fn of_any_chain(key: u8, nonce: u64) -> (String, B256) {
     let to = Address::repeat_byte(7).into();

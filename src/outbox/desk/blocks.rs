@@ -54,22 +54,25 @@ impl Chain {
 
     /// Takes in which block is final. A block counts if the block is canonical here, or too old to
     /// be known. A block that is newer than all is awaited, and no other is meanwhile. Reason:
-    /// where blocks are final at once, nodes always tell of a block that is not here yet.
+    /// where blocks are final at once, nodes always tell of a block that is not here yet. An
+    /// awaited block that went untold counts for nothing: the chain may have gone another way.
     fn learn_final(&mut self, told: Option<Final>) {
+        let tip = self.tip();
+        let is_ahead = |block: &BlockId| tip.is_none_or(|tip| block.number > tip);
+        if let Some(block) = self.awaited.take_if(|block| !is_ahead(block)).filter(|block| self.has(block)) {
+            self.finalized = self.finalized.max(Some(block.number));
+        }
         match told {
             Some(Final::Told(block)) => {
                 self.has_finality = true;
-                self.awaited.get_or_insert(block);
+                if is_ahead(&block) {
+                    self.awaited.get_or_insert(block);
+                } else if self.may_have(&block) {
+                    self.finalized = self.finalized.max(Some(block.number));
+                }
             }
             Some(Final::Deep(height)) if !self.has_finality => self.finalized = self.finalized.max(Some(height)),
             Some(Final::Deep(_)) | None => {}
-        }
-        let Some((block, tip)) = self.awaited.zip(self.tip()).filter(|(block, tip)| block.number <= *tip) else {
-            return;
-        };
-        self.awaited = None;
-        if self.may_have(&block) {
-            self.finalized = self.finalized.max(Some(block.number.min(tip)));
         }
     }
 

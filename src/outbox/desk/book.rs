@@ -10,7 +10,7 @@ use super::{
     index::Index,
     input::Waiter,
     tally::Tally,
-    untaken::Untaken,
+    untaken::{Lack, Untaken},
 };
 use crate::outbox::record::{Millis, State, TenantName};
 
@@ -260,8 +260,8 @@ impl Book {
         self.retries.replace(before.retry, after.retry, key);
         if before.untaken != after.untaken {
             let of = (sender, &key.tenant);
-            before.untaken.into_iter().for_each(|is_refused| self.untaken.count(of, is_refused, false));
-            after.untaken.into_iter().for_each(|is_refused| self.untaken.count(of, is_refused, true));
+            before.untaken.into_iter().for_each(|why| self.untaken.count(of, why, false));
+            after.untaken.into_iter().for_each(|why| self.untaken.count(of, why, true));
         }
         if before.in_flight != after.in_flight {
             let counts = self.in_flight.entry(key.tenant.clone()).or_default();
@@ -299,8 +299,8 @@ struct Places {
     deadline: Option<Millis>,
     round: Option<u64>,
     retry: Option<Millis>,
-    /// No node ever took the transaction; whether one refused it.
-    untaken: Option<bool>,
+    /// Why no node ever took the transaction.
+    untaken: Option<Lack>,
     in_flight: Option<Lane>,
 }
 
@@ -315,14 +315,12 @@ impl Places {
             }
             _ => {}
         }
-        // A used nonce is no refusal: anybody can hand in old transactions of any sender.
-        if record.state == State::Accepted && !flight.is_nonce_used {
-            places.untaken = Some(!record.refusals.is_empty());
-        }
+        places.untaken = Lack::of(entry);
         if record.state.is_pending() {
             let deadline = flight.overdue.map_or(record.deadline, |overdue| overdue.next.min(overdue.end));
             places.deadline = Some(deadline);
-            let is_quiet = flight.under_way.is_none() && flight.want.is_none();
+            // One that some node has is asked for also while others are sent it: one may hang.
+            let is_quiet = flight.is_taken || (flight.under_way.is_none() && flight.want.is_none());
             // A refused one is sent again, and a node that has the transaction says so then.
             let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());
             places.round = (is_due && flight.look == Look::No).then_some(flight.round);

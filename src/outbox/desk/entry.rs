@@ -65,6 +65,8 @@ pub(super) struct Flight {
     pub(super) words: Option<NodeWords>,
     /// A node said that the sender has used the nonce.
     pub(super) is_nonce_used: bool,
+    /// Enough nodes said so in the newest sending to all.
+    pub(super) is_use_agreed: bool,
     pub(super) look: Look,
     /// The height at which the nodes are asked for it next.
     pub(super) round: u64,
@@ -99,6 +101,7 @@ pub(super) struct UnderWay {
     pub(super) lane: Lane,
     pub(super) to: To,
     pub(super) number: u64,
+    pub(super) begun: Millis,
     pub(super) taken: bool,
     /// Nodes that refused it for good.
     pub(super) refused: u32,
@@ -108,6 +111,8 @@ pub(super) struct UnderWay {
     pub(super) others: u32,
     /// Of these, the nodes that refused it for want of funds.
     pub(super) unfunded: u32,
+    /// Of these, the nodes that said that the nonce is used.
+    pub(super) used: u32,
     /// Nodes that gave none.
     pub(super) lost: u32,
     /// The nodes that gave none, and those that refused for now.
@@ -117,16 +122,18 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    pub(super) fn new(lane: Lane, to: To, number: u64) -> Self {
+    pub(super) fn new(lane: Lane, to: To, number: u64, begun: Millis) -> Self {
         Self {
             lane,
             to,
             number,
+            begun,
             taken: false,
             refused: 0,
             node: None,
             others: 0,
             unfunded: 0,
+            used: 0,
             lost: 0,
             owing: BTreeSet::new(),
             words: Vec::new(),
@@ -136,6 +143,12 @@ impl UnderWay {
     /// Whether a node gave a word.
     pub(super) fn is_heard(&self) -> bool {
         self.taken || self.refused > 0 || self.others > 0
+    }
+
+    /// Whether this sending goes to the node, and the node has not said that it has the
+    /// transaction.
+    fn is_lacking(&self, node: &str) -> bool {
+        self.to.has(node) && !self.words.iter().any(|(by, refusal)| **by == *node && refusal.is_none())
     }
 }
 
@@ -233,6 +246,14 @@ impl Entry {
         let nodes = &self.flight.owing;
         let to = if self.flight.is_taken && !nodes.is_empty() { To::Nodes(nodes.clone()) } else { To::All };
         self.want(to);
+    }
+
+    /// Whether one of these nodes, which lack the transaction, was believed to have it.
+    pub(super) fn was_forgotten_by(&self, nodes: &[Arc<str>]) -> bool {
+        let Flight { is_taken, owing, under_way, .. } = &self.flight;
+        let refused = |node: &str| self.record.refusals.iter().any(|refusal| refusal.node == node);
+        let is_lacking = |node: &str| under_way.as_ref().is_some_and(|under_way| under_way.is_lacking(node));
+        *is_taken && nodes.iter().any(|node| !owing.contains(node) && !refused(node) && !is_lacking(node))
     }
 
     /// Notes the words of a sending. A node that gave none keeps its earlier refusal. Whether that

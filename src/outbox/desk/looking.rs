@@ -207,14 +207,15 @@ impl Desk {
     fn looked_for_pending(&mut self, turn: &mut Turn, key: &Key, found: Found, final_nonces: Option<u64>) {
         let Some(entry) = self.book.get(key) else { return };
         let (nonce, is_overdue) = (entry.record.nonce, entry.flight.overdue.is_some());
-        if entry.flight.is_nonce_used && entry.flight.is_new && found == Found::Unknown {
+        if entry.flight.is_nonce_used && entry.flight.is_use_agreed && entry.flight.is_new && found == Found::Unknown {
             // While no client has its hash, the client hears what nodes alone would have said.
             let reason = format!("nonce too low: nonce {nonce} of this sender is used");
             _ = self.happen(turn, key, &Event::RefusedByAll { reason }, Source::default());
             return;
         }
         let is_used = found == Found::Unknown && final_nonces.is_some_and(|used| used > nonce);
-        if is_overdue && !is_used && !matches!(found, Found::InBlock { .. } | Found::Unsure) {
+        // One node's claim, or its `null`, says too little: a block may have it.
+        if is_overdue && !is_used && matches!(found, Found::Unknown | Found::Waiting { .. }) {
             return self.expire(turn, key);
         }
         match found {
@@ -257,10 +258,8 @@ impl Desk {
                     return;
                 }
                 self.book.change(key, |entry| {
-                    let flight = &mut entry.flight;
-                    // A node had it and forgot it: what others said before counts no more.
-                    if std::mem::take(&mut flight.is_taken) {
-                        (flight.in_vain, flight.is_refused, flight.retry) = (0, false, None);
+                    if entry.flight.is_taken {
+                        entry.forgotten();
                     }
                     entry.send_later(now);
                 });
@@ -269,7 +268,11 @@ impl Desk {
             Found::Missing { at } => {
                 let now = self.now;
                 self.book.change(key, |entry| {
-                    entry.flight.owing.extend(at);
+                    if entry.was_forgotten_by(&at) {
+                        entry.forgotten();
+                    } else {
+                        entry.flight.owing.extend(at);
+                    }
                     entry.send_later(now);
                 });
             }

@@ -51,6 +51,20 @@ impl Entry {
         }
     }
 
+    /// The nodes that had the transaction have forgotten it. The words before count no more, and a
+    /// node that hangs in an earlier sending is not waited for.
+    pub(super) fn forgotten(&mut self) {
+        let flight = &mut self.flight;
+        flight.is_taken = false;
+        (flight.in_vain, flight.is_refused, flight.retry) = (0, false, None);
+        if let Some(given_up) = flight.under_way.take() {
+            flight.ended = flight.ended.max(given_up.begun);
+        }
+        if flight.want.is_some() {
+            self.want(To::All);
+        }
+    }
+
     /// What a new state means for the sending. A transaction that waits for a block once more may
     /// wait until `deadline`.
     pub(super) fn arrived(&mut self, deadline: Millis) {
@@ -61,7 +75,7 @@ impl Entry {
             State::Accepted | State::Reorged { .. } => {
                 self.flight.overdue = None;
                 self.flight.is_taken = false;
-                self.flight.is_nonce_used = false;
+                (self.flight.is_nonce_used, self.flight.is_use_agreed) = (false, false);
                 self.flight.is_watched = false;
                 (self.flight.in_vain, self.flight.retry) = (0, None);
                 self.flight.owing.clear();
@@ -108,10 +122,10 @@ impl Desk {
     }
 
     fn send(&mut self, turn: &mut Turn, key: &Key) {
-        let number = self.number();
+        let (number, now) = (self.number(), self.now);
         let sent = self.book.change(key, |entry| {
             let to = entry.flight.want.take().unwrap_or(To::All);
-            entry.flight.under_way = Some(Box::new(UnderWay::new(entry.lane(), to.clone(), number)));
+            entry.flight.under_way = Some(Box::new(UnderWay::new(entry.lane(), to.clone(), number, now)));
             entry.flight.words = None;
             entry.flight.owing.retain(|node| !to.has(node));
             if entry.flight.owing.is_empty() && entry.flight.is_taken {
@@ -173,7 +187,7 @@ impl Desk {
                 }
                 Word::RefusedNow(_) => under_way.others += 1,
                 Word::NonceUsed(_) => {
-                    under_way.others += 1;
+                    (under_way.others, under_way.used) = (under_way.others + 1, under_way.used + 1);
                     flight.is_nonce_used |= !flight.is_taken;
                 }
                 Word::Lost => under_way.lost += 1,
@@ -246,6 +260,9 @@ impl Desk {
             (flight.round, flight.ended) = (round, now);
             if done.to == To::All {
                 flight.is_refused = done.refused + done.others > 0 && !done.taken && done.lost == 0;
+                // Two nodes, or the only one. A single node may be wrong.
+                let is_only = is_whole && done.used > 0 && done.refused + done.others + done.lost == done.used;
+                flight.is_use_agreed = done.used > 1 || is_only;
             }
             flight.owing.append(&mut done.owing);
             let is_owed = !flight.owing.is_empty() || !(flight.is_taken || done.taken);
@@ -285,22 +302,25 @@ impl Desk {
             );
             return;
         }
-        if self.book.get(key).is_some_and(|entry| entry.flight.is_nonce_used) {
-            self.want_look_soon(key);
-            if is_new {
-                // The client hears whether a block has it, or has another.
-                return;
-            }
-        }
+        let flight = self.book.get(key).map(|entry| &entry.flight);
+        let is_nonce_used = flight.is_some_and(|flight| flight.is_nonce_used);
+        let is_use_agreed = flight.is_some_and(|flight| flight.is_use_agreed);
         if is_new
             && refused + others > 0
             && lost == 0
-            && let Some(full) = self.one_too_many(&key.tenant)
+            && let Some(full) = self.one_too_many(&key.tenant, is_nonce_used)
         {
             let why = full.to_string();
             self.answer_waiters(&mut turn.effects, key, &Err(full));
             _ = self.happen(turn, key, &Event::RefusedByAll { reason: why }, Source::default());
             return;
+        }
+        if is_nonce_used {
+            self.want_look_soon(key);
+            if is_new && is_use_agreed {
+                // The client hears whether a block has it, or has another.
+                return;
+            }
         }
         if refused + others > 0 {
             // Nodes were reached, and none takes it now. It is kept and will be sent again.

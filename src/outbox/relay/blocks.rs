@@ -4,6 +4,8 @@
 //! Rule: the transactions of a block are not read once the follower has removed the block, also
 //! where that is heard while they are read. The final block is asked for beside the blocks. Reason:
 //! no node gives a block that is gone, and what waits behind a slow answer falls behind the chain.
+//! Where [`MOST_BEHIND`] changes wait all the same, the next one is passed on unread: blocks may come
+//! faster than the nodes give them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -34,6 +36,9 @@ const FINAL_PAUSE: Duration = Duration::from_secs(1);
 /// Changes of the chain that may wait while another is read. More wait at the follower, which drops
 /// what is too much and says so.
 const MOST_WAITING: usize = 256;
+
+/// Behind so many changes that wait, a change is passed on without the transactions of its blocks.
+const MOST_BEHIND: usize = 8;
 
 /// How a relay follows the chain.
 pub(super) struct Following {
@@ -144,7 +149,8 @@ impl Following {
             self.asking = Some(Box::pin(async move { newest_final(&calls, tip).await }));
         }
         let gone = self.waiting.iter().flat_map(|later| &later.removed).map(|block| block.hash).collect();
-        let reading = whole(calls, self.withholding.clone(), change.clone(), gone, self.with_transactions);
+        let reads = self.with_transactions.then_some(self.waiting.len() < MOST_BEHIND);
+        let reading = whole(calls, self.withholding.clone(), change.clone(), gone, reads);
         self.reading = Some((change, Box::pin(reading)));
     }
 }
@@ -225,22 +231,24 @@ impl Relay {
 
 /// A change with all that the desk needs. The transactions of blocks that are `gone` by now are not
 /// read: they are removed in a moment. Behind a block that no two nodes give alike no further block
-/// of the change is read: the desk has the nodes asked for its transactions anyway.
+/// of the change is read: the desk has the nodes asked for its transactions anyway. So it has where
+/// there is no time to read blocks: `reads` is `false`. `None`: their transactions do not matter.
 async fn whole(
     calls: Arc<Calls>,
     withholding: Arc<Withholding>,
     change: Change,
     gone: Vec<B256>,
-    with_transactions: bool,
+    reads: Option<bool>,
 ) -> Blocks {
     let mut blocks = Blocks {
         removed: change.removed.iter().map(|block| name(block)).collect(),
         skipped: change.skipped,
+        is_unread: reads == Some(false) && !change.added.is_empty(),
         ..Blocks::default()
     };
     for block in &change.added {
         let mut new = NewBlock { id: name(block), transactions: Vec::new() };
-        if with_transactions && !blocks.is_unread && !gone.contains(&block.hash) {
+        if reads == Some(true) && !blocks.is_unread && !gone.contains(&block.hash) {
             match full_block::read(&calls, &withholding, &new.id).await {
                 FullBlock::Agreed(transactions) => new.transactions = transactions,
                 FullBlock::Claimed(hashes) => (blocks.is_unread, blocks.claimed) = (true, hashes),

@@ -140,3 +140,29 @@ fn deliveries(step: &Step) -> Vec<Delivery> {
     };
     step.writes().iter().flat_map(of).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{
+        desk::Done,
+        record::BlockId,
+        store::{Store, pretend_disk::PretendDisk},
+    };
+
+    #[tokio::test]
+    async fn effects_wait_for_the_steps_before() {
+        let line = Store::inline(Box::new(PretendDisk::new())).unwrap().line();
+        let mut commits = Commits::new(false);
+        let effects = |waiter| vec![Effect::Answer { waiter, answer: Ok(Done::Command) }];
+        let block = BlockId { number: 1, hash: alloy_primitives::B256::ZERO };
+        let step = Step::new().checkpoint("main".into(), block).take();
+        assert!(commits.add(&line, step, effects(1)).await.is_none());
+        assert!(commits.add(&line, Step::new(), effects(2)).await.is_none(), "it rests on the first");
+        for waiter in [1, 2] {
+            let (outcome, after) = commits.next().await.unwrap();
+            assert_eq!((outcome, after.waiters()), (Ok(()), vec![waiter]));
+        }
+        assert!(commits.add(&line, Step::new(), effects(3)).await.is_some());
+    }
+}

@@ -107,15 +107,13 @@ impl Looking {
             }
         }
         // The nodes that are to have it, and do not.
-        let lacking = || {
-            let targets = self.calls.send_targets(self.send_to);
-            unknown.iter().copied().filter(|node| targets.contains(node)).map(name).collect::<Vec<_>>()
-        };
+        let targets = self.calls.send_targets(self.send_to);
+        let missing: Vec<_> = unknown.into_iter().filter(|node| targets.contains(node)).map(name).collect();
         match waiting {
             _ if is_disputed => Found::Disputed,
-            Some(node) if is_enough => Found::Waiting { node: name(node), missing: lacking() },
+            Some(node) if is_enough => Found::Waiting { node: name(node), missing },
             None if is_enough => Found::Unknown,
-            None if is_in_no_block && !unknown.is_empty() => Found::Missing { at: lacking() },
+            None if is_in_no_block && !missing.is_empty() => Found::Missing { at: missing },
             _ => Found::Unsure,
         }
     }

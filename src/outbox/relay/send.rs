@@ -92,18 +92,28 @@ impl Sending {
         let pool = self.calls.pool();
         let send_to = self.shared.settings.load().send_to;
         let mut nodes = self.calls.send_targets(send_to);
-        let is_meant = |node: &NodeId| self.to.has(&pool.nodes[*node].name);
+        let name = |node: NodeId| &pool.nodes[node].name;
+        let is_meant = |node: &NodeId| self.to.has(name(*node));
         nodes.retain(is_meant);
+        // Nor are nodes that hang sent more than there is room for.
+        let room = &self.shared.send_room;
+        let held: Vec<usize> = nodes.iter().map(|node| room.held_by(&self.id.network, name(*node))).collect();
+        let least = if self.to == To::All { held.iter().copied().min().unwrap_or(0) } else { 0 };
+        let mut held = held.into_iter();
+        nodes.retain(|_| held.next().is_none_or(|held| !room.leaves_out(held, least)));
+        let mut waits: Vec<_> =
+            nodes.iter().map(|node| (*node, room.at_node(&self.id.network, name(*node), raw.len()))).collect();
         let mut meant = self.calls.allowed_nodes(send_to);
         let limit = Instant::now() + self.calls.settings().attempt_timeout;
         let submission = Submission::new(raw, &self.headers());
         let is_whole = !nodes.is_empty() && meant.iter().all(|node| nodes.contains(node));
-        // Nodes that rest are sent nothing now.
+        // Nodes that rest or were left out are sent nothing now.
         meant.retain(|node| is_meant(node) && !nodes.contains(node));
         let mut unheard = nodes.clone();
         if let Some(mut words) = self.begin(&nodes, &submission, limit).await {
             while let Some((node, word)) = words.next().await {
                 unheard.retain(|other| *other != node);
+                waits.retain(|(other, _)| *other != node);
                 self.heard(node, word).await;
             }
         }

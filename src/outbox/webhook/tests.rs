@@ -217,6 +217,27 @@ async fn deliveries_of_a_removed_endpoint_are_quarantined() {
     assert_eq!(goes.got().len(), before + 1);
 }
 
+/// Its endpoint failed for so long that the next attempt is half an hour away, and then left.
+#[tokio::test(start_paused = true)]
+async fn an_operators_retry_waits_for_no_earlier_pause() {
+    let (store, script) = (Arc::default(), Scripted::statuses(&[422]));
+    let a = endpoint("a", "max_attempts = 100");
+    let scene = Scene::start(&store, &[(a.clone(), script.clone())]);
+    scene.event("default", "1");
+    sleep(12 * HOUR).await;
+    let before = script.got().len();
+    while script.got().len() == before {
+        sleep(SECOND).await;
+    }
+    scene.apply(&[]).await;
+    sleep(SECOND).await;
+    let [given_up] = <[_; 1]>::try_from(store.given_up()).unwrap();
+    scene.apply(&[a]).await;
+    scene.webhooks.retry(&given_up.delivery.tenant, &given_up.delivery.id).await.unwrap();
+    sleep(2 * SECOND).await;
+    assert_eq!(script.got().len(), before + 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn deliveries_go_where_a_reload_says() {
     let (store, script) = (Arc::default(), Scripted::statuses(&[500, 200]));

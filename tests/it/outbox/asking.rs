@@ -88,6 +88,20 @@ async fn a_subscriber_hears_of_each_transition_once_over_a_failover() {
     assert!(ws.is_silent().await);
 }
 
+/// A block makes two transitions at once.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_hears_of_transitions_in_order() {
+    let scene = Scene::start("[outbox]\nconfirmations = 1\n").await;
+    let hash = scene.sent(0).await;
+    let mut ws = scene.proxy().ws().await;
+    ws.subscribe(&format!("[\"steadfast_transaction\",\"{hash}\"]")).await;
+    scene.mine(1).await;
+    for (seq, expected) in (1..).zip(["accepted", "sent", "mined", "confirmed"]) {
+        let (_, step) = ws.notification().await;
+        assert_eq!((&step["state"], &step["seq"]), (&json!(expected), &json!(seq)), "{step}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subscription_to_no_transaction_is_refused() {
     let scene = Scene::start(ON).await;

@@ -157,6 +157,21 @@ async fn a_node_that_is_slow_with_full_blocks_holds_up_one() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
+/// Blocks come faster than any node gives them. None is final, so all are read.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_slower_than_the_chain_put_nothing_off() {
+    let scene = Scene::start("[outbox]\n[health]\nmax_lag_blocks = 20\n").await;
+    (0..3).for_each(|index| scene.node(index).set_fault(Fault::slow_over(900, &["eth_getBlockByHash"])));
+    scene.sent(0).await;
+    for _ in 0..60 {
+        scene.devnet.chain().mine(1);
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(scene.history(hash(0)).await.last().unwrap(), "confirmed");
+    let took = until_mined(&scene, 1).await;
+    assert!(took < Duration::from_secs(12), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_block_that_goes_while_it_is_read_is_read_no_more() {
     let scene = Scene::start(ON).await;

@@ -16,6 +16,20 @@ async fn a_node_that_returns_gets_what_waits() {
     scene.until_mempool(1, &[hash]).await;
 }
 
+/// Its mempool was not lost.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_behind_is_sent_nothing_again() {
+    let scene = Scene::start(ON).await;
+    let hash = scene.sent(0).await;
+    scene.until_mempool(1, &[hash]).await;
+    scene.node(1).set_fault(Fault::Syncing);
+    scene.until_verdicts(["up", "syncing", "up"]).await;
+    scene.node(1).clear_faults();
+    scene.until_verdicts(["up", "up", "up"]).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(scene.node(1).count(SEND), 1);
+}
+
 /// U2: a node's 'ok' ends nothing. A mempool that drops it is sent it again after `resend_blocks`.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_all_nodes_forgot_is_sent_again() {
@@ -157,6 +171,46 @@ async fn a_node_that_hangs_does_not_slow_the_others_down() {
     }
 }
 
+/// A node hangs over what it is sent, and the other one forgets a sender's transactions.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hangs_hides_nothing_that_another_forgot() {
+    let scene = Scene::start(ON).await;
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    scene.node(1).set_fault(Fault::slow_over(60_000, &[SEND]));
+    let mut hashes = Vec::new();
+    for nonce in 0..12 {
+        hashes.push(scene.sent(nonce).await);
+    }
+    sleep(Duration::from_secs(40)).await;
+    scene.node(0).set_fault(Fault::Forgetful);
+    scene.node(0).clear_fault("forgetful");
+    assert!(scene.devnet.chain().mempool().is_empty());
+    scene.mine(8).await;
+    for hash in hashes {
+        let state = scene.state(hash).await;
+        assert!(["mined", "confirmed"].contains(&&*state), "{state}");
+    }
+}
+
+/// A node hangs over long transactions: it takes no more than its part of the memory for these.
+#[tokio::test(start_paused = true)]
+async fn long_transactions_wait_for_no_node_that_hangs() {
+    let scene = Scene::start("max_client_memory = \"64MiB\"\n[outbox]\n").await;
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    scene.node(1).set_fault(Fault::slow_over(60_000, &[SEND]));
+    for key in 1..=60 {
+        let (raw, hash) = signed::long(1337, key, 0, 100_000);
+        let start = Instant::now();
+        let answer = scene.send(&raw).await;
+        assert_eq!(answer["result"], json!(hash), "{answer}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{key} took {:?}", start.elapsed());
+        sleep(Duration::from_millis(250)).await;
+    }
+    assert!(scene.node(1).count(SEND) < 60, "it was sent all");
+}
+
 /// The only node that has a transaction forgets it, and the other tells nothing of transactions.
 #[tokio::test(start_paused = true)]
 async fn a_silent_node_keeps_no_transaction_from_its_next_sending() {
@@ -172,6 +226,43 @@ async fn a_silent_node_keeps_no_transaction_from_its_next_sending() {
     // The block is empty: no node has the transaction.
     scene.mine(2).await;
     scene.until_mempool(0, &[hash]).await;
+}
+
+/// The node that is to have a transaction says that it took it, and tells nothing of transactions.
+/// The other one is not to have it.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_sent_nothing_causes_no_sending() {
+    let scene = Scene::start("[outbox]\nsend_to = \"first\"\nresend_blocks = 1\n").await;
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    scene.node(0).set_fault(Fault::tells(SEND, json!(hash(0))));
+    scene.node(0).set_fault(Fault::not_offered(&["eth_getTransactionByHash"]));
+    scene.sent(0).await;
+    scene.mine(8).await;
+    assert!(scene.node(1).count("eth_getTransactionByHash") > 3);
+    assert_eq!((scene.node(0).count(SEND), scene.node(1).count(SEND)), (1, 0));
+}
+
+/// A reorganisation while the proxy is away takes a transaction out of its block and all mempools,
+/// and a node tells nothing of transactions.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_went_is_missed_beside_a_silent_node() {
+    let mut scene = Scene::start(ON).await;
+    scene.node(2).set_fault(Fault::Down);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    let hash = scene.sent(0).await;
+    scene.mine(3).await;
+    scene.until_state(hash, "confirmed").await;
+    scene.stop().await;
+    scene.devnet.chain().reorg_out(hash).unwrap();
+    scene.node(1).set_fault(Fault::not_offered(&["eth_getTransactionByHash"]));
+    scene.proxy = Some(Proxy::launch(&scene.net, &scene.settings).await);
+    scene.until_verdicts(["up", "up", "down"]).await;
+    scene.mine(4).await;
+    scene.until_state(hash, "reorged").await;
+    scene.mine(2).await;
+    let history = scene.history(hash).await;
+    assert_eq!(history.iter().filter(|state| *state == "mined").count(), 2, "{history:?}");
 }
 
 /// While no node is usable by the rules, a transaction goes where calls go.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::*;
+use steadfast::devnet::Fault;
+
+use super::{receiver::Receiver, *};
+use crate::common::signed;
 
 /// Longer than any answer from memory takes, also on a machine that is busy.
 const LONG: Duration = Duration::from_secs(20);
@@ -57,4 +60,48 @@ async fn a_disk_that_hangs_is_told() {
     assert_eq!(first.response().await.json()["result"], SIGNED[0][1]);
     until("the disk counts as writable", async || ready().await.contains("\"outbox\": \"writable\"")).await;
     assert_eq!(scene.proxy.post(send(1)).await.json()["result"], SIGNED[1][1]);
+}
+
+/// U25: the bytes of a call that is over count until the disk has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_count_until_the_disk_has_them() {
+    const LENGTH: usize = 100_000;
+    let scene = Scene::new("[calls]\ntimeout = \"1s\"\nhold = \"500ms\"\n").await;
+    let held = async || {
+        let text = scene.proxy.admin("GET /metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix("steadfast_client_memory_bytes "));
+        line.unwrap().parse::<f64>().unwrap() as usize
+    };
+    scene.disk.hold_syncs();
+    let (raw, _) = signed::long(1337, 1, 0, LENGTH);
+    let answer = scene.proxy.post(call(1, "eth_sendRawTransaction", &json!([raw]).to_string())).await.json();
+    assert_eq!(answer["error"]["code"], -32002, "{answer}");
+    drop(raw);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let bytes = held().await;
+    assert!(bytes > LENGTH / 2, "{bytes}");
+    scene.disk.release_syncs();
+    until("the bytes count no more", async || held().await < LENGTH / 2).await;
+}
+
+/// A reload forgets nothing that is on its way to the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_behind_a_disk_that_hangs_loses_no_event() {
+    let endpoint = Receiver::start(&["node.down", "switch"], 200).await;
+    let scene = Scene::new(&endpoint.settings).await;
+    until("the start is told", async || endpoint.seen().iter().any(|(_, kind)| kind == "switch")).await;
+    let before = endpoint.seen().len();
+    scene.disk.hold_syncs();
+    let active = scene.proxy.side().await["active"].clone();
+    let index = usize::from(scene.net.el(0).name() != active.as_str().unwrap());
+    scene.net.el(index).set_fault(Fault::Down);
+    until("a sync hangs", async || scene.disk.waiting_syncs() > 0).await;
+    scene.reload(&format!("max_pending = 5000\n{}", endpoint.settings)).await;
+    scene.disk.release_syncs();
+    let told = || {
+        let mut kinds: Vec<String> = endpoint.seen()[before..].iter().map(|(_, kind)| kind.clone()).collect();
+        kinds.sort();
+        kinds
+    };
+    until("both events are told", async || told() == ["node.down", "switch"]).await;
 }

@@ -145,6 +145,26 @@ fn bounds_refuse_what_is_too_much_and_name_the_key() {
     let bounds = Bounds { tenant_bytes: 2000, ..terms().bounds };
     let mut bench = Bench::with(Terms { bounds, ..terms() });
     assert_eq!(answers(&bench.accept(1, 0)), full("outbox.max_bytes_per_tenant", 2000));
+    let bounds = Bounds { bytes: 5000, ..terms().bounds };
+    let mut bench = Bench::with(Terms { bounds, ..terms() });
+    bench.accept_of("a", 1, 1, 0);
+    bench.accept_of("b", 2, 2, 0);
+    assert_eq!(answers(&bench.accept_of("c", 3, 3, 0)), full("outbox.max_bytes", 5000));
+}
+
+#[test]
+fn bounds_hold_for_one_that_is_sent_anew() {
+    let bounds = Bounds { pending: 1, ..terms().bounds };
+    let mut bench = Bench::with(Terms { bounds, ..terms() });
+    bench.accept(1, 0);
+    bench.word(1, "a", Word::RefusedForGood(words("intrinsic gas too low")));
+    bench.done(1);
+    bench.accept(2, 0);
+    let full = NotDone::Full { key: "outbox.max_pending", limit: 1 };
+    assert_eq!(answers(&bench.accept(1, 0)), [Err(full)]);
+    assert_eq!(bench.life(1), "accepted refused");
+    bench.command(2, Command::Cancel).unwrap();
+    assert_eq!(sent(&bench.accept(1, 0)), [1]);
 }
 
 #[test]

@@ -221,6 +221,26 @@ fn a_final_block_that_is_told_early_is_awaited() {
 }
 
 #[test]
+fn a_block_that_went_untold_while_awaited_is_not_final() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    bench.taken(1);
+    bench.blocks(&[], &[(block(101, 0), &[(1, 1, 0)])]);
+    let told = |bench: &mut Bench, told: BlockId| {
+        bench.input(Input::Blocks(Box::new(Blocks { finalized: Some(Final::Told(told)), ..Blocks::default() })));
+    };
+    told(&mut bench, block(120, 9));
+    skip(&mut bench, 150);
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(101, 0) }, None);
+    assert_eq!(bench.life(1), "accepted sent mined confirmed", "that block may be of another branch");
+    // A further one that is awaited keeps none from counting that is there.
+    told(&mut bench, block(160, 0));
+    told(&mut bench, block(140, 0));
+    bench.looked(1, Found::InBlock { node: "a".into(), block: block(101, 0) }, None);
+    assert_eq!(bench.state(1), StateName::Final);
+}
+
+#[test]
 fn a_disputed_block_neither_takes_nor_loses_a_transaction() {
     let mut bench = Bench::new();
     for name in 1..=2 {

@@ -20,7 +20,7 @@ fn a_later_nonce_waits_until_the_earlier_one_is_taken() {
     assert_eq!(raw, Some((None, Some("r2".to_owned()))), "the store has the bytes");
     bench.word(2, "a", Word::Lost);
     assert_eq!(sent(&bench.done(2)), [] as [u8; 0]);
-    assert_eq!(asked(&bench.pass(2)), [1, 2, 4].into_iter().filter(|name| *name == 2).collect::<Vec<_>>());
+    assert_eq!(asked(&bench.pass(2)), [1, 2], "a node has these");
     assert_eq!(sent(&bench.looked(2, Found::Unknown, None)), [2]);
     assert_eq!(sent(&bench.word(2, "b", Word::Taken)), [3]);
 }
@@ -154,6 +154,29 @@ fn a_client_hears_of_a_used_nonce() {
     assert_eq!(bench.life(1), "accepted refused");
 }
 
+#[test]
+fn a_used_nonce_takes_the_words_of_two_nodes() {
+    let used = || Word::NonceUsed(words("nonce too low"));
+    let full = || Word::RefusedNow(words("txpool is full"));
+    let mut bench = Bench::new();
+    for (name, word) in [(1, full()), (2, Word::Lost)] {
+        bench.accept_of("default", name, name, 5);
+        bench.word(name, "a", used());
+        bench.word(name, "b", word);
+        let effects = bench.done(name);
+        assert_eq!((answers(&effects), asked(&effects)), (vec![Ok(Done::Hash(hash(name)))], vec![name]));
+        bench.looked(name, Found::Unknown, Some(3));
+        assert_eq!(bench.state(name), StateName::Accepted);
+    }
+    bench.accept_of("default", 3, 3, 5);
+    for (node, word) in [("a", used()), ("b", Word::Lost), ("c", used())] {
+        bench.word(3, node, word);
+    }
+    assert_eq!(answers(&bench.done(3)), []);
+    bench.looked(3, Found::Unknown, Some(3));
+    assert_eq!(bench.state(3), StateName::Refused);
+}
+
 /// Anybody can hand in old transactions of any sender.
 #[test]
 fn used_nonces_hold_up_no_later_one_and_fill_no_bound() {
@@ -218,7 +241,7 @@ fn a_reorganisation_gives_a_transaction_its_time_anew() {
     bench.pause(30_000);
     let effects = bench.blocks(&[block(101, 0)], &[(block(101, 1), &[])]);
     assert_eq!(sent(&effects), [1]);
-    bench.pause(19_999);
+    assert_eq!(asked(&bench.pause(19_999)), [] as [u8; 0], "the deadline is ahead");
     assert_eq!(bench.state(1), StateName::Reorged);
     bench.pause(1);
     bench.looked(1, Found::Unknown, None);
@@ -326,6 +349,38 @@ fn refusals_by_all_nodes_lengthen_the_pauses() {
         }
         assert!((most / 2..=most).contains(&sendings), "{sendings} in an hour: {word:?}");
     }
+}
+
+#[test]
+fn a_transaction_that_a_node_has_is_seldom_sent_to_others() {
+    let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
+    bench.accept(1, 0);
+    bench.word(1, "a", Word::Taken);
+    bench.word(1, "b", Word::Lost);
+    bench.done(1);
+    let mut sendings = 0;
+    for _ in 0..3600 {
+        if !to_nodes(&bench.pause(1000)).is_empty() {
+            sendings += 1;
+            bench.word(1, "b", Word::Lost);
+            bench.done(1);
+        }
+    }
+    assert!((8..=16).contains(&sendings), "{sendings} in an hour");
+}
+
+/// Both are due at once, and the later nonce has the lower hash.
+#[test]
+fn a_node_that_lacks_two_nonces_gets_the_earlier_one_first() {
+    let mut bench = Bench::new();
+    for (name, nonce) in [(2, 0), (1, 1)] {
+        bench.accept(name, nonce);
+        bench.word(name, "a", Word::Taken);
+        bench.word(name, "b", Word::Lost);
+        bench.done(name);
+    }
+    assert_eq!(to_nodes(&bench.pause(2000)), [(2, "b".to_owned())]);
+    assert_eq!(to_nodes(&bench.word(2, "b", Word::Taken)), [(1, "b".to_owned())]);
 }
 
 #[test]

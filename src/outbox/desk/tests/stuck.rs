@@ -87,14 +87,69 @@ fn a_gap_is_filled_by_whatever_uses_the_nonce() {
     }
 }
 
+/// Node `b` hangs, so a sender's nonces go there one behind the other. Node `a` has forgotten all.
 #[test]
-fn a_silent_node_keeps_none_from_being_sent_again() {
+fn a_node_that_hangs_hides_no_forgotten_one() {
+    let mut bench = Bench::new();
+    for (name, nonce) in [(1, 0), (2, 1), (3, 2)] {
+        bench.accept(name, nonce);
+        bench.word(name, "b", Word::Lost);
+        bench.taken(name);
+    }
+    assert_eq!(to_nodes(&bench.pause(2000)), [(1, "b".to_owned())], "no word comes");
+    assert_eq!(asked(&bench.pass(2)), [1, 2, 3]);
+    assert_eq!(sent(&bench.looked(1, Found::Unknown, None)), [1], "instead of its sending to b");
+    bench.looked(2, Found::Unknown, None);
+    bench.looked(3, missing("a"), None);
+    assert_eq!(sent(&bench.taken(1)), [2], "instead of its turn at b");
+    assert_eq!(sent(&bench.taken(2)), [3]);
+}
+
+/// These nodes do not know a transaction, and the others say nothing.
+fn missing(node: &str) -> Found {
+    Found::Missing { at: vec![node.into()] }
+}
+
+/// A transaction that a node showed, and then no node: the next nonce was refused for the gap.
+#[test]
+fn a_gap_is_filled_by_what_a_node_shows_once_more() {
+    let waiting = || Found::Waiting { node: "a".into(), missing: vec![] };
     let mut bench = Bench::new();
     bench.accept(1, 0);
     bench.taken(1);
+    bench.accept(2, 1);
+    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+    bench.done(2);
     bench.pass(2);
-    let effects = bench.looked(1, Found::Missing { at: vec!["a".into()] }, None);
-    assert_eq!(to_nodes(&effects), [(1, "a".to_owned())]);
+    assert_eq!(sent(&bench.looked(1, waiting(), None)), [2]);
+    bench.word(2, "a", Word::RefusedNow(words("nonce too high")));
+    bench.done(2);
+    bench.pass(2);
+    assert_eq!(sent(&bench.looked(1, Found::Unknown, None)), [1]);
+    bench.word(1, "a", Word::Lost);
+    bench.done(1);
+    assert_eq!(asked(&bench.pass(2)), [1]);
+    assert_eq!(sent(&bench.looked(1, waiting(), None)), [2]);
+    assert_eq!(bench.life(1), "accepted sent seen");
+}
+
+#[test]
+fn a_silent_node_keeps_none_from_being_sent_again() {
+    let mut bench = Bench::with(Terms { deadline: 100_000_000, ..terms() });
+    bench.accept(1, 0);
+    bench.word(1, "b", Word::Lost);
+    bench.taken(1);
+    // Each of these lengthens the pause before the next sending to `b`.
+    for _ in 0..8 {
+        bench.pause(600_000);
+        bench.word(1, "b", Word::Lost);
+        bench.done(1);
+    }
+    bench.pass(2);
+    let effects = bench.looked(1, missing("b"), None);
+    assert_eq!((to_nodes(&effects), sent(&effects)), (vec![], vec![]), "it never had it");
+    bench.pass(1);
+    assert_eq!(sent(&bench.looked(1, missing("a"), None)), [1]);
     bench.taken(1);
     assert_eq!(asked(&bench.pass(2)), [1], "and the nodes are asked again");
 }
@@ -124,13 +179,19 @@ fn a_deadline_ends_none_that_a_block_took_meanwhile() {
         if is_away {
             bench.now += 20_000;
             bench.restart();
-            let effects = bench.pause(0);
-            assert_eq!((sent(&effects), asked(&effects)), (vec![], vec![1]));
+            let mut effects = bench.input(Input::NodeReturned { node: "a".into() });
+            effects.extend(bench.pause(0));
+            assert_eq!((to_nodes(&effects), sent(&effects), asked(&effects)), (vec![], vec![], vec![1]));
             bench.blocks(&[], &[(block(105, 0), &[])]);
         }
-        // A node that says nothing is waited for, up to ten minutes.
+        // Nodes that say too little are waited for, up to ten minutes: one may have the block later
+        // than the others.
+        for too_little in [Found::Unsure, Found::Disputed, missing("a")] {
+            bench.looked(1, too_little, None);
+            assert_eq!(asked(&bench.pause(10_000)), [1]);
+        }
         bench.looked(1, Found::Unsure, None);
-        bench.pause(599_999);
+        bench.pause(569_999);
         assert_eq!(bench.life(1), "accepted sent");
         if is_away {
             bench.pass(1);

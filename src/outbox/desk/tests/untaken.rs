@@ -108,11 +108,14 @@ fn want_of_funds_ends_no_promise() {
 #[test]
 fn a_sender_of_refused_ones_has_a_bound() {
     let mut bench = Bench::new();
+    bench.accept(90, 0);
+    both(&mut bench, 90, &Word::RefusedForGood(words("intrinsic gas too low")));
     for nonce in 0..70 {
         assert_eq!(answers(&bench.accept(1 + nonce, nonce.into())), [], "without a refusal none counts");
     }
     both(&mut bench, 1, &underpriced());
     assert_eq!(answers(&bench.accept(80, 80)), [of_sender()]);
+    assert_eq!(answers(&bench.accept(90, 0)), [of_sender()], "a new life of a refused one");
     assert_eq!(answers(&bench.accept_of("default", 81, 2, 0)), [], "of another sender");
     bench.restart();
     assert_eq!(answers(&bench.accept(80, 80)), [of_sender()], "after a restart");
@@ -173,6 +176,31 @@ fn beyond_the_bound_in_all_a_refused_one_is_not_kept() {
     }
 }
 
+/// Anybody can sign transactions for a nonce that the signer has used.
+#[test]
+fn used_nonces_have_a_bound_of_their_own() {
+    let used = Word::NonceUsed(words("nonce too low"));
+    for ack in [Ack::Node, Ack::Disk] {
+        let mut bench = Bench::with(small(ack));
+        for name in 1..=64 {
+            bench.accept_of("default", name, 200, 0);
+            assert_eq!(both(&mut bench, name, &used), [], "the nodes are asked whether a block has it");
+        }
+        assert_eq!(answers(&bench.accept_of("default", 65, 200, 0)), [], "the nodes' words decide");
+        assert_eq!(both(&mut bench, 65, &used), [in_all()]);
+        assert_eq!(bench.life(65), "accepted refused");
+        // Neither this sender nor refusals of another kind are shut out.
+        for (name, sender, nonce) in [(66, 200, 1), (67, 67, 0)] {
+            bench.accept_of("default", name, sender, nonce);
+            assert_eq!(both(&mut bench, name, &underpriced()), [Ok(Done::Hash(hash(name)))]);
+        }
+        // The end of one makes room for another.
+        bench.looked(1, Found::Unknown, Some(1));
+        bench.accept_of("default", 68, 200, 0);
+        assert_eq!(both(&mut bench, 68, &used), []);
+    }
+}
+
 #[test]
 fn an_outage_of_all_nodes_shuts_nobody_out() {
     let mut bench = Bench::with(small(Ack::Node));
@@ -197,6 +225,17 @@ fn the_nodes_are_not_asked_for_what_all_refused() {
     bench.accept(1, 0);
     both(&mut bench, 1, &Word::Lost);
     assert_eq!(asked(&bench.pass(3)), [1], "a silent node may have it");
+}
+
+#[test]
+fn the_refusal_of_one_that_returned_is_not_that_of_all() {
+    let mut bench = Bench::new();
+    bench.accept(1, 0);
+    both(&mut bench, 1, &Word::Lost);
+    bench.input(Input::NodeReturned { node: "b".into() });
+    bench.word(1, "b", underpriced());
+    bench.done(1);
+    assert_eq!(asked(&bench.pass(3)), [1], "the other one may have it");
 }
 
 /// A tenant with a bound of its own leaves room for the refused transactions of others.

@@ -58,6 +58,8 @@ struct World {
     waiting: BTreeSet<Waiter>,
     acknowledged: BTreeSet<TxId>,
     cancelled: BTreeSet<B256>,
+    /// Transactions that a block had before a client sent them.
+    mined_before: BTreeSet<B256>,
     told_events: BTreeSet<(TxId, EventId)>,
     /// Slots of which a node has said that it took one, or that the nonce is used.
     heard: BTreeSet<(Address, u64)>,
@@ -95,6 +97,7 @@ impl World {
             waiting: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            mined_before: BTreeSet::new(),
             told_events: BTreeSet::new(),
             heard: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -131,6 +134,10 @@ impl World {
             Input::Heard { word: Word::Lost, .. } => {}
             Input::Heard { id, send, .. } | Input::SendDone { id, send, .. } => {
                 self.open.entry(id.tenant.clone()).or_default().retain(|_, open| open != send);
+            }
+            // Where nodes forgot it, an earlier sending is not waited for.
+            Input::Looked { id, found: Found::Unknown | Found::Disputed | Found::Missing { .. }, .. } => {
+                self.open.entry(id.tenant.clone()).or_default().remove(&id.hash);
             }
             _ => {}
         }
@@ -240,6 +247,9 @@ impl World {
             }
         };
         let tx = self.txs[&hash];
+        if self.chain.iter().flat_map(|block| &block.transactions).any(|tx| tx.hash == hash) {
+            self.mined_before.insert(hash);
+        }
         let waiter = self.names + 1;
         self.names += 1;
         self.waiting.insert(waiter);

@@ -36,13 +36,16 @@ impl World {
         assert!(open.len() <= 2 * Self::terms().in_flight, "seed {}: too many on their way: {open:?}", self.seed);
     }
 
-    /// Something is ahead for each transaction that waits for a block.
+    /// Something is ahead for each transaction that waits for a block, and the nodes are asked in
+    /// turn for each that some node has.
     pub(super) fn check_that_none_is_stuck(&self) {
         for entry in self.desk.book.iter().filter(|entry| entry.record.state.is_pending()) {
-            let Flight { want, under_way, retry, look, .. } = &entry.flight;
+            let Flight { want, under_way, retry, look, is_taken, .. } = &entry.flight;
             let is_sent = want.is_some() || under_way.is_some() || retry.is_some();
             let is_looked_for = *look != Look::No || !entry.is_unwanted();
             assert!(is_sent || is_looked_for, "seed {}: {} is stuck", self.seed, entry.record.id.hash);
+            let has_turn = *look != Look::No || self.desk.book.rounds.until(u64::MAX).any(|key| *key == entry.key());
+            assert!(has_turn || !is_taken, "seed {}: {} is not asked for", self.seed, entry.record.id.hash);
         }
     }
 
@@ -69,7 +72,8 @@ impl World {
                 }
                 State::Refused { .. } => assert!(tx.is_poison || (canonical.is_none() && nonces > tx.nonce), "{says}"),
                 State::Cancelled => {
-                    assert!(self.cancelled.contains(&hash) && (canonical.is_none() || self.had_gaps), "{says}");
+                    let is_untold = self.had_gaps || self.mined_before.contains(&hash);
+                    assert!(self.cancelled.contains(&hash) && (canonical.is_none() || is_untold), "{says}");
                 }
                 State::Expired => assert!(nonces <= tx.nonce || self.had_gaps, "{says}"),
                 _ => panic!("{says}"),

@@ -79,6 +79,10 @@ impl World {
         let alive = self.nodes.iter().enumerate().filter(|(_, node)| !node.is_dead);
         let lacks = alive.filter(|(_, node)| !node.pool.contains(&hash)).map(|(at, _)| format!("n{at}").into());
         let missing: Vec<Arc<str>> = lacks.collect();
+        if !missing.is_empty() && self.chance(10) {
+            let at = self.rng.usize(..missing.len());
+            return (Found::Missing { at: vec![missing[at].clone()] }, None);
+        }
         if missing.len() < self.nodes.iter().filter(|node| !node.is_dead).count() {
             self.heard.insert(slot);
             return (Found::Waiting { node, missing }, None);

@@ -16,20 +16,6 @@ async fn a_node_that_returns_gets_what_waits() {
     scene.until_mempool(1, &[hash]).await;
 }
 
-/// Its mempool was not lost.
-#[tokio::test(start_paused = true)]
-async fn a_node_that_was_behind_is_sent_nothing_again() {
-    let scene = Scene::start(ON).await;
-    let hash = scene.sent(0).await;
-    scene.until_mempool(1, &[hash]).await;
-    scene.node(1).set_fault(Fault::Syncing);
-    scene.until_verdicts(["up", "syncing", "up"]).await;
-    scene.node(1).clear_faults();
-    scene.until_verdicts(["up", "up", "up"]).await;
-    sleep(Duration::from_secs(5)).await;
-    assert_eq!(scene.node(1).count(SEND), 1);
-}
-
 /// U2: a node's 'ok' ends nothing. A mempool that drops it is sent it again after `resend_blocks`.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_all_nodes_forgot_is_sent_again() {

@@ -1,6 +1,7 @@
 //! Builds the proxy from its settings, wires the floors, and ends the proxy again. The only module
 //! that sees all floors.
 
+mod accounts;
 mod aside;
 mod build;
 mod cluster;
@@ -34,8 +35,8 @@ use tokio::{
 use tracing::warn;
 
 use self::{
-    build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox, spans::Export,
-    wishes::Applier, worker::Workers,
+    accounts::Accounts, build::Deps, cluster::Started, dns::Followed, networks::Runtime, outbox::SharedOutbox,
+    spans::Export, wishes::Applier, worker::Workers,
 };
 pub use self::{file_watch::FileWatch, outbox::OpenStore, start_error::StartError};
 use crate::domain::duration::millis;
@@ -227,6 +228,8 @@ struct Shared {
     memory: Arc<Budget>,
     /// Counts reloads.
     reloaded: watch::Sender<u64>,
+    /// The accounts of nodes.
+    accounts: Accounts,
     /// Where the spans of requests go, if requests have spans.
     spans: Option<Arc<Spans>>,
     /// This proxy as one of several replicas.
@@ -258,12 +261,14 @@ impl App {
         world.dial = Arc::new(Elsewhere::new(world.dial.clone(), world.names.clone(), own.clone()));
         let broken = Arc::new(watch::Sender::new(false));
         let (worker_jobs, jobs) = WorkerJobs::new(world.threads.unwrap_or(1));
+        let accounts = Accounts::default();
         let deps = Deps {
             world: &world,
             metrics: &metrics,
             memory: &memory,
             worker_jobs: &worker_jobs,
             broken: &broken,
+            accounts: &accounts,
             wishes: None,
         };
         let mut dns = Followed::new(world.names.clone(), own, metrics.clone());
@@ -315,7 +320,8 @@ impl App {
             outbox::join(outbox.as_ref(), running.cluster(), settings, &world);
         }
         let cluster = running;
-        let shared = Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, spans, cluster, wishes };
+        let shared =
+            Shared { site, metrics, world, worker_jobs, broken, memory, reloaded, accounts, spans, cluster, wishes };
         let shared = Arc::new(shared);
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));

@@ -145,6 +145,11 @@ impl Requests {
         &self.pool
     }
 
+    /// Whether clients are told which node gave an answer.
+    pub fn names_nodes(&self) -> bool {
+        self.settings.name_nodes
+    }
+
     /// Gives up on the requests that wait for a node.
     pub fn close(&self) {
         self.queue.close();
@@ -245,6 +250,9 @@ impl Requests {
                 && let Some(answer) = requests.broadcast(request, &body).await?
             {
                 return Ok(answer);
+            }
+            if let Some(pick) = &request.pick {
+                pick.shut(&requests.pool)?;
             }
             let mut run = RequestRun::new(requests, request, begun);
             let outcome = match request.route.class {

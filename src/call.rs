@@ -45,7 +45,7 @@ use self::{
     whole::{AsItComes, Lack, Take},
 };
 use crate::{
-    config::Calls as Settings,
+    config::{Calls as Settings, Patience},
     domain::{
         method::{Class, Method, MethodId},
         refusal::Refusal,
@@ -70,6 +70,8 @@ pub struct Calls {
     /// For each method of the table, whether the settings refuse it. Worked out once, because the
     /// rules are many and every call is checked.
     blocked: Box<[bool]>,
+    /// For each method of the table, the patience with its calls.
+    patience: Box<[Patience]>,
     metrics: CallMetrics,
     failures: Failures,
     queue: Queue<Calls>,
@@ -100,12 +102,12 @@ pub enum Outcome {
 impl Calls {
     /// Prepares calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
-        let remembered = Arc::new(Remembered::new(pool.nodes.len()));
+        let (remembered, sends) = (Arc::new(Remembered::new(pool.nodes.len())), settings.patience(raw_sends::METHOD));
         let raw_resend = RawResend {
             pool: pool.clone(),
             remembered: remembered.clone(),
-            send_to: settings.send_to,
-            time_limit: settings.attempt_timeout,
+            send_to: sends.send_to,
+            time_limit: sends.attempt_timeout,
             metrics: metrics.clone(),
         };
         let mut running = JoinSet::new();
@@ -119,6 +121,7 @@ impl Calls {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
+            patience: (0..Method::COUNT).map(|index| settings.patience(Method::label_of(MethodId(index)))).collect(),
             keeper: OnceLock::new(),
             outbox: OnceLock::new(),
             failures: Failures::default(),
@@ -135,6 +138,12 @@ impl Calls {
     /// The limits and deadlines of calls.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The longest time of this call, its attempts, and its nodes.
+    fn patience(&self, request: &Request<'_>, method: Method) -> Patience {
+        let known = self.patience.get(method.id.0).copied();
+        known.unwrap_or_else(|| self.settings.patience(&request.method))
     }
 
     /// The newest `Calls` that reloads have put in the place of this one.
@@ -207,14 +216,17 @@ impl Calls {
         if method.class == Class::Subscription {
             return Err(Refusal::NeedsWebSocket);
         }
-        if let Some(answer) = self.known(request, method) {
+        if terms.pick.is_none()
+            && let Some(answer) = self.known(request, method)
+        {
             return self.take_own(answer, request, terms, alarm, take).await;
         }
-        let stall = if method.is_repeatable() { self.settings.attempt_timeout.min(STALL) } else { STALL };
+        let attempt_timeout = self.patience(request, method).attempt_timeout;
+        let stall = if method.is_repeatable() { attempt_timeout.min(STALL) } else { STALL };
         let (mut moved, mut carried) = (None::<Arc<Self>>, Carried::default());
         loop {
             let calls = moved.as_deref().unwrap_or(self);
-            let mut run = CallRun::new(calls, request, method, terms, carried);
+            let mut run = CallRun::new(calls, request, method, terms, carried)?;
             let (next, permit) = loop {
                 let mut answer = match run.run(alarm).await {
                     Ok(answer) => {
@@ -236,6 +248,9 @@ impl Calls {
                     answer.set_id(id);
                 }
                 let node = answer.node;
+                if calls.settings.name_nodes {
+                    answer.giver = node.map(|node| calls.pool.nodes[node].name.clone());
+                }
                 match take.take(answer, stall, alarm).await {
                     Ok(taken) => return Ok(taken),
                     Err(lack) => run.lacks(node, lack)?,

@@ -10,7 +10,9 @@
 
 mod addresses;
 mod beacon;
+mod budget;
 mod ca_file;
+mod call_rules;
 mod calls;
 mod chain;
 mod cluster;
@@ -60,7 +62,9 @@ use crate::domain::address::Address;
 pub use self::{
     addresses::Addresses,
     beacon::{Beacon, PathPattern, PublishTo},
+    budget::{Budget, Rate},
     ca_file::CaFile,
+    call_rules::{CallRule, Patience},
     calls::{Calls, Policy, SendTo, Verify},
     chain::{Chain, TrustBloom},
     cluster::{Cluster, Hook, NatsUrl},
@@ -76,7 +80,7 @@ pub use self::{
     method_pattern::{MethodPattern, MethodRule},
     name::{NetworkName, NodeName},
     network::Network,
-    node::{Node, Tier},
+    node::{DEFAULT_WEIGHT, Node, Probing, Tier},
     origin::{Cors, Origin, Origins},
     outbox::{Ack, Outbox, SigningKey, TenantRules, Webhook},
     problem::{Errors, Invalid, Problem},

@@ -10,6 +10,7 @@ pub mod attempt_count;
 pub mod background;
 pub mod failures;
 pub mod next_node;
+pub mod pick;
 pub mod pieces;
 pub mod queue;
 pub mod trace;

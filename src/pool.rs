@@ -9,6 +9,7 @@ pub mod ask;
 pub mod block_range;
 pub mod bounds;
 pub mod clock;
+pub mod credits;
 mod effects;
 pub mod evidence;
 mod feed_watch;
@@ -17,6 +18,8 @@ pub mod health;
 mod identity;
 mod inherit;
 mod late_primary;
+mod latency;
+mod lazy;
 pub mod listen;
 pub mod missing_methods;
 mod named_heads;
@@ -24,6 +27,7 @@ pub mod node;
 mod out_of_turn;
 mod outage_log;
 pub mod own_question;
+pub mod paid;
 pub mod pair;
 pub mod preference;
 pub mod probe;
@@ -99,6 +103,10 @@ const INBOX: usize = 1024;
 /// Pushed headers that may wait for a slow reader before the reader misses some.
 const HEADERS: usize = 256;
 
+/// All multiples of this, on an overflow cut to 64 bits, are spread evenly: the number is 2^64 by the
+/// golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// The index of no node.
 const NOBODY: usize = usize::MAX;
 
@@ -127,6 +135,8 @@ pub struct Pool {
     served_by: AtomicUsize,
     /// The chain whose `net_version` is its id, as a node has told.
     version: AtomicU64,
+    /// See [`Self::draw`].
+    drawn: AtomicU64,
     /// When nodes that were passed over were last asked for their heads.
     caught_up: Mutex<Vec<Option<Instant>>>,
     /// Notified when the highest block that clients have been shown is another.
@@ -181,6 +191,7 @@ impl Pool {
             served: AtomicU64::new(0),
             served_by: AtomicUsize::new(NOBODY),
             version: AtomicU64::new(0),
+            drawn: AtomicU64::new(0),
             caught_up: Mutex::new(vec![None; count]),
             higher: Notify::new(),
             stirred: Notify::new(),
@@ -226,6 +237,12 @@ impl Pool {
     /// Hears of every new snapshot from now on.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// The next of a row of numbers that are spread evenly over all there are, for a choice by
+    /// chance. A row and no dice: so a part of one in four is met in each four calls.
+    pub fn draw(&self) -> u64 {
+        self.drawn.fetch_add(GOLDEN, Relaxed)
     }
 
     /// The highest block that clients have been shown.
@@ -325,9 +342,10 @@ impl Pool {
         Some(NodeId(self.served_by.load(Relaxed))).filter(|node| node.0 < self.nodes.len())
     }
 
-    /// The time between two probes of a node when nothing calls for one sooner.
-    pub fn interval(&self) -> Duration {
-        self.settings.interval
+    /// The time between two probes of a node that is not [idle](Pool::is_idle), when nothing calls
+    /// for one sooner.
+    pub fn interval(&self, node: NodeId) -> Duration {
+        self.nodes[node].settings().probe_interval.unwrap_or(self.settings.interval)
     }
 
     /// A call that waited for a height could not wait any longer: no other needs to.
@@ -338,9 +356,11 @@ impl Pool {
         }
     }
 
-    /// Has `node` probed now.
+    /// Has `node` probed now, unless the node is [idle](Pool::is_idle).
     pub fn probe_now(&self, node: NodeId) {
-        self.nodes[node].probe_now.notify_one();
+        if !self.is_idle(node) {
+            self.nodes[node].probe_now.notify_one();
+        }
     }
 
     /// Hears of every header that a node pushes from now on. A header saves a question: a reader

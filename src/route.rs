@@ -13,38 +13,88 @@ use crate::{
     pool::snapshot::Snapshot,
 };
 
-/// A node's traffic at the moment of choice.
+/// A node's traffic at the moment of choice, and its part of the calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Calls that wait on the node.
     pub in_flight: usize,
     /// The highest block that the node showed a client.
     pub told: u64,
+    /// The node's part of the calls, for [`Policy::Weighted`]; not zero then.
+    pub weight: u32,
+    /// Microseconds that the node takes for such a call, for [`Policy::Fastest`]; 0 where that is
+    /// not known.
+    pub micros: u64,
 }
 
 /// The best node for a call, leaving out those in `tried`; `None` when there is none left.
 ///
 /// Nodes are ordered by the badness of the verdict (0 is usable), then by the blocks below
-/// `served`, the highest block that clients were shown, then by tier, then by `policy`, then by the
+/// `served`, the highest block that clients were shown, then by tier. Among equals `policy` decides,
+/// with the help of `draw`, a number drawn from all there are; last comes the order of the
 /// configuration. Calls of the class [`Class::NodeLocal`] ignore `policy`.
 pub fn best_node(
     snapshot: &Snapshot,
     load: impl Fn(NodeId) -> Load,
     served: u64,
-    policy: Policy,
+    (policy, draw): (Policy, u64),
     class: Class,
     tried: &[NodeId],
 ) -> Option<NodeId> {
-    let spread = policy == Policy::Spread && class != Class::NodeLocal;
-    NodeId::all(snapshot.nodes.len())
-        .filter(|node| !tried.contains(node))
-        .filter_map(|node| {
-            let load = load(node);
-            let preference = snapshot.nodes[node].preference(load.told, served)?;
-            Some((preference, if spread { load.in_flight } else { 0 }, node))
-        })
-        .min()
-        .map(|(.., node)| node)
+    let policy = if class == Class::NodeLocal { Policy::First } else { policy };
+    let candidates = NodeId::all(snapshot.nodes.len()).filter(|node| !tried.contains(node)).filter_map(|node| {
+        let load = load(node);
+        Some((snapshot.nodes[node].preference(load.told, served)?, load, node))
+    });
+    match policy {
+        Policy::First => candidates.min_by_key(|(preference, _, node)| (*preference, *node)).map(|(.., node)| node),
+        Policy::Spread => {
+            let best = candidates.min_by_key(|(preference, load, node)| (*preference, load.in_flight, *node));
+            best.map(|(.., node)| node)
+        }
+        Policy::Weighted | Policy::Fastest => {
+            let mut best: Vec<_> = candidates.collect();
+            let least = best.iter().map(|(preference, ..)| *preference).min()?;
+            best.retain(|(preference, ..)| *preference == least);
+            let chosen = if policy == Policy::Weighted { by_weight(&best, draw) } else { faster_of_two(&best, draw) };
+            Some(best[chosen].2)
+        }
+    }
+}
+
+/// The place of one of these, by chance, in proportion to the weights.
+fn by_weight<T>(nodes: &[(T, Load, NodeId)], draw: u64) -> usize {
+    let sum = nodes.iter().map(|(_, load, _)| u64::from(load.weight)).sum();
+    let mut left = part(draw, sum);
+    let chosen = nodes.iter().position(|(_, load, _)| {
+        let is_here = left < u64::from(load.weight);
+        left = left.saturating_sub(u64::from(load.weight));
+        is_here
+    });
+    chosen.unwrap_or(0)
+}
+
+/// The place of one of two by chance: the one whose answer is likely to come first. With the calls
+/// that it has already a node is slower, so the fastest of all does not get all calls at once. A
+/// node of which nothing is known is asked.
+fn faster_of_two<T>(nodes: &[(T, Load, NodeId)], draw: u64) -> usize {
+    let count = nodes.len() as u64;
+    if count < 2 {
+        return 0;
+    }
+    let one = part(draw, count) as usize;
+    let other = part(draw.rotate_left(32), count - 1) as usize;
+    let other = if other >= one { other + 1 } else { other };
+    let cost = |place: usize| {
+        let Load { in_flight, micros, .. } = nodes[place].1;
+        (micros.saturating_mul(in_flight as u64 + 1), in_flight, place)
+    };
+    if cost(other) < cost(one) { other } else { one }
+}
+
+/// The number below `count` that `draw` stands for.
+fn part(draw: u64, count: u64) -> u64 {
+    ((u128::from(draw) * u128::from(count)) >> 64) as u64
 }
 
 /// The nodes to ask for the block at `number`, in this order: the active node, then nodes whose
@@ -101,11 +151,14 @@ mod tests {
         let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
         let load = |node: NodeId| loads.get(node.0).copied().unwrap_or_default();
         let mut tried = Vec::new();
-        while let Some(node) = best_node(&snapshot, load, served, policy, Class::Read, &tried) {
+        while let Some(node) = best_node(&snapshot, load, served, (policy, 0), Class::Read, &tried) {
             tried.push(node);
         }
         tried
     }
+
+    /// As for [`Pool::draw`](crate::pool::Pool::draw).
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
     fn ids<const N: usize>(order: [usize; N]) -> [NodeId; N] {
         order.map(NodeId)
@@ -145,11 +198,67 @@ mod tests {
     #[test]
     fn spread_takes_the_least_busy_but_not_for_node_local_calls() {
         let nodes = [facts(Up, Primary, 1, false), facts(Up, Primary, 1, false), facts(Up, Backup, 1, false)];
-        let loads = [Load { in_flight: 3, told: 0 }, Load { in_flight: 1, told: 0 }, Load::default()];
+        let loads =
+            [Load { in_flight: 3, ..Load::default() }, Load { in_flight: 1, ..Load::default() }, Load::default()];
         assert_eq!(order(&nodes, 1, Policy::Spread, &loads), ids([1, 0, 2]));
         assert_eq!(order(&nodes, 1, Policy::First, &loads), ids([0, 1, 2]));
         let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
-        assert_eq!(best_node(&snapshot, |n| loads[n], 1, Policy::Spread, Class::NodeLocal, &[]), Some(NodeId(0)));
+        for policy in [Policy::Spread, Policy::Weighted, Policy::Fastest] {
+            let best = best_node(&snapshot, |n| loads[n], 1, (policy, u64::MAX), Class::NodeLocal, &[]);
+            assert_eq!(best, Some(NodeId(0)), "{policy:?}");
+        }
+    }
+
+    /// How often each of these nodes is chosen in so many draws, evenly over all numbers.
+    fn shares(nodes: &[Facts], policy: Policy, loads: &[Load], draws: u64) -> Vec<u64> {
+        let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
+        let mut shares = vec![0; nodes.len()];
+        for draw in (0..draws).map(|draw| draw.wrapping_mul(GOLDEN)) {
+            let node = best_node(&snapshot, |n| loads[n], 1, (policy, draw), Class::Read, &[]);
+            shares[node.expect("nodes serve").0] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn weights_divide_the_calls_among_the_best_nodes() {
+        let nodes = [
+            facts(Up, Primary, 1, false),
+            facts(Up, Primary, 1, false),
+            facts(Lagging(9), Primary, 1, false),
+            facts(Up, Backup, 1, false),
+        ];
+        let weigh = |weights: [u32; 4]| weights.map(|weight| Load { weight, ..Load::default() });
+        let of_800 = |nodes: &[Facts], weights| shares(nodes, Policy::Weighted, &weigh(weights), 800);
+        let near = |shares: Vec<u64>, wanted: [u64; 4]| {
+            let is_near = shares.iter().zip(wanted).all(|(share, wanted)| share.abs_diff(wanted) <= 2);
+            assert!(is_near, "{shares:?} is not {wanted:?}");
+        };
+        near(of_800(&nodes, [3, 1, 100, 100]), [600, 200, 0, 0]);
+        near(of_800(&nodes, [1, 1, 1, 1]), [400, 400, 0, 0]);
+        near(of_800(&nodes, [u32::MAX, u32::MAX, 1, 1]), [400, 400, 0, 0]);
+        near(of_800(&nodes[..1], [1, 0, 0, 0]), [800, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_faster_of_two_is_asked_until_calls_wait_at_it() {
+        let node = || facts(Up, Primary, 1, false);
+        let load = |micros, in_flight| Load { micros, in_flight, ..Load::default() };
+        let of_900 = |loads: &[Load]| {
+            let nodes: Vec<Facts> = loads.iter().map(|_| node()).collect();
+            shares(&nodes, Policy::Fastest, loads, 900)
+        };
+        assert_eq!(of_900(&[load(10_000, 0), load(80_000, 0)]), [900, 0]);
+        // Seven calls wait at the fast one: the eighth would come last there.
+        assert_eq!(of_900(&[load(10_000, 8), load(80_000, 0)]), [0, 900]);
+        // The slowest of three is in each pair the slower one; the fastest is in two pairs of three.
+        let shares = of_900(&[load(20_000, 0), load(90_000, 0), load(10_000, 0)]);
+        assert!(shares[1] == 0 && shares[0].abs_diff(300) < 20 && shares[2].abs_diff(600) < 20, "{shares:?}");
+        // A node of which nothing is known is tried, but not by all at once.
+        assert_eq!(of_900(&[load(10_000, 0), load(0, 0)]), [0, 900]);
+        let equal = of_900(&[load(0, 5), load(0, 1)]);
+        assert_eq!(equal, [0, 900]);
+        assert_eq!(of_900(&[load(10_000, 0)]), [900]);
     }
 
     #[test]
@@ -197,7 +306,7 @@ mod tests {
             busy in proptest::collection::vec(0usize..5, 8),
         ) {
             let policy = if spread { Policy::Spread } else { Policy::First };
-            let loads: Vec<Load> = busy.iter().map(|&in_flight| Load { in_flight, told: 0 }).collect();
+            let loads: Vec<Load> = busy.iter().map(|&in_flight| Load { in_flight, ..Load::default() }).collect();
             let plan = order(&nodes, served, policy, &loads);
             let mut named = plan.clone();
             named.sort_unstable();

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::{error, warn};
 
-use super::{World, descriptors::DescriptorLimits, wishes::Applier};
+use super::{World, accounts::Accounts, descriptors::DescriptorLimits, wishes::Applier};
 use crate::{
     beacon::Requests,
     call::Calls,
@@ -39,6 +39,8 @@ pub(super) struct Deps<'a> {
     pub(super) memory: &'a Arc<Budget>,
     /// The channels to the workers.
     pub(super) worker_jobs: &'a WorkerJobs,
+    /// The accounts of nodes.
+    pub(super) accounts: &'a Accounts,
     /// Set to true when a task has ended that must run for ever.
     pub(super) broken: &'a Arc<watch::Sender<bool>>,
     /// The operator's wishes for all replicas; none before the start of the replica.
@@ -187,10 +189,12 @@ fn build_node(
     let World { dial, wall, threads, .. } = deps.world;
     let same_name = |node: &&Node| *node.name == *settings.name.as_str();
     let old = old.and_then(|pool| pool.nodes.iter().find(same_name));
-    if let Some(again) = old.and_then(|old| old.again(settings, reach)) {
+    let (of, metrics) = ((network, layer), deps.metrics);
+    let account = &deps.accounts.of(settings, of, wall);
+    if let Some(again) = old.and_then(|old| old.again(of, settings, reach, metrics, account)) {
         return Ok(again);
     }
-    let built = Node::new(settings, (network, layer), dial, reach, threads.unwrap_or(0), deps.metrics, wall());
+    let built = Node::new(settings, of, dial, reach, threads.unwrap_or(0), metrics, account);
     built.map_err(|why| format!("network {network}, node {}: {why}", settings.name))
 }
 

@@ -96,6 +96,7 @@ impl Runtime {
             origins: config.cors.origins.clone(),
             rules: config.beacon.clone(),
             forward: config.calls.forward_headers.clone(),
+            allow_picking: config.calls.allow_picking,
             tenant_header: config.outbox.as_ref().and_then(|outbox| outbox.tenant_header.clone()),
             max_body: config.calls.max_body,
             max_connections: self.limits.http,

@@ -135,9 +135,9 @@ impl Reloading {
 
     /// Puts these settings to use, with the nodes that the names in the settings have by `found`.
     async fn use_nodes_of(&mut self, config: &Config, found: &Followed) -> Result<String, String> {
-        let Shared { world, metrics, worker_jobs, broken, memory, wishes, .. } = &*self.shared;
+        let Shared { world, metrics, worker_jobs, broken, memory, accounts, wishes, .. } = &*self.shared;
         let limit = config.max_client_memory;
-        let deps = Deps { world, metrics, memory, worker_jobs, broken, wishes: wishes.as_deref() };
+        let deps = Deps { world, metrics, memory, worker_jobs, broken, accounts, wishes: wishes.as_deref() };
         let changed = self.runtime.replace(found.expand(config), &deps).await?;
         self.shared.site.store(Arc::new(self.runtime.site(self.shared.spans.as_ref())));
         memory.set_limit(limit.unwrap_or_else(memory::quarter));

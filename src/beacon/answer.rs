@@ -269,6 +269,12 @@ impl Answer {
         self.is_unproven
     }
 
+    /// The name of the node that gave the answer.
+    pub fn giver(&self) -> &Arc<str> {
+        let (pool, node) = &self.source;
+        &pool.nodes[*node].name
+    }
+
     /// Bytes of the body, where the length is known.
     pub fn length(&self) -> Option<u64> {
         self.length

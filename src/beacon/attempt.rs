@@ -20,8 +20,8 @@ use crate::{
         subject::{Kept, Subject},
         target::Target,
     },
-    exchange::{attempt_count::Count, trace::Trace},
-    metrics::AttemptOutcome,
+    exchange::{attempt_count::Count, pick::Pick, trace::Trace},
+    metrics::{AttemptOutcome, Payer},
     net::{
         http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
         node_connections::{Caller, Rank},
@@ -32,6 +32,7 @@ use crate::{
         health::{Fault, Trouble},
         node::Node,
         own_question::OwnQuestion,
+        paid::Paid,
         resting::Kind,
     },
 };
@@ -64,6 +65,8 @@ pub struct Request {
     pub client: Option<Peer>,
     /// The notes for the request's line in the access log, if the request has a line.
     pub trace: Option<Arc<Trace>>,
+    /// The nodes that the caller picked for a read.
+    pub pick: Option<Box<Pick>>,
 }
 
 impl Request {
@@ -155,7 +158,7 @@ pub(super) async fn attempt_holding(
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
-    let mut count = Count::new(node, started, request.trace.as_deref());
+    let mut count = Count::new(node, kind(request).id(), started, request.trace.as_deref());
     let repeatable = request.route.is_repeatable();
     let goes_out = node.goes_out();
     if node.is_out() {
@@ -288,7 +291,9 @@ async fn ask(
         caller: request.caller.as_ref(),
     };
     let mut own = request.caller.is_none().then(|| OwnQuestion::new(None, Some(&node.traffic)));
-    let asked = upstream.request(head, body, timeouts, &mut own, progress);
+    let payer = if own.is_some() { Payer::Own } else { Payer::Call };
+    let mut gate = Paid::new(&mut own, node, node.cost(""), payer);
+    let asked = upstream.request(head, body, timeouts, &mut gate, progress);
     // A streamed body takes the time that the client needs to send; the node's share of the time is
     // bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }

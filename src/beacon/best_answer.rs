@@ -41,7 +41,7 @@ impl RequestRun<'_> {
     }
 
     pub(super) fn give_up(&mut self) -> Result<Answer, Failure> {
-        let rests = || rest_ends(&self.requests.pool, kind(self.request));
+        let rests = || rest_ends(&self.requests.pool, kind(self.request), "");
         let is_of_the_request = !self.is_best_foreign && self.best.as_ref().is_some_and(|best| best.status < 500);
         let empty = self.empty.take().filter(|_| !is_of_the_request);
         match empty.or_else(|| self.best.take()).or_else(|| self.refused.take()) {

@@ -94,6 +94,7 @@ impl Requests {
             client: request.client,
             // A question of the proxy's own is no step of the client's request.
             trace: None,
+            pick: None,
         };
         let mut upload = Upload::whole(bytes::Bytes::new());
         let asked = attempt_holding(&self.pool, node, &request, &mut upload, BLOCK_TIMEOUT, Some(&self.room));

@@ -2,11 +2,11 @@
 //!
 //! Rule: a signed block or envelope goes to the node that made the block first. Any other request
 //! goes to the active node, unless that node rests or keeps failing such requests; then the best
-//! other node gets the request. With `policy = "spread"` a read of data that the chain settled long
-//! ago goes to the least busy of the best nodes. Where all nodes rest, a request for which a
-//! validator waits is tried all the same, once at each node. Reason: a duty that is refused is lost
-//! for certain. Example: both nodes refuse duties for 30 s, and the next attestation data are asked
-//! for 6 s later. The request goes to the first node, which answers.
+//! other node gets the request. A read of data that the chain settled long ago goes to any of
+//! the best nodes, as `policy` says. Where all nodes rest, a request for which a validator waits is
+//! tried all the same, once at each node. Reason: a duty that is refused is lost for certain.
+//! Example: both nodes refuse duties for 30 s, and the next attestation data are asked for 6 s
+//! later. The request goes to the first node, which answers.
 
 use tokio::time::Instant;
 
@@ -26,6 +26,14 @@ impl Requests {
     /// The best node for a request, other than those in `tried`: the node of all clients' view, if
     /// that one may have the data.
     pub(super) fn choose(&self, request: &Request, tried: &[NodeId], again: bool) -> Choice<'_> {
+        let with_shut;
+        let tried = match &request.pick {
+            Some(pick) => {
+                with_shut = [tried, &pick.shut(&self.pool).unwrap_or_default()].concat();
+                &with_shut
+            }
+            None => tried,
+        };
         let lacking = self.lacking(request);
         if !lacking.is_empty() {
             let shut: Vec<NodeId> = tried.iter().chain(&lacking).copied().collect();

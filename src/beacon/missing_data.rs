@@ -40,7 +40,7 @@ impl Requests {
     /// Whether the request may go to any healthy node: requests are spread, and all these nodes
     /// have the same answer.
     pub(super) fn is_settled(&self, request: &Request) -> bool {
-        if self.settings.policy != Policy::Spread || request.route.class != Class::Read {
+        if self.settings.policy == Policy::First || request.route.class != Class::Read {
             return false;
         }
         let head = self.pool.snapshot().head.unwrap_or(0);

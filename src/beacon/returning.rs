@@ -38,9 +38,13 @@ use crate::{
         target::Target,
         verdict::Verdict,
     },
-    metrics::Metrics,
+    metrics::{Metrics, Payer},
     net::node_connections::Rank,
-    pool::{Pool, snapshot::Facts},
+    pool::{
+        Pool,
+        paid::{Paid, afford},
+        snapshot::Facts,
+    },
 };
 
 /// How long a node may take to answer a question about itself, and how much of the answer is read.
@@ -207,7 +211,7 @@ fn every(pace: Duration) -> tokio::time::Interval {
 
 /// Asks the node about itself, if requests are kept that would have to be told again.
 fn ask(pool: &Arc<Pool>, index: NodeId, seen: &mut Seen, told: &ToldMessages, tasks: &mut JoinSet<Found>) {
-    if !seen.is_asked && !told.is_empty() {
+    if !seen.is_asked && !told.is_empty() && !pool.is_idle(index) {
         seen.is_asked = true;
         let pool = pool.clone();
         tasks.spawn(async move { Found::Says(index, traits(&pool, index).await) });
@@ -256,10 +260,14 @@ async fn traits(pool: &Pool, node: NodeId) -> Traits {
 }
 
 async fn body(pool: &Pool, node: NodeId, path: &'static str) -> Option<Bytes> {
-    let upstream = pool.nodes[node].upstream.as_ref()?;
+    let node = &pool.nodes[node];
+    let upstream = node.upstream.as_ref()?;
     let target = Target::parse(path).expect("the paths are fit for a request line");
     let read = async {
-        let mut response = upstream.get(&target, Rank::Probe, &mut ()).await.ok()?;
+        let cost = afford(node, "").await.ok()?;
+        let mut open = ();
+        let mut gate = Paid::new(&mut open, node, cost, Payer::Own);
+        let mut response = upstream.get(&target, Rank::Probe, &mut gate).await.ok()?;
         if response.head.status != 200 {
             return None;
         }

@@ -154,6 +154,7 @@ mod tests {
                 caller: None,
                 client: None,
                 trace: None,
+                pick: None,
             };
             assert_eq!((TimeLimit::of(&request), is_wanted_whole(&request)), (time_limit, whole), "{method} {path}");
         }

@@ -71,8 +71,10 @@ pub struct Answer {
     pub status: u16,
     /// Result or error.
     pub kind: Kind,
-    /// The node that gave a result, by its index in the pool.
+    /// The node that gave the answer, by its index in the pool.
     pub node: Option<NodeId>,
+    /// The name of that node, if clients are told.
+    pub giver: Option<Arc<str>>,
     /// For an answer with which a node refused for quota: the seconds until the client should come
     /// again.
     pub retry_after: Option<u32>,
@@ -256,6 +258,7 @@ impl Answer {
             status: 200,
             kind,
             node: None,
+            giver: None,
             retry_after: None,
             is_null,
             result,

@@ -25,12 +25,13 @@ use crate::{
     domain::{
         answer::{Blame, Lacked},
         call_id::Outbound,
+        method::MethodId,
         node_id::NodeId,
         quota,
     },
     exchange::{attempt_count::Count, queue::Ticket, trace::Trace},
     memory::{Account, Full},
-    metrics::AttemptOutcome,
+    metrics::{AttemptOutcome, Payer},
     net::{
         BoxFuture,
         http::{Error, Gate, Post, Progress, Sending},
@@ -41,12 +42,16 @@ use crate::{
         ask::{is_refusal, link_trouble, trouble, wait},
         health::{Fault, Trouble},
         node::Node,
+        paid::Paid,
     },
 };
 
 /// An attempt at one node.
 pub(super) struct Attempt<'a> {
     pub(super) node: &'a Node,
+    pub(super) method: MethodId,
+    /// The credits that the call costs at the node.
+    pub(super) cost: u32,
     /// The request as the client sent it.
     pub(super) body: &'a [u8],
     /// Header lines to send along.
@@ -93,7 +98,8 @@ pub(super) enum Sent {
     /// The node refused the call with this HTTP status and no JSON-RPC error. The status is about
     /// the call or about the proxy's credentials, so the node would refuse the call again.
     Rejected(u16),
-    /// The client has left, and a call with an effect is not sent then.
+    /// The client has left, and a call with an effect is not sent then; or others took the node's
+    /// last credits.
     Unwanted,
     /// No byte of the call left; with evidence against the node, if there is any.
     Nothing(Option<Trouble>),
@@ -110,6 +116,20 @@ impl Sent {
     /// Whether the node has given an answer for the client, or would have if memory had room.
     fn is_word(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_))
+    }
+
+    /// The outcome of an attempt at `node`: an answer has the node as its source.
+    pub(super) fn of(mut self, node: NodeId) -> Self {
+        match &mut self {
+            Self::Answered(answer)
+            | Self::OfTheCaller(answer)
+            | Self::OfNobody(answer)
+            | Self::Lacking(_, answer)
+            | Self::OfTheNode(Some(answer), _)
+            | Self::Refused(Some(answer), _) => answer.node = Some(node),
+            _ => {}
+        }
+        self
     }
 
     /// The evidence against the node in words, if there is any.
@@ -189,7 +209,7 @@ impl Attempt<'_> {
         if self.is_over() {
             return Ran { sent: Sent::Nothing(None), again: false, beside: None, in_vain: None, had_second: false };
         }
-        let mut count = Count::new(self.node, started, self.trace);
+        let mut count = Count::new(self.node, self.method, started, self.trace);
         let lines = count.lines(self.headers);
         let owed = self.node.traffic.track(started);
         let mut progress = Progress::default();
@@ -306,7 +326,7 @@ impl Attempt<'_> {
         if self.is_over() {
             return Sent::Nothing(None);
         }
-        let mut count = Count::new(self.node, started, self.trace);
+        let mut count = Count::new(self.node, self.method, started, self.trace);
         let lines = count.lines(self.headers);
         let _owed = self.node.traffic.track(started);
         let mut progress = Progress::default();
@@ -337,6 +357,7 @@ impl Attempt<'_> {
     /// Sends the call with `lines`, or with the client's own where there are none, and reads the
     /// answer.
     async fn exchange(&self, lines: Option<&[u8]>, gate: &mut impl Gate, progress: &mut Progress) -> Sent {
+        let gate = &mut Paid::new(gate, self.node, self.cost, Payer::Call);
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that the futures of calls over HTTP are no larger.
             return Box::pin(self.over_link(gate)).await;
@@ -410,7 +431,13 @@ impl Attempt<'_> {
             let text = format!("a call was answered with HTTP status {status}{what}");
             Trouble { fault: Fault::Failing, text }
         };
+        // A result may speak of anything: beside a result only a header names a wait.
+        let wait_in = |answer: &mut Answer| match answer.kind {
+            Kind::Result => wait,
+            _ => wait.or_else(|| quota::wait_in_words(answer.beginning())),
+        };
         if is_refusal(status, wait) {
+            let wait = wait_in(&mut answer);
             return Sent::Refused((answer.kind == Kind::Error).then_some(answer), wait);
         }
         // Another node may have other credentials and another place, so these statuses are not
@@ -421,7 +448,7 @@ impl Attempt<'_> {
         let is_quota = !is_readable && quota::is_quota_in_words(answer.beginning());
         match answer.kind {
             _ if self.id.is_none() && status < 300 => Sent::Answered(answer),
-            Kind::Alien(_) | Kind::Error if is_quota => Sent::Refused(None, wait),
+            Kind::Alien(_) | Kind::Error if is_quota => Sent::Refused(None, wait_in(&mut answer)),
             Kind::Alien(_) if (300..500).contains(&status) && !of_the_node => Sent::Rejected(status),
             Kind::Alien(why) => Sent::OfTheNode(None, Some(failing(&format!(": {why}")))),
             Kind::Result if of_the_gateway => Sent::OfTheNode(Some(answer), None),
@@ -433,7 +460,10 @@ impl Attempt<'_> {
                     (error.blame(), error.code, quota::is_quota(error.code, &error.message))
                 });
                 match blame {
-                    _ if is_quota => Sent::Refused(Some(answer), wait),
+                    _ if is_quota => {
+                        let wait = wait_in(&mut answer);
+                        Sent::Refused(Some(answer), wait)
+                    }
                     // Providers say with HTTP 403 that a plan has no old blocks.
                     Blame::Lacking(Lacked::Data) if of_the_gateway && self.is_repeatable => {
                         Sent::Lacking(Lacked::Data, answer)

@@ -78,7 +78,7 @@ impl Calls {
         let kept = tokio::select! {
             biased;
             kept = keeper.answer(request, terms.memory, terms.room) => kept,
-            () = alarm.at(terms.arrived + self.settings.timeout) => KeeperReply::Refused(Refusal::Deadline),
+            () = alarm.at(terms.arrived + self.patience(request, method).timeout) => KeeperReply::Refused(Refusal::Deadline),
         };
         match kept {
             KeeperReply::Answer(answer) => self.take_own(answer, request, terms, alarm, take).await,

@@ -16,6 +16,7 @@ use crate::{
         refusal::Refusal,
         rpc::Request,
     },
+    exchange::pick::Pick,
     memory::Account,
     net::BoxFuture,
 };
@@ -61,13 +62,15 @@ pub struct Asker<'a> {
     pub memory: &'a Arc<Account>,
 }
 
-/// Header lines to send along, and the tenant that a header named.
+/// Header lines to send along, and what other headers of a request said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
     /// The lines, each with its line end.
     pub lines: Vec<u8>,
     /// The value of the tenant's header. Empty, and so no name, where the header came twice.
     pub tenant: Option<Bytes>,
+    /// The nodes that the caller picked.
+    pub pick: Option<Box<Pick>>,
 }
 
 impl Passed {
@@ -75,6 +78,7 @@ impl Passed {
     pub fn clear(&mut self) {
         self.lines.clear();
         self.tenant = None;
+        self.pick = None;
     }
 
     /// Notes the tenant's header.
@@ -131,7 +135,7 @@ impl Calls {
                 tokio::select! {
                     biased;
                     sent = outbox.send(request, asker) => sent?,
-                    () = alarm.at(terms.arrived + self.settings.timeout) => return Err(late()),
+                    () = alarm.at(terms.arrived + self.patience(request, method).timeout) => return Err(late()),
                 }
             }
             _ => outbox.status(request, terms.tenant)?,

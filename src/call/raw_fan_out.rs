@@ -20,7 +20,6 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Calls,
     alarm::Alarm,
     answer::{Answer, Kind},
     attempt::Sent,
@@ -151,7 +150,7 @@ impl<'a> CallRun<'a> {
         alarm: &mut Alarm,
     ) -> FanOut {
         let (attempts, lost) = (self.tries.attempts, self.lost);
-        let time_limit = Instant::now() + self.calls.settings.attempt_timeout;
+        let time_limit = Instant::now() + self.patience.attempt_timeout;
         let leaving = Leaving::new(self.terms, self.method);
         let signals = under_way.signals.clone();
         let (mut judgements, mut until) = (Judgements::default(), self.deadline);
@@ -244,8 +243,7 @@ impl<'a> CallRun<'a> {
 
     /// The nodes that the transaction goes to at once: `first`, and those beside.
     fn nodes_beside(&self, first: NodeId) -> Vec<NodeId> {
-        let Calls { pool, settings, .. } = self.calls;
-        let to = settings.send_to;
+        let (pool, to) = (&self.calls.pool, self.patience.send_to);
         // A call that waits in line at full nodes has its place at one of them.
         if to == SendTo::First || self.tries.is_in_line() || !pool.is_usable(first) {
             return vec![first];
@@ -254,9 +252,11 @@ impl<'a> CallRun<'a> {
         let is_wanted = |node: &NodeId| {
             *node != first
                 && !self.tries.tried.contains(node)
+                && !self.shut.contains(node)
                 && is_target(pool, *node, SendTo::All)
                 && (to == SendTo::All || pool.snapshot().nodes[*node].tier == tier)
                 && pool.nodes[*node].resting.state(self.tries.kind, false, now) == RestState::Free
+                && pool.nodes[*node].credits_wait(&self.request.method, now).is_none()
         };
         [first].into_iter().chain(NodeId::all(pool.nodes.len()).filter(is_wanted)).collect()
     }
@@ -269,10 +269,11 @@ impl<'a> CallRun<'a> {
         self.transaction.is_some()
     }
 
-    /// Has the transaction remembered that a node took with `answer`.
+    /// Has the transaction remembered that a node took with `answer`. Where the caller picked nodes,
+    /// the others are not sent it later either.
     pub(super) fn remember(&mut self, answer: &Answer) {
         let is_taken = answer.kind == Kind::Result && !answer.is_null && self.request.id.is_some();
-        if self.method.class != Class::RawTransaction || !is_taken || !self.has_transaction() {
+        if self.method.class != Class::RawTransaction || !is_taken || !self.shut.is_empty() || !self.has_transaction() {
             return;
         }
         let Some(CallTransaction { transaction, sends }) = self.transaction.take().map(|transaction| *transaction)

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     raw_remembered::Remembered,
-    raw_sends::{Submission, count, is_target, kind},
+    raw_sends::{METHOD, Submission, count, is_target, kind},
     send_outcome::SendOutcome,
 };
 use crate::{
@@ -119,7 +119,8 @@ impl RawResend {
         let mut pauses = BUSY;
         while is_target(pool, node, *send_to) {
             // Calls of clients with raw transactions pass the node over now, and so do these.
-            if pool.nodes[node].resting.state(kind(), false, Instant::now()) != RestState::Free {
+            let (to, now) = (&pool.nodes[node], Instant::now());
+            if to.resting.state(kind(), false, now) != RestState::Free || to.credits_wait(METHOD, now).is_some() {
                 sleep(pauses.pause()).await;
                 continue;
             }

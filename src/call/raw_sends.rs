@@ -104,6 +104,8 @@ impl Submission {
     pub(super) async fn send(&self, node: &Node, limit: Instant, gate: &mut impl Gate) -> Sent {
         let attempt = Attempt {
             node,
+            method: Method::of(METHOD).id,
+            cost: node.cost(METHOD),
             body: &self.body,
             headers: &self.headers,
             is_repeatable: true,
@@ -307,10 +309,11 @@ impl Calls {
         let now = Instant::now();
         let state = |node: &NodeId| self.pool.nodes[*node].resting.state(kind(), false, now);
         let allowed = self.allowed_nodes(to);
-        let is_free = |node: &NodeId| matches!(state(node), RestState::Free | RestState::Due);
+        let has_credits = |node: &NodeId| self.pool.nodes[*node].credits_wait(METHOD, now).is_none();
+        let is_free = |node: &NodeId| matches!(state(node), RestState::Free | RestState::Due) && has_credits(node);
         let mut free: Vec<NodeId> = allowed.iter().copied().filter(is_free).collect();
         if free.is_empty() {
-            free = allowed.into_iter().filter(|node| state(node) == RestState::Last).collect();
+            free = allowed.into_iter().filter(|node| state(node) == RestState::Last && has_credits(node)).collect();
         }
         let hangs = |node: &NodeId| self.outbox_sends[node.0].load(Acquire) >= MOST_AT_NODE;
         if free.iter().all(hangs) { free } else { free.into_iter().filter(|node| !hangs(node)).collect() }

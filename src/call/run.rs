@@ -17,7 +17,7 @@ use super::{
     whole::Lack,
 };
 use crate::{
-    config::Policy,
+    config::{Patience, Policy},
     domain::{
         answer::Lacked,
         asked_blocks::AskedBlocks,
@@ -45,9 +45,12 @@ pub(super) struct CallRun<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
     pub(super) terms: &'a Terms<'a>,
+    /// The nodes that the caller did not pick.
+    pub(super) shut: Vec<NodeId>,
     /// The blocks that the call needs, if known. Not read where there is one node alone.
     pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
+    pub(super) patience: Patience,
     pub(super) tries: Tries,
     /// Attempts of all rounds, also before a reload, whose connection or answer was lost. Counted,
     /// because the call itself may be what breaks the nodes.
@@ -87,23 +90,30 @@ pub(super) struct Carried {
 
 impl<'a> CallRun<'a> {
     /// The run of `request` at the nodes of `calls`.
+    ///
+    /// # Errors
+    /// Where the caller picked a node that there is not.
     pub(super) fn new(
         calls: &'a Calls,
         request: &'a Request<'a>,
         method: Method,
         terms: &'a Terms<'a>,
         carried: Carried,
-    ) -> Self {
+    ) -> Result<Self, Refusal> {
+        let shut = terms.pick.map_or(Ok(Vec::new()), |pick| pick.shut(&calls.pool))?;
         let Carried { may_have_arrived, lost, begun } = carried;
-        let deadline = terms.arrived + calls.settings.timeout;
+        let patience = calls.patience(request, method);
+        let deadline = terms.arrived + patience.timeout;
         let asks = method.asks.filter(|_| calls.pool.nodes.len() > 1);
-        Self {
+        Ok(Self {
             calls,
             request,
             method,
             terms,
+            shut,
             blocks: AskedBlocks::of(asks, request),
             deadline,
+            patience,
             tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
             lost,
             may_have_arrived,
@@ -118,7 +128,7 @@ impl<'a> CallRun<'a> {
             rejected: None,
             refused: QuotaRefusals::default(),
             transaction: None,
-        }
+        })
     }
 
     /// The part that goes along to other nodes.
@@ -132,7 +142,7 @@ impl<'a> CallRun<'a> {
     /// With a refusal where no node has, or with the nodes of a reload.
     pub(super) async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
         let mut turn = None;
-        let (node, answer) = loop {
+        let (node, mut answer) = loop {
             // The scout's place is held until its attempt has ended.
             let (node, scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
@@ -158,7 +168,7 @@ impl<'a> CallRun<'a> {
             self.unsure |= again || had_second;
             if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
                 self.note(other);
-                self.record_failed_attempt(other, sent);
+                self.record_failed_attempt(other, sent.of(other));
                 self.tries.tried.push(other);
             }
             let (node, height) = match beside {
@@ -170,11 +180,14 @@ impl<'a> CallRun<'a> {
                 }
                 None => (node, height),
             };
+            let sent = sent.of(node);
             match sent {
-                Sent::Answered(mut answer) => {
-                    answer.node = Some(node);
+                Sent::Answered(answer) => {
                     self.answered(node);
-                    if let Some(promise) = self.broken_promise(&answer, node, height) {
+                    // A caller that picks a node wants that node's own word.
+                    if self.shut.is_empty()
+                        && let Some(promise) = self.broken_promise(&answer, node, height)
+                    {
                         self.lacks_blocks(node, Lacked::Block);
                         self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
                         self.tries.attempts += 1;
@@ -231,6 +244,7 @@ impl<'a> CallRun<'a> {
             }
             self.tries.tried.push(node);
         };
+        answer.node = Some(node);
         Ok(self.settle(node, answer).await?)
     }
 
@@ -353,10 +367,25 @@ impl<'a> CallRun<'a> {
 
     /// An attempt at `node`, with the means to try another node beside it when it is slow.
     pub(super) fn slow_attempt(&self, node: NodeId) -> SlowAttempt<'a, '_> {
-        let Self { calls, request, method, terms, blocks, deadline, .. } = *self;
+        let Self { calls, request, method, terms, blocks, deadline, patience, ref shut, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
         let (started, in_line) = (Instant::now(), self.tries.is_in_line());
-        SlowAttempt { calls, request, method, terms, kind, blocks, deadline, node, started, in_line, tried }
+        let attempt_timeout = patience.attempt_timeout;
+        SlowAttempt {
+            calls,
+            request,
+            method,
+            terms,
+            kind,
+            blocks,
+            deadline,
+            attempt_timeout,
+            node,
+            started,
+            in_line,
+            tried,
+            shut,
+        }
     }
 
     /// Chooses the node to try next. `turn` is the call's ticket of the queue, if the call had to
@@ -370,7 +399,7 @@ impl<'a> CallRun<'a> {
         loop {
             let now = Instant::now();
             let is_unwanted = Leaving::new(self.terms, self.method).is_unwanted();
-            if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
+            if is_unwanted || self.lost >= self.patience.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             let bytes = self.request.raw.len();
@@ -382,10 +411,10 @@ impl<'a> CallRun<'a> {
             }
             let mut rest = None;
             let has_word = self.doubtful.is_some() || self.null.is_some();
-            if self.tries.attempts < settings.attempts.get() {
+            if self.tries.attempts < self.patience.attempts.get() {
                 let Tries { kind, again, .. } = self.tries;
                 // A round begins anew, but a node does not get the method or the blocks meanwhile.
-                let mut tried = [&self.tries.tried[..], &self.lacking_nodes].concat();
+                let mut tried = [&self.tries.tried[..], &self.lacking_nodes, &self.shut].concat();
                 if has_word {
                     // A second opinion is not worth asking of a node that is unwell.
                     tried.extend(NodeId::all(pool.nodes.len()).filter(|node| !pool.is_usable(*node)));
@@ -397,7 +426,7 @@ impl<'a> CallRun<'a> {
                 let query = NodeQuery { policy, class, kind, method, blocks, tried, again, is_urgent: false };
                 match choose(pool, query) {
                     Choice::Node(node, scout) => {
-                        if settings.policy == Policy::Spread {
+                        if settings.policy != Policy::First {
                             pool.catch_up(node);
                         }
                         return Ok(Some((node, scout)));
@@ -449,7 +478,7 @@ impl<'a> CallRun<'a> {
         if let Some(word) = word {
             return Ok(word);
         }
-        let rests = || rest_ends(&self.calls.pool, self.tries.kind).or(self.refused.until);
+        let rests = || rest_ends(&self.calls.pool, self.tries.kind, &self.request.method).or(self.refused.until);
         if let Some(mut answer) = self.refused.answer.take() {
             answer.retry_after = rests().map(seconds_to);
             return Ok(answer);

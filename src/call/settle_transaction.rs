@@ -10,9 +10,16 @@ use super::{
 };
 use crate::{
     config::{SendTo, Verify},
-    domain::{method::Class, node_id::NodeId, refusal::Refusal},
+    domain::{
+        method::{Class, Method},
+        node_id::NodeId,
+        refusal::Refusal,
+    },
     pool::ask::ID,
 };
+
+/// The question for a transaction.
+const BY_HASH: &str = "eth_getTransactionByHash";
 
 impl CallRun<'_> {
     /// Rule: the client gets an error about the call unchanged. Exception: a raw transaction that
@@ -23,7 +30,7 @@ impl CallRun<'_> {
     /// and nodes hand transactions on to each other. Example: node a's answer is lost, node b says
     /// "nonce too low" and has the transaction in a block: the client gets the hash.
     pub(super) async fn settle(&mut self, node: NodeId, mut answer: Answer) -> Result<Answer, Refusal> {
-        let goes_to_many = self.calls.settings.send_to != SendTo::First;
+        let goes_to_many = self.patience.send_to != SendTo::First;
         if self.method.class != Class::RawTransaction || !(self.may_have_arrived || goes_to_many) {
             return Ok(answer);
         }
@@ -43,9 +50,12 @@ impl CallRun<'_> {
 
     /// Whether the node has the transaction, in a block or waiting.
     async fn is_there(&mut self, node: NodeId, hash: &str) -> bool {
-        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
+        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{BY_HASH}","params":["{hash}"]}}"#);
+        let node = &self.calls.pool.nodes[node];
         let attempt = Attempt {
-            node: &self.calls.pool.nodes[node],
+            node,
+            method: Method::of(BY_HASH).id,
+            cost: node.cost(BY_HASH),
             body: ask.as_bytes(),
             headers: &[],
             // A question of the proxy's own is no step of the client's request.
@@ -58,7 +68,7 @@ impl CallRun<'_> {
             id: Some(&ask.as_bytes()[ID]),
             is_repeatable: true,
             second_attempt_from: self.deadline,
-            limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
+            limit: (Instant::now() + self.patience.attempt_timeout).min(self.deadline),
         };
         match attempt.alone().await {
             Sent::Answered(answer) => answer.shows(hash),

@@ -33,6 +33,8 @@ pub(super) struct SlowAttempt<'a, 'c> {
     /// The blocks that the call needs, if known.
     pub(super) blocks: Option<AskedBlocks>,
     pub(super) deadline: Instant,
+    /// How long an attempt is left alone.
+    pub(super) attempt_timeout: Duration,
     /// The node of the attempt.
     pub(super) node: NodeId,
     pub(super) started: Instant,
@@ -40,6 +42,8 @@ pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) in_line: bool,
     /// Nodes that have failed the call.
     pub(super) tried: &'c [NodeId],
+    /// Nodes that the caller did not pick.
+    pub(super) shut: &'c [NodeId],
 }
 
 /// The next step in a long attempt.
@@ -61,8 +65,11 @@ pub(super) struct Beside<'a> {
 impl<'a> SlowAttempt<'a, '_> {
     /// The attempt at `node`.
     pub(super) fn attempt(&self, node: NodeId) -> Attempt<'a> {
+        let node = &self.calls.pool.nodes[node];
         Attempt {
-            node: &self.calls.pool.nodes[node],
+            node,
+            method: self.method.id,
+            cost: node.cost(&self.request.method),
             body: self.request.raw,
             headers: self.terms.headers,
             trace: self.terms.trace,
@@ -73,7 +80,7 @@ impl<'a> SlowAttempt<'a, '_> {
             in_line: self.in_line,
             id: self.request.id,
             is_repeatable: self.method.is_repeatable(),
-            second_attempt_from: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),
+            second_attempt_from: (self.started + self.attempt_timeout).min(self.deadline),
             limit: self.deadline,
         }
     }
@@ -85,11 +92,11 @@ impl<'a> SlowAttempt<'a, '_> {
         if !self.method.may_run_at_two() {
             return Next::At(self.deadline);
         }
-        let last = (self.deadline - settings.attempt_timeout).max(self.started + settings.attempt_timeout);
+        let last = (self.deadline - self.attempt_timeout).max(self.started + self.attempt_timeout);
         if pool.answers_probes(self.node) && now < last {
             return Next::At(last.min(now + LOOK));
         }
-        let tried = [self.tried, &[self.node]].concat();
+        let tried = [self.tried, &[self.node], self.shut].concat();
         let (policy, class, kind, blocks) = (settings.policy, self.method.class, self.kind, self.blocks);
         let (method, tried) = (&*self.request.method, &*tried);
         let query = NodeQuery { policy, class, kind, method, blocks, tried, again: false, is_urgent: false };

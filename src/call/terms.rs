@@ -5,7 +5,12 @@ use std::sync::{Arc, atomic::AtomicBool};
 use tokio::time::Instant;
 
 use super::{filter_calls::AnswerRoom, outbox_calls::Tenant};
-use crate::{config::Verify, exchange::trace::Trace, memory::Account, net::node_connections::Caller};
+use crate::{
+    config::Verify,
+    exchange::{pick::Pick, trace::Trace},
+    memory::Account,
+    net::node_connections::Caller,
+};
 
 /// The terms of a door for a call.
 #[derive(Clone, Copy)]
@@ -14,6 +19,8 @@ pub struct Terms<'a> {
     pub headers: &'a [u8],
     /// The tenant's name as a header gave it.
     pub tenant: Tenant<'a>,
+    /// The nodes that the caller picked.
+    pub pick: Option<&'a Pick>,
     /// When the call came: its deadline counts from then.
     pub arrived: Instant,
     /// How closely the answer is checked.

@@ -219,7 +219,7 @@ impl Driver {
     fn poll_at(&self) -> Option<Instant> {
         let active = self.pool.snapshot().active.filter(|&active| self.is_wanted && !self.pool.is_pushing(active));
         let every = (self.follow.block_time()? / 3).max(LEAST_POLL);
-        active.filter(|_| every < self.pool.interval()).map(|_| self.polled + every)
+        active.filter(|&active| every < self.pool.interval(active)).map(|_| self.polled + every)
     }
 
     fn poll(&mut self) {

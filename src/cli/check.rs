@@ -20,6 +20,7 @@ use crate::{
     outbox::store::try_folder,
     pool::{
         clock,
+        credits::Account,
         health::{Fault, Trouble},
         node::Node,
         probe::{Probe, ProbeClock, misplaced, probe},
@@ -142,7 +143,10 @@ async fn check_side(
 ) -> Vec<Line> {
     let limit = config.health.timeout;
     let probes = nodes.iter().map(|settings| async move {
-        let node = Node::new(settings, (network.name.as_str(), layer), &world.dial, limit, 0, metrics, 0);
+        // The questions of a check are few, and no budget keeps them from being asked.
+        let unbudgeted = Settings { budget: None, ..settings.clone() };
+        let account = Account::new(world.wall.clone(), 0);
+        let node = Node::new(&unbudgeted, (network.name.as_str(), layer), &world.dial, limit, 0, metrics, &account);
         let outcome = match node {
             Err(why) => Err((Class::Failing, why)),
             Ok(node) => {

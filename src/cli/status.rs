@@ -86,6 +86,18 @@ struct Node {
     in_flight: usize,
     last_error: Option<LastError>,
     pair: Option<Pair>,
+    budget: Option<Budget>,
+    #[serde(default)]
+    idle: bool,
+}
+
+/// The credits of a node; of a limit that is not set, neither number is there.
+#[derive(Deserialize)]
+struct Budget {
+    burst: Option<u64>,
+    burst_left: Option<u64>,
+    per_day: Option<u64>,
+    day_left: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -243,9 +255,21 @@ fn render(report: &Report, age: Option<u64>) -> String {
 
 fn state_of(node: &Node) -> String {
     let state = if node.cordoned { format!("cordoned ({})", node.reason) } else { node.reason.clone() };
-    match &node.pair {
-        Some(Pair { name, fault: Some(fault) }) => format!("{state}; pair {name}: {fault}"),
-        _ => state,
+    let idle = node.idle.then(|| "idle".to_owned());
+    let pair = match &node.pair {
+        Some(Pair { name, fault: Some(fault) }) => Some(format!("pair {name}: {fault}")),
+        _ => None,
+    };
+    let credits = node.budget.as_ref().map(Budget::in_words);
+    [Some(state), idle, credits, pair].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+impl Budget {
+    fn in_words(&self) -> String {
+        let at_once = self.burst_left.zip(self.burst).map(|(left, burst)| format!("{left} of {burst}"));
+        let today = self.day_left.zip(self.per_day).map(|(left, per_day)| format!("{left} of {per_day} today"));
+        let left = [at_once, today].into_iter().flatten().collect::<Vec<_>>();
+        format!("credits left: {}", left.join(", "))
     }
 }
 
@@ -265,6 +289,28 @@ mod tests {
     fn a_report_that_is_watched_tells_its_age() {
         assert!(screen(Some(0), None).starts_with("steadfast 1.2.3: ready, as of 0 s ago\n"));
         assert!(screen(Some(4), None).starts_with("steadfast 1.2.3: ready, as of 4 s ago\n"));
+    }
+
+    #[test]
+    fn the_state_of_a_node_tells_of_its_credits_and_that_it_is_idle() {
+        let of = |more: serde_json::Value| {
+            let mut node = serde_json::json!({
+                "name": "a", "tier": "backup", "url": "http://a", "reason": "up", "cordoned": false, "head": null,
+                "lag": null, "latency_ms": null, "in_flight": 0, "last_error": null, "pair": null, "budget": null,
+            });
+            node.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            state_of(&serde_json::from_value(node).unwrap())
+        };
+        let budget = |burst: Option<u64>, per_day: Option<u64>| {
+            serde_json::json!({
+                "per_second": burst, "burst": burst, "burst_left": burst.map(|_| 7), "per_day": per_day,
+                "day_left": per_day.map(|_| 480),
+            })
+        };
+        assert_eq!(of(serde_json::json!({})), "up");
+        let both = serde_json::json!({ "budget": budget(Some(10), Some(500)), "idle": true });
+        assert_eq!(of(both), "up; idle; credits left: 7 of 10, 480 of 500 today");
+        assert_eq!(of(serde_json::json!({ "budget": budget(None, Some(500)) })), "up; credits left: 480 of 500 today");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use http::HeaderName;
 
 use super::{
+    call_rules::CallRule,
     header,
     method_pattern::{MethodPattern, MethodRule, is_refused},
     reader::Reader,
@@ -56,7 +57,19 @@ pub enum Policy {
     First,
     /// The one with the fewest calls in flight.
     Spread,
+    /// One by chance, in proportion to the nodes' weights.
+    Weighted,
+    /// Of two by chance, the one whose answer is likely to come first.
+    Fastest,
 }
+
+/// The policies by their names.
+const POLICIES: [(&str, Policy); 4] = [
+    ("first", Policy::First),
+    ("spread", Policy::Spread),
+    ("weighted", Policy::Weighted),
+    ("fastest", Policy::Fastest),
+];
 
 /// The nodes that a signed transaction goes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +119,10 @@ pub struct Calls {
     pub max_batch: NonZeroUsize,
     /// Which of several equally good nodes gets a call.
     pub policy: Policy,
+    /// Whether callers may pick the node or the tier that is asked.
+    pub allow_picking: bool,
+    /// Whether an answer over HTTP names the node that gave the answer.
+    pub name_nodes: bool,
     /// How closely nodes' answers are looked at.
     pub verify: Verify,
     /// The nodes that a signed transaction goes to.
@@ -114,6 +131,8 @@ pub struct Calls {
     pub blocked: Vec<MethodRule>,
     /// Exceptions to `blocked`.
     pub allowed: Vec<MethodPattern>,
+    /// The rules for some methods; see [`Calls::patience`].
+    pub rules: Vec<CallRule>,
     /// Client headers that go to every node, beside `x-request-id` and `traceparent`, which always
     /// do.
     pub forward_headers: Vec<HeaderName>,
@@ -132,20 +151,25 @@ impl Default for Calls {
             max_body: 10 * MIB,
             max_batch: const { NonZeroUsize::new(1_000).expect("not zero") },
             policy: Policy::default(),
+            allow_picking: false,
+            name_nodes: true,
             verify: Verify::default(),
             send_to: SendTo::default(),
             blocked: BLOCKED.map(|text| text.parse().expect("the table holds patterns")).to_vec(),
             allowed: Vec::new(),
+            rules: Vec::new(),
             forward_headers: Vec::new(),
         }
     }
 }
 
 impl Calls {
-    /// Whether `method` is refused: by `blocked`, and not excepted by `allowed`, which is matched
-    /// to the letter.
+    /// Whether `method` is refused: by a rule, or, where none says, by `blocked`, and not excepted
+    /// by `allowed`, which is matched to the letter.
     pub fn blocks(&self, method: &str) -> bool {
-        is_refused(&self.blocked, method) && !self.allowed.iter().any(|pattern| pattern.matches(method))
+        self.is_ruled_out(method).unwrap_or_else(|| {
+            is_refused(&self.blocked, method) && !self.allowed.iter().any(|pattern| pattern.matches(method))
+        })
     }
 
     pub(super) fn read(mut r: Reader<'_>) -> Self {
@@ -166,15 +190,14 @@ impl Calls {
                 .unwrap_or(default.max_node_connections),
             max_body,
             max_batch: r.count("max_batch", default.max_batch),
-            policy: r.choice("policy", &[("first", Policy::First), ("spread", Policy::Spread)], default.policy),
+            policy: r.choice("policy", &POLICIES, default.policy),
+            allow_picking: r.boolean("allow_picking", default.allow_picking),
+            name_nodes: r.boolean("name_nodes", default.name_nodes),
             verify: r.choice("verify", &[("ends", Verify::Ends), ("all", Verify::All)], default.verify),
-            send_to: r.choice(
-                "send_to",
-                &[("all", SendTo::All), ("tier", SendTo::Tier), ("first", SendTo::First)],
-                default.send_to,
-            ),
+            send_to: send_to(&mut r).unwrap_or(default.send_to),
             blocked: r.list("blocked", str::parse).unwrap_or(default.blocked),
             allowed: r.list("allowed", str::parse).unwrap_or(default.allowed),
+            rules: CallRule::read_all(&mut r),
             forward_headers: r.list("forward_headers", header::name).unwrap_or(default.forward_headers),
         };
         r.check(calls.attempt_timeout <= timeout, "attempt_timeout", &["timeout"], "must not be longer than `timeout`");
@@ -187,6 +210,11 @@ impl Calls {
         );
         calls
     }
+}
+
+/// The nodes that a signed transaction goes to; `None` where the key is absent or its value wrong.
+pub(super) fn send_to(r: &mut Reader<'_>) -> Option<SendTo> {
+    r.choice_if_set("send_to", &[("all", SendTo::All), ("tier", SendTo::Tier), ("first", SendTo::First)])
 }
 
 #[cfg(test)]

@@ -171,6 +171,12 @@ mod tests {
             ("chain.trust_bloom = \"never\"", "chain.trust_bloom", "auto", "never"),
             ("log.format = \"json\"", "log.format", "text", "json"),
             ("calls.allowed = [\"admin_peers\"]", "calls.allowed", "[]", "[admin_peers]"),
+            (
+                "calls.rules = [{ methods = [\"trace_*\"], timeout = \"2m\", blocked = false }]",
+                "calls.rules",
+                "[]",
+                "[[trace_*]: timeout 120s, blocked false]",
+            ),
             ("cors.origins = [\"*\"]", "cors.origins", "[]", "[*]"),
             ("hosts = [\"rpc.example\"]", "hosts", "[]", "[rpc.example]"),
             ("shared_addresses = [\"10.0.0.0/8\", \"::1\"]", "shared_addresses", "[]", "[10.0.0.0/8, ::1/128]"),

@@ -12,7 +12,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// Reads the file at `path`, which may be a pipe: a shell's `<(…)`.
 ///
 /// # Errors
-/// Says why the file cannot be read, or that it is too long.
+/// Says why the file cannot be read, or that the file is too long.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();

@@ -4,7 +4,7 @@ use super::{
     dns,
     name::NetworkName,
     network::{Network, all_different},
-    node::{Node, Tier, http_url},
+    node::{DEFAULT_WEIGHT, Node, Probing, Tier, http_url},
     problem::Invalid,
     reading::Reading,
     url::Url,
@@ -65,8 +65,13 @@ impl Flags {
                                 ca_file,
                                 pair,
                                 max_connections,
+                                weight: DEFAULT_WEIGHT,
                                 methods: Vec::new(),
                                 not_methods: Vec::new(),
+                                account: None,
+                                budget: None,
+                                probing: Probing::default(),
+                                probe_interval: None,
                             };
                             nodes.push((path, node));
                         }

@@ -23,6 +23,8 @@ pub(super) enum Form {
     OneOrMore,
     /// Strings under free names.
     StringTable,
+    /// Whole numbers of this range under free names.
+    IntegerTable(RangeInclusive<u64>),
     /// A table.
     Table,
     /// Tables, `[[key]]`.

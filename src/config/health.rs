@@ -57,7 +57,7 @@ impl Health {
     pub(super) fn read(mut r: Reader<'_>) -> Self {
         let default = Self::default();
         let health = Self {
-            interval: r.duration("interval", default.interval),
+            interval: interval_if_set(&mut r, "interval").unwrap_or(default.interval),
             timeout: r.duration("timeout", default.timeout),
             fall: r.positive("fall", default.fall),
             rise: r.positive("rise", default.rise),
@@ -67,18 +67,6 @@ impl Health {
             find_oldest_blocks: r.boolean("find_oldest_blocks", default.find_oldest_blocks),
             ready: r.choice("ready", &[("any", Ready::Any), ("all", Ready::All)], default.ready),
         };
-        r.check(
-            health.interval >= Duration::from_millis(10),
-            "interval",
-            &[],
-            "must not be shorter than 10ms: the probes would be the nodes' main load",
-        );
-        r.check(
-            health.interval <= Duration::from_secs(60 * 60),
-            "interval",
-            &[],
-            "must not be longer than 1h: until the next probe a node's recovery is not seen",
-        );
         r.check(
             health.timeout <= Duration::from_secs(60),
             "timeout",
@@ -94,4 +82,22 @@ impl Health {
         );
         health
     }
+}
+
+/// A time between two probes; `None` where the key is absent or its value wrong.
+pub(super) fn interval_if_set(r: &mut Reader<'_>, key: &'static str) -> Option<Duration> {
+    let interval = r.duration_if_set(key)?;
+    r.check(
+        interval >= Duration::from_millis(10),
+        key,
+        &[],
+        "must not be shorter than 10ms: the probes would be the nodes' main load",
+    );
+    r.check(
+        interval <= Duration::from_secs(60 * 60),
+        key,
+        &[],
+        "must not be longer than 1h: until the next probe a node's recovery is not seen",
+    );
+    Some(interval)
 }

@@ -18,6 +18,12 @@ impl MethodPattern {
         method == &*self.text || (self.open && method.starts_with(&*self.text))
     }
 
+    /// The weight of the pattern: a longer text weighs more, and a whole name more than a
+    /// beginning.
+    pub(super) fn length(&self) -> usize {
+        2 * self.text.len() + usize::from(!self.open)
+    }
+
     /// Whether `method` is meant, upper and lower case being the same.
     pub fn matches_any_case(&self, method: &str) -> bool {
         let length = if self.open { self.text.len() } else { method.len() };
@@ -57,26 +63,27 @@ pub struct MethodRule {
     blocks: bool,
 }
 
-impl MethodRule {
-    /// How much the rule says of `method`, if anything: the longer text says more, and a whole name
-    /// more than a beginning. Refusals do not look at upper and lower case, because some nodes do
-    /// not; exceptions do.
-    fn weight(&self, method: &str) -> Option<usize> {
-        let matches = if self.blocks { self.pattern.matches_any_case(method) } else { self.pattern.matches(method) };
-        matches.then_some(2 * self.pattern.text.len() + usize::from(!self.pattern.open))
-    }
+/// Whether `method` is refused by `rules`.
+pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
+    decided(rules.iter().map(|rule| (&rule.pattern, rule.blocks)), method) == Some(true)
 }
 
-/// Whether `method` is refused by `rules`: the longest pattern decides, in any order of the rules.
-pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
+/// Whether the patterns refuse `method`, if any fits; `true` beside a pattern that refuses.
+/// The longest decides, in any order. Refusals do not look at upper and lower case, because some
+/// nodes do not; exceptions do.
+pub(super) fn decided<'p>(patterns: impl Iterator<Item = (&'p MethodPattern, bool)>, method: &str) -> Option<bool> {
     let first = method.as_bytes().first().map(u8::to_ascii_lowercase);
-    // Most rules are ruled out by their first letter.
-    let may_match = |rule: &&MethodRule| {
-        let letter = rule.pattern.text.as_bytes().first();
+    // Most patterns are ruled out by their first letter.
+    let may_match = |(pattern, _): &(&MethodPattern, bool)| {
+        let letter = pattern.text.as_bytes().first();
         letter.is_none_or(|letter| Some(letter.to_ascii_lowercase()) == first)
     };
-    let weighed = rules.iter().filter(may_match).filter_map(|rule| rule.weight(method).map(|weight| (weight, rule)));
-    weighed.max_by_key(|(weight, rule)| (*weight, rule.blocks)).is_some_and(|(_, rule)| rule.blocks)
+    let matches = |(pattern, blocks): &(&MethodPattern, bool)| {
+        if *blocks { pattern.matches_any_case(method) } else { pattern.matches(method) }
+    };
+    let decisive =
+        patterns.filter(may_match).filter(matches).max_by_key(|(pattern, blocks)| (pattern.length(), *blocks));
+    decisive.map(|(_, blocks)| blocks)
 }
 
 impl FromStr for MethodRule {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
+    budget::AccountBudgets,
     name::NetworkName,
     node::{Node, Tier},
     reader::Reader,
@@ -28,8 +29,8 @@ impl Network {
     /// The networks of the file: the default one from `root` itself if `root` has nodes, then the
     /// others by name.
     pub(super) fn read_all(root: &mut Reader<'_>) -> Vec<Self> {
-        let mut networks = Vec::new();
-        let default = Self::read(root, NetworkName::default_network());
+        let (mut networks, mut budgets) = (Vec::new(), AccountBudgets::default());
+        let default = Self::read(root, NetworkName::default_network(), &mut budgets);
         if default.has_nodes() {
             networks.push(default);
         } else {
@@ -43,24 +44,26 @@ impl Network {
         for (name, mut r) in root.sections("networks") {
             match name.parse::<NetworkName>() {
                 Ok(name) => {
-                    let network = Self::read(&mut r, name);
+                    let network = Self::read(&mut r, name, &mut budgets);
                     r.reading().check(network.has_nodes(), r.path(), &[], "has no nodes");
                     networks.push(network);
                 }
                 Err(wrong) => {
                     r.reading().fail(r.path(), wrong.to_string());
                     // Its nodes are looked at all the same.
-                    Self::read(&mut r, NetworkName::default_network());
+                    Self::read(&mut r, NetworkName::default_network(), &mut budgets);
                 }
             }
         }
+        budgets.share(networks.iter_mut().flat_map(|network: &mut Self| network.el.iter_mut().chain(&mut network.cl)));
         networks
     }
 
-    fn read(r: &mut Reader<'_>, name: NetworkName) -> Self {
+    fn read(r: &mut Reader<'_>, name: NetworkName, budgets: &mut AccountBudgets) -> Self {
         let chain_id = r.integer("chain_id", 1..=u64::MAX);
         let (el, cl) = (read_layer(r, Layer::El), read_layer(r, Layer::Cl));
         all_paired(r.reading(), &el, &cl);
+        [&el, &cl].into_iter().for_each(|nodes| budgets.note(r.reading(), nodes));
         Self { name, chain_id, el: all_different(r.reading(), el), cl: all_different(r.reading(), cl) }
     }
 

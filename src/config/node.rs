@@ -1,6 +1,6 @@
 //! A node.
 
-use std::{fmt, net::IpAddr, path::Path, sync::Arc};
+use std::{fmt, net::IpAddr, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
 use base64::{
     Engine as _, alphabet,
@@ -9,8 +9,8 @@ use base64::{
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    ca_file::CaFile, dns, header, listen::socket_path, method_pattern::MethodPattern, name::NodeName, problem::Invalid,
-    reader::Reader, reading::join, secret::Secret, url::Url,
+    budget::Budget, ca_file::CaFile, dns, header, health, listen::socket_path, method_pattern::MethodPattern,
+    name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
 };
 use crate::domain::layer::Layer;
 
@@ -39,9 +39,38 @@ impl fmt::Display for Tier {
     }
 }
 
+/// How often a node is probed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probing {
+    /// Once in the time that [`Health`](super::Health) says.
+    #[default]
+    Steady,
+    /// Rarely, as long as no call needs the node.
+    Lazy,
+}
+
+impl Probing {
+    /// The word of the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Lazy => "lazy",
+        }
+    }
+}
+
+impl fmt::Display for Probing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Why one connection is too few for requests and a WebSocket at the same address.
 pub(super) const ONE_IS_THE_LINKS: &str =
     "must be 2 at least where `ws` has the host and port of `http`: the WebSocket takes one connection for good";
+
+/// The weight of a node that is given none.
+pub const DEFAULT_WEIGHT: NonZeroU32 = NonZeroU32::MIN;
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,11 +100,22 @@ pub struct Node {
     /// Connections to the node open at once, at most; 0: as many as the node takes. `None`: as
     /// [`Calls`](super::Calls) says.
     pub max_connections: Option<usize>,
+    /// The node's part of the calls beside other nodes, with [`Policy::Weighted`](super::Policy).
+    pub weight: NonZeroU32,
     /// The only methods that calls go to the node for; all, where none is named. Execution nodes
     /// only.
     pub methods: Vec<MethodPattern>,
     /// Methods that calls do not go to the node for. Execution nodes only.
     pub not_methods: Vec<MethodPattern>,
+    /// The name shared by all nodes that a provider counts together.
+    pub account: Option<NodeName>,
+    /// The credits that may be spent at the node, or at all nodes of its account together.
+    pub budget: Option<Budget>,
+    /// How often the node is probed.
+    pub probing: Probing,
+    /// From the start of one probe of the node to the start of its next; `None`: as
+    /// [`Health`](super::Health) says.
+    pub probe_interval: Option<Duration>,
 }
 
 impl Node {
@@ -174,8 +214,13 @@ impl Node {
             ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
             pair: r.parse("pair", str::parse),
             max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
+            weight: r.positive("weight", DEFAULT_WEIGHT),
             methods: patterns(&mut r, layer, "methods"),
             not_methods: patterns(&mut r, layer, "not_methods"),
+            account: r.parse("account", str::parse),
+            budget: Budget::read_if_set(&mut r, layer),
+            probing: r.choice("probe", &[("steady", Probing::Steady), ("lazy", Probing::Lazy)], Probing::default()),
+            probe_interval: health::interval_if_set(&mut r, "probe_interval"),
         };
         node.check_dns(&r, is_split);
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
@@ -191,6 +236,12 @@ impl Node {
             "max_connections",
             &["ws"],
             ONE_IS_THE_LINKS,
+        );
+        r.check(
+            node.probing == Probing::Steady || tier == Tier::Backup,
+            "probe",
+            &[],
+            "must not be \"lazy\" for a primary, which calls go to all the time: make the node a backup",
         );
         let urls = || node.http.iter().chain(&node.ws);
         r.check(

@@ -102,21 +102,30 @@ impl<'r> Reader<'r> {
 
     /// Any of the `words`.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
+        self.choice_if_set(key, words).unwrap_or(default)
+    }
+
+    /// Any of the `words`; `None` where the key is absent or its value wrong.
+    pub(super) fn choice_if_set<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let pick = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or(());
         let names: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let form = Form::Choice(words.iter().map(|(word, _)| (*word).to_owned()).collect());
         let pick = |text: &str| pick(text).map_err(|()| format!("must be {}", names.join(" or ")));
-        self.parse_as(form, key, pick).unwrap_or(default)
+        self.parse_as(form, key, pick)
     }
 
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
-        match self.take(key, Form::Boolean) {
-            None => default,
-            Some(DeValue::Boolean(value)) => value,
-            Some(other) => {
+        self.boolean_if_set(key).unwrap_or(default)
+    }
+
+    /// `true` or `false`; `None` where the key is absent or its value wrong.
+    pub(super) fn boolean_if_set(&mut self, key: &'static str) -> Option<bool> {
+        match self.take(key, Form::Boolean)? {
+            DeValue::Boolean(value) => Some(value),
+            other => {
                 self.fail(key, format!("must be true or false, not {}", kind(&other)));
-                default
+                None
             }
         }
     }
@@ -128,8 +137,13 @@ impl<'r> Reader<'r> {
 
     /// A whole number above zero.
     pub(super) fn positive(&mut self, key: &'static str, default: NonZeroU32) -> NonZeroU32 {
+        self.positive_if_set(key).unwrap_or(default)
+    }
+
+    /// A whole number above zero; `None` where the key is absent or its value wrong.
+    pub(super) fn positive_if_set(&mut self, key: &'static str) -> Option<NonZeroU32> {
         let number = self.integer(key, 1..=u32::MAX.into());
-        number.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new).unwrap_or(default)
+        number.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new)
     }
 
     /// A count of things above zero.
@@ -145,17 +159,20 @@ impl<'r> Reader<'r> {
 
     /// A whole number in `range`; `None` where the key is absent or its value wrong.
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = match self.take(key, Form::Integer(range.clone()))? {
-            DeValue::Integer(number) => number,
-            other => {
-                self.fail(key, format!("must be a whole number, not {}", kind(&other)));
-                return None;
-            }
+        let number = self.take(key, Form::Integer(range.clone()))?;
+        self.integer_of(&join(&self.path, key), number, &range)
+    }
+
+    /// The whole number at `path`.
+    fn integer_of(&self, path: &str, value: DeValue<'r>, range: &RangeInclusive<u64>) -> Option<u64> {
+        let DeValue::Integer(number) = value else {
+            self.reading.fail(path, format!("must be a whole number, not {}", kind(&value)));
+            return None;
         };
         match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(n) if range.contains(&n) => Some(n),
             _ => {
-                self.fail(key, format!("must be from {} to {}", range.start(), range.end()));
+                self.reading.fail(path, format!("must be from {} to {}", range.start(), range.end()));
                 None
             }
         }
@@ -229,6 +246,20 @@ impl<'r> Reader<'r> {
             self.text(&path, value, "a string").map(|text| (name, path, text, filled_in))
         });
         entries.collect()
+    }
+
+    /// A table of whole numbers in `range` under free names: name, path and value of each.
+    pub(super) fn integers(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Vec<(String, String, u64)> {
+        let path = join(&self.path, key);
+        let mut numbers = Vec::new();
+        for (name, value) in self.table_at(key, Form::IntegerTable(range.clone())) {
+            let name = name.into_inner().into_owned();
+            let path = join(&path, &name);
+            if let Some(number) = self.integer_of(&path, value.into_inner(), &range) {
+                numbers.push((name, path, number));
+            }
+        }
+        numbers
     }
 
     /// The table `[key]`; an empty one where the key is absent or its value no table.

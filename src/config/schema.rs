@@ -27,6 +27,7 @@ const TABLES: &str = "
     [cluster]
     [[outbox.tenant]]
     [[outbox.webhook]]
+    [[calls.rules]]
 ";
 
 /// A variable in a string, whose value the schema cannot know.
@@ -80,6 +81,10 @@ fn describe(key: &str, form: &Form) -> Vec<(&'static str, Value)> {
         Form::StringTable => {
             vec![("type", json!("object")), ("additionalProperties", json!({ "type": "string" }))]
         }
+        Form::IntegerTable(range) => {
+            let number = json!({ "type": "integer", "minimum": range.start(), "maximum": range.end() });
+            vec![("type", json!("object")), ("additionalProperties", number)]
+        }
         Form::Table => vec![("type", json!("object"))],
         Form::Tables => vec![("type", json!("array"))],
     };
@@ -98,8 +103,9 @@ fn with_unit(units: &str) -> Vec<(&'static str, Value)> {
 
 /// Default and meaning of `key`, from the page's tables.
 fn row(key: &str) -> Option<(&'static str, &'static str)> {
-    let webhooks = key.starts_with("outbox.").then(|| key.replace("[]", ""));
-    let key = webhooks.as_deref().unwrap_or(key);
+    let is_of_a_section = ["outbox.", "calls."].iter().any(|section| key.starts_with(section));
+    let in_a_section = is_of_a_section.then(|| key.replace("[]", ""));
+    let key = in_a_section.as_deref().unwrap_or(key);
     let (nodes, key) = match key.split_once("[].") {
         Some((_, key)) => (true, key),
         None => (false, key),
@@ -155,7 +161,7 @@ mod tests {
         let held = schema["properties"]["calls"]["properties"]["max_held"]["description"].as_str().unwrap();
         assert!(held.contains("More in docs/CONFIG.md.") && !held.contains("below"), "{held}");
         let policy = &schema["properties"]["calls"]["properties"]["policy"];
-        assert_eq!(policy["anyOf"][0]["enum"], json!(["first", "spread"]));
+        assert_eq!(policy["anyOf"][0]["enum"], json!(["first", "spread", "weighted", "fastest"]));
         let window = &schema["properties"]["chain"]["properties"]["window"];
         assert_eq!((&window["minimum"], &window["maximum"]), (&json!(2), &json!(65536)));
         let chain_id = &schema["properties"]["chain_id"];

@@ -53,7 +53,7 @@ fn settings(keys: &[String]) -> Vec<String> {
         .iter()
         .filter(|key| !is_a_table(key))
         .map(|key| match key.split_once("[].") {
-            Some((list @ ("outbox.tenant" | "outbox.webhook"), key)) => format!("{list}.{key}"),
+            Some((list @ ("outbox.tenant" | "outbox.webhook" | "calls.rules"), key)) => format!("{list}.{key}"),
             Some((_, key)) => format!("node.{key}"),
             None => key.clone(),
         })
@@ -71,6 +71,7 @@ fn written_in_the_example() -> BTreeMap<String, String> {
             table = match list {
                 "outbox.tenant]]" => "outbox.tenant.",
                 "outbox.webhook]]" => "outbox.webhook.",
+                "calls.rules]]" => "calls.rules.",
                 _ => "node.",
             }
             .into();
@@ -114,6 +115,8 @@ fn every_commented_setting_of_the_example_is_its_default() {
     assert_eq!((outbox.tenants.len(), outbox.webhooks.len()), (1, 2));
     assert_eq!(outbox.tenant_header.as_ref().unwrap(), "x-tenant-id");
     assert_eq!(Outbox { tenants: Vec::new(), webhooks: Vec::new(), tenant_header: None, ..outbox }, Outbox::default());
+    assert_eq!(full.calls.rules.len(), 2);
+    let calls = Calls { rules: Vec::new(), ..full.calls };
     let tracing = Tracing { sample: full.tracing.sample, ..Tracing::default() };
     let networks = bare.networks.clone();
     let cluster = full.cluster.expect("the example has the cluster");
@@ -122,7 +125,7 @@ fn every_commented_setting_of_the_example_is_its_default() {
     let Cluster { name, replica, nats, credentials, ca_file, dir, on_lead, on_fence, .. } = cluster.clone();
     assert_eq!(cluster, Cluster { name, replica, nats, credentials, ca_file, dir, on_lead, on_fence, ..plain });
     let (outbox, cluster, workers, max_client_memory) = (None, None, None, None);
-    let full = Config { workers, max_client_memory, chain, tracing, networks, outbox, cluster, ..full };
+    let full = Config { workers, max_client_memory, calls, chain, tracing, networks, outbox, cluster, ..full };
     assert_eq!(full, bare);
 }
 
@@ -156,7 +159,8 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
             "cluster.on_lead",
             "cluster.on_fence",
         ];
-        let of_a_list = ["outbox.tenant.", "outbox.webhook."].iter().any(|list| setting.starts_with(list));
+        let of_a_list =
+            ["outbox.tenant.", "outbox.webhook.", "calls.rules."].iter().any(|list| setting.starts_with(list));
         let no_default = no_default.contains(&setting.as_str()) || of_a_list;
         let row = match setting.strip_prefix("node.") {
             Some(key) => format!("| `{key}` | "),
@@ -186,7 +190,8 @@ fn every_example_in_the_docs_is_read_without_an_error() {
     for block in DOCS.split("```toml\n").skip(1) {
         let (block, _) = block.split_once("```").unwrap();
         let block = block.replace("internal-ca.pem", "ca.pem").replace("/run/secrets/billing", "webhook.secret");
-        let nodes = if block.contains("[[") { "" } else { "[[el.primary]]\nhttp = \"http://127.0.0.1:18545\"\n" };
+        let has_nodes = ["primary]]", "backup]]"].iter().any(|tier| block.contains(tier));
+        let nodes = if has_nodes { "" } else { "[[el.primary]]\nhttp = \"http://127.0.0.1:18545\"\n" };
         let text = readable(&format!("{block}\n{nodes}"));
         let (config, _) = read_and_list_keys(Some(&text), folder, &Flags::default(), &any_variable);
         assert!(config.is_ok(), "{text}\n{config:#?}");

@@ -74,6 +74,11 @@ async fn handle(node: Arc<Node>, mut request: Request<Incoming>, upgrade: Upgrad
     if let Some(refusal) = answers::refusal(&faults) {
         return Ok(refusal);
     }
+    if let Some((.., retry_after)) = faults.credits()
+        && !node.spends(&faults, message.calls().count())
+    {
+        return Ok(answers::too_many(retry_after));
+    }
     let ordered = message.calls().find_map(|call| faults.http_status(&call.method, params(call)));
     if let Some(status) = ordered.and_then(|status| StatusCode::from_u16(status).ok()) {
         return Ok(answers::answer(status, "text/plain", "by order of the devnet\n"));

@@ -89,6 +89,17 @@ pub enum Fault {
         #[serde(default)]
         methods: Vec<String>,
     },
+    /// The node is a provider's that counts credits: each call of a message costs one. Where there
+    /// are not enough for a message, HTTP 429; over an open WebSocket, error -32005.
+    Credits {
+        /// Credits that come back in a second.
+        per_second: u64,
+        /// Credits that can be spent at once.
+        burst: u64,
+        /// The seconds that `Retry-After` names; none: there is no header of that name.
+        #[serde(default)]
+        retry_after: Option<u64>,
+    },
     /// Methods that the node does not offer: error -32601; HTTP 404 on consensus nodes.
     NotOffered {
         /// The affected methods; none means all but [probes](is_probe).
@@ -308,6 +319,12 @@ impl Fault {
     #[must_use]
     pub fn cut_answer(methods: &[&str]) -> Self {
         Self::CutAnswer { methods: owned(methods) }
+    }
+
+    /// Counts credits: so many come back in a second, and so many can be spent at once.
+    #[must_use]
+    pub fn credits(per_second: u64, burst: u64, retry_after: Option<u64>) -> Self {
+        Self::Credits { per_second, burst, retry_after }
     }
 
     /// Refuses everything with HTTP 429, for so many seconds.

@@ -56,11 +56,18 @@ pub(super) fn refusal(faults: &Faults) -> Option<Response<Body>> {
         return Some(answer(StatusCode::INTERNAL_SERVER_ERROR, "text/html", page));
     }
     if let Some(seconds) = faults.rate_limited() {
-        let mut response = answer(StatusCode::TOO_MANY_REQUESTS, "text/plain", "Too Many Requests");
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        return Some(response);
+        return Some(too_many(Some(seconds)));
     }
     faults.has(&Fault::Garbage).then(|| json(StatusCode::OK, GARBAGE))
+}
+
+/// The answer of a node that was asked too much, and may say when to come again.
+pub(super) fn too_many(retry_after: Option<u64>) -> Response<Body> {
+    let mut response = answer(StatusCode::TOO_MANY_REQUESTS, "text/plain", "Too Many Requests");
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 /// The body of a node that answers garbage.

@@ -65,6 +65,10 @@ struct Own {
     filters: Filters,
     raw: Vec<B256>,
     told: Told,
+    /// Credits that were spent and have not come back, and when that was so.
+    spent: (f64, Instant),
+    /// Messages that were refused for want of credits.
+    overspent: u64,
 }
 
 /// The connection is to be dropped without an answer.
@@ -88,6 +92,8 @@ impl Node {
             filters: Filters::default(),
             raw: Vec::new(),
             told: Told::nothing(),
+            spent: (0.0, Instant::now()),
+            overspent: 0,
         };
         Self {
             name,
@@ -171,6 +177,27 @@ impl Node {
     #[must_use]
     pub fn active_faults(&self) -> Vec<Fault> {
         self.faults.borrow().list().to_vec()
+    }
+
+    /// Spends the credits of a message with so many calls, where the node counts any; `false` if
+    /// there are too few.
+    pub(super) fn spends(&self, faults: &Faults, calls: usize) -> bool {
+        let Some((per_second, burst, _)) = faults.credits() else { return true };
+        let mut own = self.own();
+        let (before, at) = own.spent;
+        let now = Instant::now();
+        let left = (before - (now - at).as_secs_f64() * per_second as f64).max(0.0) + calls as f64;
+        // The sum of many parts is no exact one.
+        let is_within = left <= burst as f64 + 1e-3;
+        own.spent = (if is_within { left } else { left - calls as f64 }, now);
+        own.overspent += u64::from(!is_within);
+        is_within
+    }
+
+    /// How many messages were refused for want of credits.
+    #[must_use]
+    pub fn overspent(&self) -> u64 {
+        self.own().overspent
     }
 
     /// Waits until the listening socket follows the faults: closed if the node is down, open if

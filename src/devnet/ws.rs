@@ -201,8 +201,15 @@ impl<S: Socket> Session<S> {
         if faults.has(&Fault::Garbage) {
             return self.send(vec![GARBAGE.to_owned()]).await;
         }
-        let text = if faults.rate_limited().is_some() {
-            message.answer(|_| RpcError::new(-32005, "rate limited").into())
+        let wait = match (faults.rate_limited(), faults.credits()) {
+            (Some(seconds), _) => Some(Some(seconds)),
+            (None, Some((.., wait))) if !self.node.spends(faults, message.calls().count()) => Some(wait),
+            (None, _) => None,
+        };
+        let text = if let Some(wait) = wait {
+            // There are no headers here, so that the words have to say it, as Ankr's do.
+            let when = wait.map(|seconds| format!(", retry in {seconds}s")).unwrap_or_default();
+            message.answer(|_| RpcError::new(-32005, format!("rate limited{when}")).into())
         } else {
             let mut context = Context::new(&self.node, faults, Some(&mut self.subscriptions));
             message.answer_as(|call| el::label(faults, call), |call| el::held(context.answer(call)))

@@ -13,41 +13,43 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Codes that mean a quota with any words: HTTP's, and OnFinality's.
 const CODES: [i64; 2] = [429, -32029];
 
-/// Words of a quota, in lower case.
-const OF_A_QUOTA: [&str; 33] = [
-    "rate limit",
-    "rate-limit",
-    "ratelimit",
-    "rate exceeded",
-    "rate is exceeded",
-    "too many request",
-    "too many connections",
-    "too many concurrent",
-    "request limit",
-    "requests limit",
-    "request count exceeded",
-    "requests per second",
-    "calls per second",
-    "requests per minute",
-    "requests limited to",
-    "concurrent requests",
-    "compute unit",
-    "capacity exceeded",
-    "capacity limit",
-    "rps limit",
-    "cu limit",
-    "cups limit",
-    "out of cu",
-    "usage limit",
-    "daily limit",
-    "monthly limit",
-    "credit limit",
-    "credits limit",
-    "out of credits",
-    "quota",
-    "throttle",
-    "throttling",
-    "error code: 1015",
+/// Words of a quota, in lower case, each with a text that has them, and where that text was found.
+/// Sources that are no pages are repositories' issues.
+const OF_A_QUOTA: [(&str, &str); 34] = [
+    ("rate limit", "dRPC: 'You reached Public endpoint rate limit' (drpcorg/nodecore#327)"),
+    ("rate-limit", "as above, in another spelling"),
+    ("ratelimit", "as above, in another spelling"),
+    ("rate exceeded", "Infura: 'project ID request rate exceeded' (INFURA/infura#201)"),
+    ("rate is exceeded", "as above, in other words"),
+    ("too many request", "Infura: 'Too Many Requests' (docs.metamask.io, Rate limits)"),
+    ("too many connections", "gateways before nodes"),
+    ("too many concurrent", "gateways before nodes"),
+    ("request limit", "QuickNode: '50/second request limit reached' (foundry-rs/foundry#4894)"),
+    ("requests limit", "as above, and 'trace requests limited to 5/sec'"),
+    ("request count exceeded", "Infura: 'daily request count exceeded, request rate limited' (nimbus-eth2#1632)"),
+    ("requests per second", "reown: 'Requests per second limit exceeded' (reown-com/blockchain-api#1175)"),
+    ("calls per second", "QuickNode: 'reduce calls per second or upgrade' (foundry-rs/foundry#4894)"),
+    ("requests per minute", "public gateways"),
+    ("requests limited to", "QuickNode: 'trace requests limited to 5/sec'"),
+    ("concurrent requests", "Alchemy: 'has exceeded its concurrent requests capacity'"),
+    ("compute unit", "Alchemy: 'exceeded its compute units per second capacity' (conduitxyz/node#36)"),
+    ("capacity exceeded", "gateways before nodes"),
+    ("capacity limit", "Alchemy: 'Monthly capacity limit exceeded' (xmtp/xmtpd#672)"),
+    ("rps limit", "Chainstack: 'exceeded the RPS limit available' (BobTheBuidler/dank_mids#728)"),
+    ("cu limit", "BlastAPI and dRPC, of compute units"),
+    ("cups limit", "as above, of compute units a second"),
+    ("out of cu", "as above: 'ran out of cu'"),
+    ("usage limit", "plans of providers"),
+    ("daily limit", "plans of providers"),
+    ("monthly limit", "plans of providers"),
+    ("credit limit", "plans of providers"),
+    ("credits limit", "QuickNode: 'credits limited to 6000/sec' (foundry-rs/foundry#6712)"),
+    ("out of credits", "plans of providers"),
+    ("quota", "NodeReal: 'reached your monthly quota limit'"),
+    ("throughput limit", "Infura: 'surpassed your user-defined key throughput limit' (docs.metamask.io, Rate limits)"),
+    ("throttle", "AWS: 'ThrottlingException'"),
+    ("throttling", "as above"),
+    ("error code: 1015", "Cloudflare's page for clients that are rate limited"),
 ];
 
 /// Words of a limit on the call itself, or of a contract, which have the last word.
@@ -60,14 +62,58 @@ pub fn is_quota(code: i64, message: &str) -> bool {
     if code == 3 || OF_THE_CALL.iter().any(|words| says(message.as_bytes(), words)) {
         return false;
     }
-    CODES.contains(&code) || OF_A_QUOTA.iter().any(|words| says(message.as_bytes(), words))
+    CODES.contains(&code) || OF_A_QUOTA.iter().any(|(words, _)| says(message.as_bytes(), words))
 }
 
 /// Whether a short answer that is no JSON-RPC response speaks of a quota, like a gateway's page or
 /// `{"message":"Too many requests"}`.
 pub fn is_quota_in_words(text: &[u8]) -> bool {
     const MAX_RETRY_AFTER: usize = 4096;
-    text.len() <= MAX_RETRY_AFTER && OF_A_QUOTA.iter().any(|words| says(text, words))
+    text.len() <= MAX_RETRY_AFTER && OF_A_QUOTA.iter().any(|(words, _)| says(text, words))
+}
+
+/// Words behind which a refusal says how long to wait, in lower case, each with its source as
+/// above.
+const BEFORE_A_WAIT: [(&str, &str); 6] = [
+    ("backoff_seconds", "Infura: `\"backoff_seconds\":30` in the error's data (nimbus-eth2#1632)"),
+    ("try_again_in", "Chainstack: `\"try_again_in\":\"38.3ms\"` in the error's data"),
+    ("retry in", "Ankr: 'call rate limit exhausted, retry in 10s', and '10m0s'"),
+    ("try again in", "gateways before nodes"),
+    ("retry after", "gateways before nodes"),
+    ("retry_after", "gateways before nodes, in the error's data"),
+];
+
+/// How long a refusal asks to wait in its words, or in the data of a JSON-RPC error. That is all
+/// there is over a link, which has no headers. Only the beginning of a text is read.
+pub fn wait_in_words(text: &[u8]) -> Option<Duration> {
+    const MOST: usize = 4096;
+    let text = text[..text.len().min(MOST)].to_ascii_lowercase();
+    let text = String::from_utf8_lossy(&text);
+    let behind = |words: &str| text.find(words).map(|place| &text[place + words.len()..]);
+    let behind = BEFORE_A_WAIT.iter().find_map(|(words, _)| behind(words))?;
+    let behind = behind.trim_start_matches(['"', ' ', ':', '=']);
+    Some(in_units(behind)?.min(MAX_RETRY_AFTER))
+}
+
+/// The time at the beginning of `text`: `10`, `1.5s`, `38ms`, `30 seconds`, `10m0s`. A number
+/// without a unit is of seconds.
+fn in_units(mut text: &str) -> Option<Duration> {
+    let mut sum = None;
+    loop {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let Ok(number) = text[..end].trim_end_matches('.').parse::<f64>() else { return sum };
+        let rest = text[end..].trim_start();
+        let unit = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        let seconds = match unit {
+            "ms" | "millisecond" | "milliseconds" => 0.001,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+            "h" | "hour" | "hours" => 3600.0,
+            _ => 1.0,
+        };
+        let part = Duration::try_from_secs_f64(number * seconds).unwrap_or(MAX_RETRY_AFTER);
+        sum = Some(part.saturating_add(sum.unwrap_or_default()));
+        text = &rest[unit.len()..];
+    }
 }
 
 fn says(text: &[u8], words: &str) -> bool {
@@ -109,6 +155,9 @@ mod tests {
             (-32003, "daily request limit reached - upgrade your account"),
             (-32029, "Please apply for an API key"),
             (-32090, "Too many requests, reason: call rate limit exhausted, retry in 10s"),
+            (15, "You reached Public endpoint rate limit, please upgrade to paid plan"),
+            (-32012, "credits limited to 6000/sec"),
+            (-32600, "Monthly capacity limit exceeded. Visit https://dashboard.alchemyapi.io/settings/billing"),
             (-32097, "you reached your requests per second limit"),
             (-32001, "Exceeded the quota usage"),
             (-32000, "ran out of cu"),
@@ -155,6 +204,36 @@ mod tests {
         let page = format!("<html>{}rate limit", " ".repeat(5000));
         for text in ["", "<html>502 Bad Gateway</html>", &page] {
             assert!(!is_quota_in_words(text.as_bytes()), "{:.40}", text);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_read_from_words_and_from_data() {
+        for (text, wait) in [
+            (
+                r#"{"code":-32005,"message":"daily request count exceeded, request rate limited","data":{"rate":{"allowed_rps":1,"backoff_seconds":30,"current_rps":1.27}}}"#,
+                Some(30_000),
+            ),
+            (r#"{"code":-32005,"data":{"try_again_in":"38.352399ms"},"message":"the RPS limit"}"#, Some(38)),
+            ("Too many requests, reason: call rate limit exhausted, retry in 10s", Some(10_000)),
+            ("Too many requests, reason: call rate limit exhausted, retry in 10m0s", Some(600_000)),
+            ("slow down: Try again in 1.5 seconds.", Some(1500)),
+            ("Retry after 2 minutes", Some(120_000)),
+            (r#"{"retry_after": 7}"#, Some(7_000)),
+            ("retry in 99999999999999999999h", Some(3_600_000)),
+            ("retry in 5. Or upgrade", Some(5_000)),
+            ("retry in a while", None),
+            ("rate limit exceeded", None),
+            ("", None),
+        ] {
+            assert_eq!(wait_in_words(text.as_bytes()).map(|wait| wait.as_millis()), wait, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_tables_is_in_lower_case() {
+        for (words, source) in OF_A_QUOTA.iter().chain(&BEFORE_A_WAIT) {
+            assert!(words.to_ascii_lowercase() == *words && !source.is_empty(), "{words}");
         }
     }
 

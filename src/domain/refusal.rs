@@ -17,6 +17,8 @@ pub enum Refusal {
     Blocked(String),
     /// The settings of all nodes rule the method out.
     NotOffered(String),
+    /// The caller picked a node that there is not; says which.
+    NoSuchNode(String),
     /// Subscriptions need a connection that can carry notifications.
     NeedsWebSocket,
     /// The params are wrong; says how.
@@ -119,7 +121,7 @@ impl Refusal {
                 -32002
             }
             Self::Resting(_) | Self::Limit { .. } => -32005,
-            Self::Params(_) => -32602,
+            Self::Params(_) | Self::NoSuchNode(_) => -32602,
             Self::NoFilter => -32000,
             Self::OfNodes { code, .. } | Self::NotKept { code, .. } => *code,
         }
@@ -132,6 +134,7 @@ impl Refusal {
             Self::NotARequest(_) => "invalid_request",
             Self::Blocked(_) => "blocked_method",
             Self::NotOffered(_) => "method_not_offered",
+            Self::NoSuchNode(_) => "no_such_node",
             Self::NeedsWebSocket => "needs_websocket",
             Self::Params(_) => "invalid_params",
             Self::NoFilter => "filter_not_found",
@@ -157,7 +160,7 @@ impl Refusal {
                 format!("the method {method} does not exist/is not available")
             }
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
-            Self::Params(why) => why.clone(),
+            Self::Params(why) | Self::NoSuchNode(why) => why.clone(),
             // In go-ethereum's words, upon which clients make a new one.
             Self::NoFilter => "filter not found".into(),
             Self::OfNodes { message, .. } | Self::NotKept { message, .. } => message.clone(),
@@ -181,8 +184,8 @@ impl Refusal {
         let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
         body.extend_from_slice(id.unwrap_or(b"null"));
         let mut rest = format!(r#","error":{{"code":{},"message":{message}"#, self.code());
-        let has_data =
-            matches!(self.code(), -32002 | -32005) || matches!(self, Self::NotKept { .. } | Self::NotOffered(_));
+        let has_data = matches!(self.code(), -32002 | -32005)
+            || matches!(self, Self::NotKept { .. } | Self::NotOffered(_) | Self::NoSuchNode(_));
         if has_data && !matches!(self, Self::OfNodes { .. }) {
             let _ = write!(rest, r#","data":{{"reason":"{}"}}"#, self.reason());
         }
@@ -203,6 +206,7 @@ mod tests {
             (Refusal::NotARequest("x"), -32600, None),
             (Refusal::Blocked("admin_\n".into()), -32601, None),
             (Refusal::NotOffered("trace_\n".into()), -32601, Some("method_not_offered")),
+            (Refusal::NoSuchNode("there is no node \"a\"".into()), -32602, Some("no_such_node")),
             (Refusal::Unserved(Unserved::NoNode), -32002, Some("no_node")),
             (Refusal::Unserved(Unserved::Failed), -32002, Some("attempts_failed")),
             (Refusal::Rejected(413), -32002, Some("rejected")),

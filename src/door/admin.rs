@@ -40,7 +40,7 @@ use crate::{
     },
     metrics::{Metrics, NodeGauges, Tally},
     net::BoxIo,
-    pool::Pool,
+    pool::{Pool, credits::Left},
 };
 
 pub use self::reload::{Comparison, Reload};
@@ -321,6 +321,14 @@ fn fill(facts: &NodeGauges, pool: &Pool) {
         facts.node_in_flight.with_label_values(&[network, name, layer]).set(number(node.traffic.in_flight() as u64));
         let occupancy = node.occupancy();
         facts.node_connections.with_label_values(&[network, name, layer]).set(number(occupancy.open as u64));
+        if let Some(credits) = &node.credits {
+            let Left { at_once, today } = credits.left(Instant::now());
+            for (of, left) in [("burst", at_once), ("day", today)] {
+                if let Some(left) = left {
+                    facts.node_credits_left.with_label_values(&[network, name, layer, of]).set(number(left));
+                }
+            }
+        }
         facts.node_waiting.with_label_values(&[network, name, layer]).set(number(occupancy.waiting as u64));
         let active = i64::from(snapshot.active == Some(id));
         facts.active_node.with_label_values(&[network, layer, name]).set(active);

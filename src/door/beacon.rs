@@ -21,12 +21,13 @@ use super::{ARRIVAL, BeaconBody, query};
 use crate::{
     beacon::{self, Failure, answer::Answer, upload::Upload},
     domain::{
-        beacon_route::Route,
+        beacon_route::{Class, Route},
         pace::{CLIENT_RATE, Pace},
         refusal::Refusal,
         target::Target,
     },
     door::{crowd::Seated, refusal_status, site::Site},
+    exchange::pick::{NODE_HEADER, Pick},
     memory::{Account, Claim},
     metrics::CallOutcome,
     net::BoxFuture,
@@ -119,11 +120,16 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Bea
     let target = Target::new(path, query(&request));
     let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
+    let mut pick = None;
+    if route.class == Class::Read {
+        let picking = request.headers().iter().filter(|(name, _)| site.picks_by(name));
+        picking.for_each(|(name, value)| _ = Pick::note(&mut pick, name.as_str(), value.as_bytes()));
+    }
     let (memory, caller, trace) = (super::account(&request), super::caller(&request), super::trace(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
     let (caller, client, method) = (Some(caller), memory.client(), head.method);
-    let asked = beacon::Request { route, method, target, headers, caller, client, trace };
+    let asked = beacon::Request { route, method, target, headers, caller, client, trace, pick };
     let mut answer = requests.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {
@@ -134,7 +140,12 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Bea
         claim.set(answer.weight());
     }
     answer.leaves_the_room();
-    Ok(pass_on(answer, &asked.method, claim))
+    let node = requests.names_nodes().then(|| answer.giver().clone());
+    let mut response = pass_on(answer, &asked.method, claim);
+    if let Some(node) = node.and_then(|node| HeaderValue::from_str(&node).ok()) {
+        response.headers_mut().insert(NODE_HEADER, node);
+    }
+    Ok(response)
 }
 
 /// Whether a server on the way might read a plain path as leading out of its prefix: a node's URL

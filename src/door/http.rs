@@ -187,6 +187,7 @@ async fn answer(
             let terms = Terms {
                 headers: &headers.lines,
                 tenant: headers.tenant(),
+                pick: headers.pick.as_deref(),
                 arrived,
                 verify: calls.settings().verify,
                 left: Some(asker.left),

@@ -15,7 +15,7 @@ pub(super) fn retry_after(refusal: &Refusal) -> Option<u32> {
 /// be sent twice.
 pub(super) fn status(refusal: &Refusal) -> u16 {
     match refusal {
-        Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
+        Refusal::NotJson(_) | Refusal::NotARequest(_) | Refusal::NoSuchNode(_) => 400,
         Refusal::Blocked(_) | Refusal::NotOffered(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
         Refusal::NotKept { code: -32002 | -32005, .. } => 503,
         Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } | Refusal::NotKept { .. } => 200,

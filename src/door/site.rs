@@ -10,7 +10,10 @@ use crate::{
     config::{Addresses, Beacon, Compression, HostRule, Origins, Ready, Ws},
     door::access_log::Access,
     events::Events,
-    exchange::trace::MAX_TRACE,
+    exchange::{
+        pick::{NODE_HEADER, Pick, TIER_HEADER},
+        trace::MAX_TRACE,
+    },
     outbox::Outbox,
     pool::Pool,
     view::Views,
@@ -63,6 +66,8 @@ pub struct Site {
     pub rules: Beacon,
     /// Client headers that are sent along, in lower case, beside those that always are.
     pub forward: Vec<HeaderName>,
+    /// Whether callers may pick nodes.
+    pub allow_picking: bool,
     /// The header that names the tenant of a call; `None`: no header is looked at.
     pub tenant_header: Option<HeaderName>,
     /// Bytes of a request's body at most.
@@ -133,6 +138,23 @@ impl Site {
         Some((self.networks.iter().find(|network| !network.is_default && *network.name == *name), path))
     }
 
+    /// For a path that picks a node, `/node/<name>` below a network's own path: the path without
+    /// that part, and the name.
+    pub fn picked<'p>(&self, path: &'p str) -> Option<(String, &'p str)> {
+        let (before, below) = match path.strip_prefix('/')?.split_once('/')? {
+            ("node", below) if self.network("node").is_none() => ("", below),
+            (network, below) => {
+                let found = self.network(network).filter(|network| !network.is_default)?;
+                (&*found.name, below.strip_prefix("node/")?)
+            }
+        };
+        let (name, rest) = below.split_once('/').unwrap_or((below, ""));
+        let before = if before.is_empty() { String::new() } else { format!("/{before}") };
+        let is_bare = rest.is_empty() && !before.is_empty();
+        (self.allow_picking && !name.is_empty())
+            .then(|| (if is_bare { before } else { format!("{before}/{rest}") }, name))
+    }
+
     /// Whether a client's header of this name is sent along.
     pub fn forwards(&self, name: &str) -> bool {
         self.longest_forwarded(name).is_some()
@@ -153,11 +175,17 @@ impl Site {
         }
     }
 
-    /// Notes a client's header: the line that goes along with calls, or the name of the tenant.
+    /// Whether a header of this name picks nodes.
+    pub fn picks_by(&self, name: &HeaderName) -> bool {
+        self.allow_picking && (name == NODE_HEADER || name == TIER_HEADER)
+    }
+
+    /// Notes a client's header: the line that goes along with calls, the name of the tenant, or the
+    /// nodes that the caller picked.
     pub fn pass(&self, name: &str, value: &[u8], passed: &mut Passed) {
         if self.tenant_header.as_ref().is_some_and(|tenant| name.eq_ignore_ascii_case(tenant.as_str())) {
             passed.name_tenant(value);
-        } else {
+        } else if !(self.allow_picking && Pick::note(&mut passed.pick, name, value)) {
             self.forward(name, value, &mut passed.lines);
         }
     }
@@ -195,6 +223,7 @@ mod tests {
     fn site(networks: Vec<Served>, forward: Vec<HeaderName>) -> Site {
         Site {
             networks,
+            allow_picking: false,
             outbox: None,
             ready: Ready::Any,
             hosts: Hosts::None.for_clients(&[([127, 0, 0, 1], 8545).into()]),
@@ -242,6 +271,39 @@ mod tests {
         site.forward("cookie", b"a=b", &mut lines);
         let expected = [b"X-Request-Id: ", &id[..], b"\r\nauthorization: ", &token[1..], b"\r\n"].concat();
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_path_may_pick_a_node_below_its_network() {
+        let served = |name: &str, is_default| Served {
+            name: name.into(),
+            is_default,
+            calls: None,
+            beacon: None,
+            events: None,
+            views: None,
+        };
+        let mut site = site(vec![served("default", true), served("holesky", false)], vec![]);
+        assert_eq!(site.picked("/node/geth-1"), None, "not allowed");
+        site.allow_picking = true;
+        for (path, bare, node) in [
+            ("/node/geth-1", "/", "geth-1"),
+            ("/node/geth-1/", "/", "geth-1"),
+            ("/node/geth-1/ws", "/ws", "geth-1"),
+            ("/node/a/eth/v1/node/version", "/eth/v1/node/version", "a"),
+            ("/holesky/node/geth-2", "/holesky", "geth-2"),
+            ("/holesky/node/lh/eth/v1/x", "/holesky/eth/v1/x", "lh"),
+        ] {
+            assert_eq!(site.picked(path), Some((bare.to_owned(), node)), "{path}");
+        }
+        for path in
+            ["/", "/node", "/node/", "/eth/v1/node/version", "/sepolia/node/a", "/default/node/a", "/holesky/el"]
+        {
+            assert_eq!(site.picked(path), None, "{path}");
+        }
+        site.networks.push(served("node", false));
+        assert_eq!(site.picked("/node/el"), None, "a network of this name");
+        assert_eq!(site.picked("/node/node/a"), Some(("/node".to_owned(), "a")));
     }
 
     #[test]

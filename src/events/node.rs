@@ -20,6 +20,7 @@ use crate::{
         node_id::NodeId,
         target::Target,
     },
+    metrics::Payer,
     net::{
         http::{Body, Error, Progress, Request, Response, Sending, Timeouts, Unread},
         node_connections::Rank,
@@ -29,6 +30,7 @@ use crate::{
         ask::{says_no, trouble},
         health::{Fault, Trouble},
         own_question::{Clock, OwnQuestion},
+        paid::{Paid, afford, spent},
     },
 };
 
@@ -207,7 +209,12 @@ pub(super) async fn send(
     // The body is short, so only the time to the head of the response matters.
     let timeouts = Timeouts { idle: RESPONSE_TIMEOUT, head: RESPONSE_TIMEOUT };
     let (mut question, mut progress) = (OwnQuestion::new(Some(clock), None), Progress::default());
+    let cost = afford(asked, "").await?;
+    let mut question = Paid::new(&mut question, asked, cost, Payer::Own);
     let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut question, &mut progress).await;
+    if question.is_refused() {
+        return Err(spent());
+    }
     outcome.map_err(|error| trouble(asked, &error))
 }
 

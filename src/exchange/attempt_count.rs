@@ -4,11 +4,16 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::trace::{Attempt, Trace};
-use crate::{domain::trace_context::SpanId, metrics::AttemptOutcome, pool::node::Node};
+use crate::{
+    domain::{method::MethodId, trace_context::SpanId},
+    metrics::AttemptOutcome,
+    pool::node::Node,
+};
 
 /// Counts one attempt when the attempt ends, and notes the attempt for the request's span.
 pub struct Count<'a> {
     node: &'a Node,
+    method: MethodId,
     started: Instant,
     /// How the attempt ended; abandoned, unless another outcome is set.
     pub outcome: AttemptOutcome,
@@ -18,10 +23,11 @@ pub struct Count<'a> {
 }
 
 impl<'a> Count<'a> {
-    /// An attempt at `node` that began at `started`, of a request with these notes.
-    pub fn new(node: &'a Node, started: Instant, trace: Option<&'a Trace>) -> Self {
+    /// An attempt at `node` that began at `started`, with a call of `method` or a request of its
+    /// group, and with these notes.
+    pub fn new(node: &'a Node, method: MethodId, started: Instant, trace: Option<&'a Trace>) -> Self {
         let span = trace.and_then(|trace| Some((trace, trace.attempt_id()?)));
-        Self { node, started, outcome: AttemptOutcome::Abandoned, span, words: None }
+        Self { node, method, started, outcome: AttemptOutcome::Abandoned, span, words: None }
     }
 
     /// The header lines that go to the node, if those of the client do not.
@@ -44,10 +50,15 @@ impl<'a> Count<'a> {
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.node.metrics.ended(self.outcome, self.started.elapsed().as_secs_f64());
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.started);
+        self.node.metrics.ended(self.outcome, took.as_secs_f64());
+        if matches!(self.outcome, AttemptOutcome::Answered | AttemptOutcome::Timeout) {
+            self.node.traffic.took(self.method, took, now);
+        }
         if let Some((trace, id)) = self.span {
             let (node, words) = (self.node.name.clone(), self.words.take());
-            let (began, ended, outcome) = (self.started, Instant::now(), self.outcome);
+            let (began, ended, outcome) = (self.started, now, self.outcome);
             trace.attempted(Attempt { id, node, began, ended, outcome, words });
         }
     }

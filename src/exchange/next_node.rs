@@ -56,23 +56,44 @@ pub enum Choice<'a> {
 /// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
 /// a scout in its turn. An urgent exchange goes to a node that rests where no other is left. A node
 /// that lacks the method or the blocks comes last. A node whose settings rule the method out gets
-/// nothing.
+/// nothing, and so does a node without credits for the call, urgent or not.
 pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
+    let choice = best_choice(pool, query);
+    // A second opinion alone is no reason to look at a node more often.
+    if let Choice::Node(node, _) = &choice
+        && query.tried.is_empty()
+    {
+        pool.needs(*node);
+    }
+    choice
+}
+
+fn best_choice<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
+    let (now, method) = (Instant::now(), query.kind.id());
     let load = |node: NodeId| {
-        let traffic = &pool.nodes[node].traffic;
-        Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
+        let Node { traffic, weight, .. } = &pool.nodes[node];
+        let micros = if query.policy == Policy::Fastest { traffic.expected_micros(method, now) } else { 0 };
+        Load { in_flight: traffic.in_flight(), told: traffic.max_height(), weight: *weight, micros }
+    };
+    let policy = match query.policy {
+        policy @ (Policy::Weighted | Policy::Fastest) => (policy, pool.draw()),
+        policy @ (Policy::First | Policy::Spread) => (policy, 0),
     };
     let (served, snapshot) = pool.served_and_snapshot();
     let mut last = query.blocks.map_or_else(Vec::new, |asked| lacking(pool, &snapshot, &asked));
     if last.is_empty() && !pool.is_any_resting() && !pool.is_any_method_missing() {
-        return match route::best_node(&snapshot, load, served, query.policy, query.class, query.tried) {
-            Some(node) => Choice::Node(node, None),
-            None => Choice::Nowhere,
-        };
+        match route::best_node(&snapshot, load, served, policy, query.class, query.tried) {
+            Some(node) if pool.nodes[node].credits_wait(query.method, now).is_none() => {
+                return Choice::Node(node, None);
+            }
+            // The best node has too few credits.
+            Some(_) => {}
+            None => return Choice::Nowhere,
+        }
     }
-    let now = Instant::now();
     let (mut closed, mut due) = (query.tried.to_vec(), Vec::new());
     let (mut rests, mut earliest) = (false, None);
+    let mut out_of_question = query.tried.to_vec();
     for (node, known) in snapshot.nodes.by_node() {
         if query.tried.contains(&node) || known.preference(0, 0).is_none() {
             continue;
@@ -80,6 +101,13 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         let Node { resting, method_rules, missing_methods, .. } = &pool.nodes[node];
         if method_rules.rules_out(query.kind.id(), query.method) {
             closed.push(node);
+            continue;
+        }
+        if let Some(until) = pool.nodes[node].credits_wait(query.method, now) {
+            rests = true;
+            closed.push(node);
+            out_of_question.push(node);
+            earliest = [earliest, Some(until)].into_iter().flatten().min();
             continue;
         }
         if missing_methods.has(query.kind.id(), query.method, now) {
@@ -104,7 +132,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     });
     let best = |shut: &[NodeId]| {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
-        route::best_node(snapshot, load, served, query.policy, query.class, shut)
+        route::best_node(snapshot, load, served, policy, query.class, shut)
     };
     // An unsafe call is a scout only where no other node is left. A node that keeps failing this
     // kind of exchange, or lacks the method or the blocks, comes last.
@@ -126,7 +154,7 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     if rests
         && query.is_urgent
         && !query.again
-        && let Some(node) = least_bad(pool, query, load)
+        && let Some(node) = least_bad(pool, NodeQuery { tried: &out_of_question, ..query }, policy, load)
     {
         return Choice::Node(node, None);
     }
@@ -142,7 +170,12 @@ fn lacking(pool: &Pool, snapshot: &Snapshot, asked: &AskedBlocks) -> Vec<NodeId>
 }
 
 /// The best of the nodes that rest, as if they did not: the active node first.
-fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -> Option<NodeId> {
+fn least_bad(
+    pool: &Pool,
+    query: NodeQuery<'_>,
+    policy: (Policy, u64),
+    load: impl Fn(NodeId) -> Load,
+) -> Option<NodeId> {
     let (served, snapshot) = pool.served_and_snapshot();
     let mut rested = (**snapshot).clone();
     for facts in rested.nodes.iter_mut().filter(|facts| facts.verdict == Verdict::Resting) {
@@ -151,7 +184,7 @@ fn least_bad(pool: &Pool, query: NodeQuery<'_>, load: impl Fn(NodeId) -> Load) -
     let may_serve = |node: &NodeId| !query.tried.contains(node) && rested.nodes[*node].preference(0, 0).is_some();
     let active = rested.active.filter(may_serve);
     let active = active.filter(|active| query.class == Class::NodeLocal && rested.nodes[*active].verdict.is_usable());
-    active.or_else(|| route::best_node(&rested, load, served, query.policy, query.class, query.tried))
+    active.or_else(|| route::best_node(&rested, load, served, policy, query.class, query.tried))
 }
 
 /// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest
@@ -170,14 +203,15 @@ pub fn shortest_line<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
     Choice::Node(best, None)
 }
 
-/// The earliest end of a rest, if all nodes that may serve rest.
-pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
+/// The earliest end of a rest, or of a wait for credits, if all nodes that may serve rest or have
+/// too few credits for a call of `method`.
+pub fn rest_ends(pool: &Pool, kind: Kind, method: &str) -> Option<Instant> {
     let now = Instant::now();
     let snapshot = pool.snapshot();
     let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.preference(0, 0).is_some());
     let ends = serving.map(|(_, node)| match node.resting.state(kind, false, now) {
         RestState::Rests(until) => Some(until),
-        _ => None,
+        _ => node.credits_wait(method, now),
     });
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }

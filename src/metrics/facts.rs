@@ -22,6 +22,8 @@ pub struct NodeGauges {
     pub node_connections: IntGaugeVec,
     /// Requests that wait for a connection to the node, because it takes no more.
     pub node_waiting: IntGaugeVec,
+    /// Credits that are left of a node's budget.
+    pub node_credits_left: IntGaugeVec,
     /// The pool's head.
     pub pool_head: IntGaugeVec,
     /// Whether any node may serve: 1 or 0.
@@ -78,6 +80,12 @@ impl NodeGauges {
                 "Requests that wait for a connection to the node, because the node takes no more.",
                 &["network", "node", "layer"],
             ),
+            node_credits_left: gauge(
+                "node_credits_left",
+                "Credits that are left of the `budget` of the node or its account. `of`: `burst` (those that could be spent at \
+                 once), `day` (those until midnight UTC).",
+                &["network", "node", "layer", "of"],
+            ),
             pool_head: gauge(
                 "pool_head",
                 "The side's head by the head rule: the number of a block, or slot.",
@@ -113,6 +121,7 @@ impl NodeGauges {
             node_in_flight,
             node_connections,
             node_waiting,
+            node_credits_left,
             pool_head,
             pool_serves,
             active_node,
@@ -129,6 +138,7 @@ impl NodeGauges {
             node_in_flight,
             node_connections,
             node_waiting,
+            node_credits_left,
             pool_head,
             pool_serves,
             active_node,

@@ -56,6 +56,16 @@ pub(super) const LOOKUPS: [&str; 2] = ["found", "failed"];
 pub(super) const RELOADS: [&str; 2] = ["applied", "refused"];
 
 label! {
+    /// For whom credits of a node were spent.
+    Payer {
+        /// For a client's call, or the outbox's.
+        Call = "calls",
+        /// For a question of our own, as a probe is, or for a notification that a node pushed.
+        Own = "own",
+    }
+}
+
+label! {
     /// How a call ended.
     CallOutcome {
         /// With a result.

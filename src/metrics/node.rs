@@ -5,7 +5,7 @@ use prometric::prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::{AttemptOutcome, BUCKETS, Metrics, Replay, register};
+use super::{AttemptOutcome, BUCKETS, Metrics, Payer, Replay, register};
 
 /// Seconds, from a local node's half a millisecond to the longest that is usual for a probe.
 const PROBE_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
@@ -40,6 +40,7 @@ pub(super) struct Nodes {
     link_reconnects: IntCounterVec,
     link_mute: IntCounterVec,
     replays: IntCounterVec,
+    credits: IntCounterVec,
 }
 
 impl Nodes {
@@ -87,6 +88,12 @@ impl Nodes {
                 "Times that the WebSocket to the node was closed because it announced no blocks although the node had new ones.",
                 &NODE,
             ),
+            credits: counter(
+                "steadfast_node_credits_total",
+                "Credits spent at a node that has a `budget`. `by`: `calls` (of clients, and of the outbox), `own` \
+                 (for probes, other questions of the proxy's own, and what the node pushes).",
+                &["network", "layer", "node", "by"],
+            ),
             replays: counter(
                 "steadfast_replays_total",
                 "Subscriptions of the proxy's own asked for again on a new WebSocket to the node: `accepted`, \
@@ -97,7 +104,8 @@ impl Nodes {
     }
 
     fn forget(&self, of: NodeLabels<'_>) {
-        let Self { attempts, attempt_duration, probe_duration, link_up, link_reconnects, link_mute, replays } = self;
+        let Self { attempts, attempt_duration, probe_duration, link_up, link_reconnects, link_mute, replays, credits } =
+            self;
         let node = of.all();
         // A series that there never was is as good as one that is gone.
         for outcome in AttemptOutcome::ALL {
@@ -105,6 +113,9 @@ impl Nodes {
         }
         for outcome in Replay::ALL {
             let _ = replays.remove_label_values(&of.and(outcome.as_str()));
+        }
+        for payer in Payer::ALL {
+            let _ = credits.remove_label_values(&of.and(payer.as_str()));
         }
         let _ = attempt_duration.remove_label_values(&node);
         let _ = probe_duration.remove_label_values(&node);
@@ -123,6 +134,11 @@ impl Metrics {
             duration: attempt_duration.with_label_values(&of.all()),
             probes: probe_duration.with_label_values(&of.all()),
         }
+    }
+
+    /// The handles for the credits of one node.
+    pub fn credits(&self, of: NodeLabels<'_>) -> CreditMetrics {
+        CreditMetrics(Payer::ALL.map(|payer| self.nodes.credits.with_label_values(&of.and(payer.as_str()))))
     }
 
     /// The handles for the WebSocket to one node, which is down until [`LinkMetrics::up`] says
@@ -161,6 +177,17 @@ impl NodeMetrics {
     /// A probe took that many seconds.
     pub fn probed(&self, seconds: f64) {
         self.probes.observe(seconds);
+    }
+}
+
+/// The counters of the credits spent at one node.
+#[derive(Clone)]
+pub struct CreditMetrics([IntCounter; Payer::ALL.len()]);
+
+impl CreditMetrics {
+    /// This number of credits was spent.
+    pub fn spent(&self, payer: Payer, credits: u32) {
+        self.0[payer as usize].inc_by(credits.into());
     }
 }
 

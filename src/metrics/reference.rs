@@ -42,6 +42,7 @@ fn all() -> Vec<MetricFamily> {
     metrics.reorg_depth(1);
     metrics.node(of);
     metrics.link(of);
+    metrics.credits(of);
     metrics.outbox_transition(of.network, "default", "sent", &["sent"]);
     metrics.outbox_dispatched(of.network, 0.1);
     metrics.webhook_known("billing");

@@ -170,6 +170,10 @@ impl<G: Gate> Gate for Option<G> {
         self.as_mut().map_or(Poll::Ready(()), |gate| gate.poll_open(context))
     }
 
+    fn is_shut(&self) -> bool {
+        self.as_ref().is_some_and(G::is_shut)
+    }
+
     fn written(&mut self) {
         self.iter_mut().for_each(G::written);
     }
@@ -295,6 +299,9 @@ impl Upstream {
             gate.closes();
             let mut conn = reconnect.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
+            if gate.is_shut() {
+                return Err(Error::Unwanted);
+            }
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
             reconnect.sent();
             let head = match &mut body {

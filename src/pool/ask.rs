@@ -11,6 +11,7 @@ use super::{
     health::{Fault, Trouble},
     node::Node,
     own_question::OwnQuestion,
+    paid::{Paid, afford, spent},
 };
 use crate::{
     domain::{
@@ -19,6 +20,7 @@ use crate::{
         call_id::{CallId, Outbound},
         quota,
     },
+    metrics::Payer,
     net::{
         http::{Broken, Error, Gate, Head, Post, Progress, Response, Sending, Unread, Upstream},
         link::{self, Link},
@@ -74,13 +76,22 @@ pub(super) async fn ask_as(
     max_bytes: usize,
 ) -> Result<Result<Bytes, NodeRefusal>, Trouble> {
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+    let cost = afford(node, method).await?;
+    let mut question = Paid::new(&mut question, node, cost, Payer::Own);
     match &node.upstream {
-        Some(upstream) => post(node, upstream, (rank, &mut question), method, request.as_bytes(), max_bytes).await,
+        Some(upstream) => {
+            let answer = post(node, upstream, (rank, &mut question), method, request.as_bytes(), max_bytes).await;
+            if question.is_refused() { Err(spent()) } else { answer }
+        }
         None => {
             // A link carries any number of questions at once.
             poll_fn(|context| question.poll_open(context)).await;
+            if question.is_refused() {
+                return Err(spent());
+            }
             let body = call(node, method, request.as_bytes(), max_bytes).await?;
-            told(answer(&body, None, node, method), (200, None), false, node, method)
+            let told = told(answer(&body, None, node, method), (200, None), false, node, method);
+            told.map_err(|trouble| with_wait(trouble, &body))
         }
     }
 }
@@ -161,7 +172,17 @@ async fn post(
     }
     let is_page = is_page(response.head.header("content-type").as_deref(), &body);
     let has_no_node = is_page && Form::Foreign.is_passing(status);
-    told(answer, (status, wait), has_no_node, node, method)
+    told(answer, (status, wait), has_no_node, node, method).map_err(|trouble| with_wait(trouble, &body))
+}
+
+/// The trouble with the wait that a refusal asks for in its words, where no header does.
+fn with_wait(trouble: Trouble, body: &[u8]) -> Trouble {
+    match trouble {
+        Trouble { fault: Fault::Resting(None), text } => {
+            Trouble { fault: Fault::Resting(quota::wait_in_words(body)), text }
+        }
+        trouble => trouble,
+    }
 }
 
 /// Asks over the link. A link that is down is waited for until its next attempt to connect has

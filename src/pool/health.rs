@@ -38,6 +38,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the fault is evidence against the node.
+    pub fn counts(self) -> bool {
+        !matches!(self, Self::Ours | Self::Full | Self::Resting(_))
+    }
+
     fn down(self) -> Down {
         match self {
             Self::Unreachable => Down::Unreachable,
@@ -110,6 +115,11 @@ impl Health {
         matches!(self.state, State::Up { refusals: 1.., .. })
     }
 
+    /// Whether the node is in, and failed a probe or a call since the last good one.
+    pub fn is_shaken(&self) -> bool {
+        matches!(self.state, State::Up { failures: 1.., .. })
+    }
+
     /// A probe was answered well. A node that was never heard is in at once: there is no outage to
     /// recover from.
     pub fn good(&mut self, now: Instant) {
@@ -124,7 +134,7 @@ impl Health {
 
     /// A probe or a call failed.
     pub fn bad(&mut self, fault: Fault, now: Instant) {
-        if matches!(fault, Fault::Ours | Fault::Full | Fault::Resting(_)) {
+        if !fault.counts() {
             return;
         }
         match self.state {

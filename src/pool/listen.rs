@@ -68,17 +68,22 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) async fn run(self) {
-        let mut status = self.link.changes();
+        let (mut status, mut changes) = (self.link.changes(), self.pool.subscribe());
         let mut before = Status::default();
         let mut feed: Option<Feed> = None;
         let mut refused_on = None;
+        let node = &self.pool.nodes[self.index];
         loop {
             let now = status.borrow_and_update().clone();
             self.link_changed(&before, &now).await;
             let epoch = now.epoch;
             before = now;
-            if feed.is_none() && before.up && refused_on != Some(epoch) {
-                match self.link.subscribe("eth_subscribe", Bytes::from_static(br#"["newHeads"]"#)).await {
+            let is_idle = self.pool.is_idle(self.index);
+            if is_idle && feed.take().is_some() {
+                self.tell(Input::Feed(self.index, false)).await;
+            }
+            if !is_idle && feed.is_none() && before.up && refused_on != Some(epoch) {
+                match node.subscribe(&self.link, "eth_subscribe", Bytes::from_static(br#"["newHeads"]"#)).await {
                     Ok(granted) => {
                         self.tell(Input::Feed(self.index, true)).await;
                         feed = Some(granted);
@@ -93,10 +98,12 @@ impl Listener {
                     }
                 }
             }
-            // Both arms are cancel-safe.
+            // All arms are cancel-safe.
             tokio::select! {
                 biased;
                 changed = status.changed() => if changed.is_err() { return },
+                // The pool itself holds the sender.
+                changed = changes.changed(), if node.is_lazy() => if changed.is_err() { return },
                 news = next(&mut feed) => match news {
                     Some(news) => self.take(news).await,
                     None => return,
@@ -135,6 +142,7 @@ impl Listener {
     }
 
     async fn take(&self, news: News) {
+        self.pool.nodes[self.index].pay_for(&news);
         match news {
             News::Event(json) => match BlockRef::read(&json) {
                 Ok(block) => self.pool.pushed(self.index, block, json).await,

@@ -8,26 +8,30 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     block_range::BlockRange,
     bounds::Bounds,
+    credits::{Account, Credits},
     evidence::Evidence,
+    lazy::Needed,
     missing_methods::{MethodRules, MissingMethods},
+    paid::afford,
     resting::Resting,
     shared_finding::SharedFinding,
     traffic::Traffic,
 };
 use crate::{
-    config::{Node as Settings, Tier, Url},
+    config::{DEFAULT_WEIGHT, Node as Settings, Probing, Tier, Url},
     domain::{layer::Layer, redact::Secrets},
-    metrics::{Metrics, NodeLabels, NodeMetrics},
+    metrics::{Metrics, NodeLabels, NodeMetrics, Payer},
     net::{
         BoxFuture, Dial, Endpoint,
         http::{Target, Upstream},
-        link::{self, Link, Route},
+        link::{self, Feed, Link, News, Route, SubscribeError},
         node_connections::{NodeConnections, Occupancy, Rank},
         tls::Tls,
     },
@@ -68,6 +72,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// Primary or backup.
     pub tier: Tier,
+    /// The node's part of the calls where they are divided by weight.
+    pub weight: u32,
     /// The HTTP side; `None` for a node that has only a link.
     pub upstream: Option<Arc<Upstream>>,
     /// The WebSocket or the IPC socket, if there is one.
@@ -78,6 +84,10 @@ pub struct Node {
     pub traffic: Arc<Traffic>,
     /// The methods that the node refuses for quota, and how long calls of each pass the node over.
     pub resting: Arc<Resting>,
+    /// The credits that may be spent at the node; `None` for any number.
+    pub credits: Option<Credits>,
+    /// The facts that nodes of one account share.
+    account: Arc<Account>,
     /// The slots that the node has pruned.
     pub bounds: Arc<Bounds>,
     /// The methods for which the settings let calls go to the node.
@@ -103,6 +113,8 @@ pub struct Node {
     pub(super) is_out: AtomicBool,
     /// Notified to have the node probed now.
     pub(super) probe_now: Notify,
+    /// When a call last needed the node, if it is probed lazily.
+    pub(super) needed: Needed,
     /// The link's task.
     runs: Option<LinkRun>,
     connections: Arc<NodeConnections>,
@@ -115,7 +127,7 @@ pub struct Node {
 
 impl Node {
     /// Prepares a node `of` a network and layer for `workers` workers, to be reached as `reach`
-    /// says; `seed` is for the pauses between attempts to open the link.
+    /// says, as one of the nodes of `account`.
     ///
     /// # Errors
     /// When its TLS cannot be set up; the text names no secret.
@@ -126,7 +138,7 @@ impl Node {
         reach: impl Into<Reach>,
         workers: usize,
         metrics: &Arc<Metrics>,
-        seed: u64,
+        account: &Arc<Account>,
     ) -> Result<Self, String> {
         let headers: Vec<(String, Vec<u8>)> = settings
             .headers
@@ -173,7 +185,7 @@ impl Node {
                 link::Timeouts { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
             let name = [network, layer.as_str(), settings.name.as_str()].concat();
-            let seed = name.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+            let seed = name.bytes().fold(account.seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
             let (handle, actor) = Link::new(route, dial.clone(), time_limit, seed, metrics.link(labels));
             let run: BoxFuture<'static, ()> = Box::pin(actor.run());
             (link, runs) = (Some(handle), Some(run.shared()));
@@ -182,6 +194,7 @@ impl Node {
         Ok(Self {
             name: settings.name.as_str().into(),
             tier: settings.tier,
+            weight: settings.weight.get(),
             upstream,
             link,
             runs,
@@ -189,7 +202,9 @@ impl Node {
             link_connections,
             metrics: Arc::new(metrics.node(labels)),
             traffic: Arc::new(Traffic::new()),
-            resting: Arc::default(),
+            resting: Arc::new(Resting::beside(account.rests.clone())),
+            credits: credits(settings, account, metrics, labels),
+            account: account.clone(),
             bounds: Arc::default(),
             method_rules: MethodRules::new(settings),
             missing_methods: Arc::default(),
@@ -202,6 +217,7 @@ impl Node {
             out: Notify::new(),
             is_out: AtomicBool::new(false),
             probe_now: Notify::new(),
+            needed: Needed::default(),
             secrets,
             settings: settings.clone(),
             reach,
@@ -210,28 +226,45 @@ impl Node {
 
     /// This node for the pool that replaces its own, with its connections and the counters of its
     /// traffic. `None` if `settings` are of another node, or connections would be opened in another
-    /// way.
-    pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
-        // Tier, pair and methods do not affect the connections; their number, and the time that a
-        // call waits for one, are stored there.
+    /// way. `account` is as for [`Node::new`].
+    pub fn again(
+        &self,
+        (network, layer): (&str, Layer),
+        settings: &Settings,
+        reach: Reach,
+        metrics: &Metrics,
+        account: &Arc<Account>,
+    ) -> Option<Self> {
+        // Tier, pair, weight, methods and budget do not affect the connections; their number, and the time
+        // that a call waits for one, are stored there.
         let with = |settings: &Settings| Settings {
             tier: Tier::Primary,
             pair: None,
+            weight: DEFAULT_WEIGHT,
             methods: Vec::new(),
             not_methods: Vec::new(),
+            account: None,
+            budget: None,
+            probing: Probing::Steady,
+            probe_interval: None,
             ..settings.clone()
         };
         if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {
             return None;
         }
+        let stays = Arc::ptr_eq(&self.account, account);
+        let labels = NodeLabels { network, layer: layer.as_str(), node: settings.name.as_str() };
         Some(Self {
             name: self.name.clone(),
             tier: settings.tier,
+            weight: settings.weight.get(),
             upstream: self.upstream.clone(),
             link: self.link.clone(),
             metrics: self.metrics.clone(),
             traffic: self.traffic.clone(),
-            resting: self.resting.clone(),
+            resting: if stays { self.resting.clone() } else { Arc::new(Resting::beside(account.rests.clone())) },
+            credits: credits(settings, account, metrics, labels),
+            account: account.clone(),
             bounds: self.bounds.clone(),
             method_rules: MethodRules::new(settings),
             missing_methods: self.missing_methods.clone(),
@@ -244,6 +277,7 @@ impl Node {
             out: Notify::new(),
             is_out: AtomicBool::new(false),
             probe_now: Notify::new(),
+            needed: Needed::default(),
             runs: self.runs.clone(),
             connections: self.connections.clone(),
             link_connections: self.link_connections.clone(),
@@ -251,6 +285,22 @@ impl Node {
             settings: settings.clone(),
             reach,
         })
+    }
+
+    /// The credits that a call of `method` costs; 0 where the node has no budget.
+    pub fn cost(&self, method: &str) -> u32 {
+        self.credits.as_ref().map_or(0, |credits| credits.cost(method))
+    }
+
+    /// When the node may have credits for a call of `method`; `None` if there are enough now.
+    pub fn credits_wait(&self, method: &str, now: Instant) -> Option<Instant> {
+        self.credits.as_ref().and_then(|credits| credits.wait(credits.cost(method), Payer::Call, now))
+    }
+
+    /// Whether calls are to pass the node over as a whole, after refusals for quota, or for want of
+    /// credits until the end of the day.
+    pub fn is_resting(&self, now: Instant) -> bool {
+        self.resting.is_whole(now) || self.credits.as_ref().is_some_and(|credits| credits.is_day_spent(now))
     }
 
     /// Makes the node's connections follow this pool's settings from now on.
@@ -296,6 +346,32 @@ impl Node {
         let mut status = link.changes();
         let is_up = status.borrow_and_update().up || (status.changed().await.is_ok() && link.is_up());
         if is_up { Ok(()) } else { Err(self.why_link_is_down()) }
+    }
+
+    /// Asks over the node's `link` for a subscription.
+    ///
+    /// # Errors
+    /// As [`Link::subscribe`]; nothing is sent where there are not enough credits.
+    pub async fn subscribe(&self, link: &Link, method: &str, params: Bytes) -> Result<Feed, SubscribeError> {
+        let is_paid = match (&self.credits, afford(self, method).await) {
+            (Some(credits), Ok(cost)) => credits.take(cost, Payer::Own, Instant::now()).is_ok(),
+            (None, _) => true,
+            (Some(_), Err(_)) => false,
+        };
+        if is_paid { link.subscribe(method, params).await } else { Err(SubscribeError::Link(link::Error::NotSent)) }
+    }
+
+    /// Spends the credits of news of a subscription, which cannot be refused any more: a
+    /// notification, or that the link has asked again on a new connection.
+    pub fn pay_for(&self, news: &News) {
+        let method = match news {
+            News::Event(_) => "eth_subscription",
+            News::Back => "eth_subscribe",
+            News::Lost | News::Refused(_) => return,
+        };
+        if let Some(credits) = &self.credits {
+            credits.take_anyway(method, Instant::now());
+        }
     }
 
     /// The kind of the link, for people.
@@ -365,4 +441,10 @@ impl Node {
     pub fn is_out(&self) -> bool {
         self.is_out.load(Acquire)
     }
+}
+
+/// The credits of a node with these settings.
+fn credits(settings: &Settings, account: &Arc<Account>, metrics: &Metrics, of: NodeLabels<'_>) -> Option<Credits> {
+    let budget = settings.budget.clone()?;
+    Some(Credits::new(budget, account.clone(), metrics.credits(of)))
 }

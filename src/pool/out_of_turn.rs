@@ -37,7 +37,7 @@ pub(super) async fn tend(pool: Arc<Pool>) {
             asking.abort_all();
             asking.spawn(identity::learn(pool.clone(), id));
         }
-        let poke = chase.map(|chase| poked + chase.every.min(pool.interval()));
+        let poke = chase.map(|chase| poked + chase.every.min(pool.interval(chase.node)));
         let soon = Instant::now();
         // All arms are cancel-safe; an empty set is nothing to wait for.
         select! {

@@ -14,6 +14,7 @@ use super::{
     Pool,
     ask::{NodeRefusal, failing},
     health::{Fault, Trouble},
+    lazy::IN_FULL,
     node::Node,
     own_question::OwnQuestion,
 };
@@ -57,6 +58,8 @@ pub struct Probe {
 pub(super) struct Prober {
     /// The node's chain, and when the node answered so.
     chain: Option<(Chain, Instant)>,
+    /// The node's condition at the last full probe, and when that probe began.
+    condition: Option<(Condition, Instant)>,
     /// The head of the last probe.
     head: Option<BlockRef>,
     /// The kind of server that the node turned out to be, and when this was checked; only while no
@@ -74,11 +77,22 @@ impl Prober {
         // A consensus node that knew of no genesis may know more now.
         let is_told = |(chain, _): &(Chain, Instant)| layer == Layer::El || chain.beacon.is_some();
         let known = self.chain.take().filter(is_told);
-        let is_old = |at: Instant| asked.saturating_duration_since(at) >= CHAIN_AGAIN;
+        let is_idle = pool.is_idle(index);
+        let again = if is_idle { IN_FULL } else { CHAIN_AGAIN };
+        let is_old = |at: Instant| asked.saturating_duration_since(at) >= again;
+        // A node that reports itself unwell is asked in full until the report is good.
+        let is_well = |(condition, at): &(Condition, Instant)| !is_old(*at) && condition.verdict().is_none();
+        let condition = self.condition.take().filter(|condition| is_idle && is_well(condition));
         let mut ask_again = node.recheck.swap(false, Relaxed) || known.as_ref().is_some_and(|(_, at)| is_old(*at));
         let chain = known.as_ref().map(|(chain, _)| chain);
         let clock = ProbeClock::new(node, time_limit).watched();
-        let mut probe = clock.limits(probe(&clock, layer, chain)).await.and_then(|outcome| outcome);
+        let asking = async {
+            match (chain, condition) {
+                (Some(chain), Some((condition, _))) => look(&clock, layer, chain, condition).await,
+                _ => probe(&clock, layer, chain).await,
+            }
+        };
+        let mut probe = clock.limits(asking).await.and_then(|outcome| outcome);
         if let Err(trouble) = &mut probe
             && self.head.is_none()
             && trouble.fault == Fault::Failing
@@ -92,7 +106,10 @@ impl Prober {
             return probe;
         }
         let mut probe = probe?;
-        ask_again |= self.head.as_ref().is_some_and(|head| may_be_of_another_chain(head, &probe.block));
+        self.condition = condition.or(Some((probe.condition, asked)));
+        // Between two looks at an idle node, a fast chain makes many blocks.
+        let leap = if is_idle { u64::MAX } else { LEAP };
+        ask_again |= self.head.as_ref().is_some_and(|head| is_odd(head, &probe.block, leap));
         self.head = Some(probe.block.clone());
         let Some((chain, at)) = known else {
             self.chain = Some((probe.chain.clone(), asked));
@@ -134,11 +151,16 @@ impl Prober {
 /// fell, changed, does not join, or leapt. The cause is mostly a reorganisation, but asking costs
 /// little.
 pub(super) fn may_be_of_another_chain(before: &BlockRef, now: &BlockRef) -> bool {
+    is_odd(before, now, LEAP)
+}
+
+/// [`may_be_of_another_chain`], where a head may rise by `leap` blocks.
+fn is_odd(before: &BlockRef, now: &BlockRef, leap: u64) -> bool {
     match now.number.checked_sub(before.number) {
         None => true,
         Some(0) => now.hash != before.hash,
         Some(1) => now.parent != before.hash,
-        Some(blocks) => blocks > LEAP,
+        Some(blocks) => blocks > leap,
     }
 }
 
@@ -171,13 +193,27 @@ pub async fn probe(clock: &ProbeClock<'_>, layer: Layer, known: Option<&Chain>) 
     }
 }
 
+/// Asks an idle node for its head alone. Chain and condition are those of the last full probe.
+async fn look(clock: &ProbeClock<'_>, layer: Layer, chain: &Chain, condition: Condition) -> Result<Probe, Trouble> {
+    match layer {
+        Layer::El => {
+            let (block, json, latency, asked) = head(clock).await?;
+            Ok(Probe { block, condition, chain: chain.clone(), latency, asked, json: Some(json) })
+        }
+        Layer::Cl => beacon::look(clock, chain, condition).await,
+    }
+}
+
+/// The head, as read and as written, how long the node took, and when the question left.
+async fn head(clock: &ProbeClock<'_>) -> Result<(BlockRef, Bytes, Duration, Instant), Trouble> {
+    let asked = Instant::now();
+    let text = must(ask_head(clock).await?)?;
+    let block = BlockRef::read(&text).map_err(|why| failing(clock.node, &format!("eth_getBlockByNumber: {why}")))?;
+    Ok((block, text, asked.elapsed(), asked))
+}
+
 async fn probe_execution(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Result<Probe, Trouble> {
-    let (node, asked) = (clock.node, Instant::now());
-    let block = async {
-        let text = must(ask_head(clock).await?)?;
-        let block = BlockRef::read(&text).map_err(|why| failing(node, &format!("eth_getBlockByNumber: {why}")))?;
-        Ok((block, text, asked.elapsed()))
-    };
+    let node = clock.node;
     let syncing = async {
         match ask(clock.question(), node, "eth_syncing", "[]").await {
             Ok(Ok(text)) => Ok(text.starts_with(b"{") || &text[..] == b"true"),
@@ -194,7 +230,7 @@ async fn probe_execution(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Resul
         }
     };
     // In this order, where the node takes one at a time.
-    let ((block, json, latency), chain, syncing) = tokio::try_join!(block, chain, syncing)?;
+    let ((block, json, latency, asked), chain, syncing) = tokio::try_join!(head(clock), chain, syncing)?;
     Ok(Probe {
         block,
         condition: Condition { syncing, ..Condition::default() },

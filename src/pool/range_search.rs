@@ -68,7 +68,7 @@ impl Pool {
     /// Searches a node's bound that was not searched yet, or looks whether the one that was found
     /// still holds. `None` without an answer, or where there is nothing to look for.
     async fn look(&self, node: NodeId, data: Data, is_due: bool) -> Option<()> {
-        if !self.is_usable(node) {
+        if !self.is_usable(node) || self.is_idle(node) {
             return None;
         }
         let (range, head) = (&self.nodes[node].block_range, self.height(node));

@@ -10,8 +10,14 @@
 //! Example without `Retry-After`: `eth_getLogs` is refused and rests for 1 s; the scout is refused
 //! too, and the rest goes on for 2 s.
 //!
-//! Methods that a node fails again and again rest in the same way, with one difference: when no
-//! other node is left, they are tried.
+//! Rule: nodes of one account rest together. Reason: a provider counts the calls of all keys and
+//! networks of an account, so that a call at the second node is refused too, and lengthens the
+//! refusal.
+//!
+//! Methods that a node fails again and again rest in the same way, with two differences: when no
+//! other node is left, such methods are tried; and only that node is concerned.
+
+mod of_a_node;
 
 use std::{
     sync::{
@@ -23,6 +29,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub use self::of_a_node::{NodeClaim, Resting};
 use crate::domain::{
     backoff::doubled,
     beacon_route::{Class, Route},
@@ -35,6 +42,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The same between the second tries of calls that every node failed.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
+/// A rest is longer than was asked for by a random part of this fraction, and of this time at most:
+/// proxies that were refused together do not come back together.
+const JITTER: f64 = 10.0;
+const LONGEST_JITTER: Duration = Duration::from_secs(1);
 /// A rest is dropped when no call has tested the node for so long after its end.
 const LAPSE: Duration = Duration::from_secs(60);
 /// A rest is dropped when more calls than this might be under way at once.
@@ -113,9 +124,22 @@ pub enum RestState {
     Rests(Instant),
 }
 
-/// A scout's place at a node, to be given back.
+impl RestState {
+    /// The state of a call that both concern.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Rests(one), Self::Rests(other)) => Self::Rests(one.max(other)),
+            (Self::Rests(until), _) | (_, Self::Rests(until)) => Self::Rests(until),
+            (Self::Last, _) | (_, Self::Last) => Self::Last,
+            (Self::Due, _) | (_, Self::Due) => Self::Due,
+            (Self::Free, Self::Free) => Self::Free,
+        }
+    }
+}
+
+/// A scout's place among [`Rests`], to be given back.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Claim([u64; 4]);
+pub(super) struct Claim([u64; 4]);
 
 #[derive(Clone, Copy, Debug)]
 struct Rest {
@@ -163,6 +187,8 @@ struct Table {
     last_number: u64,
     /// The kind that was last refused, if nothing was answered since.
     refused: Option<Kind>,
+    /// Draws the time that is added to a rest.
+    jitter: Option<fastrand::Rng>,
 }
 
 impl Table {
@@ -174,6 +200,8 @@ impl Table {
     /// call that was sent before the rest.
     fn rest(&mut self, what: What, wait: Duration, now: Instant) {
         let (first, longest) = Rest::bounds(what);
+        let share = self.jitter.as_mut().map_or(0.0, fastrand::Rng::f64);
+        let jittered = |rest: Duration| rest + rest.div_f64(JITTER).min(LONGEST_JITTER).mul_f64(share);
         let Some(rest) = self.find(what) else {
             self.last_number += 1;
             if self.rests.len() >= MOST_RESTS
@@ -181,7 +209,7 @@ impl Table {
             {
                 self.rests.swap_remove(soonest);
             }
-            let (number, until) = (self.last_number, now + first.max(wait));
+            let (number, until) = (self.last_number, now + jittered(first.max(wait)));
             let (refused_at, scouted_at) = (now, None);
             self.rests.push(Rest { what, number, pause: first, until, refused_at, width: 1, out: 0, scouted_at });
             return;
@@ -190,9 +218,9 @@ impl Table {
         if now >= rest.until {
             rest.pause = if rest.width > 1 { first } else { doubled(rest.pause, 1, longest) };
             rest.width = 1;
-            rest.until = now + rest.pause.max(wait);
-        } else {
-            rest.until = rest.until.max(now + wait);
+            rest.until = now + jittered(rest.pause.max(wait));
+        } else if now + wait > rest.until {
+            rest.until = now + jittered(wait);
         }
     }
 
@@ -201,21 +229,28 @@ impl Table {
     }
 }
 
-/// The rests of one node. The cost is one atomic load while there are none.
+/// Rests after refusals, which all nodes of an account share, or those after failures, which
+/// are a node's own. The cost is one atomic load while there are none.
 #[derive(Debug, Default)]
-pub struct Resting {
+pub(super) struct Rests {
     any: AtomicBool,
     table: Mutex<Table>,
 }
 
-impl Resting {
+impl Rests {
+    /// No rests yet. Their jitter follows from `seed`.
+    pub(super) fn jittered(seed: u64) -> Self {
+        let table = Table { jitter: Some(fastrand::Rng::with_seed(seed)), ..Table::default() };
+        Self { any: AtomicBool::new(false), table: Mutex::new(table) }
+    }
+
     /// Whether anything may rest.
-    pub fn is_any(&self) -> bool {
+    pub(super) fn is_any(&self) -> bool {
         self.any.load(Relaxed)
     }
 
     /// Whether a call of this kind may go to the node; `again`: every node failed the call before.
-    pub fn state(&self, kind: Kind, again: bool, now: Instant) -> RestState {
+    pub(super) fn state(&self, kind: Kind, again: bool, now: Instant) -> RestState {
         if !self.is_any() {
             return RestState::Free;
         }
@@ -232,18 +267,13 @@ impl Resting {
                 (false, What::Failed(_)) => RestState::Last,
                 (false, _) => RestState::Rests(rest.next_scout()),
             };
-            state = match (state, this) {
-                (RestState::Rests(one), RestState::Rests(other)) => RestState::Rests(one.max(other)),
-                (RestState::Rests(until), _) | (_, RestState::Rests(until)) => RestState::Rests(until),
-                (RestState::Last, _) | (_, RestState::Last) => RestState::Last,
-                _ => RestState::Due,
-            };
+            state = state.and(this);
         }
         state
     }
 
     /// Takes a scout's place, if there is one.
-    pub fn claim(&self, kind: Kind, again: bool, now: Instant) -> Option<Claim> {
+    pub(super) fn claim(&self, kind: Kind, again: bool, now: Instant) -> Option<Claim> {
         let mut table = self.lock();
         if table.rests.iter().any(|rest| rest.is_for(kind, again) && !rest.admits(now)) {
             return None;
@@ -259,7 +289,7 @@ impl Resting {
     }
 
     /// Gives a scout's place back.
-    pub fn release(&self, Claim(numbers): Claim) {
+    pub(super) fn release(&self, Claim(numbers): Claim) {
         for rest in &mut self.lock().rests {
             if numbers.contains(&rest.number) {
                 rest.out = rest.out.saturating_sub(1);
@@ -268,7 +298,7 @@ impl Resting {
     }
 
     /// The node refused a call for quota, and asked to be left for `wait`.
-    pub fn refused(&self, kind: Kind, wait: Option<Duration>, now: Instant) {
+    pub(super) fn refused(&self, kind: Kind, wait: Option<Duration>, now: Instant) {
         let mut table = self.lock();
         if table.find(What::Whole).is_some() {
             table.rest(What::Whole, wait.unwrap_or_default(), now);
@@ -288,27 +318,28 @@ impl Resting {
     }
 
     /// The node refused a probe for quota.
-    pub fn probe_refused(&self, wait: Option<Duration>, now: Instant) {
+    pub(super) fn probe_refused(&self, wait: Option<Duration>, now: Instant) {
         self.lock().rest(What::Probes, wait.unwrap_or_default(), now);
         self.any.store(true, Relaxed);
     }
 
-    /// A probe was answered well, which says nothing of calls.
-    pub fn probe_answered(&self) {
+    /// A probe that was sent at `asked` was answered well, which says nothing of calls, and nothing
+    /// where another was refused since.
+    pub(super) fn probe_answered(&self, asked: Instant) {
         if self.is_any() {
-            self.lock().forget(|rest| rest.what == What::Probes);
+            self.lock().forget(|rest| rest.what == What::Probes && asked > rest.refused_at);
         }
     }
 
     /// The node fails one call of this kind after the other, which others answer.
-    pub fn failed(&self, kind: Kind, now: Instant) {
+    pub(super) fn failed(&self, kind: Kind, now: Instant) {
         self.lock().rest(What::Failed(kind.group()), Duration::ZERO, now);
         self.any.store(true, Relaxed);
     }
 
     /// Notes that the node gave no answer to a call, as other nodes may not either. Such calls are
     /// tried again, but not all at once.
-    pub fn failed_again(&self, now: Instant) {
+    pub(super) fn failed_again(&self, now: Instant) {
         self.lock().rest(What::Again, Duration::ZERO, now);
         self.any.store(true, Relaxed);
     }
@@ -318,7 +349,7 @@ impl Resting {
     /// sent after the last of these. Such an answer ends a rest after failures; of a rest after
     /// refusals the answer doubles the calls that may be under way, and the rest ends when these
     /// are more than [`WIDEST`]. Returns whether that changed anything.
-    pub fn answered(&self, kind: Kind, sent: Option<Instant>, now: Instant) -> bool {
+    pub(super) fn answered(&self, kind: Kind, sent: Option<Instant>, now: Instant) -> bool {
         if !self.is_any() {
             return false;
         }
@@ -343,22 +374,22 @@ impl Resting {
     }
 
     /// Whether the whole node rests, or has yet to be found well after a rest.
-    pub fn is_whole(&self, now: Instant) -> bool {
+    pub(super) fn is_whole(&self, now: Instant) -> bool {
         self.is_any() && self.whole(now).next().is_some()
     }
 
     /// When the rest of the whole node ends, if the whole node rests.
-    pub fn until(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         if self.is_any() { self.whole(now).map(|rest| rest.until).max() } else { None }
     }
 
     /// For how long probes are to be left out.
-    pub fn probes_rest_until(&self) -> Option<Instant> {
+    pub(super) fn probes_rest_until(&self) -> Option<Instant> {
         if self.is_any() { self.lock().find(What::Probes).map(|rest| rest.until) } else { None }
     }
 
     /// The kinds that are passed over now, while the node as a whole is not.
-    pub fn kinds(&self, now: Instant) -> Vec<Kind> {
+    pub(super) fn kinds(&self, now: Instant) -> Vec<Kind> {
         let kind = |rest: &Rest| match rest.what {
             What::Refused(kind) | What::Failed(kind) if rest.width == 1 && now < rest.until + LAPSE => Some(kind),
             _ => None,

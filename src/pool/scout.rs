@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Pool,
-    resting::{Claim, Kind},
+    resting::{Kind, NodeClaim},
     state::Input,
 };
 use crate::domain::{method::MethodId, node_id::NodeId};
@@ -16,7 +16,7 @@ use crate::domain::{method::MethodId, node_id::NodeId};
 pub struct Scout<'a> {
     pool: &'a Pool,
     node: NodeId,
-    claim: Claim,
+    claim: NodeClaim,
 }
 
 impl Drop for Scout<'_> {
@@ -29,7 +29,7 @@ impl Drop for Scout<'_> {
 pub struct OwnedScout {
     pool: Arc<Pool>,
     node: NodeId,
-    claim: Claim,
+    claim: NodeClaim,
 }
 
 impl Drop for OwnedScout {
@@ -66,7 +66,7 @@ impl Pool {
         Some(OwnedScout { pool: self.clone(), node, claim })
     }
 
-    fn scout_returned(&self, node: NodeId, claim: Claim) {
+    fn scout_returned(&self, node: NodeId, claim: NodeClaim) {
         self.nodes[node].resting.release(claim);
         self.stirred.notify_waiters();
     }
@@ -75,6 +75,8 @@ impl Pool {
     pub fn call_refused(&self, node: NodeId, kind: Kind, wait: Option<Duration>) {
         self.nodes[node].resting.refused(kind, wait, Instant::now());
         self.rest_changed(node);
+        // Other calls of the kind go elsewhere.
+        NodeId::all(self.nodes.len()).filter(|other| *other != node).for_each(|other| self.needs(other));
     }
 
     /// Waits until a rest may have ended, or `until`. A change before the first poll is missed, so

@@ -59,7 +59,7 @@ pub(super) async fn watch_silence(pool: Arc<Pool>) {
                     if under_test[index] || !known.verdict.answers() {
                         continue;
                     }
-                    if pool.is_retired() && node.word.is_current(pool.word_timeout()) {
+                    if pool.is_retired() && node.word.is_current(pool.word_timeout(index)) {
                         // The pool that has taken this one's place looks, and tells.
                         continue;
                     }

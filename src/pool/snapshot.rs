@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub block_time: Option<Duration>,
     /// Calls wait though nodes serve.
     pub wait: Option<Wait>,
+    /// Calls may need the nodes that are probed lazily.
+    pub wants_lazy: bool,
     /// A node whose next block is awaited.
     pub chase: Option<Chase>,
     /// When the state task is to look again, though nothing happens.

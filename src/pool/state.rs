@@ -6,6 +6,8 @@ mod elsewhere;
 mod inherit;
 mod input;
 mod places;
+mod rests;
+mod wanted;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -38,11 +40,6 @@ use crate::{
         verdict::{Condition, Down, Verdict},
     },
 };
-
-/// How late a node's news may be, beyond the time between two probes, within the lag limit.
-const NEWS: Duration = Duration::from_secs(1);
-/// A node that is asked rarely is not given more time for that.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The highest block that clients have been shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,12 +110,20 @@ struct Known {
     cordons: Cordons,
     /// Whether calls pass the node over, because it refused calls or probes for quota.
     resting: bool,
+    /// Whether the node is looked at rarely while no call needs it.
+    is_lazy: bool,
+    /// Whether the node is probed less often than others, so that its report may be old.
+    is_seldom: bool,
+    /// The verdict that followed from the node's last report at the time.
+    standing: Option<Verdict>,
     verdict: Verdict,
 }
 
 /// All that is known of a pool's nodes.
 pub struct PoolState {
     limit: Limit,
+    /// The time between two probes of a node, where the node's own settings say no other.
+    interval: Duration,
     /// The limit in blocks of this chain.
     near: u64,
     expected_chain: Option<u64>,
@@ -146,6 +151,7 @@ pub struct PoolState {
     elsewhere: Elsewhere,
     wait: Option<Wait>,
     chase: Option<Chase>,
+    wants_lazy: bool,
     /// The ties of clients to a node now.
     pub(super) ties: ValidatorTies,
     validator_node: ValidatorNode,
@@ -170,10 +176,14 @@ impl PoolState {
             last_error: None,
             cordons: Cordons::default(),
             resting: false,
+            is_lazy: false,
+            is_seldom: false,
+            standing: None,
             verdict: Verdict::Down(Down::Unknown),
         };
         Self {
-            limit: Limit { blocks: near(layer, settings), time: settings.interval.min(LONGEST_INTERVAL) + NEWS },
+            limit: Limit { blocks: near(layer, settings), time: wanted::freshness(settings.interval) },
+            interval: settings.interval,
             near: near(layer, settings),
             expected_chain,
             chain: None,
@@ -193,6 +203,7 @@ impl PoolState {
             elsewhere: Elsewhere::default(),
             wait: None,
             chase: None,
+            wants_lazy: false,
             ties: ValidatorTies::default(),
             validator_node: ValidatorNode::default(),
             is_clock_slow: false,
@@ -211,10 +222,11 @@ impl PoolState {
         unix: u64,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.note_paces(nodes);
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
-                nodes[node].resting.probe_answered();
+                nodes[node].resting.probe_answered(probe.asked);
                 if !probe.condition.syncing && self.known[node].feed.is_mute(probe.block.number, probe.asked) {
                     effects.push(Effect::Mute(node));
                 }
@@ -267,15 +279,10 @@ impl PoolState {
                 self.elsewhere.in_vain(now);
             }
         }
-        for (known, node) in self.known.iter_mut().zip(nodes) {
-            let rested = std::mem::replace(&mut known.resting, node.resting.is_whole(now));
-            let is_told = known.last_error.as_ref().is_some_and(|(_, at)| *at == now);
-            if known.resting && !rested && !is_told {
-                known.last_error = Some(("calls were refused for quota".to_owned(), now));
-            }
-        }
+        self.note_rests(nodes, now);
         self.give_verdicts(now, unix, &mut effects);
         self.choose(nodes, served.into(), (now, unix), &mut effects);
+        self.decide_about_lazy(nodes, &mut effects);
         effects
     }
 
@@ -300,6 +307,7 @@ impl PoolState {
         };
         let mut reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
+        self.take_out_old(&mut reports, &mut verdicts, now);
         let places = self.places(&reports, |_| true);
         let near = self.memory.near(self.limit);
         let early = clock::early(&places, near, self.clock(unix));
@@ -334,6 +342,7 @@ impl PoolState {
                 HeadState::Stalled => Verdict::Stalled,
                 HeadState::Implausible => Verdict::Suspect,
             });
+            self.known[report.node].standing = verdicts[report.node];
         }
         for (index, (known, verdict)) in self.known.iter_mut().zip(verdicts).enumerate() {
             let node = NodeId(index);
@@ -383,6 +392,7 @@ impl PoolState {
             block_time: self.memory.block_time(),
             wait: self.wait,
             chase: self.chase,
+            wants_lazy: self.wants_lazy,
             wake_at: self.home.wake_at(),
             head: self.head,
             active: self.active,

@@ -71,7 +71,7 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
     let mut full_since: Option<Instant> = None;
     let mut others = node.word.listen();
     loop {
-        let _turn = match next_turn(&pool, node, &mut others).await {
+        let _turn = match next_turn(&pool, index, &mut others).await {
             Turn::Probe(turn) => turn,
             Turn::Told(finding) => {
                 if pool.inbox.send(finding.input(index)).await.is_err() {
@@ -103,6 +103,7 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             outcome = Err(trouble);
         }
         let is_well = outcome.is_ok();
+        let said = outcome.as_ref().map_or_else(|trouble| trouble.fault.counts().then_some(false), |_| Some(true));
         node.word.tell(Finding::Probed(outcome.clone()), &pool.is_retired);
         others.pass_over();
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
@@ -118,12 +119,15 @@ pub(super) async fn keep_probing(pool: Arc<Pool>, index: NodeId) {
             upstream.sweep();
         }
         sleep_until(Instant::now() + PROBE_GAP).await;
-        // A node that asks to be left alone is not probed, even if a probe is wanted now.
-        sleep_until(node.resting.probes_rest_until().unwrap_or(started)).await;
         // Both arms are cancel-safe.
         tokio::select! {
-            () = sleep_until(started + pool.settings.interval) => {}
+            () = sleep_until(started + pool.pace_after(index, said)) => {}
             () = node.probe_now.notified() => {}
+        }
+        // A node that asks to be left alone is not probed, even if a probe is wanted now. Another
+        // node of its account may ask for that meanwhile.
+        while let Some(until) = node.resting.probes_rest_until().filter(|until| *until > Instant::now()) {
+            sleep_until(until).await;
         }
     }
 }
@@ -138,7 +142,8 @@ enum Turn {
 
 /// In a pool that was replaced, waits for the word of others; for a probe that is wanted now, as
 /// after a lost call; or for the turn to probe where others tell nothing.
-async fn next_turn(pool: &Pool, node: &Node, others: &mut Listening) -> Turn {
+async fn next_turn(pool: &Pool, index: NodeId, others: &mut Listening) -> Turn {
+    let node = &pool.nodes[index];
     if !pool.is_retired() {
         return Turn::Probe(None);
     }
@@ -146,7 +151,7 @@ async fn next_turn(pool: &Pool, node: &Node, others: &mut Listening) -> Turn {
     tokio::select! {
         biased;
         () = node.probe_now.notified() => Turn::Probe(None),
-        heard = others.next(pool.word_timeout()) => match heard {
+        heard = others.next(pool.word_timeout(index)) => match heard {
             Heard::Finding(finding) => Turn::Told(finding),
             Heard::Nothing(turn) => Turn::Probe(Some(turn)),
         },
@@ -155,8 +160,8 @@ async fn next_turn(pool: &Pool, node: &Node, others: &mut Listening) -> Turn {
 
 impl Pool {
     /// A pool that tells nothing of a node for this long has the node no more, or is gone.
-    pub(super) fn word_timeout(&self) -> Duration {
-        2 * self.settings.interval + self.settings.timeout
+    pub(super) fn word_timeout(&self, node: NodeId) -> Duration {
+        2 * self.pace(node) + self.settings.timeout
     }
 
     /// Tells the state, and the pools that this one has replaced, that a node is out. `false` when

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::latency::Latencies;
 use crate::domain::duration::millis;
 use crate::domain::method::{Method, MethodId};
 
@@ -29,6 +30,7 @@ pub struct Traffic {
     failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
     max_height: AtomicU64,
+    latencies: Latencies,
     /// Whether the node missed messages of validators that were broadcast to all nodes, such as
     /// registrations, while it was away, and still has to be sent these.
     uninformed: AtomicBool,
@@ -44,6 +46,7 @@ impl Traffic {
             probed_since: AtomicU64::new(NONE),
             failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
             max_height: AtomicU64::new(0),
+            latencies: Latencies::new(),
             uninformed: AtomicBool::new(false),
         }
     }
@@ -131,6 +134,18 @@ impl Traffic {
     /// A call of this method failed; returns how many have in a row.
     pub fn failed(&self, MethodId(index): MethodId) -> u32 {
         self.failures[index].fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// Notes that the node took this long for the answer to a call of this method, or gave none
+    /// within this time.
+    pub fn took(&self, method: MethodId, time: Duration, now: Instant) {
+        self.latencies.note(method, time, now);
+    }
+
+    /// Microseconds that the node takes for a call of this method, as an average over the last
+    /// ones; 0 where none is known.
+    pub fn expected_micros(&self, method: MethodId, now: Instant) -> u64 {
+        self.latencies.micros(method, now)
     }
 
     /// The highest block that this node showed a client; 0 before any.

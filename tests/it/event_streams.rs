@@ -46,9 +46,11 @@ impl Setup {
         let config = config(&text);
         let metrics = Arc::new(Metrics::new());
         let dial: Arc<dyn Dial> = Arc::new(System);
+        let account = steadfast::pool::credits::Account::new(Arc::new(|| 0), 0);
         let reach = Reach { connect: Duration::from_secs(1), max_connections: 0, wait_limit: None };
         let nodes = config.networks[0].cl.iter();
-        let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());
+        let nodes =
+            nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, &account).unwrap());
         let wall: pool::Wall = Arc::new(|| {
             #[expect(clippy::disallowed_methods, reason = "a test that runs in real time")]
             let now = std::time::SystemTime::now();

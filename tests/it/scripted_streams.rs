@@ -44,8 +44,9 @@ fn pool_over(net: &Net, nodes: &[&Teller], metrics: &Arc<Metrics>) -> (Arc<Pool>
     let config = config(&text);
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
     let nodes = config.networks[0].cl.iter();
+    let account = steadfast::pool::credits::Account::new(Arc::new(|| 0), 0);
     let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, wait_limit: None };
-    let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, metrics, 0).unwrap());
+    let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, metrics, &account).unwrap());
     let wall: pool::Wall = Arc::new(teller::now);
     Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall)
 }

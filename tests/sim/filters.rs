@@ -32,7 +32,7 @@ fn run(seed: u64) -> Vec<Report> {
         let mut rng = Rng::with_seed(seed);
         let reaches = some_nodes(&mut rng, &MOSTLY_BOTH);
         let nodes = reaches.len();
-        let policy = if rng.bool() { "first" } else { "spread" };
+        let policy = ["first", "spread", "weighted", "fastest"][rng.usize(..4)];
         // Backlogs that are given up have tests of their own, and so have logs that nobody gives.
         let more = format!("[chain]\ntimeout = \"1m\"\n[calls]\npolicy = \"{policy}\"\n");
         let simulation = Simulation::start(seed, &reaches, &more).await;

@@ -25,6 +25,7 @@ fn request(path: &str) -> Arc<Request> {
         caller: None,
         client: None,
         trace: None,
+        pick: None,
     })
 }
 

@@ -11,8 +11,8 @@ use crate::domain::layer::Layer;
 /// Keys whose purpose is known, and that have no setting here.
 const LEFT: [(&str, &str); 16] = [
     ("database", "there is no cache"),
-    ("rateLimiters", "there are no budgets of rates"),
-    ("rateLimitBudget", "there are no budgets of rates"),
+    ("rateLimiters", "rates are the `budget` of a node, or of its account: write them by hand"),
+    ("rateLimitBudget", "rates are the `budget` of a node, or of its account: write them by hand"),
     ("rateLimitAutoTune", "a node that answers 429 rests by itself"),
     ("auth", "clients are not asked who they are: keep a gateway in front"),
     ("admin", "the admin side is another"),

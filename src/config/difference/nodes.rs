@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Change, Difference, HIDDEN, NOT_SET, NodeChange, Setting, compare as add,
-    values::{items, optional, plain},
+    values::{duration, items, optional, plain},
 };
 use crate::{
     config::{Network, Node, Url, node::Tier},
@@ -58,7 +58,7 @@ fn compare_network(difference: &mut Difference, old: &Network, new: &Network) {
     }
 }
 
-/// The URL as the file has it.
+/// The URL as in the file.
 fn shown(is_from_dns: bool, url: &Url) -> String {
     if is_from_dns { format!("dns+{url}") } else { url.to_string() }
 }
@@ -91,8 +91,13 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
         ca_file,
         pair,
         max_connections,
+        weight,
         methods,
         not_methods,
+        account,
+        budget,
+        probing,
+        probe_interval,
     } = old;
     add(&mut changes, "tier".into(), tier, &new.tier, plain);
     let url = |node: &Node, url: &Option<Url>| url.clone().map(|url| (node.is_from_dns, url));
@@ -113,7 +118,12 @@ fn compare_nodes(old: &Node, new: &Node) -> Vec<Setting> {
     add(&mut changes, "ca_file".into(), ca_file, &new.ca_file, optional(certificates));
     add(&mut changes, "pair".into(), pair, &new.pair, optional(plain));
     add(&mut changes, "max_connections".into(), max_connections, &new.max_connections, optional(plain));
+    add(&mut changes, "weight".into(), weight, &new.weight, plain);
     add(&mut changes, "methods".into(), methods, &new.methods, items);
     add(&mut changes, "not_methods".into(), not_methods, &new.not_methods, items);
+    add(&mut changes, "account".into(), account, &new.account, optional(plain));
+    add(&mut changes, "budget".into(), budget, &new.budget, optional(plain));
+    add(&mut changes, "probe".into(), probing, &new.probing, plain);
+    add(&mut changes, "probe_interval".into(), probe_interval, &new.probe_interval, optional(duration));
     changes
 }

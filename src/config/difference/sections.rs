@@ -2,7 +2,7 @@
 
 use super::{
     Setting, compare as add,
-    values::{self, duration, items, optional, plain, size, word},
+    values::{self, call_rules, duration, items, optional, plain, size, word},
 };
 use crate::config::{Admin, Beacon, Calls, Chain, Compression, Config, Cors, Filters, Health, Log, Tracing, Ws};
 
@@ -83,10 +83,13 @@ pub(super) fn compare(changes: &mut Vec<Setting>, old: &Config, new: &Config) {
             max_body: size,
             max_batch: plain,
             policy: word,
+            allow_picking: plain,
+            name_nodes: plain,
             verify: word,
             send_to: word,
             blocked: items,
             allowed: items,
+            rules: call_rules,
             forward_headers: items,
         }
     );

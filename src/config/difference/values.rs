@@ -10,7 +10,7 @@ use http::HeaderName;
 
 use super::{HIDDEN, NOT_SET};
 use crate::{
-    config::{Hosts, Origins},
+    config::{CallRule, Hosts, Origins},
     domain::address::Address,
 };
 
@@ -27,6 +27,23 @@ pub(super) fn word<T: Debug>(value: &T) -> String {
 /// A value that may be left out.
 pub(super) fn optional<T>(told: impl Fn(&T) -> String) -> impl Fn(&Option<T>) -> String {
     move |value| value.as_ref().map_or_else(|| NOT_SET.to_owned(), &told)
+}
+
+/// The rules for calls of some methods, as the file writes them.
+pub(super) fn call_rules(rules: &impl Deref<Target = [CallRule]>) -> String {
+    let told = rules.iter().map(|rule| {
+        let CallRule { methods, timeout, attempt_timeout, attempts, send_to, blocked } = rule;
+        let settings = [
+            ("timeout", timeout.as_ref().map(duration)),
+            ("attempt_timeout", attempt_timeout.as_ref().map(duration)),
+            ("attempts", attempts.as_ref().map(plain)),
+            ("send_to", send_to.as_ref().map(word)),
+            ("blocked", blocked.as_ref().map(plain)),
+        ];
+        let settings = settings.into_iter().filter_map(|(key, value)| Some(format!("{key} {}", value?)));
+        format!("{}: {}", items(methods), settings.collect::<Vec<_>>().join(", "))
+    });
+    format!("[{}]", told.collect::<Vec<_>>().join("; "))
 }
 
 /// A whole number of seconds, or of milliseconds.

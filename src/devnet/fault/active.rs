@@ -112,6 +112,15 @@ impl Faults {
         self.find(|fault| if let Fault::RateLimited { retry_after } = fault { Some(*retry_after) } else { None })
     }
 
+    /// The credits that come back in a second, those that can be spent at once, and the seconds
+    /// after which a client may come again.
+    pub(in crate::devnet) fn credits(&self) -> Option<(u64, u64, Option<u64>)> {
+        self.find(|fault| match fault {
+            Fault::Credits { per_second, burst, retry_after } => Some((*per_second, *burst, *retry_after)),
+            _ => None,
+        })
+    }
+
     pub(in crate::devnet) fn has_no_quota(&self, method: &str, params: &str) -> bool {
         let methods = self.find(|fault| if let Fault::Quota { methods } = fault { Some(methods) } else { None });
         methods.is_some_and(|named| is_named(named, method, params))

@@ -29,6 +29,13 @@ fn faults_are_read_from_json_and_from_words() {
             Some("503,a"),
             Fault::http_status(503, &["a"]),
         ),
+        (r#"{"fault":"credits","per_second":5,"burst":9}"#, "credits", Some("5,9"), Fault::credits(5, 9, None)),
+        (
+            r#"{"fault":"credits","per_second":5,"burst":9,"retry_after":2}"#,
+            "credits",
+            Some("5,9,2"),
+            Fault::credits(5, 9, Some(2)),
+        ),
         (r#"{"fault":"rate_limited"}"#, "rate-limited", None, Fault::rate_limited(1)),
         (r#"{"fault":"rate_limited","retry_after":9}"#, "rate_limited", Some("9"), Fault::rate_limited(9)),
         (r#"{"fault":"quota"}"#, "quota", None, Fault::quota(&[])),

@@ -74,6 +74,18 @@ impl Fault {
                 let what = list.iter().skip(2).map(|name| word(name)).collect::<Result<_, _>>()?;
                 Self::Depth { blocks, program, what }
             }
+            "credits" => {
+                let numbers = list.iter().map(|text| text.parse()).collect::<Result<Vec<u64>, _>>().unwrap_or_default();
+                match numbers[..] {
+                    [per_second, burst] => Self::credits(per_second, burst, None),
+                    [per_second, burst, retry_after] => Self::credits(per_second, burst, Some(retry_after)),
+                    _ => {
+                        let needs =
+                            "credits needs those of a second and those at once: credits/50,50 or credits/50,50,1";
+                        return Err(FaultError(needs.to_owned()));
+                    }
+                }
+            }
             "alien_id" => Self::alien_id(&list),
             "no_id" => Self::no_id(&list),
             "nulls" => Self::nulls(number("blocks")?),

@@ -5,18 +5,21 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    config::Budget,
     domain::{
         asked_blocks::Data,
         beacon_route::Route,
         chain::Chain,
         layer::Layer,
         method::{Method, MethodId},
+        node_id::ByNode,
         verdict::Condition,
     },
     door::site::Served,
     net::node_connections::Occupancy,
     pool::{
         Pool,
+        credits::{Credits, Left},
         node::Node,
         pair::{PairFault, fault},
         snapshot::{Cordons, Switch},
@@ -52,9 +55,9 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
     let snapshot = pool.snapshot();
     let nodes: Vec<Value> = pool
         .nodes
-        .iter()
+        .by_node()
         .zip(&snapshot.nodes)
-        .map(|(node, known)| {
+        .map(|((index, node), known)| {
             json!({
                 "name": &*node.name,
                 "tier": node.tier.as_str(),
@@ -65,6 +68,10 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "cordoned": known.cordoned,
                 "cordoned_by": cordoned_by(known.cordons),
                 "resting": resting(node, pool.layer),
+                "account": node.settings().account.as_ref().map(ToString::to_string),
+                "budget": node.credits.as_ref().map(budget),
+                "probe": node.settings().probing.as_str(),
+                "idle": pool.is_idle(index),
                 "missing_methods": node.missing_methods.names(Instant::now()),
                 "oldest": (pool.layer == Layer::El).then(|| oldest(node, known.number())),
                 "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
@@ -140,6 +147,19 @@ fn resting(node: &Node, layer: Layer) -> Option<Value> {
     methods.dedup();
     let rests = seconds.is_some() || !methods.is_empty();
     rests.then(|| json!({ "seconds": seconds, "methods": methods }))
+}
+
+/// The terms of a budget, and the credits that are left; null for a limit that there is not.
+fn budget(credits: &Credits) -> Value {
+    let Left { at_once, today } = credits.left(Instant::now());
+    let Budget { rate, per_day, costs: _ } = credits.budget();
+    json!({
+        "per_second": rate.map(|rate| rate.per_second),
+        "burst": rate.map(|rate| rate.burst),
+        "burst_left": at_once,
+        "per_day": per_day,
+        "day_left": today,
+    })
 }
 
 /// The oldest block of which the node has data, for each kind; null where no lack is known.

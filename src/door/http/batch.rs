@@ -159,8 +159,8 @@ async fn run(calls: &Calls, raw: &[u8], headers: &Passed, arrived: Instant, aske
     let Asker { left, memory, caller, trace } = asker;
     let (left, caller, trace) = (Some(&**left), Some(caller), trace.map(|trace| &**trace));
     let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);
-    let (headers, tenant) = (&headers.lines[..], headers.tenant());
-    let terms = Terms { headers, tenant, arrived, verify, left, memory, room, caller, trace };
+    let (headers, tenant, pick) = (&headers.lines[..], headers.tenant(), headers.pick.as_deref());
+    let terms = Terms { headers, tenant, pick, arrived, verify, left, memory, room, caller, trace };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -43,6 +43,7 @@ use crate::{
         site::Site,
         stall::Stall,
     },
+    exchange::pick::NODE_HEADER,
     memory::Cut,
     net::BoxIo,
 };
@@ -233,12 +234,13 @@ fn in_our_form(refused: &Refused) -> Vec<u8> {
 
 async fn answered(
     service: &Service,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     watch: &Watch,
     taken: &Mutex<Option<Takeover>>,
     peer: Peer,
 ) -> Response<Streamed> {
     let site = service.site.load_full();
+    pick_by_path(&site, &mut request);
     let is_beacon = site.beacon(request.uri().path()).is_some();
     if let Err(refused) = gate::check_host(&site, &request).and_then(|()| gate::check_transfer(&request)) {
         return refuse(&refused, is_beacon);
@@ -393,9 +395,21 @@ fn last(reply: Reply) -> Response<Streamed> {
     response
 }
 
+/// Turns the part of a path that picks a node into the header that does.
+fn pick_by_path(site: &Site, request: &mut Request<Incoming>) {
+    let Some((path, name)) = site.picked(request.uri().path()) else { return };
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    if let (Ok(uri), Ok(name)) = (format!("{path}{query}").parse(), HeaderValue::from_str(name)) {
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(NODE_HEADER, name);
+    }
+}
+
 /// The lines to send along, without hop-by-hop headers and those that `Connection` names.
 fn forwarded(site: &Site, headers: &HeaderMap) -> Passed {
-    let is_wanted = |name: &HeaderName| site.forwards(name.as_str()) || site.tenant_header.as_ref() == Some(name);
+    let is_wanted = |name: &HeaderName| {
+        site.forwards(name.as_str()) || site.tenant_header.as_ref() == Some(name) || site.picks_by(name)
+    };
     let passing = headers.iter().filter(|(name, _)| is_wanted(name));
     let mut passing: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
     for named in door::named_by_connection(headers) {
@@ -440,12 +454,15 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
 
 fn framed(reply: Reply) -> Response<Streamed> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
-    let later = reply.retry_after;
+    let (later, node) = (reply.retry_after, reply.node);
     let mut response = Response::new(Streamed::new(reply.body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = later {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(node) = node.and_then(|node| HeaderValue::from_str(&node).ok()) {
+        response.headers_mut().insert(NODE_HEADER, node);
     }
     response
 }

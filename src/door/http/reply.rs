@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -38,6 +39,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     /// The seconds after which the client should come again.
     pub(super) retry_after: Option<u32>,
+    /// The name of the node that gave the answer, if clients are told.
+    pub(super) node: Option<Arc<str>>,
     pub(super) body: Content,
 }
 
@@ -69,23 +72,24 @@ impl Default for WritePace {
 }
 
 impl Reply {
-    pub(super) fn answered(answer: Answer) -> Self {
+    pub(super) fn answered(mut answer: Answer) -> Self {
         let retry_after = answer.retry_after.or((answer.status == 503).then_some(1));
-        Self { status: answer.status, retry_after, body: Content::Answer(answer) }
+        Self { status: answer.status, retry_after, node: answer.giver.take(), body: Content::Answer(answer) }
     }
 
     pub(super) fn refused(refusal: &Refusal, id: Option<&[u8]>) -> Self {
         let retry_after = refusal_status::retry_after(refusal);
-        Self { status: refusal_status::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
+        let body = Content::Ready(refusal.body(id).into());
+        Self { status: refusal_status::status(refusal), retry_after, node: None, body }
     }
 
     pub(super) fn batch(batch: Box<Batch>) -> Self {
-        Self { status: 200, retry_after: None, body: Content::Batch(batch) }
+        Self { status: 200, retry_after: None, node: None, body: Content::Batch(batch) }
     }
 
     /// The reply to notifications.
     pub(super) fn empty() -> Self {
-        Self { status: 200, retry_after: None, body: Content::Ready(Bytes::new()) }
+        Self { status: 200, retry_after: None, node: None, body: Content::Ready(Bytes::new()) }
     }
 }
 

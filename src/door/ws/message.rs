@@ -229,6 +229,7 @@ impl Client {
         let terms = Terms {
             headers: &self.visitor.headers.lines,
             tenant: self.visitor.headers.tenant(),
+            pick: self.visitor.headers.pick.as_deref(),
             arrived,
             // A client would have to close its connection on a malformed message.
             verify: Verify::All,

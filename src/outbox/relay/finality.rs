@@ -48,7 +48,8 @@ enum FinalAnswer {
 
 /// The newest final block below `tip`, as the usable nodes tell it.
 pub(super) async fn newest_final(calls: &Calls, tip: Option<u64>) -> Option<Final> {
-    let nodes = calls.usable_nodes();
+    // Where there are idle nodes, there are others that are up.
+    let nodes: Vec<_> = calls.usable_nodes().into_iter().filter(|node| !calls.pool().is_idle(*node)).collect();
     let answers = join_all(nodes.iter().map(|node| ask(calls, *node))).await;
     let head = calls.pool().snapshot().head;
     of_answers(&answers, head, tip)

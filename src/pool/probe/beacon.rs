@@ -14,6 +14,7 @@ use crate::{
         target::Target,
         verdict::Condition,
     },
+    metrics::Payer,
     net::{
         http::{Gate, Upstream},
         node_connections::Rank,
@@ -23,6 +24,7 @@ use crate::{
         health::Trouble,
         node::Node,
         own_question::OwnQuestion,
+        paid::{Paid, afford, spent},
         probe::{Probe, ProbeClock},
     },
 };
@@ -63,6 +65,19 @@ pub(super) async fn probe(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Resu
         .map_err(|why| failing(node, &format!("/eth/v1/beacon/headers/head: {why}")))?;
     condition.optimistic |= optimistic;
     Ok(Probe { block, condition, chain, latency, asked: started, json: None })
+}
+
+/// Asks for the head alone. Chain and condition are those of the last full probe.
+pub(super) async fn look(clock: &ProbeClock<'_>, chain: &Chain, condition: Condition) -> Result<Probe, Trouble> {
+    let (node, asked) = (clock.node, Instant::now());
+    let (Some(upstream), Some(beacon)) = (&node.upstream, &chain.beacon) else {
+        return Err(failing(node, "has no HTTP URL, or no known chain"));
+    };
+    let head = ask(clock, upstream, HEAD).await?.must(node, HEAD)?;
+    let (block, optimistic) =
+        BlockRef::read_beacon(&head, beacon).map_err(|why| failing(node, &format!("{HEAD}: {why}")))?;
+    let condition = Condition { optimistic, ..condition };
+    Ok(Probe { block, condition, chain: chain.clone(), latency: asked.elapsed(), asked, json: None })
 }
 
 /// The chain that the node serves.
@@ -219,7 +234,13 @@ async fn ask_as(
     path: &'static str,
 ) -> Result<BeaconReply, Trouble> {
     let target = Target::parse(path).expect("the paths of probes are fit for a request line");
-    let mut response = upstream.get(&target, rank, question).await.map_err(|error| trouble(node, &error))?;
+    let cost = afford(node, "").await?;
+    let mut question = Paid::new(question, node, cost, Payer::Own);
+    let response = upstream.get(&target, rank, &mut question).await;
+    if question.is_refused() {
+        return Err(spent());
+    }
+    let mut response = response.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
     Ok(BeaconReply { status, wait, body: read(node, path, &mut response, MAX_ANSWER).await? })
 }

@@ -9,7 +9,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 /// The only scout that there may be.
-fn scout(resting: &Resting, kind: Kind, now: Instant) -> Claim {
+fn scout(resting: &Rests, kind: Kind, now: Instant) -> Claim {
     assert_eq!(resting.state(kind, false, now), RestState::Due);
     let claim = resting.claim(kind, false, now).unwrap();
     assert_eq!(resting.state(kind, false, now), RestState::Rests(now + SCOUTING));
@@ -19,7 +19,7 @@ fn scout(resting: &Resting, kind: Kind, now: Instant) -> Claim {
 
 #[test]
 fn a_refused_method_rests_and_each_refused_scout_doubles_it() {
-    let (resting, mut now) = (Resting::default(), Instant::now());
+    let (resting, mut now) = (Rests::default(), Instant::now());
     let mut pauses = Vec::new();
     for _ in 0..8 {
         resting.refused(CALL, None, now);
@@ -39,7 +39,7 @@ fn a_refused_method_rests_and_each_refused_scout_doubles_it() {
 
 #[test]
 fn a_second_refused_method_has_the_node_rest_without_an_answer() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.refused(CALL, Some(seconds(5)), now);
     resting.answered(LOGS, None, now);
     resting.refused(LOGS, None, now);
@@ -53,7 +53,7 @@ fn a_second_refused_method_has_the_node_rest_without_an_answer() {
 
 #[test]
 fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
-    let (resting, mut now) = (Resting::default(), Instant::now());
+    let (resting, mut now) = (Rests::default(), Instant::now());
     resting.refused(CALL, Some(seconds(30)), now);
     assert_eq!(resting.state(CALL, false, now + seconds(29)), RestState::Rests(now + seconds(30)));
     now += seconds(30);
@@ -76,22 +76,22 @@ fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
 
 #[test]
 fn good_probes_end_only_the_rests_that_probes_began() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.probe_refused(Some(seconds(3)), now);
     assert!(resting.is_whole(now));
     assert_eq!(resting.probes_rest_until(), Some(now + seconds(3)));
     resting.answered(CALL, None, now + seconds(4));
     assert!(resting.is_whole(now));
-    resting.probe_answered();
+    resting.probe_answered(now + seconds(4));
     assert!(!resting.is_whole(now));
     resting.refused(CALL, None, now);
-    resting.probe_answered();
+    resting.probe_answered(now);
     assert_eq!(resting.kinds(now), [CALL]);
 }
 
 #[test]
 fn a_failing_method_is_tried_last_until_its_first_good_answer() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.failed(CALL, now);
     assert_eq!(resting.state(CALL, false, now), RestState::Last);
     assert!(!resting.is_whole(now));
@@ -101,7 +101,7 @@ fn a_failing_method_is_tried_last_until_its_first_good_answer() {
 
 #[test]
 fn second_tries_go_one_by_one_and_hold_no_first_try_up() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.failed_again(now);
     assert_eq!(resting.state(CALL, false, now), RestState::Free);
     assert_eq!(resting.state(CALL, true, now), RestState::Rests(now + FIRST_AGAIN));
@@ -114,7 +114,7 @@ fn second_tries_go_one_by_one_and_hold_no_first_try_up() {
 
 #[test]
 fn a_rest_that_no_call_puts_to_the_test_is_over_in_the_end() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.refused(CALL, None, now);
     resting.refused(LOGS, None, now);
     assert!(resting.is_whole(now + FIRST_PAUSE));
@@ -125,7 +125,7 @@ fn a_rest_that_no_call_puts_to_the_test_is_over_in_the_end() {
 #[test]
 fn a_refusal_is_forgotten_with_the_rest_that_it_began() {
     for (after, is_whole) in [(FIRST_PAUSE, true), (FIRST_PAUSE + LAPSE, false)] {
-        let (resting, now) = (Resting::default(), Instant::now());
+        let (resting, now) = (Rests::default(), Instant::now());
         resting.refused(CALL, None, now);
         resting.failed(OTHER, now + after);
         assert_ne!(resting.state(OTHER, false, now + after), RestState::Free);
@@ -136,7 +136,7 @@ fn a_refusal_is_forgotten_with_the_rest_that_it_began() {
 
 #[test]
 fn a_scout_that_stays_out_holds_up_no_other() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.refused(CALL, None, now);
     let then = now + FIRST_PAUSE;
     let _hangs = scout(&resting, CALL, then);
@@ -147,7 +147,7 @@ fn a_scout_that_stays_out_holds_up_no_other() {
 
 #[test]
 fn an_answer_to_a_call_that_was_sent_in_the_rest_ends_the_rest() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     resting.refused(CALL, Some(seconds(3600)), now);
     let later = now + seconds(5);
     assert!(!resting.answered(CALL, Some(now), later));
@@ -159,7 +159,7 @@ fn an_answer_to_a_call_that_was_sent_in_the_rest_ends_the_rest() {
 #[test]
 fn the_time_given_for_one_method_is_not_that_of_the_node() {
     for (wait, rest) in [(Some(seconds(2)), seconds(2)), (None, MAX_PAUSE)] {
-        let (resting, now) = (Resting::default(), Instant::now());
+        let (resting, now) = (Rests::default(), Instant::now());
         resting.refused(CALL, Some(seconds(3600)), now);
         resting.refused(LOGS, wait, now);
         assert_eq!(resting.until(now), Some(now + rest));
@@ -170,7 +170,7 @@ fn the_time_given_for_one_method_is_not_that_of_the_node() {
 
 #[test]
 fn rests_of_many_kinds_take_bounded_memory() {
-    let (resting, now) = (Resting::default(), Instant::now());
+    let (resting, now) = (Rests::default(), Instant::now());
     for route in 0..1000 {
         resting.refused(Kind { id: 1, route }, None, now);
         resting.answered(OTHER, None, now);
@@ -184,4 +184,24 @@ fn methods_that_the_table_does_not_know_are_told_apart() {
     assert_ne!(kind("zks_getBridgeContracts"), kind("zks_estimateFee"));
     assert_eq!(kind("zks_estimateFee").id(), MethodId(Method::COUNT));
     assert_eq!(kind("eth_call").id(), Method::of("eth_call").id);
+}
+
+#[test]
+fn a_rest_is_at_least_as_long_as_asked_and_a_little_longer() {
+    let (mut ends, now) = (Vec::new(), Instant::now());
+    for seed in 0..50 {
+        let resting = Rests::jittered(seed);
+        resting.refused(CALL, Some(seconds(5)), now);
+        // The same refusal again draws no longer rest.
+        resting.refused(CALL, Some(seconds(5)), now);
+        let RestState::Rests(until) = resting.state(CALL, false, now) else { panic!("no rest") };
+        assert!((seconds(5)..=Duration::from_millis(5500)).contains(&(until - now)), "{:?}", until - now);
+        ends.push(until);
+        resting.refused(CALL, Some(seconds(3600)), now);
+        let RestState::Rests(until) = resting.state(CALL, false, now) else { panic!("no rest") };
+        assert!((seconds(3600)..=seconds(3601)).contains(&(until - now)), "{:?}", until - now);
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    assert!(ends.len() > 40, "{} different ends", ends.len());
 }

@@ -6,6 +6,7 @@ use crate::{
     domain::{chain::Beacon, node_id::NodeId},
     metrics::Metrics,
     net::system::System,
+    pool::credits::Account,
 };
 
 const GENESIS: u64 = 1_000;
@@ -29,7 +30,9 @@ impl Bench {
         let text: String = (0..nodes).map(|n| format!("[[{side}.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
         let config = Config::parse(&text, &|_| None).unwrap();
         let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(System), Arc::new(Metrics::new()));
-        let node = |node| Node::new(node, ("default", layer), &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
+        let account = Account::new(Arc::new(|| 0), 0);
+        let connect = Duration::from_secs(1);
+        let node = |node| Node::new(node, ("default", layer), &dial, connect, 0, &metrics, &account).unwrap();
         let networks = &config.networks[0];
         let nodes: Vec<Node> = if layer == Layer::Cl { &networks.cl } else { &networks.el }.iter().map(node).collect();
         let state = PoolState::new(nodes.len(), layer, &config.health, chain);

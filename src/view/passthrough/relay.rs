@@ -153,8 +153,10 @@ impl Relay {
             && let Some(link) = self.pool.nodes[node].link.clone()
         {
             let (method, params) = self.key.clone();
+            let pool = self.pool.clone();
             let answer = async move {
-                let answer = timeout(SUBSCRIBE_TIMEOUT, link.subscribe(&method, params)).await;
+                let subscribed = pool.nodes[node].subscribe(&link, &method, params);
+                let answer = timeout(SUBSCRIBE_TIMEOUT, subscribed).await;
                 answer.unwrap_or(Err(SubscribeError::Link(Error::Lost)))
             };
             self.opening = Some(Opening { pool: self.pool.clone(), node, answer: Box::pin(answer) });
@@ -260,7 +262,11 @@ async fn answer(opening: &mut Option<Opening>) -> Result<Feed, SubscribeError> {
 
 async fn next(source: Option<&mut Source>) -> Option<News> {
     match source {
-        Some(source) => source.feed.next().await,
+        Some(source) => {
+            let news = source.feed.next().await;
+            news.iter().for_each(|news| source.pool.nodes[source.node].pay_for(news));
+            news
+        }
         None => pending().await,
     }
 }

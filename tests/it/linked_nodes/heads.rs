@@ -85,9 +85,10 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
     let config = proxy::config(settings);
     let metrics = Arc::new(Metrics::new());
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
+    let account = steadfast::pool::credits::Account::new(Arc::new(|| 0), 1);
     let reach = pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, wait_limit: None };
     let node = |node: &steadfast::config::Node| {
-        pool::node::Node::new(node, ("default", Layer::El), &dial, reach, 0, &metrics, 1).unwrap()
+        pool::node::Node::new(node, ("default", Layer::El), &dial, reach, 0, &metrics, &account).unwrap()
     };
     let nodes = config.networks[0].el.iter().map(node).collect();
     let health = Health { interval, ..config.health };

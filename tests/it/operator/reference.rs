@@ -38,7 +38,7 @@ async fn proxy_with_much_to_tell(net: &Net) -> (Proxy, Devnet) {
     let (ws, cl, other) = (devnet.el(0).ws_url(), devnet.cl(0).http_url(), devnet.cl(1).http_url());
     let settings = format!(
         "[[el.primary]]\nname = \"el-1\"\nhttp = \"{one}\"\nws = \"{ws}\"\npair = \"a\"\n\
-         [[el.primary]]\nname = \"el-2\"\nhttp = \"{two}\"\n[[el.backup]]\nname = \"el-3\"\nhttp = \"{three}\"\n\
+         [[el.primary]]\nname = \"el-2\"\nhttp = \"{two}\"\nbudget.per_day = 1000000\n[[el.backup]]\nname = \"el-3\"\nhttp = \"{three}\"\n\
          [[cl.primary]]\nname = \"cl-1\"\nhttp = \"{cl}\"\npair = \"a\"\n[[cl.backup]]\nname = \"cl-2\"\nhttp = \"{other}\"\n\
          [outbox]\n[[outbox.webhook]]\nname = \"billing\"\nurl = \"https://hooks.example/\"\nevents = [\"tx.final\"]\n\
          secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n\

@@ -76,8 +76,9 @@ pub(super) fn start_pool(
     let config = config(&text);
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
     let nodes = config.networks[0].el.iter();
+    let account = steadfast::pool::credits::Account::new(Arc::new(|| 0), 7);
     let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, wait_limit: None };
-    let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, 7).unwrap());
+    let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, &account).unwrap());
     let start = Instant::now();
     let wall: pool::Wall = Arc::new(move || START_UNIX + start.elapsed().as_secs());
     Pool::start("default", Layer::El, nodes.collect(), &config.health, None, metrics.clone(), wall)

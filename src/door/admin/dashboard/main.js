@@ -184,6 +184,14 @@ function newNode(node, network, layer) {
     make('div.node-foot', {}, make('p.node-url'), faults(node.name), button))
 }
 
+// The credits that are left of a node's budget.
+function credits(budget) {
+  const left = []
+  if (budget.burst != null) left.push(`${count(budget.burst_left)} of ${count(budget.burst)}`)
+  if (budget.per_day != null) left.push(`${count(budget.day_left)} of ${count(budget.per_day)} today`)
+  return `credits left: ${left.join(', ')}`
+}
+
 // The faults of a pretend node. The choice is an order, not a state: what follows shows above.
 function faults(name) {
   const choices = [['', 'Break …'], ['down', 'Kill it'], ['hang', 'Let it hang'], ['lag', 'Let it lag'], ['syncing', 'Let it sync'], ['up', 'Mend it']]
@@ -217,6 +225,8 @@ function drawNode(card, node, pool, network, layer) {
   if (node.last_error && (!node.usable || node.last_error.seconds_ago < 120)) notes.push(`${capital(node.last_error.message)}, ${ago(node.last_error.seconds_ago)}`)
   if (node.link && !node.link.up) notes.push('its WebSocket is not open')
   if (node.connections.waiting) notes.push(`${plural(node.connections.waiting, 'request')} wait for a connection`)
+  if (node.idle) notes.push('idle: looked at every 30 s')
+  if (node.budget) notes.push(credits(node.budget))
   if (node.resting?.methods.length) notes.push(`rests from ${node.resting.methods.join(', ')}`)
   if (node.pair?.fault) notes.push(`pair ${node.pair.name}: ${node.pair.fault}`)
   say(error, capital(notes.join('; ')))

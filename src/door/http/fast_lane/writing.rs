@@ -21,7 +21,7 @@ use super::{
     },
     FLATTEN, Lane, MAX_AHEAD, STALL,
 };
-use crate::{memory::Cut, metrics::Ended, net::BoxIo};
+use crate::{exchange::pick::NODE_HEADER, memory::Cut, metrics::Ended, net::BoxIo};
 
 impl Lane<'_> {
     /// Writes a reply, each write and each wait for a piece bounded in time.
@@ -209,6 +209,11 @@ impl Lane<'_> {
             out.put_slice(b"retry-after: ");
             put_decimal(out, seconds.into());
             out.put_slice(b"\r\n");
+        }
+        if let Some(node) = &reply.node {
+            for part in [NODE_HEADER.as_bytes(), b": ", node.as_bytes(), b"\r\n"] {
+                out.put_slice(part);
+            }
         }
         match length {
             Some(length) => {

@@ -10,6 +10,7 @@ mod block_ranges;
 pub mod client_message;
 pub mod filter_calls;
 mod known;
+mod last_word;
 mod leaving;
 mod null_answer;
 pub mod outbox_calls;

@@ -8,6 +8,7 @@
 //! [`store`] is the one file, and [`webhook`] tells endpoints.
 
 mod accept_shared;
+mod alone;
 mod calls;
 mod clock;
 pub mod delivery;

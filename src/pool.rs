@@ -103,7 +103,7 @@ const INBOX: usize = 1024;
 /// Pushed headers that may wait for a slow reader before the reader misses some.
 const HEADERS: usize = 256;
 
-/// All multiples of this, on an overflow cut to 64 bits, are spread evenly: the number is 2^64 by the
+/// All multiples of this, cut to 64 bits on an overflow, lie evenly: the number is 2^64 by the
 /// golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 

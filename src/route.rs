@@ -22,15 +22,15 @@ pub struct Load {
     pub told: u64,
     /// The node's part of the calls, for [`Policy::Weighted`]; not zero then.
     pub weight: u32,
-    /// Microseconds that the node takes for such a call, for [`Policy::Fastest`]; 0 where that is
-    /// not known.
+    /// Microseconds that the node takes for a call of this kind, for [`Policy::Fastest`]; 0 where
+    /// that is not known.
     pub micros: u64,
 }
 
 /// The best node for a call, leaving out those in `tried`; `None` when there is none left.
 ///
 /// Nodes are ordered by the badness of the verdict (0 is usable), then by the blocks below
-/// `served`, the highest block that clients were shown, then by tier. Among equals `policy` decides,
+/// `served`, the highest block that clients were shown, then by tier. Of equals `policy` decides,
 /// with the help of `draw`, a number drawn from all there are; last comes the order of the
 /// configuration. Calls of the class [`Class::NodeLocal`] ignore `policy`.
 pub fn best_node(
@@ -74,8 +74,8 @@ fn by_weight<T>(nodes: &[(T, Load, NodeId)], draw: u64) -> usize {
     chosen.unwrap_or(0)
 }
 
-/// The place of one of two by chance: the one whose answer is likely to come first. With the calls
-/// that it has already a node is slower, so the fastest of all does not get all calls at once. A
+/// The place of one of two by chance: the node whose answer is likely to come first. A node is
+/// slower with each call that waits there, so the fastest of all does not get all calls at once. A
 /// node of which nothing is known is asked.
 fn faster_of_two<T>(nodes: &[(T, Load, NodeId)], draw: u64) -> usize {
     let count = nodes.len() as u64;
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(of_900(&[load(10_000, 0), load(80_000, 0)]), [900, 0]);
         // Seven calls wait at the fast one: the eighth would come last there.
         assert_eq!(of_900(&[load(10_000, 8), load(80_000, 0)]), [0, 900]);
-        // The slowest of three is in each pair the slower one; the fastest is in two pairs of three.
+        // The slowest of three is the slower one in each pair; the fastest is in two of the pairs.
         let shares = of_900(&[load(20_000, 0), load(90_000, 0), load(10_000, 0)]);
         assert!(shares[1] == 0 && shares[0].abs_diff(300) < 20 && shares[2].abs_diff(600) < 20, "{shares:?}");
         // A node of which nothing is known is tried, but not by all at once.

@@ -292,7 +292,7 @@ impl Attempt<'_> {
                         Next::Beside(another) => {
                             may_have_another = false;
                             second_one.was_begun = true;
-                            let Beside { node, attempt, scout } = another;
+                            let Beside { node, attempt, scout } = *another;
                             beside = Some((node, Box::pin(async move {
                                 let _scout = scout;
                                 attempt.alone().await

@@ -269,8 +269,8 @@ impl<'a> CallRun<'a> {
         self.transaction.is_some()
     }
 
-    /// Has the transaction remembered that a node took with `answer`. Where the caller picked nodes,
-    /// the others are not sent it later either.
+    /// Has the transaction remembered that a node took with `answer`. Where the caller picked
+    /// nodes, the others are not sent the transaction later either.
     pub(super) fn remember(&mut self, answer: &Answer) {
         let is_taken = answer.kind == Kind::Result && !answer.is_null && self.request.id.is_some();
         if self.method.class != Class::RawTransaction || !is_taken || !self.shut.is_empty() || !self.has_transaction() {

@@ -51,7 +51,7 @@ pub(super) enum Next<'a> {
     /// Check again at this time.
     At(Instant),
     /// Begin this attempt beside the first.
-    Beside(Beside<'a>),
+    Beside(Box<Beside<'a>>),
 }
 
 /// A second attempt.
@@ -102,7 +102,7 @@ impl<'a> SlowAttempt<'a, '_> {
         let query = NodeQuery { policy, class, kind, method, blocks, tried, again: false, is_urgent: false };
         match choose(pool, query) {
             Choice::Node(node, scout) if pool.is_usable(node) => {
-                Next::Beside(Beside { node, attempt: self.attempt(node), scout })
+                Next::Beside(Box::new(Beside { node, attempt: self.attempt(node), scout }))
             }
             _ => Next::At(now + LOOK),
         }

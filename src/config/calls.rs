@@ -57,7 +57,7 @@ pub enum Policy {
     First,
     /// The one with the fewest calls in flight.
     Spread,
-    /// One by chance, in proportion to the nodes' weights.
+    /// A node by chance, in proportion to the nodes' weights.
     Weighted,
     /// Of two by chance, the one whose answer is likely to come first.
     Fastest,

@@ -85,9 +85,12 @@ impl Outbox {
         let hash = Ok(Done::Hash(id.hash));
         let needs_no_node = self.shared.settings.load().ack == Ack::Disk;
         let until = Instant::now() + relay.hold();
+        // A record that is older than the row is of a life that is over.
+        let first = row.as_ref().map_or(0, |row| row.record.seq);
+        let news = || self.record(id).ok().flatten().filter(|record| record.seq >= first);
         loop {
             // The client may ask this replica for the status next.
-            if let Some(record) = self.record(id).ok().flatten() {
+            if let Some(record) = news() {
                 if needs_no_node {
                     return hash;
                 }
@@ -109,7 +112,7 @@ impl Outbox {
                     }
                 }
                 Ok(None) => {}
-                Err(_) if self.record(id).ok().flatten().is_some() => return hash,
+                Err(_) if news().is_some() => return hash,
                 // The row has not come: it is slow, or has gone with the whole bucket. This disk
                 // takes it now, so that a bucket that is lost in a moment takes nothing along.
                 Err(_) => {

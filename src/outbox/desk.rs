@@ -61,6 +61,7 @@ use self::{
     book::Book,
     entry::{Entry, Key, Overdue},
     looking::{LookAnswer, LookQueue},
+    untaken::Untaken,
 };
 pub use self::{
     command::replay,
@@ -130,6 +131,8 @@ pub struct Stored {
     pub sums: Vec<(TenantName, Sum)>,
     /// The newest block that the records reflect.
     pub checkpoint: Option<BlockId>,
+    /// The transactions that other replicas see through, and that no node took.
+    pub(super) others: Untaken,
 }
 
 /// Whose word an event is.
@@ -143,8 +146,9 @@ impl Desk {
     /// The desk of a network as the store knows it. What the nodes think of its transactions is
     /// found out with the first blocks.
     pub fn new(terms: Terms, endpoints: Arc<dyn Endpoints>, stored: Stored, now: Millis) -> Self {
-        let Stored { live, sums, checkpoint } = stored;
+        let Stored { live, sums, checkpoint, others } = stored;
         let mut book = Book::default();
+        book.untaken = others;
         for record in live {
             let entry = Entry::stored(record);
             book.add(entry, true);

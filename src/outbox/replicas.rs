@@ -5,8 +5,7 @@
 //! - Each replica watches the bucket, and has all rows on its own disk: status, lists, nonces and
 //!   subscriptions are read there, also while the bucket is away.
 //! - Each shard of the senders has one owner, by [`placement`]. The owner sends, follows blocks,
-//!   and
-//!   tells endpoints; it writes each change of a record to the bucket, behind the commit on its
+//!   and tells endpoints; it writes each change of a record to the bucket, behind the commit on its
 //!   disk. The next owner goes on with what the bucket has: it may make the last transitions again,
 //!   and tells them with the same ids.
 //! - The row has the events that endpoints were told of. The next owner makes the deliveries of the
@@ -14,6 +13,9 @@
 //!
 //! [`task`] is the one task that watches and writes; [`Replicas`] is the way to it for all others.
 
+mod chains;
+mod check;
+mod clocks;
 mod link;
 mod moving;
 mod placement;
@@ -37,11 +39,12 @@ use tokio::{
     time::timeout,
 };
 
-pub(super) use self::task::Task;
+use self::check::Check;
+pub(super) use self::{link::MAX_ROWS, task::Task};
 pub use self::{placement::MoveReason, row::Row, task::OpenBucket};
 use super::{
     ownership::Ownership,
-    record::{EventId, TxId},
+    record::{EventId, Millis, TxId},
     shard::Shard,
 };
 use crate::{
@@ -59,8 +62,11 @@ struct Known {
     revision: Revision,
     shard: Shard,
     told: Arc<BTreeSet<EventId>>,
+    is_over: bool,
     /// The life is over, and nothing is left to be told.
     is_done: bool,
+    /// A replica that was away until then may have the transaction as one that is to be sent.
+    outlives: Millis,
     /// Tells the value from others.
     digest: u64,
 }
@@ -81,6 +87,12 @@ pub(super) struct Replicas {
     is_synced: AtomicBool,
     /// The replica ends, and gives its shards away.
     leaves: AtomicBool,
+    /// The disk takes writes, and has done so for a while.
+    can_write: AtomicBool,
+    /// Whether the clock lets this replica take part.
+    clock: Check,
+    /// The same of the chains of its networks.
+    chains: Check,
     /// The bucket is to be listed anew.
     must_list: AtomicBool,
     rows: Mutex<BTreeMap<TxId, Known>>,
@@ -104,6 +116,9 @@ impl Replicas {
             link: ArcSwapOption::empty(),
             is_synced: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
+            can_write: AtomicBool::new(true),
+            clock: Check::default(),
+            chains: Check::default(),
             must_list: AtomicBool::new(false),
             rows: Mutex::default(),
             waiting: Mutex::default(),
@@ -143,8 +158,23 @@ impl Replicas {
 
     /// The shards that this replica sees through; `None` while it can take none.
     pub(super) fn shards(&self) -> Option<u8> {
-        let takes_part = self.is_synced.load(SeqCst) && !self.leaves.load(SeqCst);
-        takes_part.then(|| self.ownership.active().count())
+        self.takes_part().then(|| self.ownership.active().count())
+    }
+
+    /// Whether this replica can see shards through.
+    fn takes_part(&self) -> bool {
+        let is_fit = self.clock.is_passed() && self.chains.is_passed();
+        self.is_synced.load(SeqCst) && !self.leaves.load(SeqCst) && self.can_write.load(SeqCst) && is_fit
+    }
+
+    /// Whether the bucket has the transaction. Where it does not, as far as is known, the row is
+    /// brought.
+    pub(super) fn is_shared(&self, id: &TxId) -> bool {
+        let is_shared = self.known(id).is_some();
+        if !is_shared {
+            self.publish([id.clone()]);
+        }
+        is_shared
     }
 
     /// Rows that are behind their records.

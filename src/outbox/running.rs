@@ -19,6 +19,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
+    alone,
     calls::Keeper,
     clock,
     desk::ENTRY_BYTES,
@@ -26,9 +27,9 @@ use super::{
     measured,
     operator::MOST_TENANTS,
     ownership::Ownership,
-    record::Network,
+    record::{Network, TxId},
     relay::{Nodes, Order, Relay, RelayHandle},
-    replicas::{OpenBucket, Replicas, Task},
+    replicas::{MAX_ROWS, OpenBucket, Replicas, Task},
     send_room::SendRoom,
     step::Step,
     store::{Health, Reader, Store, StoreError},
@@ -145,7 +146,7 @@ impl Outbox {
             wall,
             seed,
             metrics: metrics.clone(),
-            duty: duty(ownership.clone(), replicas.clone()),
+            duty: duty(ownership.clone(), replicas.clone(), store.clone()),
         };
         let (webhooks, supervisor) = Webhooks::new(tools, prepared);
         let most_pending = most_pending(memory.limit(), networks);
@@ -164,7 +165,8 @@ impl Outbox {
             connect,
             settings: ArcSwap::from_pointee(settings.clone()),
             relays: Mutex::default(),
-            most_pending,
+            // Each pending transaction of replicas has a row.
+            most_pending: if is_replica { most_pending.min(MAX_ROWS) } else { most_pending },
             hub: Hub::new(),
             ownership,
             replicas,
@@ -175,6 +177,10 @@ impl Outbox {
         let mut background = JoinSet::new();
         background.spawn(guarded(broken.clone(), "webhooks are no longer delivered", supervisor.run()));
         background.spawn(guarded(broken.clone(), "old records are no longer dropped", sweep(shared.clone())));
+        if !is_replica {
+            let work = "events of other replicas' transactions are not delivered";
+            background.spawn(guarded(broken.clone(), work, alone::tell_untold(shared.clone())));
+        }
         background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_disk(shared.clone())));
         background.spawn(guarded(broken.clone(), "the disk is no longer watched", watch_writes(shared)));
         let counting = measured::measure(outbox.transitions(), metrics);
@@ -195,12 +201,16 @@ impl Outbox {
 }
 
 /// The part of this replica in the deliveries.
-fn duty(ownership: Ownership, replicas: Option<Arc<Replicas>>) -> Duty {
+fn duty(ownership: Ownership, replicas: Option<Arc<Replicas>>, store: Store) -> Duty {
     let Some(replicas) = replicas else { return Duty::alone() };
-    let leader = replicas.clone();
+    let (leader, rows) = (replicas.clone(), replicas.clone());
+    // Of a record that was dropped there is nothing to be shared.
+    let is_dropped =
+        move |id: &TxId| store.read().and_then(|reader| reader.record(id)).is_ok_and(|found| found.is_none());
     Duty {
         ownership,
         done: Arc::new(move |id| replicas.publish([id])),
+        is_shared: Arc::new(move |id| rows.is_shared(&id) || is_dropped(&id)),
         tells_of_nodes: Arc::new(move || leader.leads()),
     }
 }

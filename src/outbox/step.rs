@@ -16,6 +16,8 @@ use super::record::{BlockId, Delivery, EventId, Network, Quarantined, Record, Te
 #[must_use = "a step does nothing until the store commits it"]
 pub struct Step {
     writes: Vec<Write>,
+    /// The step takes in something new.
+    accepts: bool,
 }
 
 /// One write of a step.
@@ -40,6 +42,13 @@ pub enum Write {
         event: EventId,
         /// One for each endpoint that wants the event.
         deliveries: Vec<Delivery>,
+    },
+    /// The dedupe mark of an event that another replica has delivered.
+    Told {
+        /// Whose event.
+        tenant: TenantName,
+        /// The event.
+        event: EventId,
     },
     /// A record with its raw bytes, its indices and the dedupe marks of its transitions goes.
     Remove(TxId),
@@ -78,6 +87,8 @@ pub enum Write {
         /// The block.
         block: BlockId,
     },
+    /// Whether other replicas have seen transactions through, and may have delivered their events.
+    Shared(bool),
 }
 
 impl Step {
@@ -96,24 +107,41 @@ impl Step {
     /// raw bytes, its record, and the events that are not told, with their deliveries.
     pub fn adopt(&mut self, record: Record, bytes: Bytes, events: Vec<(EventId, Vec<Delivery>)>) -> &mut Self {
         let tenant = record.id.tenant.clone();
+        self.accepts |= !bytes.is_empty();
         self.replicate(record, bytes);
         for (event, deliveries) in events {
-            self.push(Write::Event { tenant: tenant.clone(), event, deliveries });
+            self.untold(tenant.clone(), event, deliveries);
         }
         self
     }
 
     /// A transaction as the replica has it that sees it through. Bytes that are empty leave those
-    /// that are there.
+    /// that are there. A disk that is nearly full takes the step too: a client has the hash.
     pub fn replicate(&mut self, record: Record, bytes: Bytes) -> &mut Self {
         if !bytes.is_empty() {
-            self.raw(record.id.clone(), bytes);
+            self.push(Write::Raw { id: record.id.clone(), bytes });
         }
         self.update(record)
     }
 
+    /// An event that may not be delivered yet: its deliveries, unless the dedupe mark is there.
+    pub fn untold(&mut self, tenant: TenantName, event: EventId, deliveries: Vec<Delivery>) -> &mut Self {
+        self.push(Write::Event { tenant, event, deliveries })
+    }
+
+    /// Another replica has delivered an event.
+    pub fn told(&mut self, tenant: TenantName, event: EventId) -> &mut Self {
+        self.push(Write::Told { tenant, event })
+    }
+
+    /// Notes whether other replicas have seen transactions through.
+    pub fn shared(&mut self, is_shared: bool) -> &mut Self {
+        self.push(Write::Shared(is_shared))
+    }
+
     /// The raw bytes of a transaction that is kept already, as a client has sent them now.
     pub fn raw(&mut self, id: TxId, bytes: Bytes) -> &mut Self {
+        self.accepts = true;
         self.push(Write::Raw { id, bytes })
     }
 
@@ -174,6 +202,7 @@ impl Step {
     /// Adds the writes of `other` after those of this step: both are made, or neither.
     pub fn append(&mut self, other: Self) -> &mut Self {
         self.writes.extend(other.writes);
+        self.accepts |= other.accepts;
         self
     }
 
@@ -195,7 +224,7 @@ impl Step {
     /// Whether the step takes in something new. A disk that is nearly full refuses those
     /// steps, and keeps its last room for transactions that were accepted before.
     pub fn accepts(&self) -> bool {
-        self.writes.iter().any(|write| matches!(write, Write::Raw { .. }))
+        self.accepts
     }
 
     /// Bytes of the texts and raw bytes that the step holds, roughly.

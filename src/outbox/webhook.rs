@@ -94,6 +94,9 @@ pub struct Duty {
     pub ownership: Ownership,
     /// Hears of a transaction of which a delivery is done, or given up.
     pub done: Arc<dyn Fn(TxId) + Send + Sync>,
+    /// Whether the other replicas know of the transaction, so that its owner delivers the event. If
+    /// not, the transaction is shared with them.
+    pub is_shared: Arc<dyn Fn(TxId) -> bool + Send + Sync>,
     /// Whether this replica tells of nodes and switches.
     pub tells_of_nodes: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -101,7 +104,12 @@ pub struct Duty {
 impl Duty {
     /// The part of a proxy that is alone.
     pub fn alone() -> Self {
-        Self { ownership: Ownership::alone(), done: Arc::new(|_| {}), tells_of_nodes: Arc::new(|| true) }
+        Self {
+            ownership: Ownership::alone(),
+            done: Arc::new(|_| {}),
+            is_shared: Arc::new(|_| false),
+            tells_of_nodes: Arc::new(|| true),
+        }
     }
 }
 

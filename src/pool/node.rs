@@ -235,8 +235,8 @@ impl Node {
         metrics: &Metrics,
         account: &Arc<Account>,
     ) -> Option<Self> {
-        // Tier, pair, weight, methods and budget do not affect the connections; their number, and the time
-        // that a call waits for one, are stored there.
+        // Tier, pair, weight, methods and budget do not affect the connections; their number, and
+        // the time that a call waits for one, are stored there.
         let with = |settings: &Settings| Settings {
             tier: Tier::Primary,
             pair: None,

@@ -253,20 +253,20 @@ async fn a_node_may_have_a_pace_of_its_own() {
 async fn the_only_nodes_may_be_probed_seldom() {
     // Many more blocks come between two probes than a node may lag.
     let net = Net::default();
-    let options = Options { execution: 2, block_time: Some(Duration::from_millis(500)), ..Options::default() };
+    let options = Options { execution: 3, block_time: Some(Duration::from_millis(500)), ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-    let nodes: String = [(0, "8s"), (1, "10s")]
+    let nodes: String = [(0, "8s"), (1, "10s"), (2, "10s")]
         .map(|(place, pace)| {
             let url = devnet.el(place).http_url();
             format!("[[el.primary]]\nhttp = \"{url}\"\nprobe_interval = \"{pace}\"\n")
         })
         .concat();
     let proxy = Proxy::launch(&net, &nodes).await;
-    until("both are up", async || proxy.verdicts().await == ["up"; 2]).await;
+    until("all are up", async || proxy.verdicts().await == ["up"; 3]).await;
     sleep(Duration::from_secs(60)).await;
     let (began, mut head) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(200) {
-        assert_eq!(proxy.verdicts().await, ["up"; 2], "after {:?}", began.elapsed());
+        assert_eq!(proxy.verdicts().await, ["up"; 3], "after {:?}", began.elapsed());
         let now = proxy.side().await["head"].as_u64().unwrap();
         assert!(now >= head, "{head} became {now}");
         head = now;

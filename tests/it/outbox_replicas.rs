@@ -1,7 +1,12 @@
 //! Three proxies that share their outbox: a transaction that any of them has accepted outlives each
 //! of them. Over stores in memory, in simulated time; each replica has a disk of its own.
 
+mod absence;
+mod chains;
+mod clocks;
+mod disks;
 mod faults;
+mod untold;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +23,7 @@ use steadfast::{
     cluster::{
         OpenStore,
         store::{
-            Store,
+            Prefix, Store, StoreTime,
             memory::{Memory, Settings},
         },
     },
@@ -92,6 +97,8 @@ struct Fleet {
     bucket: Memory,
     start: Instant,
     disks: Vec<PretendDisk>,
+    /// By how many seconds each replica's wall clock is ahead.
+    skews: [u64; REPLICAS],
     replicas: Vec<Option<Proxy>>,
     got: Arc<Mutex<Vec<Got>>>,
     /// The endpoint fails.
@@ -118,11 +125,13 @@ impl Fleet {
         let net = Net::default();
         let options = Options { execution: 3, own_mempools: true, now_unix: Some(START_UNIX), ..Options::default() };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let dawn = StoreTime::from_nanos(START_UNIX * 1_000_000_000);
         Self {
             net,
             devnet,
             members: Memory::new(Settings::default()),
-            bucket: Memory::new(Settings::default()),
+            bucket: Memory::new(Settings { dawn, ..Settings::default() }),
+            skews: [0; REPLICAS],
             start: Instant::now(),
             disks: (0..REPLICAS).map(|_| PretendDisk::default()).collect(),
             replicas: (0..REPLICAS).map(|_| None).collect(),
@@ -165,7 +174,7 @@ impl Fleet {
             open_cluster: opens(&self.members),
             open_outbox_bucket: opens(&self.bucket),
             connect: Arc::new(move |_| Ok(endpoint.clone())),
-            ..net.world(START_UNIX, self.start)
+            ..net.world(START_UNIX + self.skews[place], self.start)
         };
         let source: Source = Arc::new(move || Ok(config(&settings)));
         let app = App::start(source().unwrap(), world, Some(source)).await.unwrap();
@@ -383,5 +392,24 @@ fn the_same_bytes_at_two_replicas_are_one_transaction() {
         sleep(Duration::from_secs(5)).await;
         assert_eq!([0, 1, 2].map(|index| fleet.node(index).count(SEND)), [1; 3]);
         assert_eq!(fleet.got.lock().unwrap().iter().filter(|got| got.kind == "tx.accepted").count(), 1);
+    });
+}
+
+/// A nonce that a block has used is refused at any replica, and leaves no row.
+#[test]
+fn a_used_nonce_is_refused_at_any_replica() {
+    run_simulated(4, async {
+        let fleet = Fleet::start("").await;
+        let hash = fleet.sent(0, 1, 0).await;
+        fleet.until_mempools(hash).await;
+        fleet.mine(1).await;
+        fleet.until_state(hash, &["mined"]).await;
+        for place in 0..REPLICAS {
+            let raw = signed::transaction(1337, 1, 0, 2 + place as u128).0;
+            let answer = fleet.at(place).post(call(1, SEND, &format!("[\"{raw}\"]"))).await.json();
+            assert_eq!(answer["error"]["data"]["reason"], "nonce_used", "r{place}: {answer}");
+        }
+        let rows = fleet.bucket.client("observer").list(&Prefix::of(&["tx"]).unwrap()).await.unwrap().entries;
+        assert_eq!(rows.len(), 1);
     });
 }

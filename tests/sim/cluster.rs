@@ -181,7 +181,13 @@ impl Fleet {
         let times = if rng.bool() { USUAL } else { SHORT };
         let preferred = (rng.u8(..3) == 0).then_some(0);
         let trace = Trace::new(seed, start);
-        let store = Memory::new(Settings { seed, timeout: times.heartbeat, relist: RELIST, tells_expiry: rng.bool() });
+        let store = Memory::new(Settings {
+            seed,
+            timeout: times.heartbeat,
+            relist: RELIST,
+            tells_expiry: rng.bool(),
+            ..Settings::default()
+        });
         let machine = |rng: &mut Rng| Machine {
             switch: Switch::new(start, rng.u64(..1 << 40), TRUE_RATE + rng.u64(..100) - 50),
             life: None,

@@ -29,7 +29,7 @@ use steadfast::{
     cluster::{
         OpenStore,
         store::{
-            Key, Store,
+            Key, Store, StoreTime,
             memory::{Chances, Fault as StoreFault, Memory, Settings},
         },
     },
@@ -57,6 +57,8 @@ use crate::common::{
 
 /// Unix time at the start.
 const START_UNIX: u64 = 1_800_000_000;
+/// By how many seconds each replica's wall clock is ahead.
+const SKEWS: [u64; REPLICAS] = [0, 20, 7];
 const NODES: usize = 3;
 const REPLICAS: usize = 3;
 const SENDERS: u8 = 4;
@@ -200,7 +202,8 @@ impl Run {
             rng.u8(1..4),
             proxy::nodes(urls.iter().map(String::as_str))
         );
-        let store = |seed| Memory::new(Settings { seed, timeout: Duration::from_secs(1), ..Settings::default() });
+        let dawn = StoreTime::from_nanos(START_UNIX * 1_000_000_000);
+        let store = |seed| Memory::new(Settings { seed, timeout: Duration::from_secs(1), dawn, ..Settings::default() });
         let mut run = Self {
             net,
             devnet,
@@ -237,7 +240,7 @@ impl Run {
             open_cluster: opens(&self.members),
             open_outbox_bucket: opens(&self.bucket),
             connect: Arc::new(move |_| Ok(endpoint.clone())),
-            ..net.world(START_UNIX, self.start)
+            ..net.world(START_UNIX + SKEWS[place], self.start)
         };
         let cluster = format!("[cluster]\nname = \"eu\"\nreplica = \"r{place}\"\nnats = \"nats://unused\"\n");
         let app = App::start(proxy::config(&(self.settings.clone() + &cluster)), world, None).await.unwrap();

@@ -17,7 +17,10 @@ use crate::{
     app::{App, World},
     cluster::{
         OpenStore,
-        store::{Store, memory::Memory, memory::Settings},
+        store::{
+            Store, StoreTime,
+            memory::{Memory, Settings},
+        },
     },
     config::Config,
     devnet::Replicas,
@@ -77,8 +80,9 @@ fn here(addr: SocketAddr) -> SocketAddr {
 }
 
 /// Opens a bucket in this process's memory, the same for all replicas.
-fn in_memory() -> OpenStore {
-    let memory = Memory::new(Settings::default());
+fn in_memory(now: Duration) -> OpenStore {
+    let dawn = StoreTime::from_nanos(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+    let memory = Memory::new(Settings { dawn, ..Settings::default() });
     Arc::new(move |settings| {
         let store: Arc<dyn Store> = Arc::new(memory.client(settings.replica.as_str()));
         Box::pin(async move { Ok(store) })
@@ -91,7 +95,8 @@ impl Fleet {
     /// # Errors
     /// Says which replica does not start, and why.
     pub(super) async fn start(configs: Vec<Config>, world: World) -> Result<Self, String> {
-        let (open_cluster, open_outbox_bucket) = (in_memory(), in_memory());
+        let now = Duration::from_secs((world.wall)());
+        let (open_cluster, open_outbox_bucket) = (in_memory(now), in_memory(now));
         let mut fleet = Self { replicas: Vec::new(), world: World { open_cluster, open_outbox_bucket, ..world } };
         for mut config in configs {
             let name = config.cluster.as_ref().map(|cluster| cluster.replica.to_string());

@@ -22,6 +22,8 @@ pub(super) struct Copy {
     /// The greatest revision that a message or a listing had.
     last: Option<Revision>,
     known: BTreeMap<Key, Revision>,
+    /// Deletions that came as messages, and that the last listing does not know.
+    gone: BTreeMap<Key, Revision>,
     malformed: BTreeMap<String, Revision>,
     /// Since when all listings were older than what was told before.
     older_since: Option<Instant>,
@@ -31,6 +33,12 @@ impl Copy {
     /// The bucket of the last listing.
     pub(super) const fn incarnation(&self) -> Option<Incarnation> {
         self.incarnation
+    }
+
+    /// The greatest revision that is known so far. A listing that begins now is old if it ends
+    /// below.
+    pub(super) const fn last(&self) -> Option<Revision> {
+        self.last
     }
 
     /// Takes a message that an entry was written.
@@ -47,6 +55,9 @@ impl Copy {
 
     /// Takes a message that an entry was deleted, or has expired.
     pub(super) fn deleted(&mut self, key: Key, revision: Revision) -> Option<Event> {
+        if self.floor.is_none_or(|floor| floor < revision) {
+            self.gone.insert(key.clone(), revision);
+        }
         if self.known.get(&key).is_none_or(|known| revision <= *known) {
             return None;
         }
@@ -67,8 +78,14 @@ impl Copy {
     /// is left aside: no event. If the listings stay old, the bucket was set back to an earlier
     /// state, and counts as another.
     pub(super) fn listed(&mut self, now: Instant, listing: Listing) -> Vec<Event> {
+        self.listed_since(now, self.last, listing)
+    }
+
+    /// Takes a listing that was begun when `began` was the greatest revision. Messages that have
+    /// come since may be ahead of the listing.
+    pub(super) fn listed_since(&mut self, now: Instant, began: Option<Revision>, listing: Listing) -> Vec<Event> {
         let is_other = self.incarnation.is_some_and(|before| before != listing.incarnation);
-        let is_set_back = !is_other && self.is_older(&listing);
+        let is_set_back = !is_other && self.is_older(began, &listing);
         if is_set_back && now.saturating_duration_since(*self.older_since.get_or_insert(now)) < SET_BACK {
             return Vec::new();
         }
@@ -82,11 +99,19 @@ impl Copy {
         self.incarnation = Some(incarnation);
         self.floor = Some(upto);
         self.last = self.last.max(Some(upto));
+        self.gone.retain(|_, revision| *revision > upto);
+        let is_ahead = |revision: Option<&Revision>| revision.is_some_and(|revision| *revision > upto);
         let before = std::mem::take(&mut self.known);
-        self.known = entries.iter().map(|entry| (entry.key.clone(), entry.revision)).collect();
+        let listed = entries.iter().filter(|entry| !is_ahead(self.gone.get(&entry.key)));
+        self.known = listed.map(|entry| (entry.key.clone(), entry.revision)).collect();
+        self.known
+            .extend(before.iter().filter(|(_, revision)| is_ahead(Some(revision))).map(|(key, at)| (key.clone(), *at)));
         let lost = before.iter().filter(|(key, _)| !self.known.contains_key(*key));
         events.extend(lost.map(|(key, &revision)| Event::Deleted { key: key.clone(), revision }));
-        let is_new = |entry: &Entry| before.get(&entry.key) != Some(&entry.revision);
+        // An entry that a message has replaced or deleted since is no news.
+        let is_new = |entry: &Entry| {
+            self.known.get(&entry.key) == Some(&entry.revision) && before.get(&entry.key) != Some(&entry.revision)
+        };
         events.extend(entries.into_iter().filter(is_new).map(Event::Entry));
         self.malformed.retain(|key, _| malformed.iter().any(|entry| entry.key == *key));
         events.extend(malformed.into_iter().filter_map(|entry| self.strange(entry)));
@@ -94,10 +119,12 @@ impl Copy {
         events
     }
 
-    /// Whether a listing of the same bucket has less than was told before. A key's revisions rise,
-    /// so an entry with a lower one is from before.
-    fn is_older(&self, listing: &Listing) -> bool {
-        let is_before = |entry: &Entry| self.known.get(&entry.key).is_some_and(|known| entry.revision < *known);
-        self.last.is_some_and(|last| listing.upto < last) || listing.entries.iter().any(is_before)
+    /// Whether a listing of the same bucket has less than was told before it was begun. A key's
+    /// revisions rise, so an entry with a lower one is from before.
+    fn is_older(&self, began: Option<Revision>, listing: &Listing) -> bool {
+        let upto = listing.upto;
+        let is_before =
+            |entry: &Entry| self.known.get(&entry.key).is_some_and(|known| entry.revision < *known && *known <= upto);
+        began.is_some_and(|last| upto < last) || listing.entries.iter().any(is_before)
     }
 }

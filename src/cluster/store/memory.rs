@@ -30,9 +30,12 @@ use self::{
     server::Server,
 };
 use super::{
-    Entry, Incarnation, Key, Listing, MAX_LISTED, MAX_VALUE, Prefix, ReadError, Revision, Store, Ttl, Watch, WriteError,
+    Entry, Incarnation, Key, Listing, MAX_LISTED, MAX_VALUE, Prefix, ReadError, Revision, Store, StoreTime, Ttl, Watch,
+    WriteError,
 };
 
+/// The usual time of a store at its start: 2024-01-01. Far from any clock of a replica.
+const DAWN: StoreTime = StoreTime::from_nanos(1_704_067_200_000_000_000);
 /// The fault of a client that knows that it is cut off.
 const REFUSED: &str = "the client is cut off";
 /// The fault of a call without an answer.
@@ -49,11 +52,14 @@ pub struct Settings {
     pub relist: Duration,
     /// Whether watchers are told of expiry, as by servers from 2.11 on. Else a listing finds it.
     pub tells_expiry: bool,
+    /// The store's time at the start.
+    pub dawn: StoreTime,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seed: 0, timeout: Duration::from_secs(2), relist: Duration::from_secs(5), tells_expiry: true }
+        let (timeout, relist) = (Duration::from_secs(2), Duration::from_secs(5));
+        Self { seed: 0, timeout, relist, tells_expiry: true, dawn: DAWN }
     }
 }
 
@@ -73,7 +79,7 @@ pub struct Memory {
 impl Memory {
     /// An empty bucket. Time begins here, so a call outside a tokio runtime panics.
     pub fn new(settings: Settings) -> Self {
-        let server = Server::new(settings.seed, settings.tells_expiry, Instant::now());
+        let server = Server::new(settings.seed, settings.tells_expiry, (Instant::now(), settings.dawn));
         Self { settings: Arc::new(settings), server: Arc::new(Mutex::new(server)), changed: watch::Sender::new(0) }
     }
 

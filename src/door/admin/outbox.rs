@@ -145,6 +145,8 @@ fn refused(why: &NotDone) -> Refusal {
         | NotDone::DiskFull
         | NotDone::Unwritable
         | NotDone::BucketAway
+        | NotDone::WrongClock { .. }
+        | NotDone::OtherChain { .. }
         | NotDone::BucketUnsure
         | NotDone::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::CONFLICT,

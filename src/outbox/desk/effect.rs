@@ -145,6 +145,22 @@ pub enum NotDone {
     OutcomeUnknown,
     /// The cluster's bucket cannot be written, or this replica is no member beyond doubt.
     BucketAway,
+    /// The clock of this replica is too far from the cluster's.
+    WrongClock {
+        /// By this number of seconds.
+        seconds: u64,
+        /// The clock is ahead; otherwise behind.
+        is_ahead: bool,
+    },
+    /// The chain of a network of this replica is another one at the other replicas.
+    OtherChain {
+        /// The network.
+        network: String,
+        /// The chain id here.
+        here: u64,
+        /// The chain id at the others.
+        others: u64,
+    },
     /// The answer of the cluster's bucket was lost: the transaction may be kept, and sent.
     BucketUnsure,
     /// The transaction is longer than the cluster's bucket takes.
@@ -175,7 +191,13 @@ impl NotDone {
     /// The JSON-RPC error code.
     pub fn code(&self) -> i64 {
         match self {
-            Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull | Self::Unwritable | Self::BucketAway => -32005,
+            Self::Full { .. }
+            | Self::Untaken { .. }
+            | Self::DiskFull
+            | Self::Unwritable
+            | Self::BucketAway
+            | Self::WrongClock { .. }
+            | Self::OtherChain { .. } => -32005,
             Self::OutcomeUnknown | Self::BucketUnsure => -32002,
             Self::TooLong { .. } => -32000,
             Self::OfNodes(words) => words.code,
@@ -187,7 +209,9 @@ impl NotDone {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Full { .. } | Self::Untaken { .. } | Self::DiskFull => "outbox_full",
-            Self::Unwritable | Self::BucketAway => "outbox_unwritable",
+            Self::Unwritable | Self::BucketAway | Self::WrongClock { .. } | Self::OtherChain { .. } => {
+                "outbox_unwritable"
+            }
             Self::OutcomeUnknown | Self::BucketUnsure => "outcome_unknown",
             Self::TooLong { .. } => "transaction_too_large",
             Self::OfNodes(_) => "refused_by_nodes",
@@ -216,6 +240,16 @@ impl fmt::Display for NotDone {
                 "the disk of the outbox failed: the transaction may be kept, and sent later; ask for its status",
             ),
             Self::BucketAway => f.write_str("the outbox cannot reach the bucket that replicas share"),
+            Self::WrongClock { seconds, is_ahead } => {
+                let side = if *is_ahead { "ahead of" } else { "behind" };
+                write!(
+                    f,
+                    "the clock of this replica is {seconds} s {side} that of the other replicas or of their bucket"
+                )
+            }
+            Self::OtherChain { network, here, others } => {
+                write!(f, "the chain id of network {network} is {here} here, and {others} at the other replicas")
+            }
             Self::BucketUnsure => f.write_str(
                 "the answer of the replicas' bucket was lost: the transaction may be kept, and sent later; ask for its \
                  status",

@@ -102,6 +102,11 @@ impl Desk {
                 _ => {}
             }
         });
+        // A transaction that a replica brings that was away is not sent behind its deadline.
+        let is_overdue = |entry: &Entry| entry.record.state.is_pending() && entry.record.deadline <= self.now;
+        if self.book.get(key).is_some_and(is_overdue) {
+            self.ask_before_the_end(key);
+        }
         if is_in_block {
             self.want_look(key);
         }
@@ -112,7 +117,9 @@ impl Desk {
     pub fn recount(&mut self, old: Option<&Record>, new: &Record) {
         if let Some(old) = old {
             self.book.tally.remove(&old.id.tenant, old.bytes, old.state.is_over());
+            self.book.untaken.count_foreign(old, false);
         }
         self.book.tally.add(&new.id.tenant, new.bytes, new.state.is_over());
+        self.book.untaken.count_foreign(new, true);
     }
 }

@@ -7,6 +7,9 @@
 //! Anybody can also hand in old transactions of any sender, and sign new ones for a nonce that the
 //! signer has used. Those have bounds of their own, in which the sender does not count.
 //!
+//! Those that other replicas see through count here as well: else a client that calls each replica
+//! in turn would have as many bounds.
+//!
 //! A tenant may have the part of these that its bound of pending transactions is of all pending
 //! ones. So a tenant with a bound of its own shuts no other tenant out.
 
@@ -14,8 +17,8 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::Address;
 
-use super::{Desk, effect::NotDone, entry::Entry};
-use crate::outbox::record::{Record, State, TenantName};
+use super::{Desk, effect::NotDone, entry::Entry, word::is_of_used_nonce};
+use crate::outbox::record::{Record, Refusal, State, TenantName};
 
 /// Of one sender at most so many.
 const OF_SENDER: usize = 64;
@@ -94,7 +97,7 @@ impl Counts {
 
 /// The transactions that no node ever took, counted.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Untaken {
+pub(in crate::outbox) struct Untaken {
     senders: BTreeMap<(Address, TenantName), Of>,
     /// Those of senders of whom a node refused one.
     refused: Counts,
@@ -121,6 +124,19 @@ impl Untaken {
             self.senders.remove(&(sender, tenant.clone()));
         }
         self.refused.change(tenant, before, after);
+    }
+
+    /// Counts a transaction in, or out, that another replica sees through.
+    pub(in crate::outbox) fn count_foreign(&mut self, record: &Record, is_added: bool) {
+        let is_old = |refusal: &Refusal| is_of_used_nonce(&refusal.message.to_ascii_lowercase());
+        let why = match &record.refusals[..] {
+            [] => Lack::NoWord,
+            refusals if refusals.iter().any(is_old) => Lack::NonceUsed,
+            _ => Lack::Refused,
+        };
+        if record.state == State::Accepted {
+            self.count((record.sender, &record.id.tenant), why, is_added);
+        }
     }
 
     fn counts(&self, is_nonce_used: bool) -> &Counts {

@@ -44,7 +44,7 @@ impl Word {
         let message = error.message.to_ascii_lowercase();
         let says = |list: &[&str]| list.iter().any(|words| message.contains(words));
         let words = NodeWords { code: error.code, message: super::reason(&error.message) };
-        if says(&NONCE_USED) {
+        if is_of_used_nonce(&message) {
             Self::NonceUsed(words)
         } else if says(&FOR_GOOD) {
             Self::RefusedForGood(words)
@@ -54,6 +54,11 @@ impl Word {
             Self::RefusedNow(words)
         }
     }
+}
+
+/// Whether these words of a node, in lower case, speak of a nonce that a block has used.
+pub(super) fn is_of_used_nonce(message: &str) -> bool {
+    NONCE_USED.iter().any(|words| message.contains(words))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
     outbox::{
         desk::{Accept, Adopted, Answer, Command, Input, NotDone, Waiter},
         handle::Incoming,
-        record::{Record, TxId},
+        record::{EventKind, Record, TxId},
         replicas::Row,
         shard::{Shard, ShardSet},
         step::Step,
@@ -121,6 +121,12 @@ impl Relay {
         let is_own = self.owned.has(Shard::of(&tx.sender));
         let id = TxId { tenant: incoming.tenant.clone(), network: self.network.clone(), hash: tx.hash };
         let known = self.known(&id)?;
+        let used_by = self.foreign.used_by(&incoming.tenant, tx.sender, tx.nonce);
+        if known.is_none()
+            && let Some(by) = used_by.filter(|by| *by != tx.hash)
+        {
+            return Err(NotDone::NonceUsed { by });
+        }
         let Incoming { tenant, raw, request_id, traceparent } = incoming;
         let accept = Accept { waiter: 0, tenant, raw, tx, request_id, traceparent, known, is_other_form: false };
         let proposed = self.desk.propose((self.shared.clock)(), &accept)?;
@@ -136,7 +142,11 @@ impl Relay {
         let (mut step, mut news, mut own, mut older) = (Step::new(), Vec::new(), Vec::new(), Vec::new());
         for row in newest {
             let known = self.held(&row.record.id)?;
-            match meaning(self.owned.has(row.record.shard()), known.as_ref(), &row.record) {
+            let is_own = self.owned.has(row.record.shard());
+            if !is_own {
+                self.mark_told(&mut step, &row)?;
+            }
+            match meaning(is_own, known.as_ref(), &row.record) {
                 Meaning::Known => {}
                 Meaning::TakeUp => own.push((row, known)),
                 // An owner that gives the shard away leaves the row to the next one.
@@ -157,6 +167,21 @@ impl Relay {
         }
         if let Some(replicas) = &self.shared.replicas {
             replicas.publish(older);
+        }
+        Ok(())
+    }
+
+    /// Marks the events of another replica's transaction that were delivered, so that this proxy
+    /// knows the others when alone.
+    fn mark_told(&self, step: &mut Step, row: &Row) -> Result<(), StoreError> {
+        let (reader, table, tenant) = (self.shared.store.read()?, self.shared.webhooks.table(), &row.record.id.tenant);
+        for transition in &row.record.history {
+            let event = row.record.event(transition.seq);
+            let is_wanted =
+                EventKind::of(transition.to).is_some_and(|kind| table.wanting(kind, tenant).next().is_some());
+            if is_wanted && row.told.contains(&event) && !reader.was_told(tenant, &event)? {
+                step.told(tenant.clone(), event);
+            }
         }
         Ok(())
     }

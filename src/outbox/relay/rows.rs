@@ -23,17 +23,18 @@ pub(super) fn network_rows(
     network: &Network,
     owned: ShardSet,
 ) -> Result<(Stored, GivenUp, Foreign), StoreError> {
-    let (mut live, mut others) = (Vec::new(), Foreign::default());
+    let (mut live, mut others, mut stored) = (Vec::new(), Foreign::default(), Stored::default());
     for record in reader.live(network)? {
         let record = record?;
         if owned.has(record.shard()) {
             live.push(record);
         } else {
             others.change(None, &record);
+            stored.others.count_foreign(&record, true);
         }
     }
     let sums = reader.sums(network)?.into_iter().map(|(tenant, sums)| (tenant, Sum::from(sums)));
-    let stored = Stored { live, sums: sums.collect(), checkpoint: reader.checkpoint(network)? };
+    (stored.live, stored.sums, stored.checkpoint) = (live, sums.collect(), reader.checkpoint(network)?);
     Ok((stored, GivenUp::new(reader.has_given_up(network)?), others))
 }
 

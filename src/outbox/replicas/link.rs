@@ -7,11 +7,15 @@ use tracing::warn;
 use super::{Known, Link, Replicas, Row, lock, row::Place, writing::digest};
 use crate::{
     cluster::store::{Entry, MAX_VALUE, Revision, WriteError},
-    outbox::{desk::NotDone, record::TxId, shard::Shard},
+    outbox::{
+        desk::NotDone,
+        record::{Millis, State, TxId},
+        shard::Shard,
+    },
 };
 
 /// Rows of the bucket, with which no further transaction is taken: a replica that starts reads all.
-const MAX_ROWS: usize = 20_000;
+pub(in crate::outbox) const MAX_ROWS: usize = 20_000;
 
 impl Known {
     /// A row that was written, or has come by the watch.
@@ -20,7 +24,12 @@ impl Known {
             revision,
             shard: row.record.shard(),
             told: Arc::new(row.told.clone()),
+            is_over: row.record.state.is_over(),
             is_done: row.record.state.is_over() && row.is_told(),
+            outlives: match row.record.state {
+                State::Cancelled | State::Refused { .. } => row.record.deadline,
+                _ => Millis(0),
+            },
             digest: digest(value),
         }
     }
@@ -29,8 +38,13 @@ impl Known {
 impl Replicas {
     /// Why no transaction is taken now; `None` where the bucket is there, as far as is known.
     pub(in crate::outbox) fn why_closed(&self) -> Option<NotDone> {
+        if let Some(why) = self.clock.why().or_else(|| self.chains.why()) {
+            return Some(why);
+        }
         let is_open = self.link.load().is_some()
             && self.is_synced.load(std::sync::atomic::Ordering::SeqCst)
+            && self.clock.is_passed()
+            && self.chains.is_passed()
             && self.ownership.is_sure();
         (!is_open).then_some(NotDone::BucketAway)
     }

@@ -27,7 +27,7 @@ use crate::{
         relay::{Order, ReplicaOrder},
         shard::{Shard, ShardSet},
         step::Step,
-        store::{Reader, StoreError},
+        store::{Health, Reader, StoreError},
     },
 };
 
@@ -35,6 +35,8 @@ use crate::{
 const FLUSH: Duration = Duration::from_secs(2);
 /// The pause before relays that could not take up shards are asked again.
 const MOVE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a disk that took no writes must have taken them, before shards are taken again.
+const WELL: Duration = Duration::from_secs(10);
 
 impl Task {
     /// Looks at the cluster, and moves shards as that wants.
@@ -52,12 +54,17 @@ impl Task {
             let peer = snapshot.peers.iter().find(|peer| peer.name == *name)?;
             (peer.heartbeat.epoch == Some(epoch) && peer.heartbeat.shards.is_some()).then(|| name.clone())
         };
-        let candidates = view.active().filter_map(takes_part).collect();
+        let mut candidates: BTreeSet<ReplicaName> = view.active().filter_map(takes_part).collect();
+        if candidates.is_empty() {
+            // A replica that can take nothing new still finishes what it has, where no other can.
+            candidates.insert(self.me.clone());
+        }
+        self.look_at_disk();
         self.ownership().settled(self.is_synced() && !self.is_behind);
         let leaves = self.replicas.leaves.load(SeqCst);
         let around = Around {
             life,
-            takes: self.is_synced() && !self.is_behind && self.ownership().is_sure(),
+            takes: self.replicas.takes_part() && !self.is_behind && self.ownership().is_sure(),
             leaves,
             view,
             candidates: &candidates,
@@ -77,6 +84,21 @@ impl Task {
             std::mem::replace(is_empty, now) != now
         });
         self.begin_move();
+    }
+
+    /// Notes whether the disk takes writes. A replica whose disk takes none gives its shards to
+    /// others, and takes its share again when the disk was well for a while.
+    fn look_at_disk(&mut self) {
+        if *self.shared.store.health().borrow() != Health::Writable {
+            self.well_from = Some(Instant::now() + WELL);
+        }
+        let is_well = self.well_from.is_none_or(|from| Instant::now() >= from);
+        if self.replicas.can_write.swap(is_well, SeqCst) != is_well {
+            match is_well {
+                true => tracing::info!("the disk takes writes again: this replica takes its share of the outbox"),
+                false => warn!("the disk takes no writes: other replicas see the outbox's transactions through"),
+            }
+        }
     }
 
     fn act(&mut self, link: &Link, life: Option<Epoch>, action: Action) {
@@ -168,7 +190,6 @@ impl Task {
         let of_these: Vec<TxId> =
             rows.iter().filter(|(_, known)| begin.has(known.shard)).map(|(id, _)| id.clone()).collect();
         drop(rows);
-        of_these.iter().for_each(|id| self.row_is_over(id));
         // There may be no endpoint that wants what is untold.
         self.replicas.publish(of_these);
     }
@@ -248,7 +269,10 @@ async fn deliveries(
     let deliveries = shared.store.read_long(rows).await?;
     if !deliveries.is_empty() {
         let mut step = Step::new();
-        deliveries.iter().for_each(|delivery| _ = step.deliver(delivery.clone()));
+        for delivery in &deliveries {
+            // The mark is the event's own, and no reason to leave it untold here.
+            step.told(delivery.tenant.clone(), delivery.event.clone()).deliver(delivery.clone());
+        }
         shared.store.commit(step).await?;
     }
     Ok(deliveries)

@@ -2,6 +2,8 @@
 //!
 //! - `tx.<shard>.<network>.<tenant>.<hash>` has a [`Row`]. The replica that accepts the transaction
 //!   creates the row; then the shard's owner writes.
+//! - `clock.<replica>` has the time by that replica's clock. The replica itself writes, to compare.
+//! - `chain.<network>` has the chain id of a network. The first replica that knows it writes.
 //! - `shard.<shard>` has an [`Owner`]. The replica that takes the shard writes, and the owner that
 //!   gives the shard away.
 //!
@@ -18,7 +20,7 @@ use crate::{
     cluster::store::{Key, KeyError},
     domain::fleet::{Epoch, ReplicaName},
     outbox::{
-        record::{EventId, EventKind, Record, TxId},
+        record::{EventId, EventKind, Network, Record, TxId},
         shard::Shard,
     },
 };
@@ -36,6 +38,10 @@ pub(super) enum Place {
     Transaction(TxId, Shard),
     /// The owner of a shard.
     Owner(Shard),
+    /// The clock of a replica.
+    Clock(ReplicaName),
+    /// The chain of a network.
+    Chain(Network),
 }
 
 /// A transaction as replicas share it.
@@ -98,6 +104,8 @@ impl Place {
     pub(super) fn key(&self) -> Result<Key, KeyError> {
         match self {
             Self::Owner(shard) => Key::of(&["shard", &shard.to_string()]),
+            Self::Clock(replica) => Key::of(&["clock", replica.as_str()]),
+            Self::Chain(network) => Key::of(&["chain", network.as_str()]),
             Self::Transaction(TxId { tenant, network, hash }, shard) => {
                 Key::of(&["tx", &shard.to_string(), network.as_str(), tenant.as_str(), &hash.to_string()])
             }
@@ -114,6 +122,8 @@ impl Place {
         let shard = |text: &str| text.parse().ok().and_then(Shard::numbered).ok_or(NotARow::Key);
         match names[..] {
             ["shard", of] => Ok(Self::Owner(shard(of)?)),
+            ["clock", of] => Ok(Self::Clock(of.parse().map_err(|_| NotARow::Key)?)),
+            ["chain", of] => Ok(Self::Chain(of.into())),
             ["tx", of, network, tenant, hash] => {
                 let (tenant, hash) =
                     (tenant.parse().map_err(|_| NotARow::Key)?, hash.parse().map_err(|_| NotARow::Key)?);

@@ -18,7 +18,9 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Known, Link, MoveReason, Replicas, Row, lock,
+    Known, Link, MoveReason, Replicas, Row,
+    clocks::Skew,
+    lock,
     placement::{Held, Placement},
     row::{Owner, Place},
     writing::Written,
@@ -33,11 +35,14 @@ use crate::{
         fleet::{Epoch, ReplicaName},
     },
     outbox::{
+        desk::NotDone,
         handle::Shared,
         ownership::Ownership,
         record::{Delivery, Network, TxId},
         relay::{Order, ReplicaOrder},
         shard::{Shard, ShardSet},
+        step::Step,
+        store::{self, StoreError},
     },
 };
 
@@ -60,6 +65,8 @@ pub(super) enum Outcome {
     Released(Shard, bool),
     Moved(ShardSet, ShardSet, Result<(), String>),
     Deliveries(ShardSet, Result<Vec<Delivery>, String>),
+    Clocks(Option<Skew>),
+    Chains(Option<Option<NotDone>>),
 }
 
 /// An event of the watch behind the rows that came before.
@@ -87,8 +94,13 @@ pub(in crate::outbox) struct Task {
     /// Transactions whose rows are being written.
     pub(super) writing: BTreeSet<TxId>,
     pub(super) next_write: Instant,
-    /// Rows that go when their time is over.
-    pub(super) leaving: BTreeSet<(Instant, TxId)>,
+    /// Since when all is delivered of the transactions of rows that are to go.
+    pub(super) done_since: BTreeMap<TxId, Instant>,
+    pub(super) next_sweep: Instant,
+    /// The last row that was looked at whether all is delivered.
+    pub(super) swept: Option<TxId>,
+    /// When a disk that took no writes will have taken them for long enough.
+    pub(super) well_from: Option<Instant>,
     /// Shards that are to be taken up with the next move, and put down.
     pub(super) preparing: ShardSet,
     pub(super) stopping: ShardSet,
@@ -105,6 +117,14 @@ pub(in crate::outbox) struct Task {
     pub(super) is_behind: bool,
     /// The log has said that rows wait.
     pub(super) is_told: bool,
+    pub(super) next_clocks: Instant,
+    pub(super) is_looking_at_clocks: bool,
+    /// When the task began.
+    pub(super) began: Instant,
+    pub(super) next_chains: Instant,
+    pub(super) is_looking_at_chains: bool,
+    /// The chain of a network's nodes is not known.
+    pub(super) has_unknown_chain: bool,
     /// Networks of which rows came, and that are not in the settings.
     unknown: BTreeSet<Network>,
 }
@@ -131,7 +151,10 @@ impl Task {
             requests: FuturesUnordered::new(),
             writing: BTreeSet::new(),
             next_write: now,
-            leaving: BTreeSet::new(),
+            done_since: BTreeMap::new(),
+            next_sweep: now,
+            swept: None,
+            well_from: None,
             preparing: ShardSet::NONE,
             stopping: ShardSet::NONE,
             is_moving: false,
@@ -142,6 +165,12 @@ impl Task {
             bucket: None,
             is_behind: false,
             is_told: false,
+            next_clocks: now,
+            is_looking_at_clocks: false,
+            began: now,
+            next_chains: now,
+            is_looking_at_chains: false,
+            has_unknown_chain: false,
             unknown: BTreeSet::new(),
         }
     }
@@ -154,9 +183,11 @@ impl Task {
         self.replicas.link.store(Some(Arc::new(link.clone())));
         let mut watch = link.store.watch(&Prefix::ALL);
         loop {
+            self.look_at_clocks(&link);
+            self.look_at_chains(&link);
             self.place(&link);
             self.write_rows(&link);
-            self.delete_rows(&link);
+            self.sweep_rows(&link);
             if self.replicas.must_list.load(SeqCst) && Instant::now() >= self.next_listing {
                 self.replicas.must_list.store(false, SeqCst);
                 watch = self.list_anew(&link);
@@ -205,6 +236,8 @@ impl Task {
             Outcome::Released(shard, false) => self.placement.failed(link.cluster.now(), shard),
             Outcome::Moved(begin, end, outcome) => self.moved(begin, end, outcome),
             Outcome::Deliveries(begin, outcome) => self.begun(begin, outcome),
+            Outcome::Clocks(skew) => self.compared(skew),
+            Outcome::Chains(outcome) => self.found_chains(outcome),
         }
     }
 
@@ -221,7 +254,7 @@ impl Task {
                         self.hand_on(&mut rows).await;
                         self.behind(Taken::NoOwner(shard, revision));
                     }
-                    Err(_) => {}
+                    Ok(Place::Clock(_) | Place::Chain(_)) | Err(_) => {}
                 },
                 // A watch that has begun anew does not know the bucket of the one before.
                 Some(Event::Synced { incarnation }) if self.bucket.is_some_and(|bucket| bucket != incarnation) => {
@@ -278,6 +311,7 @@ impl Task {
                 let row = Owner::decode(&value).map_err(|why| self.unreadable(key.as_str(), &why)).ok();
                 self.behind(Taken::Owner(shard, Held { revision, row }));
             }
+            Ok(Place::Clock(_) | Place::Chain(_)) => {}
             Err(why) => self.unreadable(key.as_str(), &why),
         }
     }
@@ -351,31 +385,45 @@ impl Task {
         lock(&self.replicas.owners)[shard.index()] = self.placement.owner(shard).cloned();
     }
 
-    /// Has the bucket brought the transactions that are kept here, and that the bucket lacks.
+    /// Has the bucket brought the transactions that are kept here, and that the bucket lacks: those
+    /// whose life goes on, and those with a waiting delivery.
     async fn bring_missing(&mut self) {
         let networks: Vec<Network> = self.shared.relays().keys().cloned().collect();
-        let live = move |reader: &crate::outbox::store::Reader| {
+        let live = move |reader: &store::Reader| {
             let mut ids = Vec::new();
             for network in &networks {
                 for record in reader.live(network)? {
                     ids.push(record?.id);
                 }
             }
+            ids.extend(reader.awaited()?.into_iter().filter(|id| networks.contains(&id.network)));
             Ok(ids)
         };
-        match self.shared.store.read_long(live).await {
+        let ids = match note_shared(&self.shared.store).await {
+            Ok(()) => self.shared.store.read_long(live).await,
+            Err(error) => Err(error),
+        };
+        match ids {
             Ok(ids) => {
-                let missing: Vec<TxId> = ids.into_iter().filter(|id| self.replicas.known(id).is_none()).collect();
+                let missing: BTreeSet<TxId> = ids.into_iter().filter(|id| self.replicas.known(id).is_none()).collect();
                 if !missing.is_empty() {
                     info!(count = missing.len(), "the bucket lacks transactions that are kept here: they are brought");
                 }
                 self.replicas.publish(missing);
             }
             Err(error) => {
-                warn!(%error, "the outbox cannot be read");
+                warn!(%error, "the outbox cannot be read, or takes no writes");
                 self.replicas.list_anew();
             }
         }
+    }
+}
+
+/// Notes on the disk that other replicas deliver events from now on.
+async fn note_shared(store: &store::Store) -> Result<(), StoreError> {
+    match store.read()?.is_shared()? {
+        true => Ok(()),
+        false => store.commit(Step::new().shared(true).take()).await,
     }
 }
 

@@ -31,6 +31,29 @@ pub(super) fn told_events(
     Ok(all)
 }
 
+/// The events of a record that this replica has delivered, or given up, and whether deliveries of
+/// others wait here.
+pub(super) fn told_here(
+    reader: &Reader,
+    table: &Table,
+    record: &Record,
+) -> Result<(BTreeSet<EventId>, bool), StoreError> {
+    let (mut told, mut is_waiting, tenant) = (BTreeSet::new(), false, &record.id.tenant);
+    for transition in &record.history {
+        let Some(kind) = EventKind::of(transition.to) else { continue };
+        let event = record.event(transition.seq);
+        let mut waits = false;
+        for endpoint in table.wanting(kind, tenant) {
+            waits |= reader.delivery(tenant, &WorkId::of_delivery(&event, endpoint))?.is_some();
+        }
+        is_waiting |= waits;
+        if !waits && reader.was_told(tenant, &event)? {
+            told.insert(event);
+        }
+    }
+    Ok((told, is_waiting))
+}
+
 /// The deliveries of the events of these transactions that are not among those told.
 pub(super) fn untold(
     reader: &Reader,
@@ -89,5 +112,32 @@ mod tests {
         step.delivered(record.id.tenant.clone(), all[1].1.id.clone());
         store.commit(step.take()).await.unwrap();
         assert_eq!(told(&[]), set(&[&accepted, &mined, &confirmed]));
+    }
+
+    /// U38: a row that this replica brings has the events that it has delivered, and no other.
+    #[tokio::test]
+    async fn a_replica_brings_what_it_has_told() {
+        let store = Store::inline(Box::new(PretendDisk::new())).unwrap();
+        let table = test_table(&["tx.accepted", "tx.mined"]);
+        let record = test_record(7, State::Sent);
+        let [accepted, mined] = [1, 4].map(|seq| record.event(seq));
+        let here = || told_here(&store.read().unwrap(), &table, &record).unwrap();
+        let mut step = Step::new();
+        step.accept(record.clone(), vec![1; 110].into(), Vec::new());
+        store.commit(step.take()).await.unwrap();
+        assert_eq!(here(), (BTreeSet::new(), false), "another replica's");
+        let of = |event: &EventId| {
+            let rows = [(record.id.clone(), Arc::default())];
+            let made = untold(&store.read().unwrap(), &table, rows).unwrap();
+            made.into_iter().filter(|delivery| delivery.event == *event).collect::<Vec<_>>()
+        };
+        let events = [&accepted, &mined].map(|event| (event.clone(), of(event)));
+        let done = events[0].1[0].id.clone();
+        step.adopt(record.clone(), vec![1; 110].into(), events.to_vec());
+        store.commit(step.take()).await.unwrap();
+        assert_eq!(here(), (BTreeSet::new(), true));
+        step.delivered(record.id.tenant.clone(), done);
+        store.commit(step.take()).await.unwrap();
+        assert_eq!(here(), (BTreeSet::from([accepted]), true));
     }
 }

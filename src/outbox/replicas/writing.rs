@@ -12,7 +12,7 @@ use super::{
     Known, Link, Row, lock,
     row::Place,
     task::{Outcome, Task},
-    told::told_events,
+    told::{told_events, told_here},
 };
 use crate::{
     cluster::store::{Revision, WriteError},
@@ -26,6 +26,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long a row stays in the bucket when the life is over and all is told. A replica that was
 /// away for longer keeps what it had, and asks by its next row.
 const KEPT_ROW: Duration = Duration::from_secs(5 * 60);
+/// With fewer rows than this, the row of a transaction that was cancelled or refused stays until
+/// its deadline: a replica that was away would have the transaction sent.
+const ROOMY: usize = 10_000;
+/// From one look for rows that can go to the next.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Rows of lives that are over whose records one look reads again, in turn.
+const LOOKED_AT: usize = 500;
 
 /// The action for the row of a transaction.
 enum Due {
@@ -103,10 +110,7 @@ impl Task {
     pub(super) fn written(&mut self, id: TxId, written: Written) {
         self.writing.remove(&id);
         match written {
-            Written::Row(known) => {
-                self.replicas.note(id.clone(), known);
-                self.row_is_over(&id);
-            }
+            Written::Row(known) => self.replicas.note(id, known),
             Written::Gone => {
                 lock(&self.replicas.rows).remove(&id);
                 lock(&self.replicas.dropped).remove(&id);
@@ -138,27 +142,47 @@ impl Task {
         self.is_told = false;
     }
 
-    /// A row whose life is over, and of which all is told, goes after a while.
-    pub(super) fn row_is_over(&mut self, id: &TxId) {
-        if self.replicas.known(id).is_some_and(|known| known.is_done) {
-            self.leaving.insert((Instant::now() + KEPT_ROW, id.clone()));
+    /// Has rows deleted whose life is over and of which all is delivered, after a while. Of others
+    /// whose life is over, looks whether all is delivered by now. All rows are looked at again and
+    /// again, so that none stays because a moment was missed: a deletion may fail, and the bucket
+    /// may be read anew when the last event is delivered.
+    pub(super) fn sweep_rows(&mut self, link: &Link) {
+        let now = Instant::now();
+        if now < self.next_sweep {
+            return;
         }
-    }
-
-    /// Has rows deleted whose time is over.
-    pub(super) fn delete_rows(&mut self, link: &Link) {
-        while let Some((at, id)) = self.leaving.pop_first() {
-            if at > Instant::now() {
-                self.leaving.insert((at, id));
-                return;
+        self.next_sweep = now + SWEEP;
+        let (done, untold) = self.rows_over();
+        let (today, is_roomy) = ((self.shared.clock)(), lock(&self.replicas.rows).len() < ROOMY);
+        let since = |id: &TxId| self.done_since.get(id).copied().unwrap_or(now);
+        self.done_since = done.iter().map(|(id, _)| (id.clone(), since(id))).collect();
+        for (id, known) in done {
+            if self.writing.len() >= MAX_WRITES {
+                break;
             }
-            let known = self.replicas.known(&id).filter(|known| known.is_done);
-            let Some(known) = known.filter(|_| !self.writing.contains(&id)) else { continue };
+            let is_needed = is_roomy && today < known.outlives;
+            if is_needed || self.done_since[&id] + KEPT_ROW > now || self.writing.contains(&id) {
+                continue;
+            }
             if let May::Begin(_permit) = self.ownership().may(Some(known.shard)) {
                 let deletion = delete(link.clone(), id.clone(), known.revision, Some(known.shard));
                 self.begin(id, deletion);
             }
         }
+        self.swept = untold.get(LOOKED_AT - 1).cloned();
+        self.replicas.publish(untold.into_iter().take(LOOKED_AT));
+    }
+
+    /// The rows of this replica's shards whose life is over: those of which all is delivered, and
+    /// the others behind the last one that was looked at.
+    fn rows_over(&self) -> (Vec<(TxId, Known)>, Vec<TxId>) {
+        let active = self.ownership().active();
+        let rows = lock(&self.replicas.rows);
+        let own = || rows.iter().filter(|(_, known)| known.is_over && active.has(known.shard));
+        let done = own().filter(|(_, known)| known.is_done).map(|(id, known)| (id.clone(), known.clone()));
+        let is_next = |id: &TxId| self.swept.as_ref().is_none_or(|last| id > last);
+        let untold = own().filter(|(id, known)| !known.is_done && is_next(id)).map(|(id, _)| id.clone());
+        (done.collect(), untold.collect())
     }
 
     fn due(&self, id: &TxId) -> Result<Due, StoreError> {
@@ -184,11 +208,14 @@ impl Task {
             (Some(known), May::Begin(_)) => known.told.clone(),
             (Some(_), May::Later) => return Ok(Due::Later),
             (Some(_), May::Never(_)) => return Ok(Due::Nothing),
-            // The row has gone with the end of the life.
-            (None, _) if is_over => return Ok(Due::Nothing),
             // The bucket lacks a transaction that is kept here: it was made anew, or this proxy was
-            // alone until now. The owner of the shard asks the nodes for the transaction.
-            (None, _) => Arc::default(),
+            // alone until now. The owner of the shard asks the nodes for the transaction, and tells
+            // what waits here.
+            (None, _) => match told_here(&reader, &self.shared.webhooks.table(), &record)? {
+                // The row has gone with the end of the life.
+                (_, false) if is_over => return Ok(Due::Nothing),
+                (told, _) => Arc::new(told),
+            },
         };
         let told = match tells {
             true => told_events(&reader, &self.shared.webhooks.table(), &record, &told)?,

@@ -15,7 +15,8 @@ use super::{
     reader::tenant_of,
     tables::{
         BYTES, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, GIVEN_UP, GivenUpKey, Kind, LIVE, LiveKey, META, OLD_RAW,
-        OLD_STATE, PLACES, QUARANTINE, RECORDS, ROW_KEY, RecordRow, SUMS, TxKey, WorkKey, given_up_key, key,
+        OLD_STATE, PLACES, QUARANTINE, RECORDS, ROW_KEY, RecordRow, SHARED_KEY, SUMS, TxKey, WorkKey, given_up_key,
+        key,
     },
     traces::Traces,
 };
@@ -112,6 +113,7 @@ impl<'t> Tables<'t> {
                     }
                 }
                 Write::Event { .. } => {}
+                Write::Told { tenant, event } => _ = self.dedupe.insert((tenant.as_str(), event.as_str()), ())?,
                 Write::Remove(id) => self.remove_record(id)?,
                 Write::Delivery(delivery) => {
                     self.remove_quarantined(&delivery.tenant, &delivery.id)?;
@@ -130,6 +132,7 @@ impl<'t> Tables<'t> {
                 Write::Checkpoint { network, block } => {
                     self.checkpoint.insert(network.as_str(), &json(block)[..])?;
                 }
+                Write::Shared(is_shared) => self.set_meta(SHARED_KEY, u64::from(*is_shared))?,
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::B256;
 use redb::ReadableTableMetadata as _;
 
-use crate::outbox::record::{Millis, Network, Record, StateName, TenantName, TxId};
+use crate::outbox::record::{Delivery, Millis, Network, Record, StateName, TenantName, TxId};
 
 use super::{
     apply::read,
@@ -198,6 +198,16 @@ impl Reader {
             let (tenant, _) = row.value();
             from = behind(tenant);
             found.push(tenant_of(tenant)?);
+        }
+        Ok(found)
+    }
+
+    /// The transactions of which deliveries are on their way.
+    pub fn awaited(&self) -> Result<BTreeSet<TxId>, StoreError> {
+        let mut found = BTreeSet::new();
+        for row in self.transaction().open_table(DELIVERIES)?.range(("", "")..)? {
+            let delivery: Delivery = read("deliveries", row?.1.value())?;
+            found.extend(delivery.transaction());
         }
         Ok(found)
     }

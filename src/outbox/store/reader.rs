@@ -13,8 +13,8 @@ use super::{
     apply::read,
     error::StoreError,
     tables::{
-        BYTES, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, PLACES, QUARANTINE, RECORDS, RecordRow, TxKey,
-        behind, key, work_of,
+        BYTES, CHECKPOINT, DEDUPE, DELIVERIES, DueKey, Kind, LIVE, META, PLACES, QUARANTINE, RECORDS, RecordRow,
+        SHARED_KEY, TxKey, behind, key, work_of,
     },
 };
 
@@ -186,6 +186,11 @@ impl Reader {
     /// Whether an event of a tenant's has its dedupe mark.
     pub fn was_told(&self, tenant: &TenantName, event: &EventId) -> Result<bool, StoreError> {
         Ok(self.0.txn.open_table(DEDUPE)?.get((tenant.as_str(), event.as_str()))?.is_some())
+    }
+
+    /// Whether other replicas have seen transactions through.
+    pub fn is_shared(&self) -> Result<bool, StoreError> {
+        Ok(self.meta(SHARED_KEY)? == 1)
     }
 
     /// The newest block that a network's records reflect.

@@ -40,7 +40,8 @@ pub(super) type RecordRow = (&'static str, TracesRow, &'static [u8]);
 /// See [`Traces`](super::traces::Traces).
 pub(super) type TracesRow = (u64, Option<(u8, u64)>, u64, bool);
 
-/// Name: number. See [`FORMAT_KEY`], [`GROUP_KEY`] and [`ROW_KEY`].
+/// Name: number. See [`FORMAT_KEY`], [`GROUP_KEY`], [`ROW_KEY`] and
+/// [`SHARED_KEY`].
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// The number of a transaction's rows in [`RECORDS`] and [`BYTES`].
 pub(super) const PLACES: TableDefinition<TxKey, u64> = TableDefinition::new("places");
@@ -77,6 +78,8 @@ pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const GROUP_KEY: &str = "group";
 /// In [`META`]: the highest number that a transaction's rows have had.
 pub(super) const ROW_KEY: &str = "row";
+/// In [`META`]: 1 where other replicas have seen transactions through.
+pub(super) const SHARED_KEY: &str = "shared";
 
 /// The work that a due time is for. Each kind has a table of its own: a backlog of one kind does
 /// not stand before the others.

@@ -68,6 +68,9 @@ impl Sender {
         let _permit = match self.duty.ownership.may(delivery.shard()) {
             May::Begin(permit) => permit,
             May::Later => return Outcome::Unsure,
+            May::Never(_) if delivery.transaction().is_some_and(|of| !(self.duty.is_shared)(of)) => {
+                return Outcome::Unsure;
+            }
             May::Never(_permit) => {
                 let step = Step::new().disown(&delivery).take();
                 let written = commit::until_written(&*self.deliveries, step, seed).await;

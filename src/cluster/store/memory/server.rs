@@ -16,8 +16,6 @@ use super::{
 
 /// Messages that wait for one watch. With one more, the watch lists anew instead.
 const QUEUE: usize = 4096;
-/// The store's clock at the start, in nanoseconds: 2024-01-01. Far from any clock of a replica.
-const EPOCH: u64 = 1_704_067_200_000_000_000;
 /// Bits of the number before the first revision of a bucket that was made anew.
 const REVISION_BITS: u32 = 40;
 
@@ -38,6 +36,8 @@ pub(super) struct Server {
     pub(super) bucket: Bucket,
     pub(super) queues: BTreeMap<u64, Queue>,
     started: Instant,
+    /// The store's time then.
+    dawn: StoreTime,
     tells_expiry: bool,
     rng: Rng,
     pub(super) clients: BTreeMap<String, Client>,
@@ -47,12 +47,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(seed: u64, tells_expiry: bool, now: Instant) -> Self {
-        let incarnation = Incarnation::new(StoreTime::from_nanos(EPOCH));
+    pub(super) fn new(seed: u64, tells_expiry: bool, (now, dawn): (Instant, StoreTime)) -> Self {
+        let incarnation = Incarnation::new(dawn);
         Self {
             bucket: Bucket::new(incarnation, Revision::new(0), tells_expiry),
             queues: BTreeMap::new(),
             started: now,
+            dawn,
             tells_expiry,
             rng: Rng::with_seed(seed),
             clients: BTreeMap::new(),
@@ -169,7 +170,7 @@ impl Server {
     /// The store's clock.
     fn clock(&self, moment: Instant) -> StoreTime {
         let passed = moment.saturating_duration_since(self.started).as_nanos();
-        StoreTime::from_nanos(EPOCH.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
+        StoreTime::from_nanos(self.dawn.as_nanos().saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
     }
 
     fn number(&mut self) -> u64 {

@@ -6,13 +6,7 @@
 
 use std::{convert::Infallible, sync::Arc, sync::PoisonError, time::Duration};
 
-use async_nats::jetstream::{
-    Message,
-    consumer::{
-        DeliverPolicy,
-        push::{Ordered, OrderedConfig},
-    },
-};
+use async_nats::jetstream::{Message, consumer::DeliverPolicy};
 use futures_util::{StreamExt, future::BoxFuture};
 use tokio::{
     sync::mpsc,
@@ -23,9 +17,9 @@ use tokio::{
 use super::{
     bucket::Look,
     link::Link,
-    read::{Parsed, Stored},
+    read::{Parsed, stored},
 };
-use crate::cluster::store::{Event, Prefix, ReadError, copy::Copy, watch::Feed};
+use crate::cluster::store::{Event, Listing, Prefix, ReadError, Revision, copy::Copy, watch::Feed};
 
 /// Events that wait for the watcher.
 const WAITING_EVENTS: usize = 256;
@@ -72,6 +66,15 @@ impl From<ReadError> for End {
     }
 }
 
+/// A listing that has ended.
+struct Listed {
+    /// The greatest revision that the copy had at the beginning.
+    last: Option<Revision>,
+    began: Instant,
+    /// The bucket at the beginning, and what it has: none where the bucket is as when last listed.
+    outcome: Result<(Look, Option<Listing>), ReadError>,
+}
+
 struct Watcher {
     link: Arc<Link>,
     prefix: Prefix,
@@ -107,8 +110,11 @@ impl Watcher {
         let mut connections = link.connections.clone();
         connections.mark_unchanged();
         let incarnation = link.found_or_made().await?.incarnation;
-        let mut messages = self.listen().await?;
-        let mut next_listing = self.list(true).await?;
+        let mut messages = link.consume(&self.prefix, DeliverPolicy::New).await?.messages;
+        let first = self.begin_listing(true).await;
+        let mut next_listing = self.take_listing(first).await?;
+        // A listing goes on beside the messages: many entries, or a long way, hold up none.
+        let mut listing: Option<BoxFuture<'static, Listed>> = None;
         while self.copy.incarnation() == Some(incarnation) {
             // All arms are cancel-safe. The clock comes before messages, for those may be many.
             tokio::select! {
@@ -116,7 +122,15 @@ impl Watcher {
                 _ = connections.changed() => {
                     return Err(End::Failed(ReadError::Unavailable("another connection".to_owned())));
                 }
-                () = sleep_until(next_listing) => next_listing = self.list(false).await?,
+                listed = async { Some(listing.as_mut()?.as_mut().await) }, if listing.is_some() => {
+                    listing = None;
+                    if let Some(listed) = listed {
+                        next_listing = self.take_listing(listed).await?;
+                    }
+                }
+                () = sleep_until(next_listing), if listing.is_none() => {
+                    listing = Some(self.begin_listing(false));
+                }
                 message = messages.next() => {
                     let fault = |text: String| End::Failed(ReadError::Unavailable(text));
                     let message = message
@@ -129,36 +143,32 @@ impl Watcher {
         Err(End::Failed(ReadError::Unavailable("another bucket".to_owned())))
     }
 
-    async fn listen(&self) -> Result<Ordered, ReadError> {
-        let link = &self.link;
-        let config = OrderedConfig {
-            deliver_subject: link.client.new_inbox(),
-            description: Some("a watch of Steadfast".to_owned()),
-            filter_subject: link.filter(&self.prefix),
-            deliver_policy: DeliverPolicy::New,
-            ..OrderedConfig::default()
-        };
-        let fault = |text: String| ReadError::Unavailable(text);
-        let stream = link.stream().await?;
-        let consumer = link.within(stream.create_consumer(config)).await?;
-        let consumer = consumer.map_err(|error| fault(link.because(&error.to_string())))?;
-        let messages = link.within(consumer.messages()).await?;
-        messages.map_err(|error| fault(link.because(&error.to_string())))
+    /// Begins to list the bucket. A bucket that is as when last listed is not listed again.
+    fn begin_listing(&self, is_first: bool) -> BoxFuture<'static, Listed> {
+        let (link, prefix, before) = (self.link.clone(), self.prefix.clone(), self.listed);
+        let (last, began) = (self.copy.last(), Instant::now());
+        Box::pin(async move {
+            let outcome = async {
+                let look = link.found_or_made().await?;
+                let is_known = !is_first && before == Some(look);
+                let listing = if is_known { None } else { Some(link.list(&prefix).await?) };
+                Ok((look, listing))
+            };
+            Listed { last, began, outcome: outcome.await }
+        })
     }
 
-    /// Lists the bucket, tells the difference, and returns when to list again. A bucket that is as
-    /// when last listed is not listed again.
-    async fn list(&mut self, is_first: bool) -> Result<Instant, End> {
-        let (relist, began) = (self.link.options.relist, Instant::now());
-        let look = self.link.found_or_made().await?;
-        if !is_first && self.listed == Some(look) {
+    /// Takes a listing: tells the difference, and returns when to list again.
+    async fn take_listing(&mut self, Listed { last, began, outcome }: Listed) -> Result<Instant, End> {
+        let relist = self.link.options.relist;
+        let (look, listing) = outcome?;
+        let Some(listing) = listing else {
             self.tell(Event::Synced { incarnation: look.incarnation }).await?;
             return Ok(Instant::now() + relist);
-        }
-        let listing = self.link.list(&self.prefix).await?;
+        };
         let next = Instant::now() + rest(relist, began.elapsed());
         let is_of_look = listing.incarnation == look.incarnation;
-        let events = self.copy.listed(Instant::now(), listing);
+        let events = self.copy.listed_since(Instant::now(), last, listing);
         // A listing that the copy left aside is looked at again, though the bucket may not change.
         self.listed = (is_of_look && !events.is_empty()).then_some(look);
         for event in events {
@@ -168,15 +178,7 @@ impl Watcher {
     }
 
     async fn take(&mut self, message: &Message) -> Result<(), End> {
-        let info = message.info().map_err(|error| ReadError::Malformed(format!("a message of the stream: {error}")))?;
-        let stored = Stored {
-            subject: message.subject.as_str(),
-            headers: message.headers.as_ref(),
-            value: message.payload.clone(),
-            revision: info.stream_sequence,
-            created: info.published.unix_timestamp_nanos(),
-        };
-        let event = match stored.parsed(&self.link.subjects) {
+        let event = match stored(message)?.parsed(&self.link.subjects) {
             Parsed::Entry(entry) => self.copy.written(entry),
             Parsed::Deletion(key, revision) => self.copy.deleted(key, revision),
             Parsed::Strange(malformed) => self.copy.strange(malformed),
@@ -193,8 +195,8 @@ impl Watcher {
     }
 }
 
-/// The time from a listing that took so long to the next one: each entry is a request, so a bucket
-/// of many entries is listed seldom.
+/// The time from a listing that took so long to the next one: a listing reads each entry, so a
+/// bucket of many entries is listed seldom.
 fn rest(relist: Duration, took: Duration) -> Duration {
     relist.max(took.saturating_mul(REST).min(LONGEST_REST))
 }

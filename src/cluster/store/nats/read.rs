@@ -1,4 +1,4 @@
-//! Reads, all from the stream's leader: the last message of a key, and each message under a prefix.
+//! Reads: the last message of a key, from the stream's leader, and each message under a prefix.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,11 +6,17 @@ use async_nats::{
     HeaderMap,
     header::NATS_MARKER_REASON,
     jetstream::{
-        message::StreamMessage,
+        Message,
+        consumer::{
+            DeliverPolicy,
+            push::{Ordered, OrderedConfig},
+        },
+        message::{Info, StreamMessage},
         stream::{RawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
 use super::{bucket::store_time, link::Link};
@@ -18,8 +24,14 @@ use crate::cluster::store::{Entry, Key, Listing, MAX_LISTED, Malformed, Prefix, 
 
 /// The header that tells a deletion from an entry.
 pub(super) const KV_OPERATION: &str = "KV-Operation";
-/// The longest time of a listing, each of whose entries is a call.
+/// The longest time of a listing.
 const LISTING: Duration = Duration::from_secs(30);
+/// A bucket of up to this number of messages is read by a call for each, and a longer one by a
+/// consumer.
+const FEW: u64 = 64;
+/// A consumer that has nothing left to send for this long has sent all: the last messages of the
+/// bucket were removed since.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Listings that are begun anew because the bucket was.
 const ATTEMPTS: usize = 3;
 
@@ -68,6 +80,66 @@ impl Stored<'_> {
     }
 }
 
+/// A consumer of the bucket's messages, in their order.
+pub(super) struct Consumer {
+    name: String,
+    pub(super) messages: Ordered,
+    /// The messages that were there when the consumer began, and that it sends.
+    left: u64,
+}
+
+/// The messages that a listing has found so far.
+#[derive(Default)]
+struct Found {
+    entries: BTreeMap<Key, Entry>,
+    malformed: BTreeMap<String, Malformed>,
+    /// The revision of the last one; 0 before the first.
+    last: u64,
+}
+
+impl Found {
+    fn take(&mut self, stored: Stored<'_>, subjects: &str) -> Result<(), ReadError> {
+        self.last = self.last.max(stored.revision);
+        match stored.parsed(subjects) {
+            Parsed::Entry(entry) => drop(self.entries.insert(entry.key.clone(), entry)),
+            Parsed::Deletion(key, _) => drop(self.entries.remove(&key)),
+            Parsed::Strange(entry) => drop(self.malformed.insert(entry.key.clone(), entry)),
+            Parsed::StrangeDeletion => {}
+        }
+        if self.entries.len() + self.malformed.len() > MAX_LISTED {
+            return Err(ReadError::Malformed(format!("more than {MAX_LISTED} entries")));
+        }
+        Ok(())
+    }
+}
+
+fn stored_by_leader(message: &StreamMessage) -> Stored<'_> {
+    Stored {
+        subject: message.subject.as_str(),
+        headers: Some(&message.headers),
+        value: message.payload.clone(),
+        revision: message.sequence,
+        created: message.time.unix_timestamp_nanos(),
+    }
+}
+
+/// A consumer's message as the stream has it.
+pub(super) fn stored(message: &Message) -> Result<Stored<'_>, ReadError> {
+    let place = place(message)?;
+    Ok(Stored {
+        subject: message.subject.as_str(),
+        headers: message.headers.as_ref(),
+        value: message.payload.clone(),
+        revision: place.stream_sequence,
+        created: place.published.unix_timestamp_nanos(),
+    })
+}
+
+/// The message's place in the stream, and in the consumer.
+fn place(message: &Message) -> Result<Info<'_>, ReadError> {
+    message.info().map_err(|error| ReadError::Malformed(format!("a message of the stream: {error}")))
+}
+
 impl Link {
     pub(super) async fn read(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
         Ok(match self.last(key).await? {
@@ -95,38 +167,77 @@ impl Link {
     async fn listing(&self, prefix: &Prefix) -> Result<Listing, ReadError> {
         for _ in 0..ATTEMPTS {
             let before = self.found_or_made().await?;
-            let (entries, malformed) = self.scan(prefix).await?;
+            let mut found = Found::default();
+            if before.messages > FEW {
+                self.scan(prefix, before.last, &mut found).await?;
+            } else {
+                self.ask_for_all(prefix, &mut found).await?;
+            }
             if self.found_or_made().await?.incarnation == before.incarnation {
-                let (incarnation, upto) = (before.incarnation, before.last);
+                let (incarnation, upto) = (before.incarnation, before.last.max(Revision::new(found.last)));
+                let (entries, malformed) =
+                    (found.entries.into_values().collect(), found.malformed.into_values().collect());
                 return Ok(Listing { incarnation, upto, entries, malformed });
             }
         }
         Err(ReadError::Unavailable("the bucket is made anew again and again".to_owned()))
     }
 
-    /// Goes through the messages under `prefix` in the order of their revisions. A key that is
-    /// written meanwhile moves to the end, so none is missed.
-    async fn scan(&self, prefix: &Prefix) -> Result<(Vec<Entry>, Vec<Malformed>), ReadError> {
-        let stream = self.stream().await?;
-        let filter = self.filter(prefix);
-        let mut entries = BTreeMap::new();
-        let mut malformed = BTreeMap::new();
-        let mut next = 1;
-        loop {
-            let request = stream.raw_message_builder().next_by_subject(&filter).sequence(next);
-            let Some(message) = self.message(request.send()).await? else { break };
-            next = message.sequence + 1;
-            match self.parsed(&message) {
-                Parsed::Entry(entry) => drop(entries.insert(entry.key.clone(), entry)),
-                Parsed::Deletion(key, _) => drop(entries.remove(&key)),
-                Parsed::Strange(entry) => drop(malformed.insert(entry.key.clone(), entry)),
-                Parsed::StrangeDeletion => {}
-            }
-            if entries.len() + malformed.len() > MAX_LISTED {
-                return Err(ReadError::Malformed(format!("more than {MAX_LISTED} entries")));
+    /// Goes through the messages under `prefix` in the order of their revisions, to the end: a key
+    /// that is written meanwhile moves to the end, so none is missed. The consumer may be at a
+    /// server that is behind the leader, so the end is not before `upto`, the last revision of the
+    /// leader when the listing began.
+    async fn scan(&self, prefix: &Prefix, upto: Revision, found: &mut Found) -> Result<(), ReadError> {
+        let Consumer { name, mut messages, mut left } = self.consume(prefix, DeliverPolicy::All).await?;
+        while left > 0 || found.last < upto.get() {
+            match timeout(SILENCE, messages.next()).await {
+                Ok(Some(Ok(message))) => {
+                    left = place(&message)?.pending;
+                    found.take(stored(&message)?, &self.subjects)?;
+                }
+                Ok(Some(Err(error))) => return Err(ReadError::Unavailable(self.because(&error.to_string()))),
+                Ok(None) => return Err(ReadError::Unavailable("the consumer ended".to_owned())),
+                Err(_) if left > 0 => {
+                    return Err(ReadError::Unavailable(self.because("a consumer fell silent")));
+                }
+                Err(_) => {
+                    self.ask_for_all(prefix, found).await?;
+                    break;
+                }
             }
         }
-        Ok((entries.into_values().collect(), malformed.into_values().collect()))
+        drop(messages);
+        // Otherwise the server ends the consumer half a minute later.
+        _ = self.within(self.stream().await?.delete_consumer(&name)).await;
+        Ok(())
+    }
+
+    /// Asks the leader for each message behind those that were found, one after the other.
+    async fn ask_for_all(&self, prefix: &Prefix, found: &mut Found) -> Result<(), ReadError> {
+        let (stream, filter) = (self.stream().await?, self.filter(prefix));
+        loop {
+            let request = stream.raw_message_builder().next_by_subject(&filter).sequence(found.last + 1);
+            let Some(message) = self.message(request.send()).await? else { return Ok(()) };
+            found.take(stored_by_leader(&message), &self.subjects)?;
+        }
+    }
+
+    /// Begins to consume the messages under `prefix`.
+    pub(super) async fn consume(&self, prefix: &Prefix, from: DeliverPolicy) -> Result<Consumer, ReadError> {
+        let config = OrderedConfig {
+            deliver_subject: self.client.new_inbox(),
+            description: Some("a watch of Steadfast".to_owned()),
+            filter_subject: self.filter(prefix),
+            deliver_policy: from,
+            ..OrderedConfig::default()
+        };
+        let fault = |text: String| ReadError::Unavailable(self.because(&text));
+        let stream = self.stream().await?;
+        let consumer = self.within(stream.create_consumer(config)).await?;
+        let consumer = consumer.map_err(|error| fault(error.to_string()))?;
+        let (name, left) = (consumer.cached_info().name.clone(), consumer.cached_info().num_pending);
+        let messages = self.within(consumer.messages()).await?.map_err(|error| fault(error.to_string()))?;
+        Ok(Consumer { name, messages, left })
     }
 
     /// The subjects of all keys under `prefix`.
@@ -143,14 +254,7 @@ impl Link {
     }
 
     fn parsed(&self, message: &StreamMessage) -> Parsed {
-        let stored = Stored {
-            subject: message.subject.as_str(),
-            headers: Some(&message.headers),
-            value: message.payload.clone(),
-            revision: message.sequence,
-            created: message.time.unix_timestamp_nanos(),
-        };
-        stored.parsed(&self.subjects)
+        stored_by_leader(message).parsed(&self.subjects)
     }
 
     async fn message(

@@ -58,6 +58,37 @@ fn listing_older_than_a_message_is_left_aside() {
     assert_eq!(copy.listed(Instant::now(), listing(1, 2, vec![entry(1, 1), entry(2, 2)])).len(), 1, "synced");
 }
 
+/// A listing takes its time, and messages come meanwhile that are ahead of it.
+#[test]
+fn messages_beside_a_listing_are_not_undone() {
+    let mut copy = Copy::default();
+    copy.listed(Instant::now(), listing(1, 3, vec![entry(1, 1), entry(2, 2), entry(3, 3)]));
+    let began = copy.last();
+    // Written anew, made, and deleted, behind the listing's end.
+    copy.written(entry(1, 6));
+    copy.written(entry(4, 7));
+    copy.deleted(entry(2, 2).key, Revision::new(8));
+    let listed = vec![entry(1, 1), entry(2, 2), entry(3, 5)];
+    let events = copy.listed_since(Instant::now(), began, listing(1, 5, listed));
+    assert_eq!(events[..events.len() - 1], [Event::Entry(entry(3, 5))], "what the listing alone has");
+    // The next listing has all of that, and what is lost is told.
+    let listed = vec![entry(1, 6), entry(3, 5)];
+    let events = copy.listed(Instant::now(), listing(1, 9, listed));
+    assert_eq!(events[..events.len() - 1], [deleted(4, 7)]);
+}
+
+/// An entry that was deleted, and whose message was lost, stays gone where a deletion is known.
+#[test]
+fn a_deletion_beside_a_listing_is_known_without_the_entry() {
+    let mut copy = Copy::default();
+    copy.listed(Instant::now(), listing(1, 1, vec![]));
+    let began = copy.last();
+    assert_eq!(copy.deleted(entry(1, 1).key, Revision::new(4)), None, "the entry was never told");
+    let events = copy.listed_since(Instant::now(), began, listing(1, 3, vec![entry(1, 2)]));
+    assert_eq!(events.len(), 1, "synced");
+    assert_eq!(copy.written(entry(1, 5)), Some(Event::Entry(entry(1, 5))));
+}
+
 /// A bucket that comes back with an earlier state is told as another, once no server that was
 /// replaced can be the reason.
 #[test]
@@ -142,6 +173,46 @@ proptest! {
             .iter()
             .map(|(name, at)| (entry(*name, *at).key, Revision::new(*at)))
             .collect();
+        prop_assert_eq!(told.entries, wanted);
+    }
+}
+
+proptest! {
+    /// The same where listings take their time: each is as the bucket was some steps ago, and was
+    /// begun some steps before.
+    #[test]
+    fn copy_is_the_bucket_behind_listings_that_took_their_time(
+        steps in prop::collection::vec((0..4_u8, any::<bool>(), any::<bool>(), 0..4_u8), 0..60)
+    ) {
+        let (mut copy, mut told) = (Copy::default(), Told::default());
+        let mut bucket = BTreeMap::new();
+        let (mut last, mut under_way) = (0, None);
+        for (name, is_written, is_lost, at) in steps {
+            last += 1;
+            let event = if is_written {
+                bucket.insert(name, last);
+                copy_unless(is_lost, || copy.written(entry(name, last)))
+            } else {
+                bucket.remove(&name);
+                copy_unless(is_lost, || copy.deleted(entry(name, 1).key, Revision::new(last)))
+            };
+            event.iter().for_each(|event| told.take(event));
+            match (at, under_way.take()) {
+                (0, None) => under_way = Some((copy.last(), None)),
+                (1, Some((began, None))) => {
+                    let entries = bucket.iter().map(|(name, at)| entry(*name, *at)).collect();
+                    under_way = Some((began, Some(listing(1, last, entries))));
+                }
+                (2, Some((began, Some(listing)))) => {
+                    copy.listed_since(Instant::now(), began, listing).iter().for_each(|event| told.take(event));
+                }
+                (_, before) => under_way = before,
+            }
+        }
+        let entries = bucket.iter().map(|(name, at)| entry(*name, *at)).collect();
+        copy.listed(Instant::now(), listing(1, last, entries)).iter().for_each(|event| told.take(event));
+        let wanted: BTreeMap<_, _> =
+            bucket.iter().map(|(name, at)| (entry(*name, *at).key, Revision::new(*at))).collect();
         prop_assert_eq!(told.entries, wanted);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -258,4 +259,27 @@ async fn first_revision_of_a_bucket_is_taken_by_no_entry() {
             .await
             .is_ok_and(|listing| { listing.entries.is_empty() && listing.malformed.is_empty() })
     );
+}
+
+/// A question for each entry would take a while over a long way, and others write meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listing_of_many_entries_takes_few_questions() {
+    const ENTRIES: usize = 300;
+    let servers = Servers::one().await;
+    let world = OnNats::new(&servers, "many").await;
+    let store = world.client("a").await;
+    for number in 0..ENTRIES {
+        store.create(&key(&["k", &number.to_string()]), bytes("1"), None).await.expect("created");
+    }
+    let client = async_nats::connect(servers.address(0).to_string()).await.expect("a connection");
+    let mut questions = client.subscribe("$JS.API.>").await.expect("a subscription");
+    client.flush().await.expect("subscribed");
+    let listing = store.list(&Prefix::of(&["k"]).expect("a prefix")).await.expect("a listing");
+    assert_eq!(listing.entries.len(), ENTRIES);
+    client.flush().await.expect("all are there");
+    let mut count = 0;
+    while questions.next().now_or_never().flatten().is_some() {
+        count += 1;
+    }
+    assert!((1..20).contains(&count), "{count}");
 }

@@ -60,7 +60,7 @@ impl Disk {
                 (sum.live, sum.live_bytes) = (sum.live + 1, sum.live_bytes + record.bytes);
             }
         }
-        Stored { live, sums: sums.into_iter().collect(), checkpoint: self.checkpoint }
+        Stored { live, sums: sums.into_iter().collect(), checkpoint: self.checkpoint, ..Stored::default() }
     }
 }
 

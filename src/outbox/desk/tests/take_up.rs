@@ -1,7 +1,13 @@
 //! Transactions that replicas share: proposed, taken up, and taken over.
 
 use super::{super::*, bench::*};
-use crate::{config::Ack, outbox::record::StateName};
+use crate::{
+    config::Ack,
+    outbox::{
+        record::{Refusal, StateName},
+        webhook::Table,
+    },
+};
 
 fn accept(bench: &Bench, name: u8, nonce: u64) -> Accept {
     Accept {
@@ -124,4 +130,51 @@ fn with_ack_disk_no_client_waits_for_a_node() {
     let record = propose(&mut bench, 1, 0).unwrap().unwrap();
     let effects = take_up(&mut bench, 1, record, 0);
     assert_eq!((sent(&effects), answers(&effects)), (vec![1], vec![Ok(Done::Hash(hash(1)))]));
+}
+
+/// A transaction whose deadline is over when it is taken up, as one that a replica brings that was
+/// away, is asked for and not sent.
+#[test]
+fn one_that_is_overdue_is_taken_up_without_a_sending() {
+    let mut bench = Bench::new();
+    let record = propose(&mut bench, 1, 0).unwrap().unwrap();
+    bench.now = record.deadline.0;
+    let effects = take_up(&mut bench, 1, record, 0);
+    assert_eq!((sent(&effects), asked(&effects)), (vec![], vec![1]));
+}
+
+/// U32: the bound of a sender's transactions that no node takes holds over all replicas.
+#[test]
+fn untaken_ones_of_other_replicas_count() {
+    let mut bench = Bench::new();
+    let first = propose(&mut bench, 1, 0).unwrap().unwrap();
+    let mut others = Vec::new();
+    for nonce in 0..64_u8 {
+        let mut record = first.clone();
+        (record.id.hash, record.nonce) = (hash(100 + nonce), nonce.into());
+        bench.desk.recount(None, &record);
+        others.push(record);
+    }
+    assert!(propose(&mut bench, 2, 64).is_ok(), "no node has refused one");
+    let old = Refusal { message: "Nonce too low: next nonce 9, tx nonce 0".to_owned(), ..refusal() };
+    let old = Record { refusals: vec![old], ..others[0].clone() };
+    bench.desk.recount(Some(&others[0]), &old);
+    assert!(propose(&mut bench, 2, 64).is_ok(), "anybody can hand in old transactions");
+    bench.desk.recount(Some(&old), &others[0]);
+    let refused = Record { refusals: vec![refusal()], ..others[0].clone() };
+    bench.desk.recount(Some(&others[0]), &refused);
+    let full = Err(NotDone::Untaken { of_sender: true, limit: 64 });
+    assert_eq!(propose(&mut bench, 2, 64), full);
+    // Also where the desk is made anew, as at each move of a shard.
+    let mut stored = bench.disk.stored();
+    others.iter().skip(1).chain([&refused]).for_each(|record| stored.others.count_foreign(record, true));
+    bench.desk = Desk::new(terms(), Arc::new(Table::default()), stored, Millis(bench.now));
+    assert_eq!(propose(&mut bench, 2, 64), full);
+    let taken = Record { state: State::Sent, ..refused.clone() };
+    bench.desk.recount(Some(&refused), &taken);
+    assert!(propose(&mut bench, 2, 64).is_ok());
+}
+
+fn refusal() -> Refusal {
+    Refusal { node: "a".to_owned(), code: -32000, message: "transaction underpriced".to_owned() }
 }

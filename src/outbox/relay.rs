@@ -139,7 +139,7 @@ pub(super) enum Order {
 
 /// Something that a relay is to tell, from memory.
 pub(super) enum Question {
-    /// What each tenant has.
+    /// The counts of each tenant.
     Sums(oneshot::Sender<Vec<(TenantName, Sum)>>),
     /// The first nonce from `count` on that a tenant's sender can use.
     NextNonce { tenant: TenantName, sender: Address, count: u64, answer: oneshot::Sender<u64> },
@@ -363,7 +363,7 @@ impl Relay {
         }
     }
 
-    /// What the store has of a transaction that the desk does not hold.
+    /// The store's record of a transaction that the desk does not hold.
     fn known(&self, id: &TxId) -> Result<Option<Box<super::record::Record>>, NotDone> {
         if self.desk.record(id).is_some() {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! The memory for transactions on their way to nodes: one bound for all tenants and networks.
 //!
 //! A place lasts until the last node has given its word, or is given up. A node that hangs would so
-//! fill the room. It is therefore left out once its sendings take half of the room.
+//! fill the room. So the node is left out once its sendings take half of the room.
 
 use std::{
     collections::BTreeMap,

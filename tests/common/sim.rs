@@ -338,8 +338,11 @@ impl Proxy {
             let client: Arc<dyn cluster::store::Store> = Arc::new(store.client(settings.replica.as_str()));
             Box::pin(async move { Ok(client) }) as _
         });
-        let uptime = uptime(Instant::now());
-        let own = World { dial, listen, names, open_store, open_cluster, uptime, ..World::real(1) };
+        let (real, start) = (World::real(1), Instant::now());
+        // The machine's clock goes on while the clock of the runtime stands still.
+        let dawn = (real.wall)();
+        let (uptime, wall) = (uptime(start), Arc::new(move || dawn + start.elapsed().as_secs()));
+        let own = World { dial, listen, names, open_store, open_cluster, uptime, wall, ..real };
         let world = World { threads: None, descriptors, ..own };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();

@@ -319,7 +319,8 @@ impl Places {
         if record.state.is_pending() {
             let deadline = flight.overdue.map_or(record.deadline, |overdue| overdue.next.min(overdue.end));
             places.deadline = Some(deadline);
-            // One that some node has is asked for also while others are sent it: one may hang.
+            // A transaction that some node has is asked for also while it goes to others, which may
+            // hang.
             let is_quiet = flight.is_taken || (flight.under_way.is_none() && flight.want.is_none());
             // A refused one is sent again, and a node that has the transaction says so then.
             let is_due = flight.overdue.is_some() || (is_quiet && !entry.is_unwanted());

@@ -214,7 +214,7 @@ impl Desk {
             return;
         }
         let is_used = found == Found::Unknown && final_nonces.is_some_and(|used| used > nonce);
-        // One node's claim, or its `null`, says too little: a block may have it.
+        // A single node's claim, or its `null`, says too little: a block may have it.
         if is_overdue && !is_used && matches!(found, Found::Unknown | Found::Waiting { .. }) {
             return self.expire(turn, key);
         }

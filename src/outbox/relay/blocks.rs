@@ -4,7 +4,7 @@
 //! Rule: the transactions of a block are not read once the follower has removed the block, also
 //! where that is heard while they are read. The final block is asked for beside the blocks. Reason:
 //! no node gives a block that is gone, and what waits behind a slow answer falls behind the chain.
-//! Where [`MOST_BEHIND`] changes wait all the same, the next one is passed on unread: blocks may come
+//! Where [`MOST_BEHIND`] changes wait all the same, the next is passed on unread: blocks may come
 //! faster than the nodes give them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};

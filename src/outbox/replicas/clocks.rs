@@ -3,8 +3,8 @@
 //! Rule: a replica whose clock is further than [`MOST_SKEW`] from the middle one of all these takes
 //! no transaction and sees none through. Of two in the middle, the nearer to the bucket's counts.
 //!
-//! Reason: the deadline of a transaction is a time by the clock of the replica that took it. One
-//! that is a day ahead would end the transactions of all others at once.
+//! Reason: the deadline of a transaction is a time by the clock of the replica that took it. A
+//! clock that is a day ahead would end the transactions of all others at once.
 //!
 //! Example: a replica is set 25 hours ahead, and starts. The others go on as if it were not there,
 //! and its clients hear why it takes nothing. Where the bucket's servers alone are a minute behind,

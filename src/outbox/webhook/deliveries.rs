@@ -1,4 +1,4 @@
-//! What the sender needs of the store.
+//! The part of the store that the sender needs.
 
 use crate::{
     net::BoxFuture,

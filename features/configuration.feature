@@ -38,12 +38,12 @@ Feature: Settings are right as a whole, or nothing is changed
       admin.listen = "127.0.0.1:0"
       [[el.primary]]
       http = "<node>"
-      weight = 3
+      rank = 3
       """
     Then it ends at once with exit code 2
     And it has said all of this:
       | key                    | words              |
-      | el.primary[0].weight   | is not a known key |
+      | el.primary[0].rank     | is not a known key |
     And no node has heard of it
 
   Scenario: A reload with mistakes changes nothing

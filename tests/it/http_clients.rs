@@ -570,7 +570,8 @@ async fn no_text_of_a_client_or_node_ends_a_header_early() {
     for body in [call(r#""\r\nInjected: 1""#, "eth_call", "[]"), call(1, r"admin_\r\nInjected: 1", "[]")] {
         let response = client.post(body).await;
         let names: Vec<&str> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["content-type", "content-length"]);
+        let is_own = names.iter().all(|name| ["content-type", "content-length", "x-steadfast-node"].contains(name));
+        assert!(is_own, "{names:?}");
         assert_eq!(response.header("content-type"), Some("application/json"));
     }
 }

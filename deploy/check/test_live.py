@@ -98,6 +98,8 @@ class Live(unittest.TestCase):
             settings += f'[[{name[:2]}.{tier}]]\nname = "{name}"\nhttp = "{url}"\n'
             if name.startswith("el"):
                 settings += f'ws = "{url.replace("http", "ws")}"\n'
+                # More than is ever spent here.
+                settings += "budget = { per_second = 100000, per_day = 100000000 }\n"
         cls.settings = cls.programs.folder / "small.toml"
         cls.settings.write_text(settings)
         small = cls.programs.steadfast("run", "--config", cls.settings)

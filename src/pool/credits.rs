@@ -1,11 +1,11 @@
 //! The credits that may be spent at a node, or at all nodes of an account.
 //!
-//! Rule: a call takes its credits at the moment of its writing, hedges and second tries too, and is
-//! not written if there are not enough. Credits come back at `per_second`, up to `burst`: so in any
-//! time of t seconds no more than `burst + per_second * t` are spent. Those of `per_day` come back
-//! at midnight UTC, when providers count anew. Reason: an operator pays for all that is spent
-//! beyond. Example: `per_second = 50` and `burst = 10` let ten calls go at once, and a further one
-//! each 20 ms.
+//! Rule: a call takes its credits at the moment of its writing, second attempts and second tries
+//! too, and is not written if there are not enough. Credits come back at `per_second`, up to
+//! `burst`: so in any time of t seconds no more than `burst + per_second * t` are spent. Those of
+//! `per_day` come back at midnight UTC, when providers count anew. Reason: an operator pays for
+//! all that is spent beyond. Example: `per_second = 50` and `burst = 10` let ten calls go at once,
+//! and a further one each 20 ms.
 //!
 //! Rule: an eighth of `burst` is for questions of our own, probes above all. Reason: clients that
 //! spend all they can would otherwise keep probes away, and the node's head would be unknown.

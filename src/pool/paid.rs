@@ -1,7 +1,10 @@
 //! The gate of a request that costs credits, which are taken when the request is about to be
 //! written, anew for each connection.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -13,7 +16,7 @@ use super::{
 use crate::{metrics::Payer, net::http::Gate};
 
 /// How long a question of our own waits for credits.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Lets a request through `gate` once its credits are taken. The gate is shut if there are not
 /// enough.

@@ -27,13 +27,13 @@ impl PoolState {
     /// Takes note of how often the nodes are probed. Reports may be as old as the time between two
     /// probes of the nodes that are probed most often.
     pub(super) fn note_paces(&mut self, nodes: &[Node]) {
-        let interval = |node: &Node| node.settings().probe_interval.unwrap_or(self.interval);
+        let usual = self.interval;
+        let interval = |node: &Node| node.settings().probe_interval.unwrap_or(usual);
         let steady = nodes.iter().filter(|node| !node.is_lazy()).map(interval).min();
-        let shortest = steady.unwrap_or(self.interval);
+        let shortest = steady.unwrap_or(usual);
         self.limit.time = freshness(shortest);
         for (known, node) in self.known.iter_mut().zip(nodes) {
-            let pace = node.settings().probe_interval.unwrap_or(self.interval);
-            (known.is_lazy, known.is_seldom) = (node.is_lazy(), node.is_lazy() || pace > shortest);
+            (known.is_lazy, known.is_seldom) = (node.is_lazy(), node.is_lazy() || interval(node) > shortest);
         }
     }
 

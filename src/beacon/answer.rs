@@ -270,7 +270,7 @@ impl Answer {
     }
 
     /// The name of the node that gave the answer.
-    pub fn giver(&self) -> &Arc<str> {
+    pub fn giver(&self) -> &str {
         let (pool, node) = &self.source;
         &pool.nodes[*node].name
     }

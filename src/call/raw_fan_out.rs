@@ -184,6 +184,7 @@ impl<'a> CallRun<'a> {
                 }
             };
             left.retain(|other| *other != node);
+            sent = sent.of(node);
             match SendOutcome::of(&mut sent) {
                 SendOutcome::Took | SendOutcome::AlreadyKnown => return FanOut::Taken(self.taken_by(node, sent)),
                 SendOutcome::Refused { for_good, .. } => {

@@ -141,7 +141,7 @@ impl<'a> CallRun<'a> {
     /// With a refusal where no node has, or with the nodes of a reload.
     pub(super) async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
         let mut turn = None;
-        let (node, mut answer) = loop {
+        let (node, answer) = loop {
             // The scout's place is held until its attempt has ended.
             let (node, scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
@@ -243,7 +243,6 @@ impl<'a> CallRun<'a> {
             }
             self.tries.tried.push(node);
         };
-        answer.node = Some(node);
         Ok(self.settle(node, answer).await?)
     }
 

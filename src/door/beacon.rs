@@ -140,9 +140,9 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Bea
         claim.set(answer.weight());
     }
     answer.leaves_the_room();
-    let node = requests.names_nodes().then(|| answer.giver().clone());
+    let node = requests.names_nodes().then(|| HeaderValue::from_str(answer.giver()).ok()).flatten();
     let mut response = pass_on(answer, &asked.method, claim);
-    if let Some(node) = node.and_then(|node| HeaderValue::from_str(&node).ok()) {
+    if let Some(node) = node {
         response.headers_mut().insert(NODE_HEADER, node);
     }
     Ok(response)

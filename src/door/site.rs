@@ -273,16 +273,12 @@ mod tests {
         assert_eq!(lines, expected);
     }
 
+    fn served(name: &str, is_default: bool) -> Served {
+        Served { name: name.into(), is_default, calls: None, beacon: None, events: None, views: None }
+    }
+
     #[test]
     fn a_path_may_pick_a_node_below_its_network() {
-        let served = |name: &str, is_default| Served {
-            name: name.into(),
-            is_default,
-            calls: None,
-            beacon: None,
-            events: None,
-            views: None,
-        };
         let mut site = site(vec![served("default", true), served("holesky", false)], vec![]);
         assert_eq!(site.picked("/node/geth-1"), None, "not allowed");
         site.allow_picking = true;
@@ -308,14 +304,6 @@ mod tests {
 
     #[test]
     fn paths_of_the_beacon_api_are_told_from_others() {
-        let served = |name: &str, is_default| Served {
-            name: name.into(),
-            is_default,
-            calls: None,
-            beacon: None,
-            events: None,
-            views: None,
-        };
         let site = site(vec![served("default", true), served("holesky", false)], vec![]);
         let found = |path| site.beacon(path).map(|(network, path)| (network.map(|network| &*network.name), path));
         for (path, network, below) in [
